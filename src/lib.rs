@@ -1,2 +1,11 @@
-#![forbid(unsafe_code)]
 //! errgroup
+#![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod context;
+mod error;
+mod panic;
+mod sync;
+
+pub use context::{AfterFunc, CancelGuard, CancelHandle, Cause, Context, Done, DoneOwned, Run};
+pub use error::{ContextError, TryGoError};

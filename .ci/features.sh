@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Each feature builds alone, and so does none: without the dev-dependencies, whose features would hide a missing one.
+# Then the tests with all of them.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+features=$(awk '
+    /^\[/ { inside = ($1 == "[features]") }
+    inside && /^[A-Za-z0-9_-]+[ \t]*=/ { sub(/[ \t]*=.*/, ""); if ($0 != "default") print }
+' Cargo.toml)
+
+echo '-- no feature'
+cargo check --no-default-features
+for feature in $features; do
+    echo "-- $feature"
+    cargo check --no-default-features --features "$feature"
+done
+
+cargo test --all-features

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# The library builds with the oldest compiler that Cargo.toml promises, where that one is installed.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+version=$(sed -n 's/^rust-version *= *"\([^"]*\)".*/\1/p' Cargo.toml)
+[[ -n $version ]] || {
+    echo 'msrv: Cargo.toml has no rust-version' >&2
+    exit 1
+}
+
+toolchain=''
+if command -v rustup >/dev/null; then
+    while read -r name _; do
+        case $name in
+            "$version" | "$version"-* | "$version".*) toolchain=$name ;;
+        esac
+    done <<<"$(rustup toolchain list)"
+fi
+
+if [[ -n $toolchain ]]; then
+    rustup run "$toolchain" cargo check --locked --no-default-features
+    rustup run "$toolchain" cargo check --locked --all-features
+else
+    echo "msrv: skipped: toolchain $version is not installed (rustup toolchain install $version)"
+fi

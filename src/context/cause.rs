@@ -1,0 +1,107 @@
+//! Why a context ended.
+
+use std::error::Error;
+use std::fmt;
+use std::ops::Deref;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+
+use crate::sync::Arc;
+
+type Boxed = Box<dyn Error + Send + Sync + 'static>;
+
+/// Why a context ended: any error, shared.
+///
+/// A `Cause` is made from whatever converts into `Box<dyn Error + Send + Sync>`: a literal, a `String`, an error type,
+/// a boxed error, an `anyhow::Error`. Cloning it is cheap and clones the handle, not the error.
+///
+/// It derefs to `dyn Error + Send + Sync`, so `to_string()`, `source()` and `downcast_ref::<T>()` are the error's own. It is
+/// not itself an [`Error`]: the blanket conversion above rules that out, as it does for `anyhow::Error`. Where a value
+/// that *is* one is needed, there is [`into_error`](Cause::into_error).
+///
+/// # Examples
+///
+/// ```
+/// use errgroup::{Cause, Context};
+///
+/// #[derive(Debug, thiserror::Error)]
+/// #[error("{replica} is down")]
+/// struct Down { replica: &'static str }
+///
+/// let (ctx, guard) = Context::background().with_cancel();
+/// guard.cancel_with(Down { replica: "eu-1" });
+///
+/// let cause: Cause = ctx.cause().unwrap();
+/// assert_eq!(cause.to_string(), "eu-1 is down");
+/// assert_eq!(cause.downcast_ref::<Down>().unwrap().replica, "eu-1");
+/// ```
+#[derive(Clone)]
+pub struct Cause {
+    repr: Repr,
+}
+
+#[derive(Clone)]
+enum Repr {
+    Shared(Arc<dyn Error + Send + Sync + 'static>),
+    /// The crate's own causes cost nothing: a guard is dropped far more often than an error is made.
+    Note(&'static Note),
+}
+
+/// A cause of the crate's own: a fixed text.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Note(pub(crate) &'static str);
+
+impl Cause {
+    pub(crate) const fn note(note: &'static Note) -> Cause {
+        Cause {
+            repr: Repr::Note(note),
+        }
+    }
+
+    /// The cause as a value that is an [`Error`], for `?` and for error chains.
+    ///
+    /// It displays as the error does and has its source; the error itself is behind one more deref, so that
+    /// `(*error).downcast_ref::<T>()` finds its type.
+    #[must_use]
+    pub fn into_error(self) -> std::sync::Arc<dyn Error + Send + Sync + 'static> {
+        match self.repr {
+            Repr::Shared(error) => error,
+            Repr::Note(note) => Arc::new(Note(note.0)),
+        }
+    }
+}
+
+impl Deref for Cause {
+    type Target = dyn Error + Send + Sync + 'static;
+
+    fn deref(&self) -> &Self::Target {
+        match &self.repr {
+            Repr::Shared(error) => &**error,
+            Repr::Note(note) => *note,
+        }
+    }
+}
+
+impl<T: Into<Boxed>> From<T> for Cause {
+    fn from(error: T) -> Cause {
+        Cause {
+            repr: Repr::Shared(Arc::from(error.into())),
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&**self, f)
+    }
+}
+
+impl fmt::Debug for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
+// A cause is only ever read, through `&dyn Error`.
+impl UnwindSafe for Cause {}
+impl RefUnwindSafe for Cause {}

@@ -1,0 +1,216 @@
+//! Futures that wait for a context to end.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{self, Poll};
+
+use pin_project_lite::pin_project;
+use tokio::time::Sleep;
+
+use super::Context;
+use super::links::Link;
+use super::node::Node;
+use crate::error::ContextError;
+use crate::sync::Arc;
+
+/// One place in a node's list of waiters, and the timer for its deadline: what every future here is made of.
+///
+/// It must be released with the node that it was polled with.
+pub(crate) struct Waiter {
+    entry: Option<usize>,
+    /// Boxed, so that waiting for a context without a deadline carries no timer and every future stays `Unpin`.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Waiter {
+    pub(crate) const fn new() -> Waiter {
+        Waiter {
+            entry: None,
+            timer: None,
+        }
+    }
+
+    /// Resolves when `node` ends.
+    ///
+    /// Never misses an end: the node is linked first, then the waker entered, and both fail on a node that has ended; an end
+    /// that comes later finds the entry. What is never told, a deadline, is what the timer is for.
+    pub(crate) fn poll(
+        &mut self,
+        node: &Arc<Node>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<ContextError> {
+        if let Some(error) = node.err() {
+            self.release(node);
+            return Poll::Ready(error);
+        }
+        if node.is_endless() {
+            return Poll::Pending;
+        }
+        match self.entry {
+            Some(entry) => node.resubscribe(entry, cx.waker()),
+            None => {
+                node.link();
+                match node.subscribe(Link::Waker(cx.waker().clone())) {
+                    Ok(entry) => self.entry = Some(entry),
+                    // It ended since, and says so when asked.
+                    Err(_) => return node.err().map_or(Poll::Pending, Poll::Ready),
+                }
+            }
+        }
+        // An end between `err` above and here may have taken the entry, or found the old waker in it.
+        if let Some(error) = node.err() {
+            self.release(node);
+            return Poll::Ready(error);
+        }
+        if let Some(deadline) = node.deadline() {
+            let timer = self
+                .timer
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+            if timer.as_mut().poll(cx).is_ready() {
+                self.release(node);
+                return node.expire().map_or(Poll::Pending, Poll::Ready);
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Leaves nothing behind at the node.
+    pub(crate) fn release(&mut self, node: &Node) {
+        self.timer = None;
+        if let Some(entry) = self.entry.take() {
+            node.unsubscribe(entry);
+        }
+    }
+}
+
+/// Future returned by [`Context::done`].
+#[must_use = "futures do nothing unless you `.await` or poll them"]
+pub struct Done<'a> {
+    node: &'a Arc<Node>,
+    waiter: Waiter,
+}
+
+impl<'a> Done<'a> {
+    pub(crate) fn new(node: &'a Arc<Node>) -> Self {
+        Done {
+            node,
+            waiter: Waiter::new(),
+        }
+    }
+}
+
+impl Future for Done<'_> {
+    type Output = ContextError;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<ContextError> {
+        let Done { node, waiter } = &mut *self;
+        waiter.poll(node, cx)
+    }
+}
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.waiter.release(self.node);
+    }
+}
+
+impl fmt::Debug for Done<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Done").finish_non_exhaustive()
+    }
+}
+
+/// Future returned by [`Context::done_owned`].
+#[must_use = "futures do nothing unless you `.await` or poll them"]
+pub struct DoneOwned {
+    ctx: Context,
+    waiter: Waiter,
+}
+
+impl DoneOwned {
+    pub(crate) fn new(ctx: Context) -> Self {
+        DoneOwned {
+            ctx,
+            waiter: Waiter::new(),
+        }
+    }
+}
+
+impl Future for DoneOwned {
+    type Output = ContextError;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<ContextError> {
+        let DoneOwned { ctx, waiter } = &mut *self;
+        waiter.poll(&ctx.node, cx)
+    }
+}
+
+impl Drop for DoneOwned {
+    fn drop(&mut self) {
+        self.waiter.release(&self.ctx.node);
+    }
+}
+
+impl fmt::Debug for DoneOwned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DoneOwned").finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// Future returned by [`Context::run`].
+    #[must_use = "futures do nothing unless you `.await` or poll them"]
+    pub struct Run<'a, F> {
+        // `None` once it has resolved.
+        #[pin]
+        future: Option<F>,
+        done: Done<'a>,
+        polled: bool,
+    }
+}
+
+impl<'a, F> Run<'a, F> {
+    pub(crate) fn new(node: &'a Arc<Node>, future: F) -> Self {
+        Run {
+            future: Some(future),
+            done: Done::new(node),
+            polled: false,
+        }
+    }
+}
+
+impl<F: Future> Future for Run<'_, F> {
+    type Output = Result<F::Output, ContextError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if !*this.polled {
+            *this.polled = true;
+            // An ended context never polls the future; later, the future's output wins over an end in the same poll.
+            if let Some(error) = this.done.node.err() {
+                this.future.set(None);
+                return Poll::Ready(Err(error));
+            }
+        }
+        let Some(future) = this.future.as_mut().as_pin_mut() else {
+            panic!("`Run` polled after it resolved");
+        };
+        let output = match future.poll(cx) {
+            Poll::Ready(output) => Ok(output),
+            Poll::Pending => match Pin::new(&mut *this.done).poll(cx) {
+                Poll::Ready(error) => Err(error),
+                Poll::Pending => return Poll::Pending,
+            },
+        };
+        // The future is gone by the time its caller goes on.
+        this.future.set(None);
+        Poll::Ready(output)
+    }
+}
+
+impl<F> fmt::Debug for Run<'_, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,157 @@
+//! Who must be told when a node ends: a small slab of linked children and waiting tasks.
+
+use std::task::Waker;
+
+use super::node::Node;
+use crate::panic;
+use crate::sync::{Arc, Weak};
+
+/// Somebody to tell.
+pub(crate) enum Link {
+    Child(Weak<Node>),
+    Waker(Waker),
+}
+
+enum Entry {
+    Link(Link),
+    /// The next free entry, or `NONE`.
+    Free(usize),
+}
+
+const NONE: usize = usize::MAX;
+
+/// A list that a month of coming and going does not make larger than it was at its fullest hour, and that gives its memory
+/// back when it is empty.
+pub(crate) struct Links {
+    entries: Vec<Entry>,
+    free: usize,
+    len: usize,
+    #[cfg(feature = "tokio-util")]
+    token: Option<tokio_util::sync::CancellationToken>,
+}
+
+/// More entries than this are given back when the last of them leaves.
+const KEPT: usize = 32;
+
+impl Links {
+    pub(crate) const fn new() -> Links {
+        Links {
+            entries: Vec::new(),
+            free: NONE,
+            len: 0,
+            #[cfg(feature = "tokio-util")]
+            token: None,
+        }
+    }
+
+    pub(crate) fn insert(&mut self, link: Link) -> usize {
+        self.len += 1;
+        let key = self.free;
+        match self.entries.get_mut(key) {
+            Some(entry) => {
+                if let Entry::Free(next) = *entry {
+                    self.free = next;
+                }
+                *entry = Entry::Link(link);
+                key
+            }
+            None => {
+                self.entries.push(Entry::Link(link));
+                self.entries.len() - 1
+            }
+        }
+    }
+
+    /// Removes what is there. A key whose entry has been collected or dropped with the whole list finds nothing.
+    pub(crate) fn remove(&mut self, key: usize) -> Option<Link> {
+        let entry = self.entries.get_mut(key)?;
+        if let Entry::Free(_) = entry {
+            return None;
+        }
+        let Entry::Link(link) = std::mem::replace(entry, Entry::Free(self.free)) else {
+            return None;
+        };
+        self.free = key;
+        self.len -= 1;
+        if self.len == 0 {
+            self.free = NONE;
+            self.entries.clear();
+            if self.entries.capacity() > KEPT {
+                self.entries = Vec::new();
+            }
+        }
+        Some(link)
+    }
+
+    /// Whether `waker` would do what the one at `key` does; also if that one has been taken, and there is nothing to do.
+    pub(crate) fn will_wake(&self, key: usize, waker: &Waker) -> bool {
+        match self.entries.get(key) {
+            Some(Entry::Link(Link::Waker(current))) => current.will_wake(waker),
+            _ => true,
+        }
+    }
+
+    /// Replaces the waker at `key`, and hands back the one that is not needed: the old one, or `waker` if that was taken.
+    pub(crate) fn replace_waker(&mut self, key: usize, waker: Waker) -> Waker {
+        match self.entries.get_mut(key) {
+            Some(Entry::Link(Link::Waker(current))) => std::mem::replace(current, waker),
+            _ => waker,
+        }
+    }
+
+    /// Takes the wakers and copies the children that are still alive: a second canceller must find these again.
+    pub(crate) fn collect(&mut self, waiting: &mut Vec<Waiting>, children: &mut Vec<Arc<Node>>) {
+        let taken = || Entry::Free(NONE);
+        for entry in &mut self.entries {
+            match entry {
+                Entry::Link(Link::Child(child)) => children.extend(child.upgrade()),
+                Entry::Link(Link::Waker(_)) => {
+                    if let Entry::Link(Link::Waker(waker)) = std::mem::replace(entry, taken()) {
+                        waiting.push(Waiting::Waker(waker));
+                    }
+                }
+                Entry::Free(_) => {}
+            }
+        }
+        #[cfg(feature = "tokio-util")]
+        waiting.extend(self.token.take().map(Waiting::Token));
+    }
+}
+
+#[cfg(feature = "tokio-util")]
+impl Links {
+    /// The token that is there, or `new`.
+    pub(crate) fn token(
+        &mut self,
+        new: tokio_util::sync::CancellationToken,
+    ) -> tokio_util::sync::CancellationToken {
+        self.token.get_or_insert(new).clone()
+    }
+}
+
+/// What is to be woken once every lock is released.
+pub(crate) enum Waiting {
+    Waker(Waker),
+    #[cfg(feature = "tokio-util")]
+    Token(tokio_util::sync::CancellationToken),
+}
+
+/// Wakes all of them, also when one panics: the first panic goes on when the last has been woken.
+pub(crate) fn wake_all(waiting: Vec<Waiting>) {
+    let mut first = None;
+    for waiting in waiting {
+        let woken = panic::catch(|| match waiting {
+            Waiting::Waker(waker) => waker.wake(),
+            #[cfg(feature = "tokio-util")]
+            Waiting::Token(token) => token.cancel(),
+        });
+        match woken {
+            Err(payload) if first.is_none() => first = Some(payload),
+            Err(payload) => panic::discard(payload),
+            Ok(()) => {}
+        }
+    }
+    if let Some(payload) = first {
+        panic::resume(payload);
+    }
+}

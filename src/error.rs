@@ -1,0 +1,149 @@
+//! The errors of the crate.
+
+use std::fmt;
+use std::io;
+
+use crate::context::Cause;
+
+/// The error of a context that has ended: what was asked to stop returns it.
+///
+/// It says which of the two ends it was, and its [`source`](std::error::Error::source) is the [`Cause`], so that a printed
+/// error chain says *why*: `context cancelled: eu-1 is down`. Cloning it is cheap.
+///
+/// It converts into `Box<dyn Error + Send + Sync>` and `anyhow::Error` like any error; into [`io::Error`], `String` and
+/// `&'static str` by `From`, so that `?` works with these as well.
+///
+/// # Examples
+///
+/// ```
+/// use errgroup::Context;
+/// use std::error::Error;
+///
+/// let (ctx, guard) = Context::background().with_cancel();
+/// guard.cancel_with("the user pressed stop");
+///
+/// let err = ctx.check().unwrap_err();
+/// assert!(err.is_cancelled());
+/// assert_eq!(err.to_string(), "context cancelled");
+/// assert_eq!(err.source().unwrap().to_string(), "the user pressed stop");
+/// ```
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{kind}")]
+pub struct ContextError {
+    kind: Kind,
+    #[source]
+    cause: Option<Cause>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Cancelled,
+    DeadlineExceeded,
+}
+
+impl Kind {
+    const fn text(self) -> &'static str {
+        match self {
+            Kind::Cancelled => "context cancelled",
+            Kind::DeadlineExceeded => "context deadline exceeded",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+impl ContextError {
+    pub(crate) fn cancelled(cause: Option<Cause>) -> Self {
+        ContextError {
+            kind: Kind::Cancelled,
+            cause,
+        }
+    }
+
+    pub(crate) fn deadline_exceeded(cause: Option<Cause>) -> Self {
+        ContextError {
+            kind: Kind::DeadlineExceeded,
+            cause,
+        }
+    }
+
+    /// Whether somebody cancelled the context, or dropped the guard that kept it going.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.kind == Kind::Cancelled
+    }
+
+    /// Whether the context's deadline passed.
+    #[must_use]
+    pub fn is_deadline_exceeded(&self) -> bool {
+        self.kind == Kind::DeadlineExceeded
+    }
+
+    /// Why the context ended, where that was said: the same as [`Context::cause`](crate::Context::cause).
+    #[must_use]
+    pub fn cause(&self) -> Option<&Cause> {
+        self.cause.as_ref()
+    }
+}
+
+/// Keeps the error as the inner one; the kind is [`TimedOut`](io::ErrorKind::TimedOut) for a deadline and
+/// [`Interrupted`](io::ErrorKind::Interrupted) for a cancellation.
+///
+/// Beware of code that retries on `Interrupted`, as `std::io::Read::read_to_end` and `std::io::copy` do: return this from an
+/// operation, not from inside a `Read`.
+impl From<ContextError> for io::Error {
+    fn from(error: ContextError) -> io::Error {
+        let kind = match error.kind {
+            Kind::Cancelled => io::ErrorKind::Interrupted,
+            Kind::DeadlineExceeded => io::ErrorKind::TimedOut,
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+/// The text of the error, as `to_string` gives it; a `String` has no source, so the cause is left behind.
+impl From<ContextError> for String {
+    fn from(error: ContextError) -> String {
+        error.kind.text().to_owned()
+    }
+}
+
+/// The text of the error; the cause is left behind.
+impl From<ContextError> for &'static str {
+    fn from(error: ContextError) -> &'static str {
+        error.kind.text()
+    }
+}
+
+/// Why [`try_go`](crate::Group::try_go) did not start a future, and the future itself.
+#[derive(thiserror::Error)]
+pub enum TryGoError<F> {
+    /// As many tasks run as the limit allows.
+    #[error("every place of the group is taken")]
+    Full(F),
+    /// The group's context has ended, or the group has gone: nothing starts any more.
+    #[error("the group has ended")]
+    Ended(F),
+}
+
+impl<F> TryGoError<F> {
+    /// The future that was not started.
+    pub fn into_inner(self) -> F {
+        match self {
+            TryGoError::Full(future) | TryGoError::Ended(future) => future,
+        }
+    }
+}
+
+impl<F> fmt::Debug for TryGoError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TryGoError::Full(_) => "Full(..)",
+            TryGoError::Ended(_) => "Ended(..)",
+        })
+    }
+}
