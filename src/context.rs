@@ -14,11 +14,14 @@ mod token;
 
 pub use after_func::AfterFunc;
 pub use cause::Cause;
+pub(crate) use cause::Note;
 pub use done::{Done, DoneOwned, Run};
 pub use guard::{CancelGuard, CancelHandle};
+pub(crate) use links::Link;
 
 use std::future::Future;
 use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::task::Waker;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -403,6 +406,19 @@ impl Context {
     /// Outside a tokio runtime, if the context can end.
     pub fn after_func(&self, func: impl FnOnce() + Send + 'static) -> AfterFunc {
         AfterFunc::register(self, func)
+    }
+}
+
+/// For the crate.
+impl Context {
+    /// Wakes `waker` when the context is cancelled; hands it back if it has ended. Nobody is told of a deadline. The waker
+    /// stays as long as the context.
+    pub(crate) fn wake_on_cancel(&self, waker: Waker) -> Result<(), Link> {
+        if self.node.is_endless() {
+            return Ok(());
+        }
+        self.node.link();
+        self.node.subscribe(Link::Waker(waker)).map(|_| ())
     }
 }
 

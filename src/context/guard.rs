@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use super::Context;
 use super::cause::{Cause, Note};
 use super::node::Node;
 use crate::sync::Arc;
@@ -95,13 +94,6 @@ impl CancelHandle {
     /// Ends the context with a cause, as [`CancelGuard::cancel_with`] does.
     pub fn cancel_with(&self, cause: impl Into<Cause>) {
         self.node.cancel(Some(cause.into()));
-    }
-
-    /// The context that this ends.
-    pub(crate) fn context(&self) -> Context {
-        Context {
-            node: self.node.clone(),
-        }
     }
 }
 

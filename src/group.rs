@@ -1,0 +1,377 @@
+//! The face of the group.
+
+pub(crate) mod admission;
+mod current;
+mod failures;
+mod handle;
+mod place;
+mod queue;
+mod spawner;
+pub(crate) mod state;
+
+pub use handle::{Admission, Admitted};
+pub use spawner::Spawner;
+
+use std::fmt::{self, Display};
+use std::future::Future;
+use std::panic::Location;
+
+use crate::context::{Cause, Context, Note};
+use crate::error::{ContextError, TryGoError};
+use crate::sync::Arc;
+use queue::{Queue, Site, deferred};
+use state::{Core, OnFailure};
+
+static WAIT_ENDED: Note = Note("the group's wait has ended");
+static GROUP_ABORTED: Note = Note("the group was aborted");
+static GROUP_DROPPED: Note = Note("the group was dropped");
+
+/// Tasks that belong together: they are waited for together, stopped together, and bounded together.
+///
+/// ```text
+///     with_context ──┬── go(a) ──────────────┐
+///                    ├── go(b) ─────── Err ──┼─► the context ends: a and c are asked to stop
+///                    ├── go(c) ───────────┐  │
+///                    │                    ▼  ▼
+///     wait ──────────┴────────────────────────── every task has ended ──► b's error
+/// ```
+///
+/// # What it promises
+///
+/// - **No task outlives its group.** [`wait`](Group::wait) returns when all have ended. Dropping the group, or the future of
+///   `wait`, ends the context and aborts the tasks: none is polled again once its present poll returns.
+/// - **The first failure stops the rest**, politely: it ends the context that [`with_context`](Group::with_context)
+///   derived, with a cause that reads as the error does. Tasks see it in the context and return when it suits them;
+///   nothing is dropped at an await that was not told it may be. What is queued and has not started never starts.
+/// - **Nothing is lost.** `wait` gives the first error in order of completion, by value. A panic ends the context at the
+///   instant it happens, and `wait` resumes it with its payload, before any error.
+/// - **The limit holds and cannot deadlock**, also where tasks start tasks and wait for that: see
+///   [`set_limit`](Group::set_limit).
+/// - **It holds what runs now, no more.** A finished task leaves nothing behind, so a group may live as long as the program.
+///
+/// # The error type
+///
+/// `E` is yours. It must say how a task ended that the group itself had to stop (`From<ContextError>`), and read as a cause
+/// (`Display`): `anyhow::Error`, `Box<dyn Error + Send + Sync>`, `std::io::Error`, `String`, and a `thiserror` enum with a
+/// `#[from] ContextError` variant all do. Rust does not infer it through `g.wait().await?`; say
+/// `Group::<anyhow::Error>::with_context(..)`, or end the function with `g.wait().await`.
+///
+/// # Next to its neighbours
+///
+/// A tokio `JoinSet` is the tasks alone: errors, stopping, bounding and the order of all that are yours to write. A
+/// `TaskTracker` waits, and knows of no errors. `try_join_all` runs a fixed set in one task and drops the rest at the first
+/// error. Go's `errgroup.Group` is the model; its words mean here what they mean there.
+///
+/// # Examples
+///
+/// ```
+/// use errgroup::{Context, Group};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() {
+/// let (g, ctx) = Group::<anyhow::Error>::with_context(Context::background());
+/// g.go(async move {
+///     // Asked to stop by the other's failure.
+///     let why = ctx.done().await;
+///     assert_eq!(ctx.cause().unwrap().to_string(), "disk full");
+///     Err(why.into())
+/// });
+/// g.go(async { anyhow::bail!("disk full") });
+///
+/// assert_eq!(g.wait().await.unwrap_err().to_string(), "disk full");
+/// # }
+/// ```
+#[must_use = "dropping a group aborts its tasks: end it with `wait().await`"]
+pub struct Group<E>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    core: Arc<Core<Queue<E>>>,
+}
+
+/// Making one.
+impl<E> Group<E>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    /// A group that waits for all its tasks and gives the first error; a failure stops nobody. Go's zero `Group`.
+    ///
+    /// It has a context, which no failure and no panic ends: only [`cancel`](Group::cancel), [`abort`](Group::abort), the end
+    /// of `wait`, and dropping the group.
+    pub fn new() -> Group<E> {
+        Group::with_parent(&Context::background(), OnFailure::GoOn).0
+    }
+
+    /// A group, and the child of `parent` that ends when a task fails, when `wait` ends, or when `parent` ends.
+    ///
+    /// Give the child to the tasks, as [`go_with`](Group::go_with) does by itself. Keep the group: in
+    /// `let (_, ctx) = Group::with_context(..)` the context is born ended, and its cause says so.
+    ///
+    /// `parent` may be a [`Context`] or a reference to one.
+    pub fn with_context(parent: impl AsRef<Context>) -> (Group<E>, Context) {
+        Group::with_parent(parent.as_ref(), OnFailure::EndContext)
+    }
+
+    fn with_parent(parent: &Context, on_failure: OnFailure) -> (Group<E>, Context) {
+        let (ctx, guard) = parent.with_cancel();
+        let core = Core::new(
+            Queue::new(),
+            ctx.clone(),
+            guard.disarm(),
+            usize::MAX,
+            on_failure,
+        );
+        (Group { core }, ctx)
+    }
+}
+
+/// Starting tasks.
+impl<E> Group<E>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    /// Starts a task, or queues it: awaiting what it returns waits until the task has *started*, not until it has ended.
+    ///
+    /// The call itself never waits. If there is a place, the task starts now; otherwise it starts the moment a place
+    /// frees, first in, first out. Await the [`Admission`] for backpressure, as Go's `Go` blocks at the limit; or do not, and
+    /// the queue grows.
+    ///
+    /// Once the group's context has ended, nothing starts any more: `future` is dropped, counts as ended with the
+    /// [`ContextError`], and the admission says so.
+    ///
+    /// A task that fails ends the group's context (see [`with_context`](Group::with_context)). One that panics does too, and
+    /// the panic goes on in [`wait`](Group::wait).
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime. All tasks of a group run on the runtime of the first.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use errgroup::{Context, Group};
+    /// # async fn store(_: u32) -> std::io::Result<()> { Ok(()) }
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> std::io::Result<()> {
+    /// let (g, _ctx) = Group::with_context(Context::background());
+    /// g.set_limit(8);
+    /// for page in 0..1_000 {
+    ///     g.go(store(page)).await; // at most eight run, and no queue builds up
+    /// }
+    /// g.wait().await
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn go<F>(&self, future: F) -> Admission
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        self.core.bind("Group::go");
+        self.core.submit(Site(Location::caller()), Box::pin(future))
+    }
+
+    /// Starts a task that is handed the *group's* context, so that it cannot use the wrong one.
+    ///
+    /// `start` is called when the task starts, in its place; it may so make what should not exist before: a buffer, a
+    /// connection. In all else this is [`go`](Group::go).
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime. A panic in `start` is the task's.
+    #[track_caller]
+    pub fn go_with<S, F>(&self, start: S) -> Admission
+    where
+        S: FnOnce(Context) -> F + Send + 'static,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        self.core.bind("Group::go_with");
+        let job = Box::pin(deferred(start, self.context()));
+        self.core.submit(Site(Location::caller()), job)
+    }
+
+    /// Starts a task now, or hands the future back.
+    ///
+    /// # Errors
+    ///
+    /// [`TryGoError::Full`] if every place is taken or others queue for one; [`TryGoError::Ended`] if the group's context has
+    /// ended. Neither counts as a failure of the group.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    #[track_caller]
+    pub fn try_go<F>(&self, future: F) -> Result<(), TryGoError<F>>
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        self.core.bind("Group::try_go");
+        self.core.try_submit(Site(Location::caller()), future)
+    }
+
+    /// A handle for tasks that start siblings. It is weak: it does not keep the group alive, and cannot wait for it.
+    #[must_use]
+    pub fn spawner(&self) -> Spawner<E> {
+        Spawner::new(&self.core)
+    }
+}
+
+/// Bounding.
+impl<E> Group<E>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    /// Lets at most `limit` tasks run at once; `None` is no limit, `0` pauses.
+    ///
+    /// It may change at any time: raising it starts what is queued at once, lowering it stops nobody.
+    ///
+    /// # No deadlock at the limit
+    ///
+    /// A task that awaits the [`Admission`] of a sibling lends its own place meanwhile, and goes on only when it has one
+    /// again; lenders come before what is queued. So the limit holds throughout, and a limit of 1 with tasks that start
+    /// tasks that start tasks, each awaiting its admission, finishes.
+    ///
+    /// While it lends, the whole task counts as waiting, other branches of a `join!` too. If the awaiting future is dropped
+    /// meanwhile (a `select!`, a timeout), the task goes on at once and counts again: the one moment over the limit. What a
+    /// task starts with `tokio::spawn` is not a task of the group and lends nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let g = errgroup::Group::<String>::new();
+    /// g.set_limit(64);
+    /// assert_eq!(g.limit(), Some(64));
+    /// g.set_limit(None);
+    /// assert_eq!(g.limit(), None);
+    /// ```
+    pub fn set_limit(&self, limit: impl Into<Option<usize>>) {
+        let limit = limit.into().unwrap_or(usize::MAX);
+        let ended = self.core.ctx().is_done();
+        self.core.with(|state, after| {
+            state.tickets.set_limit(limit);
+            state.hand_out(ended, after);
+        });
+    }
+
+    /// How many tasks may run at once; `None` if there is no limit.
+    #[must_use]
+    pub fn limit(&self) -> Option<usize> {
+        let limit = self.core.read(|state| state.tickets.limit());
+        (limit != usize::MAX).then_some(limit)
+    }
+
+    /// How many tasks run now: they have started, have not ended, and have not lent their place.
+    ///
+    /// By the time it is looked at, it may have changed.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.core.read(|state| state.tickets.running())
+    }
+
+    /// How many tasks wait for a place.
+    ///
+    /// By the time it is looked at, it may have changed.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.core.read(|state| state.source.waiting())
+    }
+}
+
+/// Stopping and waiting.
+impl<E> Group<E>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    /// The group's context: the one that [`with_context`](Group::with_context) gave.
+    #[must_use]
+    pub fn context(&self) -> Context {
+        self.core.ctx().clone()
+    }
+
+    /// Asks every task to stop: ends the group's context, without a cause.
+    ///
+    /// What runs decides for itself; what is queued never starts, and so `wait` gives a [`ContextError`] for it.
+    pub fn cancel(&self) {
+        self.core.cancel(None);
+    }
+
+    /// Asks every task to stop, and says why.
+    pub fn cancel_with(&self, cause: impl Into<Cause>) {
+        self.core.cancel(Some(cause.into()));
+    }
+
+    /// Drops every task now: ends the group's context, and aborts what runs.
+    ///
+    /// None is polled again once its present poll returns. What was dropped counts as ended with the [`ContextError`]. When
+    /// this returns, tasks may still be in their last poll or in a destructor: only [`wait`](Group::wait) proves that they
+    /// are gone.
+    pub fn abort(&self) {
+        self.core.abort(&GROUP_ABORTED);
+    }
+
+    /// Waits until every task has ended, then ends the group's context, and gives the first error.
+    ///
+    /// When it returns, every destructor of every task has run. Tasks may start others meanwhile, through a [`Spawner`]; these
+    /// are waited for too.
+    ///
+    /// If the parent's end stopped the tasks but each returned `Ok`, this is `Ok`: nothing was lost.
+    ///
+    /// # Errors
+    ///
+    /// The first error in order of completion, by value, as the task made it. A task that never started or was aborted
+    /// fails with `E::from` of the [`ContextError`].
+    ///
+    /// # Panics
+    ///
+    /// With the payload of the first task that panicked, if one did, whatever errors there were.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future is dropping the group: the context ends and the tasks are aborted. An error that a task had
+    /// returned by then is lost.
+    pub async fn wait(self) -> Result<(), E> {
+        self.core.over().await;
+        self.core.end_context(&WAIT_ENDED);
+        self.core.take_failures().into_result()
+    }
+}
+
+impl<E> Drop for Group<E>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    /// Ends the context and aborts the tasks; it waits for nothing.
+    fn drop(&mut self) {
+        self.core.abort(&GROUP_DROPPED);
+    }
+}
+
+impl<E> Default for Group<E>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    /// [`Group::new`].
+    fn default() -> Group<E> {
+        Group::new()
+    }
+}
+
+impl<E> fmt::Debug for Group<E>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = self.core.try_read(|state| {
+            let tickets = &state.tickets;
+            (tickets.running(), state.source.waiting(), tickets.limit())
+        });
+        let mut debug = f.debug_struct("Group");
+        match counts {
+            Some((running, queued, limit)) => debug
+                .field("running", &running)
+                .field("queued", &queued)
+                .field("limit", &(limit != usize::MAX).then_some(limit)),
+            None => debug.field("state", &format_args!("<locked>")),
+        };
+        debug.finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,239 @@
+//! The admission core: how many tasks may run, who is next, and who has lent its turn.
+//!
+//! It is bookkeeping only: no futures, no user code, no lock of its own. It stands in the state that
+//! [`Core`](super::state::Core) guards with one lock, and everything that is bounded in this crate (a group's limit, an
+//! awaited `go`, a fan-out) goes through it.
+//!
+//! ```text
+//!                    limit = 3
+//!     tickets      ┌───┬───┬───┐        a ticket is the right to run
+//!     out: 3       │ A │ B │ C │
+//!                  └─▲─┴───┴─┬─┘
+//!     claims    L ───┘       │ lends: its task awaits an admission
+//!     (lenders that want     ▼
+//!      theirs back)          waits with its turn lent, and claims it
+//!                            when what it awaited has been decided
+//!     queue     q1, q2, …    started first in, first out, behind the claims
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. `running` is the number of tickets out: one for each task that has started, has not ended and has not lent it.
+//! 2. `running <= limit` at every moment a ticket is handed out. It may be above after the limit was lowered (nobody is
+//!    stopped), and after a lending task gave up what it awaited (it goes on at once).
+//! 3. No ticket is handed out while a claim waits: lenders come before whatever has not started.
+//! 4. A lender's ticket is `Held`, `Lent` or `Claimed`; it is counted in `running` exactly when `Held`, and is in `claims`
+//!    exactly when `Claimed`.
+//! 5. What a lender awaits is `pending` until it has been decided, then `decided` until the task has seen it. A lender with
+//!    something decided claims at that moment, not at its next poll, or a queued task would slip in between.
+//! 6. At most one place at a time is a *scout*: spawned or woken and not yet at the counter. Whenever something could
+//!    start, there is a scout or a place in its turn that will look again; so one task that blocks its thread cannot keep
+//!    the next from starting on another.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::task::Waker;
+
+/// Names a task that has lent its ticket at least once; never used twice, so that a stale one finds nothing.
+pub(crate) type LenderId = u64;
+
+pub(crate) struct Tickets {
+    limit: usize,
+    running: usize,
+    claims: VecDeque<LenderId>,
+    lenders: BTreeMap<LenderId, Lender>,
+    next_lender: LenderId,
+    scout: bool,
+}
+
+struct Lender {
+    ticket: Ticket,
+    pending: usize,
+    decided: usize,
+    /// To be woken when the ticket is back.
+    wakers: Vec<Waker>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ticket {
+    Held,
+    Lent,
+    Claimed,
+}
+
+/// Somebody who awaits a decision; with the task that lends meanwhile, if it does so from inside one of the same group.
+pub(crate) struct Waiter {
+    pub(crate) waker: Waker,
+    pub(crate) lender: Option<LenderId>,
+}
+
+impl Tickets {
+    pub(crate) fn new(limit: usize) -> Tickets {
+        Tickets {
+            limit,
+            running: 0,
+            claims: VecDeque::new(),
+            lenders: BTreeMap::new(),
+            next_lender: 0,
+            scout: false,
+        }
+    }
+
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    pub(crate) fn running(&self) -> usize {
+        self.running
+    }
+
+    /// The caller hands out what has become free.
+    pub(crate) fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
+    /// Whether `take` would give one.
+    pub(crate) fn is_free(&self) -> bool {
+        self.running < self.limit && self.claims.is_empty()
+    }
+
+    pub(crate) fn take(&mut self) -> bool {
+        let free = self.is_free();
+        self.running += usize::from(free);
+        free
+    }
+
+    /// Takes back the ticket of a task that has ended.
+    pub(crate) fn put_back(&mut self, lender: Option<LenderId>) {
+        let lender = lender.and_then(|id| Some((id, self.lenders.remove(&id)?)));
+        match lender {
+            Some((_, lender)) if lender.ticket == Ticket::Lent => {}
+            Some((id, lender)) if lender.ticket == Ticket::Claimed => self.withdraw(id),
+            _ => self.running -= 1,
+        }
+    }
+
+    /// Gives free tickets to those who claim theirs back, oldest claim first.
+    pub(crate) fn grant(&mut self, wake: &mut Vec<Waker>) {
+        while self.running < self.limit {
+            let Some(id) = self.claims.pop_front() else {
+                return;
+            };
+            if let Some(lender) = self.lenders.get_mut(&id) {
+                lender.ticket = Ticket::Held;
+                wake.append(&mut lender.wakers);
+                self.running += 1;
+            }
+        }
+    }
+}
+
+/// Scouts.
+impl Tickets {
+    /// Whether the caller must send one: there is none on its way.
+    pub(crate) fn send_scout(&mut self) -> bool {
+        !std::mem::replace(&mut self.scout, true)
+    }
+
+    pub(crate) fn scout_arrived(&mut self) {
+        self.scout = false;
+    }
+}
+
+/// Lending.
+impl Tickets {
+    /// Notes that a task begins to await something; a first time names it as a lender.
+    pub(crate) fn begin_wait(&mut self, id: Option<LenderId>) -> LenderId {
+        let id = id.unwrap_or_else(|| {
+            self.next_lender += 1;
+            self.next_lender
+        });
+        let lender = self.lenders.entry(id).or_insert(Lender {
+            ticket: Ticket::Held,
+            pending: 0,
+            decided: 0,
+            wakers: Vec::new(),
+        });
+        lender.pending += 1;
+        id
+    }
+
+    /// Lends the ticket of a task that has just been polled and is pending. Says whether it became free.
+    pub(crate) fn lend(&mut self, id: LenderId) -> bool {
+        let Some(lender) = self.lenders.get_mut(&id) else {
+            return false;
+        };
+        let lends = lender.ticket == Ticket::Held && lender.pending > 0 && lender.decided == 0;
+        if lends {
+            lender.ticket = Ticket::Lent;
+            self.running -= 1;
+        }
+        lends
+    }
+
+    /// Tells a waiter that what it awaits has been decided: wakes it, or claims its ticket back first.
+    pub(crate) fn decide(&mut self, waiter: Waiter, wake: &mut Vec<Waker>) {
+        let lender = waiter
+            .lender
+            .and_then(|id| Some((id, self.lenders.get_mut(&id)?)));
+        let Some((id, lender)) = lender else {
+            wake.push(waiter.waker);
+            return;
+        };
+        lender.pending -= 1;
+        lender.decided += 1;
+        match lender.ticket {
+            Ticket::Held => wake.push(waiter.waker),
+            Ticket::Claimed => lender.wakers.push(waiter.waker),
+            Ticket::Lent => {
+                lender.wakers.push(waiter.waker);
+                lender.ticket = Ticket::Claimed;
+                self.claims.push_back(id);
+            }
+        }
+    }
+
+    /// Whether a task may go on with what was decided: it has its ticket. If not, `waker` is woken when it has.
+    pub(crate) fn resume(&mut self, id: LenderId, waker: &mut Option<Waker>) -> bool {
+        let Some(lender) = self.lenders.get_mut(&id) else {
+            return true;
+        };
+        if lender.ticket == Ticket::Held {
+            lender.decided -= 1;
+            return true;
+        }
+        let known = |waker: &Waker| lender.wakers.iter().any(|known| known.will_wake(waker));
+        if !waker.as_ref().is_some_and(known) {
+            lender.wakers.extend(waker.take());
+        }
+        false
+    }
+
+    /// Notes that a task gave up what it awaited. One that then awaits nothing more goes on at once, and counts again, over
+    /// the limit if need be.
+    pub(crate) fn give_up(&mut self, id: LenderId, was_decided: bool) {
+        let Some(lender) = self.lenders.get_mut(&id) else {
+            return;
+        };
+        match was_decided {
+            true => lender.decided -= 1,
+            false => lender.pending -= 1,
+        }
+        if lender.decided > 0 || lender.ticket == Ticket::Held {
+            return;
+        }
+        let was_claimed = lender.ticket == Ticket::Claimed;
+        if lender.pending == 0 {
+            lender.ticket = Ticket::Held;
+            self.running += 1;
+        } else {
+            lender.ticket = Ticket::Lent;
+        }
+        if was_claimed {
+            self.withdraw(id);
+        }
+    }
+
+    fn withdraw(&mut self, id: LenderId) {
+        self.claims.retain(|&claim| claim != id);
+    }
+}

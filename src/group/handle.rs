@@ -1,0 +1,136 @@
+//! What `go` gives back.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{self, Poll, Waker};
+
+use super::admission::LenderId;
+use crate::sync::Arc;
+
+/// The place of a task in the order in which the tasks of its group start.
+pub(crate) type Number = u64;
+
+/// Where an admission is decided: a group's core, whatever its error type.
+pub(crate) trait Lobby: Send + Sync {
+    fn poll_decision(
+        self: Arc<Self>,
+        number: Number,
+        lender: &mut Option<LenderId>,
+        waker: &Waker,
+    ) -> Poll<bool>;
+    fn give_up(self: Arc<Self>, number: Number, lender: Option<LenderId>);
+    fn decision(&self, number: Number) -> Option<bool>;
+}
+
+/// Whether and when a task was admitted: given back by [`go`](crate::Group::go), to be awaited or not.
+///
+/// Awaiting it waits until the task has *started*, not until it has ended: that is backpressure, and what Go's blocking
+/// `Go` does. Not awaiting it is fine. The task starts either way, as soon as there is a place.
+///
+/// A task of the group that awaits one lends its own place meanwhile, so that a limit cannot deadlock; see
+/// [`Group::set_limit`](crate::Group::set_limit).
+///
+/// # Cancel safety
+///
+/// Dropping it changes nothing for the task.
+pub struct Admission {
+    state: State,
+}
+
+enum State {
+    Decided(bool),
+    Queued {
+        lobby: Arc<dyn Lobby>,
+        number: Number,
+        /// The task that lends while it awaits this.
+        lender: Option<LenderId>,
+        polled: bool,
+    },
+}
+
+/// What became of a task that asked for a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admitted {
+    started: bool,
+}
+
+impl Admitted {
+    /// Whether the task has started. If not, the group's context ended first: the task was dropped unpolled, and counts as
+    /// ended with the [`ContextError`](crate::ContextError).
+    #[must_use]
+    pub fn is_started(&self) -> bool {
+        self.started
+    }
+}
+
+impl Admission {
+    pub(crate) fn decided(started: bool) -> Admission {
+        Admission {
+            state: State::Decided(started),
+        }
+    }
+
+    pub(crate) fn queued(lobby: Arc<dyn Lobby>, number: Number) -> Admission {
+        Admission {
+            state: State::Queued {
+                lobby,
+                number,
+                lender: None,
+                polled: false,
+            },
+        }
+    }
+}
+
+impl Future for Admission {
+    type Output = Admitted;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Admitted> {
+        let started = match &mut self.state {
+            State::Decided(started) => *started,
+            State::Queued {
+                lobby,
+                number,
+                lender,
+                polled,
+            } => {
+                *polled = true;
+                let decision = lobby.clone().poll_decision(*number, lender, cx.waker());
+                let Poll::Ready(started) = decision else {
+                    return Poll::Pending;
+                };
+                self.state = State::Decided(started);
+                started
+            }
+        };
+        Poll::Ready(Admitted { started })
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        // One that was never polled has told nobody of itself.
+        if let State::Queued {
+            lobby,
+            number,
+            lender,
+            polled: true,
+        } = &self.state
+        {
+            lobby.clone().give_up(*number, *lender);
+        }
+    }
+}
+
+impl fmt::Debug for Admission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let started = match &self.state {
+            State::Decided(started) => Some(*started),
+            State::Queued { lobby, number, .. } => lobby.decision(*number),
+        };
+        f.debug_struct("Admission")
+            .field("started", &started)
+            .finish_non_exhaustive()
+    }
+}
