@@ -59,7 +59,7 @@ where
         }
     }
 
-    /// Starts a task, or queues it: [`Group::go`].
+    /// Starts a task, or queues it: [`Group::go`](crate::Group::go).
     ///
     /// # Panics
     ///
@@ -76,7 +76,7 @@ where
         core.submit(Site(Location::caller()), Box::pin(future))
     }
 
-    /// Starts a task that is handed the group's context: [`Group::go_with`].
+    /// Starts a task that is handed the group's context: [`Group::go_with`](crate::Group::go_with).
     ///
     /// # Panics
     ///
@@ -95,7 +95,7 @@ where
         core.submit(Site(Location::caller()), job)
     }
 
-    /// Starts a task now, or hands the future back: [`Group::try_go`].
+    /// Starts a task now, or hands the future back: [`Group::try_go`](crate::Group::try_go).
     ///
     /// # Errors
     ///

@@ -18,7 +18,6 @@ async fn basics() {
     assert_eq!((g.running(), g.queued()), (2, 3));
     g.wait().await.unwrap();
     assert!(ctx.is_done());
-    println!("{ctx:?}");
 }
 
 #[tokio::test(start_paused = true)]
