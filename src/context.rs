@@ -15,6 +15,7 @@ mod token;
 pub use after_func::AfterFunc;
 pub use cause::Cause;
 pub(crate) use cause::Note;
+pub(crate) use done::RunOwned;
 pub use done::{Done, DoneOwned, Run};
 pub use guard::{CancelGuard, CancelHandle};
 pub(crate) use links::Link;

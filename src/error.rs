@@ -1,5 +1,10 @@
 //! The errors of the crate.
 
+mod task;
+
+pub(crate) use task::Label;
+pub use task::{Errors, Panic, TaskError, TaskErrorKind};
+
 use std::fmt;
 use std::io;
 

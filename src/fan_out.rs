@@ -4,12 +4,14 @@ mod feed;
 
 use std::fmt::Display;
 use std::future::{Future, poll_fn};
+use std::panic::Location;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use crate::context::{Context, Note};
 use crate::error::ContextError;
-use crate::group::state::{Core, OnFailure, Source};
+use crate::group::core::{Core, OnFailure};
+use crate::group::source::Source;
 use crate::sync::Arc;
 use feed::{Feed, Pull};
 
@@ -83,9 +85,10 @@ where
     );
     let (ctx, guard) = ctx.with_cancel();
     let pull = Pull::new(items.into_iter(), f);
+    let site = Location::caller();
     async move {
         let cancel = guard.disarm();
-        let feed = Feed::new(pull);
+        let feed = Feed::new(pull, site);
         let core = Core::new(feed, ctx.clone(), cancel, limit, OnFailure::Abort);
         let running = AbortOnDrop(core);
         let core = &running.0;

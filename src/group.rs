@@ -1,26 +1,42 @@
 //! The face of the group.
 
 pub(crate) mod admission;
+mod blocking;
+pub(crate) mod core;
 mod current;
+mod end;
 mod failures;
 mod handle;
+mod job;
+mod launch;
+mod local;
 mod place;
 mod queue;
+mod scope;
+pub(crate) mod source;
 mod spawner;
+mod start;
 pub(crate) mod state;
+mod task_handle;
+mod watch;
 
 pub use handle::{Admission, Admitted};
-pub use spawner::Spawner;
+pub use spawner::{Named, Spawner};
+pub use start::Ready;
+pub use task_handle::TaskHandle;
 
+use std::borrow::Cow;
 use std::fmt::{self, Display};
 use std::future::Future;
 use std::panic::Location;
+use std::time::Duration;
 
+use self::core::{Core, OnFailure};
 use crate::context::{Cause, Context, Note};
-use crate::error::{ContextError, TryGoError};
+use crate::error::{ContextError, Errors, Label, TryGoError};
 use crate::sync::Arc;
-use queue::{Queue, Site, deferred};
-use state::{Core, OnFailure};
+use launch::Launch;
+use queue::Queue;
 
 static WAIT_ENDED: Note = Note("the group's wait has ended");
 static GROUP_ABORTED: Note = Note("the group was aborted");
@@ -166,8 +182,7 @@ where
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
-        self.core.bind("Group::go");
-        self.core.submit(Site(Location::caller()), Box::pin(future))
+        self.launch().go(future)
     }
 
     /// Starts a task that is handed the *group's* context, so that it cannot use the wrong one.
@@ -184,9 +199,7 @@ where
         S: FnOnce(Context) -> F + Send + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
-        self.core.bind("Group::go_with");
-        let job = Box::pin(deferred(start, self.context()));
-        self.core.submit(Site(Location::caller()), job)
+        self.launch().go_with(start)
     }
 
     /// Starts a task now, or hands the future back.
@@ -204,8 +217,173 @@ where
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
-        self.core.bind("Group::try_go");
-        self.core.try_submit(Site(Location::caller()), future)
+        self.launch().try_go(future)
+    }
+
+    /// Starts a task that may be dropped: the moment the group's context ends, `future` is dropped at its await, and the
+    /// task counts as ended with that [`ContextError`].
+    ///
+    /// It is for what knows nothing of contexts and has nothing to clean up: a read, a computation in pieces, a wait. If `future`
+    /// is ready in the poll in which the context's end is seen, its output wins.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    #[track_caller]
+    pub fn go_cancellable<F>(&self, future: F) -> Admission
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        self.launch().go_cancellable(future)
+    }
+
+    /// Starts a closure on the blocking pool, under the same limit and the same failure rule; it is handed the group's
+    /// context.
+    ///
+    /// **A closure that runs cannot be aborted by anyone**: not by [`abort`](Group::abort), not by a grace, not by dropping
+    /// the group. It is told through its context, so ask it in every loop; or have what it calls interrupted:
+    ///
+    /// ```
+    /// # use errgroup::{Context, Group};
+    /// # use std::sync::Arc;
+    /// # struct Query; impl Query { fn interrupt(&self) {} fn rows(&self) -> std::ops::Range<u32> { 0..3 } }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// # let (g, _ctx) = Group::<String>::with_context(Context::background());
+    /// # let query = Arc::new(Query);
+    /// g.go_blocking(move |ctx| {
+    ///     let handle = Arc::clone(&query);
+    ///     let interrupt = ctx.after_func(move || handle.interrupt());
+    ///     for _row in query.rows() {
+    ///         ctx.check()?;
+    ///     }
+    ///     interrupt.stop();
+    ///     Ok(())
+    /// });
+    /// # g.wait().await.unwrap() }
+    /// ```
+    ///
+    /// A closure that is queued when the context ends never starts.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    #[track_caller]
+    pub fn go_blocking<F>(&self, run: F) -> Admission
+    where
+        F: FnOnce(Context) -> Result<(), E> + Send + 'static,
+    {
+        self.launch().go_blocking(run)
+    }
+
+    /// Starts a task that is not `Send`, on the current `LocalSet` or local runtime, under the same limit and in the same queue.
+    ///
+    /// # Panics
+    ///
+    /// Outside a `LocalSet` or local runtime.
+    #[track_caller]
+    pub fn go_local<F>(&self, future: F) -> Admission
+    where
+        F: Future<Output = Result<(), E>> + 'static,
+    {
+        self.launch().go_local(future)
+    }
+
+    /// Starts a task that gives a value, which waits in the [`TaskHandle`]. Tasks may give values of different types.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    #[track_caller]
+    pub fn spawn<T, F>(&self, future: F) -> TaskHandle<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        self.launch().spawn(future)
+    }
+
+    /// Starts a task, and waits until it says that it is ready; the task then goes on.
+    ///
+    /// What the task passes to [`Ready::ok`] is returned: the address that a server is bound to, say. Until then its failure
+    /// is this call's, and not the group's; from then on it is a task like any other. A panic is the group's in any case.
+    ///
+    /// # Errors
+    ///
+    /// What the task fails with before it is ready. If it ends `Ok` without having been ready, panics, or is stopped, `E::from` of a
+    /// [`ContextError`] whose cause says so.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime, when polled.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing starts before the first poll. Dropped after that and before the task is ready, it leaves an ordinary task of the
+    /// group.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use errgroup::{Context, Group};
+    /// use tokio::net::TcpListener;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// let (g, ctx) = Group::<std::io::Error>::with_context(Context::background());
+    /// let addr = g
+    ///     .start(|ready| async move {
+    ///         let listener = TcpListener::bind("127.0.0.1:0").await?;
+    ///         ready.ok(listener.local_addr()?);
+    ///         ctx.done().await; // serve
+    ///         Ok(())
+    ///     })
+    ///     .await?;
+    /// assert_ne!(addr.port(), 0);
+    /// g.cancel();
+    /// g.wait().await
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn start<R, S, F>(
+        &self,
+        start: S,
+    ) -> impl Future<Output = Result<R, E>> + Send + use<E, R, S, F>
+    where
+        R: Send + 'static,
+        S: FnOnce(Ready<R>) -> F + Send + 'static,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        self.launch().start(start)
+    }
+
+    /// Gives the task that comes next a name, which stands in its errors; then any way to start it.
+    ///
+    /// ```
+    /// # use errgroup::{Context, Group};
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let (g, _ctx) = Group::<String>::with_context(Context::background());
+    /// g.named("replica eu-1").go(async { Err("refused".into()) });
+    ///
+    /// let errors = g.wait_all().await.unwrap_err();
+    /// assert_eq!(errors.iter().next().unwrap().name(), Some("replica eu-1"));
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn named(&self, name: impl Into<Cow<'static, str>>) -> Named<E> {
+        Named::new(self.launch(), name.into())
+    }
+
+    #[track_caller]
+    fn launch(&self) -> Launch<E> {
+        Launch {
+            core: Some(self.core.clone()),
+            label: Label {
+                name: None,
+                site: Location::caller(),
+            },
+        }
     }
 
     /// A handle for tasks that start siblings. It is weak: it does not keep the group alive, and cannot wait for it.
@@ -308,6 +486,16 @@ where
         self.core.abort(&GROUP_ABORTED);
     }
 
+    /// Lets tasks run on for at most `grace` once the group's context has ended; what runs then is aborted, and counts as
+    /// ended with the [`ContextError`]. `None`, the default, waits for them as Go does.
+    ///
+    /// It may be set at any time, also while a grace runs: it counts from the end. Only `wait` makes use of it: a group that is
+    /// dropped aborts at once. A blocking closure that runs is not aborted by it ([`go_blocking`](Group::go_blocking)).
+    pub fn set_grace(&self, grace: impl Into<Option<Duration>>) {
+        let grace = grace.into();
+        self.core.with(|state, after| state.set_grace(grace, after));
+    }
+
     /// Waits until every task has ended, then ends the group's context, and gives the first error.
     ///
     /// When it returns, every destructor of every task has run. Tasks may start others meanwhile, through a [`Spawner`]; these
@@ -332,6 +520,21 @@ where
         self.core.over().await;
         self.core.end_context(&WAIT_ENDED);
         self.core.take_failures().into_result()
+    }
+
+    /// Waits as [`wait`](Group::wait) does, and gives every failure, in the order in which the tasks ended.
+    ///
+    /// # Errors
+    ///
+    /// All of them, as [`Errors`]. A panic is one of them, and is not resumed.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`wait`](Group::wait): dropping the future is dropping the group.
+    pub async fn wait_all(self) -> Result<(), Errors<E>> {
+        self.core.over().await;
+        self.core.end_context(&WAIT_ENDED);
+        self.core.take_failures().into_errors()
     }
 }
 

@@ -99,9 +99,9 @@ mod panic;
 mod sync;
 
 pub use context::{AfterFunc, CancelGuard, CancelHandle, Cause, Context, Done, DoneOwned, Run};
-pub use error::{ContextError, TryGoError};
+pub use error::{ContextError, Errors, Panic, TaskError, TaskErrorKind, TryGoError};
 pub use fan_out::fetch_all;
-pub use group::{Admission, Admitted, Group, Spawner};
+pub use group::{Admission, Admitted, Group, Named, Ready, Spawner, TaskHandle};
 
 /// The code of the README, compiled and run.
 #[cfg(doctest)]

@@ -10,6 +10,7 @@
 //! With `panic = "abort"` nothing here ever catches anything, and nothing else depends on it.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::panic::{self, AssertUnwindSafe};
 
 /// What a panic carries.
@@ -29,13 +30,13 @@ pub(crate) fn resume(payload: Payload) -> ! {
 }
 
 /// The text of a panic, where it has one.
-pub(crate) fn text(payload: &Payload) -> &str {
+pub(crate) fn text(payload: &Payload) -> Cow<'static, str> {
     if let Some(text) = payload.downcast_ref::<&'static str>() {
-        text
+        Cow::Borrowed(text)
     } else if let Some(text) = payload.downcast_ref::<String>() {
-        text
+        Cow::Owned(text.clone())
     } else {
-        "(a panic whose payload is not text)"
+        Cow::Borrowed("(a panic whose payload is not text)")
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{self, Poll};
+use std::task::{self, Poll, ready};
 
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
@@ -158,6 +158,64 @@ impl fmt::Debug for DoneOwned {
     }
 }
 
+/// A future against the end of `node`: the whole of [`Run`] and [`RunOwned`].
+fn poll_race<F: Future>(
+    mut future: Pin<&mut Option<F>>,
+    polled: &mut bool,
+    node: &Arc<Node>,
+    waiter: &mut Waiter,
+    cx: &mut task::Context<'_>,
+) -> Poll<Result<F::Output, ContextError>> {
+    if !*polled {
+        *polled = true;
+        // An ended context never polls the future; later, the future's output wins over an end in the same poll.
+        if let Some(error) = node.err() {
+            future.set(None);
+            return Poll::Ready(Err(error));
+        }
+    }
+    let Some(running) = future.as_mut().as_pin_mut() else {
+        panic!("`Run` polled after it resolved");
+    };
+    let output = match running.poll(cx) {
+        Poll::Ready(output) => Ok(output),
+        Poll::Pending => Err(ready!(waiter.poll(node, cx))),
+    };
+    // The future is gone by the time its caller goes on.
+    future.set(None);
+    Poll::Ready(output)
+}
+
+pin_project! {
+    /// Like [`Run`], with a context of its own.
+    pub(crate) struct RunOwned<F> {
+        #[pin]
+        future: Option<F>,
+        done: DoneOwned,
+        polled: bool,
+    }
+}
+
+impl<F> RunOwned<F> {
+    pub(crate) fn new(ctx: Context, future: F) -> Self {
+        RunOwned {
+            future: Some(future),
+            done: DoneOwned::new(ctx),
+            polled: false,
+        }
+    }
+}
+
+impl<F: Future> Future for RunOwned<F> {
+    type Output = Result<F::Output, ContextError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let DoneOwned { ctx, waiter } = this.done;
+        poll_race(this.future, this.polled, &ctx.node, waiter, cx)
+    }
+}
+
 pin_project! {
     /// Future returned by [`Context::run`].
     #[must_use = "futures do nothing unless you `.await` or poll them"]
@@ -184,28 +242,9 @@ impl<F: Future> Future for Run<'_, F> {
     type Output = Result<F::Output, ContextError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        if !*this.polled {
-            *this.polled = true;
-            // An ended context never polls the future; later, the future's output wins over an end in the same poll.
-            if let Some(error) = this.done.node.err() {
-                this.future.set(None);
-                return Poll::Ready(Err(error));
-            }
-        }
-        let Some(future) = this.future.as_mut().as_pin_mut() else {
-            panic!("`Run` polled after it resolved");
-        };
-        let output = match future.poll(cx) {
-            Poll::Ready(output) => Ok(output),
-            Poll::Pending => match Pin::new(&mut *this.done).poll(cx) {
-                Poll::Ready(error) => Err(error),
-                Poll::Pending => return Poll::Pending,
-            },
-        };
-        // The future is gone by the time its caller goes on.
-        this.future.set(None);
-        Poll::Ready(output)
+        let this = self.project();
+        let Done { node, waiter } = this.done;
+        poll_race(this.future, this.polled, node, waiter, cx)
     }
 }
 

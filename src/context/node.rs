@@ -72,7 +72,8 @@ pub(crate) struct Node {
     deadline: Option<Instant>,
     /// The ancestry. Ends flow down it unless the node is a `Kind::WithoutCancel`.
     parent: Option<Arc<Node>>,
-    /// Where `parent.links` has this node, plus one; 0 for nowhere. Written once, by whoever linked it first.
+    /// Where `parent.links` has this node, plus one; 0 for nowhere. Written by whoever linked it first; taken back by its own
+    /// cancel or its drop.
     entry: AtomicUsize,
     kind: Kind,
     /// Who must be told: linked children and waiting tasks.
@@ -98,8 +99,8 @@ pub(crate) enum Kind {
 pub(crate) struct Merge {
     /// `None` only while the node is being dropped.
     other: Option<Arc<Node>>,
-    /// Where `other.links` has the merged node; written once, before the node is handed out.
-    entry: OnceLock<usize>,
+    /// Where `other.links` has the merged node, plus one; 0 for nowhere.
+    entry: AtomicUsize,
     /// The cause of `other`'s deadline, if that is the earlier one.
     cause: Option<Cause>,
 }
@@ -200,8 +201,9 @@ impl Node {
         let deadline = if own { Some(at) } else { self.deadline };
         let kind = Kind::WithDeadline { cause };
         let child = Node::new(flags, Some(self.clone()), deadline, kind);
-        if own {
-            // A child of an ended parent is born with the parent's end, even where its own deadline lies further back.
+        if own && at <= Instant::now() {
+            // A child of an ended parent is born with the parent's end, even where its own deadline lies further back. One
+            // that lies ahead needs no look: the instants tell, and a walk up each time would make a chain quadratic.
             if let Some(end) = self.end() {
                 child.latch(end.clone());
             }
@@ -211,8 +213,8 @@ impl Node {
 
     /// A child of `self` that `other` ends as well.
     ///
-    /// It asks `self` as any child does, but is always told by `other`: a node that had to ask two ways up would make
-    /// reading exponential in a ladder of merges.
+    /// It is linked to both from birth: a node that had to ask two ways up would make reading exponential in a ladder of
+    /// merges.
     pub(crate) fn merge(self: &Arc<Node>, other: &Arc<Node>) -> Arc<Node> {
         let mut flags = self.inherited_flags() | (self.flags() & other.flags() & ENDLESS);
         let mut deadline = self.deadline;
@@ -227,7 +229,7 @@ impl Node {
         }
         let merge = Merge {
             other: Some(other.clone()),
-            entry: OnceLock::new(),
+            entry: AtomicUsize::new(0),
             cause,
         };
         let kind = Kind::Merge(Box::new(merge));
@@ -236,12 +238,13 @@ impl Node {
             child.latch(end.clone());
             return child;
         }
+        // Told by both: one that asked `self` and was told by `other` could take the later of two ends.
+        child.link();
         other.mark_timed();
         other.link();
         let entry = other.subscribe(Link::Child(Arc::downgrade(&child)));
         if let (Kind::Merge(merge), Ok(entry)) = (&child.kind, entry) {
-            // The node has not been handed out yet: this is the only write.
-            let _ = merge.entry.set(entry);
+            merge.entry.store(entry + 1, Ordering::Release);
         }
         // Asked once more, after linking: an end that came before it was told to nobody.
         if let Some(end) = other.end() {
@@ -443,6 +446,7 @@ impl Node {
             }
         }
         self.tell();
+        self.unlink();
     }
 
     /// Ends what is linked below this ended node, parents before children, then wakes whoever waits there.
@@ -462,9 +466,11 @@ impl Node {
             node.links.lock().collect(&mut waiting, &mut children);
             for child in children.drain(..) {
                 child.hear(end);
-                let seen =
-                    matches!(child.kind, Kind::Merge(_)) && !merged.insert(Arc::as_ptr(&child));
-                if child.has(WATCHED) && !child.has(TOLD) && !seen {
+                if !child.has(WATCHED) || child.has(TOLD) {
+                    continue;
+                }
+                // Noted only where `told` keeps it alive, or its address could come again.
+                if !matches!(child.kind, Kind::Merge(_)) || merged.insert(Arc::as_ptr(&child)) {
                     told.push(child);
                 }
             }
@@ -626,21 +632,34 @@ impl Node {
 
 /// Leaving.
 impl Node {
-    /// Takes the node out of the tree, and hands over what it kept alive above: its parent, and a second one for a merge.
-    fn detach(&mut self, others: &mut Vec<Arc<Node>>) -> Option<Arc<Node>> {
-        let parent = self.parent.take()?;
-        if let Some(entry) = self.entry.load(Ordering::Acquire).checked_sub(1) {
+    /// Takes back the entries above: there is nothing to tell this node any more.
+    fn unlink(&self) {
+        let Some(parent) = &self.parent else { return };
+        if let Some(entry) = taken(&self.entry) {
             parent.unsubscribe(entry);
         }
-        if let Kind::Merge(merge) = &mut self.kind {
-            if let Some(other) = merge.other.take() {
-                if let Some(&entry) = merge.entry.get() {
-                    other.unsubscribe(entry);
-                }
-                others.push(other);
+        if let Kind::Merge(merge) = &self.kind {
+            if let (Some(other), Some(entry)) = (&merge.other, taken(&merge.entry)) {
+                other.unsubscribe(entry);
             }
         }
-        Some(parent)
+    }
+
+    /// Takes the node out of the tree, and hands over what it kept alive above: its parent, and a second one for a merge.
+    fn detach(&mut self, others: &mut Vec<Arc<Node>>) -> Option<Arc<Node>> {
+        self.unlink();
+        if let Kind::Merge(merge) = &mut self.kind {
+            others.extend(merge.other.take());
+        }
+        self.parent.take()
+    }
+}
+
+/// Takes a key from where it is kept, plus one; whoever takes it removes the entry.
+fn taken(entry: &AtomicUsize) -> Option<usize> {
+    match entry.load(Ordering::Acquire) {
+        0 => None,
+        _ => entry.swap(0, Ordering::AcqRel).checked_sub(1),
     }
 }
 

@@ -4,14 +4,23 @@
 //! state, together with a ticket, pulls one item, and puts them back: at most one place pulls at a time, and a slow iterator
 //! holds up that place alone. Places that come meanwhile stay parked, and are called when there is something to pull.
 
-use std::fmt::{self, Display};
+use std::fmt::Display;
 use std::future::Future;
 use std::marker::PhantomData;
+use std::panic::Location;
+use std::pin::Pin;
+use std::task::{self, Poll, ready};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+use tokio::task::AbortHandle;
 
 use crate::context::Context;
-use crate::error::ContextError;
+use crate::error::{ContextError, Label, TaskErrorKind};
 use crate::group::admission::Tickets;
-use crate::group::state::{After, Core, Outcome, Source, Tag, Unstarted};
+use crate::group::core::Core;
+use crate::group::source::{Observer, Outcome, Source, Tag};
+use crate::group::state::After;
 use crate::panic;
 use crate::sync::Arc;
 
@@ -21,6 +30,7 @@ pub(crate) struct Feed<P, T, E> {
     stage: Stage,
     /// The number of items pulled.
     pulled: usize,
+    site: &'static Location<'static>,
     values: Vec<Option<T>>,
     error: PhantomData<fn() -> E>,
 }
@@ -62,37 +72,78 @@ pub(crate) trait Next: Send + 'static {
     fn next(&mut self, ctx: Context) -> Option<Self::Future>;
 }
 
-impl<I, F, Fut> Next for Pull<I, F>
+impl<I, F, Fut, T, E> Next for Pull<I, F>
 where
     I: Iterator + Send + 'static,
     F: FnMut(Context, I::Item) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<T, E>>,
 {
-    type Future = Fut;
+    type Future = Item<Fut>;
 
-    fn next(&mut self, ctx: Context) -> Option<Fut> {
-        self.items.next().map(|item| (self.f)(ctx, item))
+    fn next(&mut self, ctx: Context) -> Option<Item<Fut>> {
+        let item = self.items.next()?;
+        Some(Item {
+            future: (self.f)(ctx, item),
+        })
     }
 }
 
-/// The number of an item, which names its task in messages.
-pub(crate) struct Index(usize);
+pin_project! {
+    /// The future of one item, as a job.
+    pub(crate) struct Item<Fut> {
+        #[pin]
+        future: Fut,
+    }
+}
 
-impl Tag for Index {}
+impl<Fut, T, E> Future for Item<Fut>
+where
+    Fut: Future<Output = Result<T, E>>,
+{
+    type Output = Result<T, TaskErrorKind<E>>;
 
-impl Display for Index {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the task of item {}", self.0)
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let result = ready!(self.project().future.poll(cx));
+        Poll::Ready(result.map_err(TaskErrorKind::Failed))
+    }
+}
+
+/// The number of an item, and where the fan-out was called.
+pub(crate) struct Index {
+    number: usize,
+    site: &'static Location<'static>,
+}
+
+impl Tag for Index {
+    fn started(&mut self) {}
+
+    fn describe(&self) -> (Label, Duration) {
+        let label = Label {
+            name: Some(format!("item {}", self.number).into()),
+            site: self.site,
+        };
+        // Nobody asks a fan-out yet how long its items ran.
+        (label, Duration::ZERO)
     }
 }
 
 impl<P, T, E> Feed<P, T, E> {
-    pub(crate) fn new(pull: P) -> Self {
+    pub(crate) fn new(pull: P, site: &'static Location<'static>) -> Self {
         Feed {
+            site,
             pull: Some(Box::new(pull)),
             stage: Stage::Pulling,
             pulled: 0,
             values: Vec::new(),
             error: PhantomData,
+        }
+    }
+
+    /// That of the next item.
+    fn index(&self) -> Index {
+        Index {
+            number: self.pulled,
+            site: self.site,
         }
     }
 
@@ -107,7 +158,7 @@ impl<P, T, E> Feed<P, T, E> {
 
 impl<P, T, E> Source for Feed<P, T, E>
 where
-    P: Next<Future: Future<Output = Result<T, E>> + Send + 'static>,
+    P: Next<Future: Future<Output = Result<T, TaskErrorKind<E>>> + Send + 'static>,
     T: Send + 'static,
     E: From<ContextError> + Display + Send + 'static,
 {
@@ -116,6 +167,8 @@ where
     type Tag = Index;
     type Job = P::Future;
     type Supply = Box<P>;
+    /// What is pulled starts at once.
+    type Work = ();
 
     fn start(&mut self, _: &mut Tickets, _: &mut After) {}
 
@@ -140,14 +193,15 @@ where
         self.stage == Stage::Pulling
     }
 
-    fn accept(&mut self, Index(index): Index, value: T) {
-        if self.values.len() <= index {
-            self.values.resize_with(index + 1, || None);
+    fn accept(&mut self, index: Index, value: Option<T>) -> Option<Arc<dyn Observer>> {
+        if self.values.len() <= index.number {
+            self.values.resize_with(index.number + 1, || None);
         }
-        self.values[index] = Some(value);
+        self.values[index.number] = value;
+        None
     }
 
-    fn cut(&mut self, _: &mut Tickets, after: &mut After) -> Vec<Unstarted<Index, P::Future>> {
+    fn cut(&mut self, _: &mut Tickets, after: &mut After) -> Vec<(Index, ())> {
         if self.stage == Stage::Pulling {
             self.stage = Stage::Cut;
         }
@@ -157,18 +211,26 @@ where
         Vec::new()
     }
 
-    fn reclaim(&mut self) -> Vec<Unstarted<Index, P::Future>> {
+    fn reclaim(&mut self, _: &mut Vec<AbortHandle>) -> Vec<(Index, ())> {
         Vec::new()
     }
 
-    fn open(core: &Arc<Core<Self>>, mut pull: Box<P>) -> Option<(Index, P::Future)> {
+    fn open(core: &Arc<Core<Self>>, pull: Box<P>) -> Option<(Index, P::Future)> {
         let ctx = core.ctx().clone();
-        let next = panic::catch(|| pull.next(ctx));
+        let mut pull = Some(pull);
+        let next = panic::catch(|| {
+            let made = pull.as_mut().and_then(|pull| pull.next(ctx));
+            if made.is_none() {
+                // Here, where a panic in their destructors is seen.
+                drop(pull.take());
+            }
+            made
+        });
         let made = match next {
             Ok(made) => made,
             Err(payload) => {
-                let index = core.read(|state| state.source.pulled);
-                core.record(&Index(index), Outcome::Panicked(payload));
+                let index = core.read(|state| state.source.index());
+                core.record(&index, Outcome::Panicked(payload));
                 None
             }
         };
@@ -177,20 +239,22 @@ where
             // Nothing more is pulled: the last item came, or a failure (a panic just now, too) or the end of the context.
             if made.is_none() || feed.stage == Stage::Cut {
                 feed.stage = feed.stage.ended();
-                after.garbage.push(pull);
+                if let Some(pull) = pull {
+                    after.garbage.push(pull);
+                }
                 if let Some(job) = made {
                     after.garbage.push(Box::new(job));
                 }
-                state.tickets.put_back(None);
+                state.tickets.put_back(None, &mut after.replaced);
                 state.dismiss_parked(after);
                 state.wake_waiter(after);
                 return None;
             }
-            let index = Index(feed.pulled);
+            let index = feed.index();
             feed.pulled += 1;
-            feed.pull = Some(pull);
+            feed.pull = pull;
             state.count_in();
-            state.call_scout(after);
+            state.call_scout_from_place(after);
             made.map(|job| (index, job))
         })
     }

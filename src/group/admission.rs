@@ -1,7 +1,7 @@
 //! The admission core: how many tasks may run, who is next, and who has lent its turn.
 //!
 //! It is bookkeeping only: no futures, no user code, no lock of its own. It stands in the state that
-//! [`Core`](super::state::Core) guards with one lock, and everything that is bounded in this crate (a group's limit, an
+//! [`Core`](super::core::Core) guards with one lock, and everything that is bounded in this crate (a group's limit, an
 //! awaited `go`, a fan-out) goes through it.
 //!
 //! ```text
@@ -24,8 +24,9 @@
 //! 3. No ticket is handed out while a claim waits: lenders come before whatever has not started.
 //! 4. A lender's ticket is `Held`, `Lent` or `Claimed`; it is counted in `running` exactly when `Held`, and is in `claims`
 //!    exactly when `Claimed`.
-//! 5. What a lender awaits is `pending` until it has been decided, then `decided` until the task has seen it. A lender with
-//!    something decided claims at that moment, not at its next poll, or a queued task would slip in between.
+//! 5. What a lender awaits is `pending` until it has been decided, then `decided` until the task has seen it. A lender for
+//!    which something is decided claims at that moment, not at its next poll, or a queued task would slip in between.
+//!    What it has been polled with and left lying does not keep it from lending again (`fresh`).
 //! 6. At most one place at a time is a *scout*: spawned or woken and not yet at the counter. Whenever something could
 //!    start, there is a scout or a place in its turn that will look again; so one task that blocks its thread cannot keep
 //!    the next from starting on another.
@@ -43,12 +44,16 @@ pub(crate) struct Tickets {
     lenders: BTreeMap<LenderId, Lender>,
     next_lender: LenderId,
     scout: bool,
+    /// Nothing starts any more.
+    winding_down: bool,
 }
 
 struct Lender {
     ticket: Ticket,
     pending: usize,
     decided: usize,
+    /// Something was decided, and the task has not been polled with its ticket since.
+    fresh: bool,
     /// To be woken when the ticket is back.
     wakers: Vec<Waker>,
 }
@@ -75,6 +80,7 @@ impl Tickets {
             lenders: BTreeMap::new(),
             next_lender: 0,
             scout: false,
+            winding_down: false,
         }
     }
 
@@ -91,6 +97,11 @@ impl Tickets {
         self.limit = limit;
     }
 
+    /// Nothing starts any more. From now on a limit of 0 lets lenders go on, one at a time.
+    pub(crate) fn wind_down(&mut self) {
+        self.winding_down = true;
+    }
+
     /// Whether `take` would give one.
     pub(crate) fn is_free(&self) -> bool {
         self.running < self.limit && self.claims.is_empty()
@@ -103,18 +114,25 @@ impl Tickets {
     }
 
     /// Takes back the ticket of a task that has ended.
-    pub(crate) fn put_back(&mut self, lender: Option<LenderId>) {
+    pub(crate) fn put_back(&mut self, lender: Option<LenderId>, unneeded: &mut Vec<Waker>) {
         let lender = lender.and_then(|id| Some((id, self.lenders.remove(&id)?)));
-        match lender {
-            Some((_, lender)) if lender.ticket == Ticket::Lent => {}
-            Some((id, lender)) if lender.ticket == Ticket::Claimed => self.withdraw(id),
-            _ => self.running -= 1,
+        let Some((id, mut lender)) = lender else {
+            self.running -= 1;
+            return;
+        };
+        unneeded.append(&mut lender.wakers);
+        match lender.ticket {
+            Ticket::Held => self.running -= 1,
+            Ticket::Lent => {}
+            Ticket::Claimed => self.withdraw(id),
         }
     }
 
     /// Gives free tickets to those who claim theirs back, oldest claim first.
     pub(crate) fn grant(&mut self, wake: &mut Vec<Waker>) {
-        while self.running < self.limit {
+        // A pause does not keep what has started from winding down.
+        let limit = self.limit.max(usize::from(self.winding_down));
+        while self.running < limit {
             let Some(id) = self.claims.pop_front() else {
                 return;
             };
@@ -151,10 +169,18 @@ impl Tickets {
             ticket: Ticket::Held,
             pending: 0,
             decided: 0,
+            fresh: false,
             wakers: Vec::new(),
         });
         lender.pending += 1;
         id
+    }
+
+    /// The task is about to be polled: with its ticket, it sees what has been decided, if it wants to.
+    pub(crate) fn begin_poll(&mut self, id: LenderId) {
+        if let Some(lender) = self.lenders.get_mut(&id) {
+            lender.fresh &= lender.ticket != Ticket::Held;
+        }
     }
 
     /// Lends the ticket of a task that has just been polled and is pending. Says whether it became free.
@@ -162,7 +188,7 @@ impl Tickets {
         let Some(lender) = self.lenders.get_mut(&id) else {
             return false;
         };
-        let lends = lender.ticket == Ticket::Held && lender.pending > 0 && lender.decided == 0;
+        let lends = lender.ticket == Ticket::Held && lender.pending > 0 && !lender.fresh;
         if lends {
             lender.ticket = Ticket::Lent;
             self.running -= 1;
@@ -181,6 +207,7 @@ impl Tickets {
         };
         lender.pending -= 1;
         lender.decided += 1;
+        lender.fresh = true;
         match lender.ticket {
             Ticket::Held => wake.push(waiter.waker),
             Ticket::Claimed => lender.wakers.push(waiter.waker),
@@ -205,6 +232,12 @@ impl Tickets {
         if !waker.as_ref().is_some_and(known) {
             lender.wakers.extend(waker.take());
         }
+        // Decided before it lent for something else: it is only now that it wants to go on with this.
+        if lender.ticket == Ticket::Lent {
+            lender.ticket = Ticket::Claimed;
+            lender.fresh = true;
+            self.claims.push_back(id);
+        }
         false
     }
 
@@ -218,7 +251,9 @@ impl Tickets {
             true => lender.decided -= 1,
             false => lender.pending -= 1,
         }
-        if lender.decided > 0 || lender.ticket == Ticket::Held {
+        lender.fresh &= lender.decided > 0;
+        let claims = lender.ticket == Ticket::Claimed && lender.fresh;
+        if claims || lender.ticket == Ticket::Held {
             return;
         }
         let was_claimed = lender.ticket == Ticket::Claimed;

@@ -20,6 +20,7 @@ pub(crate) trait Lobby: Send + Sync {
         waker: &Waker,
     ) -> Poll<bool>;
     fn give_up(self: Arc<Self>, number: Number, lender: Option<LenderId>);
+    /// For `Debug`: never blocks.
     fn decision(&self, number: Number) -> Option<bool>;
 }
 

@@ -8,8 +8,10 @@ use pin_project_lite::pin_project;
 use tokio::task::coop;
 
 use super::admission::LenderId;
+use super::core::Core;
 use super::current;
-use super::state::{Core, HandIn, Outcome, ParkId, Source, Turn};
+use super::source::{JobOutput, Lending, Outcome, Source, Tag};
+use super::state::{HandIn, ParkId, Turn};
 use crate::panic;
 use crate::sync::Arc;
 
@@ -33,12 +35,8 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             if let Some(tag) = this.tag.take() {
-                let outcome = match panic::catch(|| this.job.set(None)) {
-                    Ok(()) => Outcome::Aborted,
-                    Err(payload) => Outcome::Panicked(payload),
-                };
+                let outcome = Outcome::of_drop(panic::catch(|| this.job.set(None)));
                 this.core.end_off_counter(tag, outcome, this.lender.take());
-                this.core.hand_out();
                 return;
             }
             match *this.at {
@@ -49,7 +47,7 @@ pin_project! {
                         this.core.lose_scout();
                     }
                 }
-                // Dropped in the middle of a turn: `open` is user code, and cannot unwind to here.
+                // Not between polls: in them it has a job, is parked, or leaves.
                 At::Work => {}
             }
         }
@@ -98,12 +96,17 @@ impl<S: Source> Future for Place<S> {
                     .turn(std::mem::take(&mut scouting), hand_in.take())
                 {
                     Turn::Run(supply) => match S::open(this.core, supply) {
-                        Some((tag, job)) => {
+                        Some((mut tag, job)) => {
+                            tag.started();
                             *this.tag = Some(tag);
                             this.job.set(Some(job));
                         }
                         None => continue,
                     },
+                    Turn::Dispose(stopped) => {
+                        this.core.dispose_stopped(stopped);
+                        continue;
+                    }
                     Turn::Park => match this.core.park(cx.waker()) {
                         Some(id) => {
                             *this.at = At::Parked(id);
@@ -119,6 +122,9 @@ impl<S: Source> Future for Place<S> {
             }
             ready!(coop::poll_proceed(cx)).made_progress();
 
+            if let Some(lender) = *this.lender {
+                this.core.begin_poll(lender);
+            }
             let outcome = match poll_job(this.core, this.job.as_mut(), this.lender, cx) {
                 Poll::Ready(outcome) => outcome,
                 Poll::Pending => {
@@ -129,21 +135,21 @@ impl<S: Source> Future for Place<S> {
                 }
             };
             let Some(tag) = this.tag.take() else { continue };
-            let value = this.core.record(&tag, outcome).map(|value| (tag, value));
+            let value = this.core.record(&tag, outcome);
             let lender = this.lender.take();
-            hand_in = Some(HandIn { lender, value });
+            hand_in = Some(HandIn { lender, tag, value });
         }
     }
 }
 
 /// Polls the job; once it is ready, it is dropped, and a panic of either is how it ended.
-fn poll_job<S: Source>(
+pub(crate) fn poll_job<S: Source, J: Future<Output = JobOutput<S>>>(
     core: &Arc<Core<S>>,
-    mut job: Pin<&mut Option<S::Job>>,
+    mut job: Pin<&mut Option<J>>,
     lender: &mut Option<LenderId>,
     cx: &mut task::Context<'_>,
 ) -> Poll<Outcome<S>> {
-    let polled = current::polling(core.id(), lender, || {
+    let polled = current::polling(Lending::id(&**core), lender, || {
         panic::catch(|| match job.as_mut().as_pin_mut() {
             Some(job) => job.poll(cx),
             None => Poll::Pending,

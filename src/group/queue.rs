@@ -13,23 +13,27 @@
 //! `head` has passed it, and that costs nothing a task. When the context ends, `head` stops for good and what waits is
 //! removed: those numbers never start.
 
-use std::collections::VecDeque;
-use std::fmt::{self, Display};
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Display;
 use std::future::Future;
-use std::panic::Location;
-use std::pin::Pin;
 use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::admission::{LenderId, Tickets, Waiter};
+use super::blocking::{self, BlockingJob};
+use super::core::Core;
 use super::current;
 use super::handle::{Admission, Lobby, Number};
-use super::state::{After, Core, Source, Tag, Unstarted};
-use crate::error::{ContextError, TryGoError};
+use super::job::{self, Job};
+use super::local::{LocalId, Seat};
+use super::source::{Lending, Observer, Source, Tag};
+use super::state::After;
+use crate::error::{ContextError, Label, TryGoError};
 use crate::panic;
 use crate::sync::Arc;
-
-/// Erased: a group holds futures of any type.
-pub(crate) type Job<E> = Pin<Box<dyn Future<Output = Result<(), E>> + Send>>;
 
 pub(crate) struct Queue<E> {
     ready: VecDeque<Entry<E>>,
@@ -38,28 +42,66 @@ pub(crate) struct Queue<E> {
     head: Number,
     /// Whether the context has ended, and `head` stopped.
     cut: bool,
+    /// The local tasks, which are in no `JoinSet`.
+    locals: BTreeMap<LocalId, AbortHandle>,
 }
 
+/// What `go` was given.
 pub(crate) struct Entry<E> {
-    site: Site,
-    job: Job<E>,
+    pub(crate) task: Task,
+    pub(crate) work: Work<E>,
+}
+
+pub(crate) enum Work<E> {
+    Future(Job<E>),
+    Blocking(BlockingJob<E>),
+}
+
+/// What takes a turn in the queue: a job that a place will run, or a local task that runs by itself once it may.
+pub(crate) enum Turnee<E> {
+    Entry(Entry<E>),
+    Seat(Arc<Seat>),
 }
 
 struct Waiting<E> {
-    entry: Entry<E>,
+    turnee: Turnee<E>,
     /// Who awaits the admission.
     waiter: Option<Waiter>,
 }
 
-/// Where a task was started, which names it in messages.
-#[derive(Clone, Copy)]
-pub(crate) struct Site(pub(crate) &'static Location<'static>);
+/// A task, as it is known while it waits and runs.
+pub(crate) struct Task {
+    pub(crate) label: Label,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
+    pub(crate) local: Option<LocalId>,
+    started: Option<Instant>,
+}
 
-impl Tag for Site {}
+impl Task {
+    pub(crate) fn new(label: Label, observer: Option<Arc<dyn Observer>>) -> Task {
+        Task {
+            label,
+            observer,
+            local: None,
+            started: None,
+        }
+    }
+}
 
-impl Display for Site {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the task started at {}", self.0)
+impl Tag for Task {
+    fn started(&mut self) {
+        self.started = Some(Instant::now());
+    }
+
+    fn describe(&self) -> (Label, Duration) {
+        let elapsed = self.started.map_or(Duration::ZERO, |at| at.elapsed());
+        (self.label.clone(), elapsed)
+    }
+
+    fn hand_over_failure(&self) -> bool {
+        self.observer
+            .as_ref()
+            .is_some_and(|observer| observer.takes_failure())
     }
 }
 
@@ -70,6 +112,7 @@ impl<E> Queue<E> {
             waiting: VecDeque::new(),
             head: 0,
             cut: false,
+            locals: BTreeMap::new(),
         }
     }
 
@@ -89,6 +132,17 @@ impl<E> Queue<E> {
         let at = usize::try_from(number.checked_sub(self.head)?).ok()?;
         self.waiting.get_mut(at).map(|waiting| &mut waiting.waiter)
     }
+
+    /// Starts what has been given a ticket. Says whether it took the ticket: a local task may have gone meanwhile.
+    fn begin(&mut self, turnee: Turnee<E>, after: &mut After) -> bool {
+        match turnee {
+            Turnee::Entry(entry) => {
+                self.ready.push_back(entry);
+                true
+            }
+            Turnee::Seat(seat) => seat.admit(after),
+        }
+    }
 }
 
 impl<E> Source for Queue<E>
@@ -97,17 +151,20 @@ where
 {
     type Error = E;
     type Value = ();
-    type Tag = Site;
+    type Tag = Task;
     type Job = Job<E>;
     type Supply = Entry<E>;
+    type Work = Work<E>;
 
     fn start(&mut self, tickets: &mut Tickets, after: &mut After) {
-        while !self.waiting.is_empty() && tickets.take() {
-            let Some(Waiting { entry, waiter }) = self.waiting.pop_front() else {
+        while !self.waiting.is_empty() && tickets.is_free() {
+            let Some(Waiting { turnee, waiter }) = self.waiting.pop_front() else {
                 return;
             };
             self.head += 1;
-            self.ready.push_back(entry);
+            if self.begin(turnee, after) {
+                tickets.take();
+            }
             if let Some(waiter) = waiter {
                 tickets.decide(waiter, &mut after.wake);
                 // Its claim comes before what still waits.
@@ -132,32 +189,44 @@ where
         !self.waiting.is_empty()
     }
 
-    fn accept(&mut self, _: Site, (): ()) {}
+    fn accept(&mut self, task: Task, _: Option<()>) -> Option<Arc<dyn Observer>> {
+        if let Some(local) = task.local {
+            self.locals.remove(&local);
+        }
+        task.observer
+    }
 
-    fn cut(&mut self, tickets: &mut Tickets, after: &mut After) -> Vec<Unstarted<Site, Job<E>>> {
+    fn cut(&mut self, tickets: &mut Tickets, after: &mut After) -> Vec<(Task, Work<E>)> {
         self.cut = true;
         let mut unstarted = Vec::with_capacity(self.waiting.len());
-        for Waiting { entry, waiter } in self.waiting.drain(..) {
+        for Waiting { turnee, waiter } in self.waiting.drain(..) {
             if let Some(waiter) = waiter {
                 tickets.decide(waiter, &mut after.wake);
             }
-            unstarted.push(entry.into());
+            match turnee {
+                Turnee::Entry(Entry { task, work }) => unstarted.push((task, work)),
+                Turnee::Seat(seat) => seat.refuse(after),
+            }
         }
         unstarted
     }
 
-    fn reclaim(&mut self) -> Vec<Unstarted<Site, Job<E>>> {
-        self.ready.drain(..).map(Unstarted::from).collect()
+    fn reclaim(&mut self, aborted: &mut Vec<AbortHandle>) -> Vec<(Task, Work<E>)> {
+        aborted.extend(self.locals.values().cloned());
+        self.ready
+            .drain(..)
+            .map(|Entry { task, work }| (task, work))
+            .collect()
     }
 
-    fn open(_: &Arc<Core<Self>>, supply: Entry<E>) -> Option<(Site, Job<E>)> {
-        Some((supply.site, supply.job))
-    }
-}
-
-impl<E> From<Entry<E>> for Unstarted<Site, Job<E>> {
-    fn from(Entry { site, job }: Entry<E>) -> Self {
-        Unstarted { tag: site, job }
+    fn open(core: &Arc<Core<Self>>, Entry { task, work }: Entry<E>) -> Option<(Task, Job<E>)> {
+        match work {
+            Work::Future(job) => Some((task, job)),
+            Work::Blocking(job) => {
+                blocking::run(core, task, job);
+                None
+            }
+        }
     }
 }
 
@@ -165,38 +234,62 @@ impl<E> From<Entry<E>> for Unstarted<Site, Job<E>> {
 enum Decision<E> {
     Started,
     Queued(Number),
-    Refused(Entry<E>),
+    Refused(Turnee<E>),
 }
 
 impl<E> Core<Queue<E>>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
-    /// Starts the job, or queues it.
-    pub(crate) fn submit(self: &Arc<Self>, site: Site, job: Job<E>) -> Admission {
-        let entry = Entry { site, job };
+    /// Starts a job, or queues it.
+    pub(crate) fn submit(self: &Arc<Self>, task: Task, work: Work<E>) -> Admission {
+        self.take_in(Turnee::Entry(Entry { task, work }), None)
+    }
+
+    /// Starts a local task, or queues it.
+    pub(crate) fn submit_local(
+        self: &Arc<Self>,
+        seat: Arc<Seat>,
+        id: LocalId,
+        abort: AbortHandle,
+    ) -> Admission {
+        if !seat.take() {
+            return Admission::decided(false);
+        }
+        self.take_in(Turnee::Seat(seat), Some((id, abort)))
+    }
+
+    fn take_in(
+        self: &Arc<Self>,
+        turnee: Turnee<E>,
+        local: Option<(LocalId, AbortHandle)>,
+    ) -> Admission {
         let ended = self.ctx().is_done();
         let decision = self.with(|state, after| {
             if ended || !state.is_open() || state.source.cut {
-                return Decision::Refused(entry);
+                return Decision::Refused(turnee);
             }
             state.count_in();
-            if state.source.waiting.is_empty() && state.tickets.take() {
-                state.source.ready.push_back(entry);
+            state.source.locals.extend(local);
+            if state.source.waiting.is_empty() && state.tickets.is_free() {
+                if state.source.begin(turnee, after) {
+                    state.tickets.take();
+                }
                 state.call_scout(after);
+                state.watch_grace(after);
                 return Decision::Started;
             }
             let number = state.source.head + state.source.waiting.len() as Number;
             let waiter = None;
-            state.source.waiting.push_back(Waiting { entry, waiter });
+            state.source.waiting.push_back(Waiting { turnee, waiter });
             state.watch(after);
             Decision::Queued(number)
         });
         match decision {
             Decision::Started => Admission::decided(true),
             Decision::Queued(number) => Admission::queued(self.clone(), number),
-            Decision::Refused(entry) => {
-                self.refuse(entry);
+            Decision::Refused(turnee) => {
+                self.refuse(turnee);
                 Admission::decided(false)
             }
         }
@@ -205,7 +298,7 @@ where
     /// Starts the future now, or hands it back.
     pub(crate) fn try_submit<F>(
         self: &Arc<Self>,
-        site: Site,
+        label: Label,
         future: F,
     ) -> Result<(), TryGoError<F>>
     where
@@ -227,8 +320,10 @@ where
         if let Some(refuse) = taken {
             return Err(refuse(future));
         }
-        let job: Job<E> = Box::pin(future);
-        let entry = Entry { site, job };
+        let entry = Entry {
+            task: Task::new(label, None),
+            work: Work::Future(Box::pin(job::of_future(future, job::result))),
+        };
         let aborted = self.with(|state, after| {
             if !state.is_open() {
                 return Some(entry);
@@ -238,25 +333,35 @@ where
             None
         });
         if let Some(entry) = aborted {
-            self.dispose(entry.into(), true);
+            self.dispose(entry.task, entry.work, true);
         }
         Ok(())
     }
 
     /// The context has ended, so this never starts; it counts as ended, unless a wait is already over.
-    fn refuse(self: &Arc<Self>, Entry { site, job }: Entry<E>) {
-        let counts = self.with(|state, _| {
+    fn refuse(self: &Arc<Self>, turnee: Turnee<E>) {
+        let counts = self.with(|state, after| {
             let counts = !state.is_closed();
             if counts {
                 state.count_in();
             }
+            if let Turnee::Seat(seat) = &turnee {
+                match counts {
+                    true => seat.refuse(after),
+                    false => seat.dismiss(after),
+                }
+            }
             counts
         });
-        let unstarted = Unstarted { tag: site, job };
-        if counts {
-            self.dispose(unstarted, false);
-        } else {
-            panic::discard(unstarted.job);
+        match turnee {
+            Turnee::Entry(Entry { task, work }) if counts => self.dispose(task, work, false),
+            Turnee::Entry(Entry { task, work }) => {
+                panic::discard(work);
+                if let Some(observer) = task.observer {
+                    observer.ended(&**self);
+                }
+            }
+            Turnee::Seat(_) => {}
         }
     }
 }
@@ -273,7 +378,7 @@ where
     ) -> Poll<bool> {
         let ended = self.ctx().is_done();
         let mut new = Some(waker.clone());
-        let here = current::lender(self.id());
+        let here = current::lender(Lending::id(&*self));
         self.with(|state, after| {
             let decision = state.source.decision(number);
             let tickets = &mut state.tickets;
@@ -288,7 +393,10 @@ where
                     *lender = None;
                     Poll::Ready(started)
                 }
-                (Some(_), Some(_)) => Poll::Pending,
+                (Some(_), Some(_)) => {
+                    tickets.grant(&mut after.wake);
+                    Poll::Pending
+                }
                 (None, known) => {
                     if let (None, Some(named)) = (known, here) {
                         let named = tickets.begin_wait(named);
@@ -328,14 +436,7 @@ where
     }
 
     fn decision(&self, number: Number) -> Option<bool> {
-        self.read(|state| state.source.decision(number))
+        self.try_read(|state| state.source.decision(number))
+            .flatten()
     }
-}
-
-/// A future that calls `start` in its place, when its task starts.
-pub(crate) async fn deferred<C, F, T>(start: impl FnOnce(C) -> F, ctx: C) -> T
-where
-    F: Future<Output = T>,
-{
-    start(ctx).await
 }

@@ -1,28 +1,156 @@
-//! A handle for tasks that start siblings.
+//! The other two faces from which tasks are started: a builder with a name, and a handle for tasks that start siblings.
 
+use std::borrow::Cow;
 use std::fmt::{self, Display};
 use std::future::Future;
 use std::panic::Location;
 
+use super::core::Core;
 use super::handle::Admission;
-use super::queue::{Queue, Site, deferred};
-use super::state::Core;
+use super::launch::Launch;
+use super::queue::Queue;
+use super::start::Ready;
+use super::task_handle::TaskHandle;
 use crate::context::Context;
-use crate::error::{ContextError, TryGoError};
-use crate::panic;
+use crate::error::{ContextError, Label, TryGoError};
 use crate::sync::{Arc, Weak};
+
+/// Every way to start a task, as on [`Group`](crate::Group).
+macro_rules! ways_to_start {
+    ($self:ident: $receiver:ty => $launch:expr) => {
+        /// Starts a task, or queues it: [`Group::go`](crate::Group::go), with all that is said there.
+        #[track_caller]
+        pub fn go<F>($self: $receiver, future: F) -> Admission
+        where
+            F: Future<Output = Result<(), E>> + Send + 'static,
+        {
+            $launch.go(future)
+        }
+
+        /// Starts a task that is handed the group's context: [`Group::go_with`](crate::Group::go_with).
+        #[track_caller]
+        pub fn go_with<S, F>($self: $receiver, start: S) -> Admission
+        where
+            S: FnOnce(Context) -> F + Send + 'static,
+            F: Future<Output = Result<(), E>> + Send + 'static,
+        {
+            $launch.go_with(start)
+        }
+
+        /// Starts a task that may be dropped at its await:
+        /// [`Group::go_cancellable`](crate::Group::go_cancellable).
+        #[track_caller]
+        pub fn go_cancellable<F>($self: $receiver, future: F) -> Admission
+        where
+            F: Future<Output = Result<(), E>> + Send + 'static,
+        {
+            $launch.go_cancellable(future)
+        }
+
+        /// Starts a task now, or hands the future back: [`Group::try_go`](crate::Group::try_go).
+        ///
+        /// # Errors
+        ///
+        /// As there.
+        #[track_caller]
+        pub fn try_go<F>($self: $receiver, future: F) -> Result<(), TryGoError<F>>
+        where
+            F: Future<Output = Result<(), E>> + Send + 'static,
+        {
+            $launch.try_go(future)
+        }
+
+        /// Starts a task on the blocking pool: [`Group::go_blocking`](crate::Group::go_blocking).
+        #[track_caller]
+        pub fn go_blocking<F>($self: $receiver, run: F) -> Admission
+        where
+            F: FnOnce(Context) -> Result<(), E> + Send + 'static,
+        {
+            $launch.go_blocking(run)
+        }
+
+        /// Starts a task that is not `Send`: [`Group::go_local`](crate::Group::go_local).
+        #[track_caller]
+        pub fn go_local<F>($self: $receiver, future: F) -> Admission
+        where
+            F: Future<Output = Result<(), E>> + 'static,
+        {
+            $launch.go_local(future)
+        }
+
+        /// Starts a task whose value waits in the handle: [`Group::spawn`](crate::Group::spawn).
+        #[track_caller]
+        pub fn spawn<T, F>($self: $receiver, future: F) -> TaskHandle<T>
+        where
+            T: Send + 'static,
+            F: Future<Output = Result<T, E>> + Send + 'static,
+        {
+            $launch.spawn(future)
+        }
+
+        /// Starts a task, and waits until it says that it is ready: [`Group::start`](crate::Group::start).
+        ///
+        /// # Errors
+        ///
+        /// As there.
+        #[track_caller]
+        pub fn start<R, S, F>(
+            $self: $receiver,
+            start: S,
+        ) -> impl Future<Output = Result<R, E>> + Send + use<E, R, S, F>
+        where
+            R: Send + 'static,
+            S: FnOnce(Ready<R>) -> F + Send + 'static,
+            F: Future<Output = Result<(), E>> + Send + 'static,
+        {
+            $launch.start(start)
+        }
+    };
+}
+
+/// A task that has a name and has not been started yet: see [`Group::named`](crate::Group::named).
+#[must_use = "a name starts nothing: go on with `go` or another way to start a task"]
+pub struct Named<E>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    launch: Launch<E>,
+}
+
+impl<E> Named<E>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    pub(crate) fn new(mut launch: Launch<E>, name: Cow<'static, str>) -> Named<E> {
+        launch.label.name = Some(name);
+        Named { launch }
+    }
+
+    ways_to_start!(self: Self => self.launch);
+}
+
+impl<E> fmt::Debug for Named<E>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Named")
+            .field("name", &self.launch.label.name)
+            .finish_non_exhaustive()
+    }
+}
 
 /// Starts tasks in a group, from inside its tasks or from anywhere else.
 ///
 /// A task cannot borrow its group, since it may run longer than the borrow; it takes a clone of this. A spawner is weak: it
 /// does not keep the group alive. Once the group has gone (its `wait` has ended, or it was dropped) nothing starts any
-/// more: what it is given is dropped, admissions resolve as not started, [`try_go`](Spawner::try_go) hands back.
+/// more: what it is given is dropped, admissions resolve as not started, [`try_go`](Spawner::try_go) hands back,
+/// [`spawn`](Spawner::spawn) gives an empty handle, [`start`](Spawner::start) fails.
 ///
 /// # Examples
 ///
 /// ```
 /// use errgroup::{Context, Group, Spawner};
-///
 /// use futures::future::{BoxFuture, FutureExt};
 ///
 /// fn visit(s: Spawner<String>, depth: u32) -> BoxFuture<'static, Result<(), String>> {
@@ -59,68 +187,24 @@ where
         }
     }
 
-    /// Starts a task, or queues it: [`Group::go`](crate::Group::go).
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime, as `Group::go` does.
+    ways_to_start!(self: &Self => self.launch());
+
+    /// Gives the task that comes next a name: [`Group::named`](crate::Group::named).
     #[track_caller]
-    pub fn go<F>(&self, future: F) -> Admission
-    where
-        F: Future<Output = Result<(), E>> + Send + 'static,
-    {
-        let Some(core) = self.core.upgrade() else {
-            return refuse(future);
-        };
-        core.bind("Spawner::go");
-        core.submit(Site(Location::caller()), Box::pin(future))
+    pub fn named(&self, name: impl Into<Cow<'static, str>>) -> Named<E> {
+        Named::new(self.launch(), name.into())
     }
 
-    /// Starts a task that is handed the group's context: [`Group::go_with`](crate::Group::go_with).
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime, as `Group::go_with` does.
     #[track_caller]
-    pub fn go_with<S, F>(&self, start: S) -> Admission
-    where
-        S: FnOnce(Context) -> F + Send + 'static,
-        F: Future<Output = Result<(), E>> + Send + 'static,
-    {
-        let Some(core) = self.core.upgrade() else {
-            return refuse(start);
-        };
-        core.bind("Spawner::go_with");
-        let job = Box::pin(deferred(start, core.ctx().clone()));
-        core.submit(Site(Location::caller()), job)
+    fn launch(&self) -> Launch<E> {
+        Launch {
+            core: self.core.upgrade(),
+            label: Label {
+                name: None,
+                site: Location::caller(),
+            },
+        }
     }
-
-    /// Starts a task now, or hands the future back: [`Group::try_go`](crate::Group::try_go).
-    ///
-    /// # Errors
-    ///
-    /// As `Group::try_go`; [`TryGoError::Ended`] too once the group has gone.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime, as `Group::try_go` does.
-    #[track_caller]
-    pub fn try_go<F>(&self, future: F) -> Result<(), TryGoError<F>>
-    where
-        F: Future<Output = Result<(), E>> + Send + 'static,
-    {
-        let Some(core) = self.core.upgrade() else {
-            return Err(TryGoError::Ended(future));
-        };
-        core.bind("Spawner::try_go");
-        core.try_submit(Site(Location::caller()), future)
-    }
-}
-
-/// The group has gone: there is nobody left to tell of a panic in what is dropped here.
-fn refuse<T>(unstarted: T) -> Admission {
-    panic::discard(unstarted);
-    Admission::decided(false)
 }
 
 impl<E> Clone for Spawner<E>

@@ -1,0 +1,338 @@
+//! The core that a group and a fan-out stand on: one state, its places, and what happens when something ends.
+//!
+//! ```text
+//!     go, an iterator            Core                         tokio
+//!          │              ┌──────────────────┐
+//!          ▼              │ state (one lock) │        ┌─ JoinSet ────────┐
+//!       Source ─ supply ─►│  tickets         │─ turn ─►  place: job, job… │
+//!     (queue or feed)     │  source          │◄───────│  place: job, job… │
+//!                         │  failures        │        └──────────────────┘
+//!                         └──────────────────┘
+//! ```
+//!
+//! A *place* is a task of the `JoinSet` that runs one job after another: it comes to the counter, hands in the ticket of
+//! what has ended, and takes what is next. A bounded group so pays for a push and a pop, not for a spawn and a semaphore.
+//! When there is nothing to take, the place leaves.
+//!
+//! # Invariants
+//!
+//! These are true at any time; those of the bookkeeping are in [`admission`](super::admission).
+//!
+//! 1. `open` counts what was accepted and has not ended. It goes down only after the job's destructor has run, its outcome
+//!    is recorded, and its ticket is free: so whoever sees zero sees everything.
+//! 2. `phase` only moves from `Open` to `Closed` (a wait saw the end) or `Aborted`. Nothing is accepted unless `Open`.
+//! 3. No user code runs, and none is dropped, under a lock: what follows from a critical section (wakes, spawns, drains)
+//!    is collected in [`After`] and done when the lock is released.
+//! 4. Locks: `places` before `state`, because spawning on a dead runtime drops the place inside `spawn_on`. `state` is
+//!    never held while another is taken.
+//! 5. A place that is spawned holds no user code until it is polled. If it is dropped unpolled, the runtime is gone (or
+//!    the core aborted): nothing will ever run, and what is left is disposed of, by whoever is not under a lock.
+//! 6. If something could start, a scout is on its way or a place is in its turn (admission, 6).
+//! 7. A failure sets the error, then ends the context, then gives its ticket back, then counts as ended. The cause is
+//!    that of the first failure, whichever task comes to say so.
+//! 8. Nobody need come to the counter for the context's end to be seen: see [`watch`](super::watch).
+
+use std::task::Waker;
+
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::JoinSet;
+
+use super::admission::{LenderId, Waiter};
+use super::place::Place;
+use super::source::{Lending, Source};
+use super::state::{After, HandIn, ParkId, State, Turn};
+use crate::context::{CancelHandle, Context, Note};
+use crate::panic;
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::{Arc, Mutex, OnceLock};
+
+static RUNTIME_GONE: Note = Note("the runtime of the tasks has shut down");
+
+/// What a failure does to the others.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnFailure {
+    GoOn,
+    EndContext,
+    Abort,
+}
+
+pub(crate) struct Core<S: Source> {
+    ctx: Context,
+    pub(crate) cancel: CancelHandle,
+    pub(crate) on_failure: OnFailure,
+    /// The runtime that the places run on: that of the first `go`.
+    runtime: OnceLock<Handle>,
+    pub(crate) places: Mutex<JoinSet<()>>,
+    state: Mutex<State<S>>,
+    /// Threads inside `spawn_place`. `SeqCst` with `scout_lost`: of a thread that leaves there and a scout that is dropped, at
+    /// least one sees the other.
+    spawning: AtomicUsize,
+    scout_lost: AtomicBool,
+}
+
+impl<S: Source> Core<S> {
+    pub(crate) fn new(
+        source: S,
+        ctx: Context,
+        cancel: CancelHandle,
+        limit: usize,
+        on_failure: OnFailure,
+    ) -> Arc<Core<S>> {
+        let timed = ctx.deadline().is_some();
+        Arc::new(Core {
+            ctx,
+            cancel,
+            on_failure,
+            runtime: OnceLock::new(),
+            places: Mutex::new(JoinSet::new()),
+            state: Mutex::new(State::new(source, limit, timed)),
+            spawning: AtomicUsize::new(0),
+            scout_lost: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn runtime(&self) -> Option<&Handle> {
+        self.runtime.get()
+    }
+
+    pub(crate) fn ctx(&self) -> &Context {
+        &self.ctx
+    }
+
+    /// A critical section, and then what follows from it.
+    pub(crate) fn with<T>(
+        self: &Arc<Self>,
+        section: impl FnOnce(&mut State<S>, &mut After) -> T,
+    ) -> T {
+        let mut after = After::default();
+        let output = section(&mut self.state.lock(), &mut after);
+        self.follow(after);
+        output
+    }
+
+    /// Looks at the state without consequences.
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&State<S>) -> T) -> T {
+        look(&self.state.lock())
+    }
+
+    /// For `Debug`, which never blocks.
+    pub(crate) fn try_read<T>(&self, look: impl FnOnce(&State<S>) -> T) -> Option<T> {
+        self.state.try_lock().map(|state| look(&state))
+    }
+
+    fn follow(self: &Arc<Self>, after: After) {
+        for waker in after.wake {
+            // A waker that panics must not keep the next from being woken.
+            if let Err(payload) = panic::catch(|| waker.wake()) {
+                panic::discard(payload);
+            }
+        }
+        after.replaced.into_iter().for_each(panic::discard);
+        after.garbage.into_iter().for_each(panic::discard);
+        for observer in after.observers {
+            observer.ended(&**self);
+            self.with(State::count_out);
+        }
+        if after.spawn {
+            self.spawn_place();
+        }
+        if after.displace {
+            self.displace();
+        }
+        if after.watch {
+            self.watch();
+        }
+        if after.cut {
+            self.with(State::cut);
+        }
+    }
+}
+
+/// Places.
+impl<S: Source> Core<S> {
+    /// Binds the core to the runtime that the caller is in, the first time.
+    ///
+    /// # Panics
+    ///
+    /// Outside a runtime, the first time.
+    #[track_caller]
+    pub(crate) fn bind(&self, what: &str) {
+        if self.runtime.get().is_some() {
+            return;
+        }
+        match Handle::try_current() {
+            Ok(handle) => {
+                let _ = self.runtime.set(handle);
+            }
+            Err(_) => panic!(
+                "{what} called outside a tokio runtime: call it from a task, inside `Runtime::block_on`, or with \
+                 `Handle::enter` held"
+            ),
+        }
+    }
+
+    fn spawn_place(self: &Arc<Self>) {
+        let Some(runtime) = self.runtime.get() else {
+            return;
+        };
+        self.spawning.fetch_add(1, Ordering::SeqCst);
+        self.spawn_in(runtime, |core| Place::new(core.clone()));
+        self.spawning.fetch_sub(1, Ordering::SeqCst);
+        if self.scout_lost.load(Ordering::SeqCst) {
+            self.abort(&RUNTIME_GONE);
+        }
+    }
+
+    /// tokio puts what a worker spawns or wakes into a slot of that worker, from which no other takes it, until the next comes.
+    /// So that a job that blocks its thread does not keep the scout there, an empty task pushes it out.
+    fn displace(self: &Arc<Self>) {
+        if let Some(runtime) = self.runtime.get() {
+            if runtime.runtime_flavor() != RuntimeFlavor::CurrentThread {
+                self.spawn_in(runtime, |_| std::future::ready(()));
+            }
+        }
+    }
+
+    /// Spawns into the `JoinSet`, unless the core has closed: once a wait or an abort has locked `places` after setting the
+    /// phase, nothing is added any more.
+    pub(crate) fn spawn_in<F>(
+        self: &Arc<Self>,
+        runtime: &Handle,
+        future: impl FnOnce(&Arc<Self>) -> F,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut places = self.places.lock();
+        // Places that have left are reaped as new ones come, so that a long life leaves nothing behind.
+        while places.try_join_next().is_some() {}
+        if self.read(State::is_open) {
+            places.spawn_on(future(self), runtime);
+        }
+    }
+
+    /// Hands something to the blocking pool; if the runtime is gone, it is dropped on the spot, and so under no lock.
+    pub(crate) fn spawn_blocking(&self, run: impl FnOnce() + Send + 'static) {
+        if let Some(runtime) = self.runtime.get() {
+            runtime.spawn_blocking(run);
+        }
+    }
+
+    /// A scout was dropped before it came to the counter (invariant 5). If that happened inside `spawn_place`, the lock on
+    /// `places` is held further up the stack, and `spawn_place` does the rest.
+    pub(crate) fn lose_scout(self: &Arc<Self>) {
+        if !self.read(State::is_open) {
+            return;
+        }
+        self.scout_lost.store(true, Ordering::SeqCst);
+        if self.spawning.load(Ordering::SeqCst) == 0 {
+            self.abort(&RUNTIME_GONE);
+        }
+    }
+
+    /// Starts what may start and has somebody look: for a source that has something from the start, and for what a place that
+    /// left in mid-job has made room for.
+    pub(crate) fn hand_out(self: &Arc<Self>) {
+        let ended = self.ctx.is_done();
+        self.with(|state, after| state.hand_out(ended, after));
+    }
+
+    /// A place comes to the counter, as a scout or with the ticket of what it has run.
+    pub(crate) fn turn(self: &Arc<Self>, scouting: bool, hand_in: Option<HandIn<S>>) -> Turn<S> {
+        let ended = self.ctx.is_done();
+        self.with(|state, after| {
+            if scouting {
+                state.tickets.scout_arrived();
+            }
+            if let Some(hand_in) = hand_in {
+                state.hand_in(hand_in, after);
+            }
+            if !state.is_open() {
+                return Turn::Leave;
+            }
+            if !state.stopped.is_empty() {
+                return Turn::Dispose(std::mem::take(&mut state.stopped));
+            }
+            state.tickets.grant(&mut after.wake);
+            if !ended {
+                state.source.start(&mut state.tickets, after);
+            }
+            let supply = state.source.supply(&mut state.tickets, ended);
+            state.relieve_watcher(after);
+            state.call_scout_from_place(after);
+            after.cut_if(ended && state.source.has_unstarted());
+            match supply {
+                Some(supply) => Turn::Run(supply),
+                None if !ended && state.source.is_busy() => Turn::Park,
+                None => Turn::Leave,
+            }
+        })
+    }
+
+    /// Lets a place stay until it is called, unless nothing more will be brought.
+    pub(crate) fn park(self: &Arc<Self>, waker: &Waker) -> Option<ParkId> {
+        let waker = waker.clone();
+        self.with(|state, after| {
+            if !state.is_open() || !state.source.is_busy() {
+                after.replaced.push(waker);
+                return None;
+            }
+            state.next_park += 1;
+            state.parked.push((state.next_park, waker));
+            Some(state.next_park)
+        })
+    }
+
+    /// Ends a stay. Says whether the place was called, and so is a scout.
+    pub(crate) fn unpark(self: &Arc<Self>, id: ParkId) -> bool {
+        self.with(
+            |state, after| match state.parked.iter().position(|(parked, _)| *parked == id) {
+                Some(at) => {
+                    after.replaced.push(state.parked.swap_remove(at).1);
+                    false
+                }
+                None => true,
+            },
+        )
+    }
+
+    /// A task that has lent before is about to be polled.
+    pub(crate) fn begin_poll(self: &Arc<Self>, lender: LenderId) {
+        self.with(|state, _| state.tickets.begin_poll(lender));
+    }
+
+    /// Lends the ticket of a task that was polled, is pending, and awaits a decision of this core.
+    pub(crate) fn lend(self: &Arc<Self>, lender: LenderId) {
+        let ended = self.ctx.is_done();
+        self.with(|state, after| {
+            if state.tickets.lend(lender) {
+                state.hand_out(ended, after);
+            }
+        });
+    }
+}
+
+impl<S: Source> Lending for Core<S> {
+    fn id(&self) -> usize {
+        std::ptr::from_ref(self).cast::<()>() as usize
+    }
+
+    fn begin_wait(&self, named: Option<LenderId>) -> LenderId {
+        self.state.lock().tickets.begin_wait(named)
+    }
+
+    fn decide(&self, waiter: Waiter) -> Vec<Waker> {
+        let mut wake = Vec::new();
+        let mut state = self.state.lock();
+        state.tickets.decide(waiter, &mut wake);
+        state.tickets.grant(&mut wake);
+        wake
+    }
+
+    fn resume(&self, lender: LenderId, waker: &mut Option<Waker>) -> bool {
+        self.state.lock().tickets.resume(lender, waker)
+    }
+
+    fn give_up(&self, lender: LenderId, decided: bool) {
+        self.state.lock().tickets.give_up(lender, decided);
+    }
+}

@@ -1,0 +1,185 @@
+//! How tasks end, how all of them are stopped, and when it is over.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use super::admission::LenderId;
+use super::core::{Core, OnFailure};
+use super::failures::Failures;
+use super::source::{Outcome, Source, Tag};
+use super::state::{HandIn, Phase};
+use crate::context::{Cause, Note};
+use crate::error::{ContextError, Label, Panic, TaskError, TaskErrorKind};
+use crate::panic;
+use crate::sync::Arc;
+
+static TASK_ABORTED: Note = Note("the task was aborted");
+
+impl<S: Source> Core<S> {
+    /// Records how a job ended, and stops the others if it failed (invariant 7). Hands back what a success gave.
+    pub(crate) fn record(self: &Arc<Self>, tag: &S::Tag, outcome: Outcome<S>) -> Option<S::Value> {
+        let kind = match outcome {
+            Outcome::Returned(Ok(value)) => return Some(value),
+            Outcome::Returned(Err(kind)) => kind,
+            Outcome::Panicked(payload) => TaskErrorKind::Panicked(Panic::new(payload)),
+            Outcome::Aborted => TaskErrorKind::Aborted(
+                self.ctx()
+                    .err()
+                    .unwrap_or_else(|| ContextError::cancelled(Some(Cause::note(&TASK_ABORTED)))),
+            ),
+        };
+        if !matches!(kind, TaskErrorKind::Panicked(_)) && tag.hand_over_failure() {
+            panic::discard(kind);
+            return None;
+        }
+        let (label, elapsed) = tag.describe();
+        let cause = self.cause_of(&label, &kind);
+        let by_itself = match &kind {
+            TaskErrorKind::Panicked(_) => true,
+            TaskErrorKind::Failed(_) => !self.ctx().is_done(),
+            TaskErrorKind::Aborted(_) => false,
+        };
+        let (later, cause) = self.with(|state, _| {
+            let caused = by_itself || state.failures.is_empty();
+            let task = TaskError::new(label, elapsed, kind, caused);
+            let later = state.failures.add(task);
+            (later, cause.map(|cause| state.failures.cause(cause)))
+        });
+        panic::discard(later);
+        if let Some(cause) = cause {
+            self.end_context_with(cause);
+            if self.on_failure == OnFailure::Abort {
+                self.abort_places();
+            }
+        }
+        None
+    }
+
+    /// The cause that a failure ends the context with; `None` where it ends nothing. It reads as the error does.
+    fn cause_of(&self, label: &Label, kind: &TaskErrorKind<S::Error>) -> Option<Cause> {
+        if self.on_failure == OnFailure::GoOn {
+            return None;
+        }
+        Some(match kind {
+            // The user's `Display`: it may panic.
+            TaskErrorKind::Failed(error) => match panic::catch(|| error.to_string()) {
+                Ok(text) => Cause::from(text),
+                Err(payload) => {
+                    panic::discard(payload);
+                    Cause::from(format!("{label} failed, and displaying its error panicked"))
+                }
+            },
+            TaskErrorKind::Panicked(panic) => Cause::from(format!("{label} panicked: {panic}")),
+            TaskErrorKind::Aborted(error) => Cause::from(error.clone()),
+        })
+    }
+
+    /// Ends the context, and drops everything now: what waits, and what runs as soon as its present poll returns.
+    pub(crate) fn abort(self: &Arc<Self>, why: &'static Note) {
+        self.end_context(why);
+        self.abort_places();
+    }
+
+    pub(crate) fn abort_places(self: &Arc<Self>) {
+        let mut aborted = Vec::new();
+        let (stopped, reclaimed) = self.with(|state, after| {
+            state.cut(after);
+            if state.is_open() {
+                state.phase = Phase::Aborted;
+            }
+            let stopped = std::mem::take(&mut state.stopped);
+            (stopped, state.source.reclaim(&mut aborted))
+        });
+        self.places.lock().abort_all();
+        for task in aborted {
+            task.abort();
+        }
+        self.dispose_stopped(stopped);
+        for (tag, work) in reclaimed {
+            self.dispose(tag, work, true);
+        }
+    }
+
+    /// Drops what the context's end has kept from starting, and counts it as ended.
+    pub(crate) fn dispose_stopped(self: &Arc<Self>, stopped: Vec<(S::Tag, S::Work)>) {
+        for (tag, work) in stopped {
+            self.dispose(tag, work, false);
+        }
+    }
+
+    /// Drops what was never polled, and counts it as ended.
+    pub(crate) fn dispose(self: &Arc<Self>, tag: S::Tag, work: S::Work, has_ticket: bool) {
+        let outcome = Outcome::of_drop(panic::catch(|| drop(work)));
+        match has_ticket {
+            true => self.end_off_counter(tag, outcome, None),
+            false => self.end_unstarted(tag, outcome),
+        }
+    }
+
+    /// Counts a job as ended that never had a ticket.
+    pub(crate) fn end_unstarted(self: &Arc<Self>, tag: S::Tag, outcome: Outcome<S>) {
+        let value = self.record(&tag, outcome);
+        self.with(|state, after| state.end(tag, value, after));
+    }
+
+    /// Counts a job as ended that does not come to the counter with its ticket.
+    pub(crate) fn end_off_counter(
+        self: &Arc<Self>,
+        tag: S::Tag,
+        outcome: Outcome<S>,
+        lender: Option<LenderId>,
+    ) {
+        let value = self.record(&tag, outcome);
+        let hand_in = HandIn { lender, tag, value };
+        self.with(|state, after| state.hand_in(hand_in, after));
+        self.hand_out();
+    }
+
+    /// Waits until every task has ended and every place has gone. Nothing is accepted from then on.
+    pub(crate) async fn over(self: &Arc<Self>) {
+        poll_fn(|cx| {
+            let waker = cx.waker().clone();
+            self.with(|state, after| {
+                if !state.is_over() {
+                    after.replaced.extend(state.waiter.replace(waker));
+                    return Poll::Pending;
+                }
+                after.replaced.push(waker);
+                if state.phase == Phase::Open {
+                    state.phase = Phase::Closed;
+                }
+                state.relieve_watcher(after);
+                Poll::Ready(())
+            })
+        })
+        .await;
+        // Taken out, so that nobody's waker is touched under the lock; nothing is added any more.
+        let mut places = std::mem::take(&mut *self.places.lock());
+        while places.join_next().await.is_some() {}
+    }
+
+    /// Asks everybody to stop.
+    pub(crate) fn cancel(&self, cause: Option<Cause>) {
+        match cause {
+            Some(cause) => self.cancel.cancel_with(cause),
+            None => self.cancel.cancel(),
+        }
+    }
+
+    /// Ends the context on the core's own account.
+    pub(crate) fn end_context(&self, why: &'static Note) {
+        self.end_context_with(Cause::note(why));
+    }
+
+    /// A waker that panics is not the task's doing, and must not undo the accounting.
+    fn end_context_with(&self, cause: Cause) {
+        if let Err(payload) = panic::catch(|| self.cancel.cancel_with(cause)) {
+            panic::discard(payload);
+        }
+    }
+
+    /// The failures, once it is over.
+    pub(crate) fn take_failures(self: &Arc<Self>) -> Failures<S::Error> {
+        self.with(|state, _| std::mem::replace(&mut state.failures, Failures::new()))
+    }
+}

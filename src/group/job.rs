@@ -1,0 +1,81 @@
+//! A user's future as a job.
+//!
+//! Not an `async` block around it: a panic that unwinds through such a block drops what it awaits in passing, and a
+//! destructor that panics then ends the process. Here the future stays where it is until it is dropped by itself.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{self, Poll, ready};
+
+use pin_project_lite::pin_project;
+
+use crate::error::TaskErrorKind;
+
+/// Erased: a group holds futures of any type.
+pub(crate) type Job<E> = Pin<Box<dyn Future<Output = Result<(), TaskErrorKind<E>>> + Send>>;
+
+pin_project! {
+    /// What makes the future, if that is to happen in its place; the future; and what becomes of its output.
+    pub(crate) struct Work<S, F, M> {
+        start: Option<S>,
+        #[pin]
+        future: Option<F>,
+        finish: Option<M>,
+    }
+}
+
+/// A future that is there already.
+pub(crate) fn of_future<F, M, E>(future: F, finish: M) -> Work<fn() -> F, F, M>
+where
+    F: Future,
+    M: FnOnce(F::Output) -> Result<(), TaskErrorKind<E>>,
+{
+    Work {
+        start: None,
+        future: Some(future),
+        finish: Some(finish),
+    }
+}
+
+/// A future that is made when the job is first polled.
+pub(crate) fn of_start<S, F, M, E>(start: S, finish: M) -> Work<S, F, M>
+where
+    S: FnOnce() -> F,
+    F: Future,
+    M: FnOnce(F::Output) -> Result<(), TaskErrorKind<E>>,
+{
+    Work {
+        start: Some(start),
+        future: None,
+        finish: Some(finish),
+    }
+}
+
+/// The output of most futures, as that of a job.
+pub(crate) fn result<E>(result: Result<(), E>) -> Result<(), TaskErrorKind<E>> {
+    result.map_err(TaskErrorKind::Failed)
+}
+
+impl<S, F, M, E> Future for Work<S, F, M>
+where
+    S: FnOnce() -> F,
+    F: Future,
+    M: FnOnce(F::Output) -> Result<(), TaskErrorKind<E>>,
+{
+    type Output = Result<(), TaskErrorKind<E>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if let Some(start) = this.start.take() {
+            this.future.set(Some(start()));
+        }
+        let Some(future) = this.future.as_mut().as_pin_mut() else {
+            panic!("a job is polled again after its start panicked");
+        };
+        let output = ready!(future.poll(cx));
+        match this.finish.take() {
+            Some(finish) => Poll::Ready(finish(output)),
+            None => panic!("a job is polled again after its end"),
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Every way to start a task, once: what the faces of `Group`, `Named` and `Spawner` stand on.
+
+use std::fmt::Display;
+use std::future::Future;
+
+use super::core::Core;
+use super::handle::Admission;
+use super::job;
+use super::queue::{Queue, Task, Work};
+use super::source::{Lending, Observer};
+use super::start::{self, Ready};
+use super::task_handle::{Slot, TaskHandle};
+use crate::context::{Context, RunOwned};
+use crate::error::{ContextError, Label, TaskErrorKind, TryGoError};
+use crate::panic;
+use crate::sync::{Arc, Weak};
+
+/// A task about to be started: where, and under which name.
+pub(crate) struct Launch<E>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    /// `None` if the group has gone: nothing starts any more.
+    pub(crate) core: Option<Arc<Core<Queue<E>>>>,
+    pub(crate) label: Label,
+}
+
+impl<E> Launch<E>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    #[track_caller]
+    fn submit<W>(
+        self,
+        what: &str,
+        observer: Option<Arc<dyn Observer>>,
+        work: W,
+        into_work: impl FnOnce(W, Context) -> Work<E>,
+    ) -> Admission {
+        let Some(core) = self.core else {
+            // There is nobody left to tell of a panic in what is dropped here.
+            panic::discard(work);
+            return Admission::decided(false);
+        };
+        core.bind(what);
+        let work = into_work(work, core.ctx().clone());
+        core.submit(Task::new(self.label, observer), work)
+    }
+
+    #[track_caller]
+    pub(crate) fn go<F>(self, future: F) -> Admission
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        self.submit("go", None, future, |future, _| {
+            Work::Future(Box::pin(job::of_future(future, job::result)))
+        })
+    }
+
+    #[track_caller]
+    pub(crate) fn go_with<S, F>(self, start: S) -> Admission
+    where
+        S: FnOnce(Context) -> F + Send + 'static,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        self.submit("go_with", None, start, |start, ctx| {
+            Work::Future(Box::pin(job::of_start(move || start(ctx), job::result)))
+        })
+    }
+
+    #[track_caller]
+    pub(crate) fn go_cancellable<F>(self, future: F) -> Admission
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        self.submit("go_cancellable", None, future, |future, ctx| {
+            let finish = |ended| match ended {
+                Ok(result) => job::result(result),
+                Err(ended) => Err(TaskErrorKind::Aborted(ended)),
+            };
+            Work::Future(Box::pin(job::of_future(RunOwned::new(ctx, future), finish)))
+        })
+    }
+
+    #[track_caller]
+    pub(crate) fn try_go<F>(self, future: F) -> Result<(), TryGoError<F>>
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        let Some(core) = self.core else {
+            return Err(TryGoError::Ended(future));
+        };
+        core.bind("try_go");
+        core.try_submit(self.label, future)
+    }
+
+    #[track_caller]
+    pub(crate) fn go_blocking<F>(self, run: F) -> Admission
+    where
+        F: FnOnce(Context) -> Result<(), E> + Send + 'static,
+    {
+        self.submit("go_blocking", None, run, |run, _| {
+            Work::Blocking(Box::new(run))
+        })
+    }
+
+    #[track_caller]
+    pub(crate) fn go_local<F>(self, future: F) -> Admission
+    where
+        F: Future<Output = Result<(), E>> + 'static,
+    {
+        let Some(core) = self.core else {
+            panic::discard(future);
+            return Admission::decided(false);
+        };
+        core.bind("go_local");
+        let task = Task::new(self.label, None);
+        core.go_local(task, job::of_future(future, job::result))
+    }
+
+    #[track_caller]
+    pub(crate) fn spawn<T, F>(self, future: F) -> TaskHandle<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let Some(core) = &self.core else {
+            panic::discard(future);
+            return TaskHandle::empty();
+        };
+        let slot = Slot::new();
+        let weak: Weak<dyn Lending> = Arc::<Core<Queue<E>>>::downgrade(core);
+        let handle = TaskHandle::new(slot.clone(), weak);
+        let observer: Arc<dyn Observer> = slot.clone();
+        self.submit("spawn", Some(observer), future, |future, _| {
+            let finish =
+                move |result: Result<T, E>| job::result(result.map(|value| slot.put(value)));
+            Work::Future(Box::pin(job::of_future(future, finish)))
+        });
+        handle
+    }
+
+    pub(crate) fn start<R, S, F>(
+        self,
+        begin: S,
+    ) -> impl Future<Output = Result<R, E>> + Send + use<E, R, S, F>
+    where
+        R: Send + 'static,
+        S: FnOnce(Ready<R>) -> F + Send + 'static,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        start::start(self, begin)
+    }
+}

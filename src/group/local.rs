@@ -1,0 +1,232 @@
+//! Tasks that are not `Send`, under the group's limit.
+//!
+//! A place may run on any thread, so it cannot run these. Each is a local task of its own, which takes a *seat* in the
+//! group's queue, waits there for its ticket like any other, and holds it while it runs.
+
+use std::fmt::Display;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{self, Poll, Waker, ready};
+
+use pin_project_lite::pin_project;
+
+use super::admission::LenderId;
+use super::core::Core;
+use super::handle::Admission;
+use super::place::poll_job;
+use super::queue::{Queue, Task};
+use super::source::{Outcome, Tag};
+use super::state::After;
+use crate::error::{ContextError, TaskErrorKind};
+use crate::panic;
+use crate::sync::{Arc, Mutex};
+
+/// Names a local task within its group.
+pub(crate) type LocalId = usize;
+
+/// Where a local task waits. Its lock is taken under the core's, and nothing is taken under it.
+pub(crate) struct Seat(Mutex<Waiting>);
+
+struct Waiting {
+    stage: Stage,
+    waker: Option<Waker>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Not counted yet.
+    New,
+    /// Counted, and waiting for a ticket.
+    Waiting,
+    /// It has a ticket.
+    Admitted,
+    /// It never starts, and counts as ended when it has been dropped.
+    Refused,
+    /// It never starts, and does not count: the group has gone.
+    Dismissed,
+    /// The task is gone.
+    Left,
+}
+
+impl Seat {
+    fn new() -> Arc<Seat> {
+        Arc::new(Seat(Mutex::new(Waiting {
+            stage: Stage::New,
+            waker: None,
+        })))
+    }
+
+    /// Begins to wait, unless the task has gone: its `LocalSet` was being dropped.
+    pub(crate) fn take(&self) -> bool {
+        let mut seat = self.0.lock();
+        let new = seat.stage == Stage::New;
+        if new {
+            seat.stage = Stage::Waiting;
+        }
+        new
+    }
+
+    /// Gives it a ticket, unless it has left.
+    pub(crate) fn admit(&self, after: &mut After) -> bool {
+        self.decide(Stage::Admitted, after)
+    }
+
+    pub(crate) fn refuse(&self, after: &mut After) {
+        self.decide(Stage::Refused, after);
+    }
+
+    pub(crate) fn dismiss(&self, after: &mut After) {
+        self.decide(Stage::Dismissed, after);
+    }
+
+    fn decide(&self, stage: Stage, after: &mut After) -> bool {
+        let mut seat = self.0.lock();
+        if seat.stage != Stage::Waiting {
+            return false;
+        }
+        seat.stage = stage;
+        after.wake.extend(seat.waker.take());
+        true
+    }
+
+    fn poll(&self, cx: &mut task::Context<'_>) -> Poll<Stage> {
+        let waker = cx.waker().clone();
+        let mut seat = self.0.lock();
+        if !matches!(seat.stage, Stage::New | Stage::Waiting) {
+            let stage = seat.stage;
+            drop(seat);
+            return Poll::Ready(stage);
+        }
+        let old = seat.waker.replace(waker);
+        drop(seat);
+        drop(old);
+        Poll::Pending
+    }
+
+    fn leave(&self) -> Stage {
+        let mut seat = self.0.lock();
+        let waker = seat.waker.take();
+        let stage = std::mem::replace(&mut seat.stage, Stage::Left);
+        drop(seat);
+        drop(waker);
+        stage
+    }
+}
+
+pin_project! {
+    struct LocalTask<E, F>
+    where
+        E: From<ContextError>,
+        E: Display,
+        E: Send,
+        E: 'static,
+    {
+        core: Arc<Core<Queue<E>>>,
+        seat: Arc<Seat>,
+        // `None` once it has been accounted for.
+        task: Option<Task>,
+        #[pin]
+        future: Option<F>,
+        lender: Option<LenderId>,
+        started: bool,
+    }
+
+    impl<E, F> PinnedDrop for LocalTask<E, F>
+    where
+        E: From<ContextError>,
+        E: Display,
+        E: Send,
+        E: 'static,
+    {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            let dropped = panic::catch(|| this.future.set(None));
+            end(this.core, this.seat, this.task.take(), Outcome::of_drop(dropped), this.lender.take());
+        }
+    }
+}
+
+impl<E, F> Future for LocalTask<E, F>
+where
+    E: From<ContextError> + Display + Send + 'static,
+    F: Future<Output = Result<(), TaskErrorKind<E>>>,
+{
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        let outcome = match ready!(this.seat.poll(cx)) {
+            Stage::Admitted => {
+                if !*this.started {
+                    *this.started = true;
+                    this.task.iter_mut().for_each(Tag::started);
+                }
+                if let Some(lender) = *this.lender {
+                    this.core.begin_poll(lender);
+                }
+                match poll_job(this.core, this.future.as_mut(), this.lender, cx) {
+                    Poll::Ready(outcome) => outcome,
+                    Poll::Pending => {
+                        if let Some(lender) = *this.lender {
+                            this.core.lend(lender);
+                        }
+                        return Poll::Pending;
+                    }
+                }
+            }
+            _ => Outcome::of_drop(panic::catch(|| this.future.set(None))),
+        };
+        let (task, lender) = (this.task.take(), this.lender.take());
+        end(this.core, this.seat, task, outcome, lender);
+        Poll::Ready(())
+    }
+}
+
+/// The accounting, once.
+fn end<E>(
+    core: &Arc<Core<Queue<E>>>,
+    seat: &Seat,
+    task: Option<Task>,
+    outcome: Outcome<Queue<E>>,
+    lender: Option<LenderId>,
+) where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    let Some(task) = task else { return };
+    match seat.leave() {
+        Stage::Admitted => core.end_off_counter(task, outcome, lender),
+        Stage::Waiting | Stage::Refused => core.end_unstarted(task, outcome),
+        Stage::New | Stage::Dismissed | Stage::Left => {
+            if let Some(observer) = task.observer {
+                observer.ended(&**core);
+            }
+        }
+    }
+}
+
+impl<E> Core<Queue<E>>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    /// Starts a local task, or queues it. It is spawned first, and waits: only then can it be counted on to do the
+    /// accounting.
+    #[track_caller]
+    pub(crate) fn go_local<F>(self: &Arc<Self>, mut task: Task, future: F) -> Admission
+    where
+        F: Future<Output = Result<(), TaskErrorKind<E>>> + 'static,
+    {
+        let seat = Seat::new();
+        let id = Arc::as_ptr(&seat) as LocalId;
+        task.local = Some(id);
+        let local = LocalTask {
+            core: self.clone(),
+            seat: seat.clone(),
+            task: Some(task),
+            future: Some(future),
+            lender: None,
+            started: false,
+        };
+        let abort = tokio::task::spawn_local(local).abort_handle();
+        self.submit_local(seat, id, abort)
+    }
+}

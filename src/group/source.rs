@@ -1,0 +1,103 @@
+//! What a core runs: the seams between it and a group's queue or a fan-out's items.
+
+use std::fmt::Display;
+use std::future::Future;
+use std::task::Waker;
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+
+use super::admission::{LenderId, Tickets, Waiter};
+use super::core::Core;
+use super::state::After;
+use crate::error::{ContextError, Label, TaskErrorKind};
+use crate::panic::Payload;
+use crate::sync::Arc;
+
+/// Where a core gets its jobs from, and where their values go.
+///
+/// Methods that take `&mut self` run under the lock and call no user code.
+pub(crate) trait Source: Send + Sized + 'static {
+    type Error: From<ContextError> + Display + Send + 'static;
+    /// What a job that succeeds gives.
+    type Value: Send + 'static;
+    /// What identifies a job while it runs.
+    type Tag: Tag;
+    type Job: Future<Output = JobOutput<Self>> + Send + 'static;
+    /// What the counter hands to a place: a job, or what makes one outside the lock.
+    type Supply: Send;
+    /// What a job is before it is one: user code, to be dropped outside the lock if it never becomes one.
+    type Work: Send;
+
+    /// Starts what may start: gives tickets to what is queued.
+    fn start(&mut self, tickets: &mut Tickets, after: &mut After);
+    /// Hands out what a place is to run next, with its ticket; nothing that would start now if the context `ended`.
+    fn supply(&mut self, tickets: &mut Tickets, ended: bool) -> Option<Self::Supply>;
+    /// Whether `supply` would hand something out now.
+    fn has_supply(&self, tickets: &Tickets) -> bool;
+    /// Whether a place that gets nothing should stay, because another place is about to bring more.
+    fn is_busy(&self) -> bool;
+    /// Whether something is left that has not started.
+    fn has_unstarted(&self) -> bool;
+    /// Keeps what a job gave. Hands back who is to be told that it has ended, before it counts as ended.
+    fn accept(&mut self, tag: Self::Tag, value: Option<Self::Value>) -> Option<Arc<dyn Observer>>;
+    /// Removes what has not started and, the context having ended, never will.
+    fn cut(&mut self, tickets: &mut Tickets, after: &mut After) -> Vec<(Self::Tag, Self::Work)>;
+    /// Removes what has started and has not been taken by a place, and adds what runs in no place.
+    fn reclaim(&mut self, aborted: &mut Vec<AbortHandle>) -> Vec<(Self::Tag, Self::Work)>;
+
+    /// Makes a job of what was supplied; outside the lock.
+    fn open(core: &Arc<Core<Self>>, supply: Self::Supply) -> Option<(Self::Tag, Self::Job)>;
+}
+
+/// What a job ends with.
+pub(crate) type JobOutput<S> = Result<<S as Source>::Value, TaskErrorKind<<S as Source>::Error>>;
+
+/// What identifies a job while it runs.
+pub(crate) trait Tag: Send {
+    /// The job has been given its place.
+    fn started(&mut self);
+    /// What it is called, and how long it has been running; asked when it failed.
+    fn describe(&self) -> (Label, Duration);
+    /// Whether somebody else takes a failure that is not a panic, so that it is none of the group's.
+    fn hand_over_failure(&self) -> bool {
+        false
+    }
+}
+
+/// Somebody who is told when a job has ended and its ticket is free.
+pub(crate) trait Observer: Send + Sync {
+    fn ended(&self, core: &dyn Lending);
+    /// Whether it takes a failure of the job, so that it is none of the group's.
+    fn takes_failure(&self) -> bool {
+        false
+    }
+}
+
+/// A core, as seen by what a task may wait for: see [`Tickets`].
+pub(crate) trait Lending: Send + Sync {
+    fn id(&self) -> usize;
+    fn begin_wait(&self, named: Option<LenderId>) -> LenderId;
+    /// Hands back whom to wake, for the caller to do so when it holds no lock.
+    fn decide(&self, waiter: Waiter) -> Vec<Waker>;
+    fn resume(&self, lender: LenderId, waker: &mut Option<Waker>) -> bool;
+    fn give_up(&self, lender: LenderId, decided: bool);
+}
+
+/// How a job ended.
+pub(crate) enum Outcome<S: Source> {
+    Returned(JobOutput<S>),
+    Panicked(Payload),
+    /// Dropped before its end, or before its start.
+    Aborted,
+}
+
+impl<S: Source> Outcome<S> {
+    /// That of a job that was dropped.
+    pub(crate) fn of_drop(dropped: Result<(), Payload>) -> Outcome<S> {
+        match dropped {
+            Ok(()) => Outcome::Aborted,
+            Err(payload) => Outcome::Panicked(payload),
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The result of a task: given back by `spawn`.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{self, Poll, Waker};
+
+use super::admission::{LenderId, Waiter};
+use super::current;
+use super::source::{Lending, Observer};
+use crate::sync::{Arc, Mutex, Weak};
+
+/// The value of a task that [`spawn`](crate::Group::spawn) started.
+///
+/// It waits in the handle: [`take`](TaskHandle::take) it after `wait`. Or await the handle, in a sibling or anywhere else: it
+/// resolves when the task has ended, to the value, or to `None` at once when the task has failed, panicked, was stopped
+/// or never started. A task of the group that awaits one lends its own place meanwhile, as with an
+/// [`Admission`](crate::Admission).
+///
+/// Dropping it changes nothing for the task; the value is then dropped.
+///
+/// # Cancel safety
+///
+/// Awaiting `&mut handle` loses nothing: it can be awaited again.
+///
+/// # Examples
+///
+/// ```
+/// use errgroup::{Context, Group};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), String> {
+/// let (g, _ctx) = Group::<String>::with_context(Context::background());
+/// let user = g.spawn(async { Ok("ada") });
+/// let orders = g.spawn(async { Ok(vec![1, 2]) });
+/// g.wait().await?;
+/// assert_eq!((user.take(), orders.take()), (Some("ada"), Some(vec![1, 2])));
+/// # Ok(()) }
+/// ```
+pub struct TaskHandle<T> {
+    slot: Arc<Slot<T>>,
+    core: Option<Weak<dyn Lending>>,
+    /// The task that lends while it awaits this.
+    lender: Option<LenderId>,
+}
+
+/// Where the value waits. Its lock is taken before the core's.
+pub(crate) struct Slot<T>(Mutex<State<T>>);
+
+struct State<T> {
+    value: Option<T>,
+    ended: bool,
+    waiter: Option<Waiter>,
+}
+
+impl<T> Slot<T> {
+    pub(crate) fn new() -> Arc<Slot<T>> {
+        Arc::new(Slot(Mutex::new(State {
+            value: None,
+            ended: false,
+            waiter: None,
+        })))
+    }
+
+    pub(crate) fn put(&self, value: T) {
+        self.0.lock().value = Some(value);
+    }
+
+    fn end(&self, core: Option<&dyn Lending>) {
+        let mut state = self.0.lock();
+        state.ended = true;
+        let wake = match (state.waiter.take(), core) {
+            (Some(waiter), Some(core)) => core.decide(waiter),
+            (Some(waiter), None) => vec![waiter.waker],
+            (None, _) => Vec::new(),
+        };
+        drop(state);
+        wake.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl<T: Send> Observer for Slot<T> {
+    fn ended(&self, core: &dyn Lending) {
+        self.end(Some(core));
+    }
+}
+
+impl<T> TaskHandle<T> {
+    pub(crate) fn new(slot: Arc<Slot<T>>, core: Weak<dyn Lending>) -> TaskHandle<T> {
+        TaskHandle {
+            slot,
+            core: Some(core),
+            lender: None,
+        }
+    }
+
+    /// That of a task whose group had gone.
+    pub(crate) fn empty() -> TaskHandle<T> {
+        let slot = Slot::new();
+        slot.end(None);
+        TaskHandle {
+            slot,
+            core: None,
+            lender: None,
+        }
+    }
+
+    /// Takes the value, if it is there: the task has returned `Ok`, and nobody has taken it before.
+    ///
+    /// After `wait` has returned `Ok`, it is there.
+    #[must_use]
+    pub fn take(&self) -> Option<T> {
+        self.slot.0.lock().value.take()
+    }
+
+    fn core(&self) -> Option<Arc<dyn Lending>> {
+        self.core.as_ref().and_then(Weak::upgrade)
+    }
+}
+
+impl<T> Future for TaskHandle<T> {
+    type Output = Option<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<T>> {
+        let core = self.core();
+        let mut waker = Some(cx.waker().clone());
+        let this = &mut *self;
+        let mut state = this.slot.0.lock();
+        let mut old = None;
+        let ready = match &core {
+            Some(core) => {
+                let here = current::lender(core.id());
+                // A handle that went on to another task is no longer what the first one waits for.
+                if let Some(other) = this.lender.filter(|lender| here != Some(Some(*lender))) {
+                    core.give_up(other, state.ended);
+                    this.lender = None;
+                }
+                match (state.ended, this.lender) {
+                    (true, Some(lender)) => core.resume(lender, &mut waker),
+                    (true, None) => true,
+                    (false, known) => {
+                        if let (None, Some(named)) = (known, here) {
+                            let named = core.begin_wait(named);
+                            current::name(named);
+                            this.lender = Some(named);
+                        }
+                        false
+                    }
+                }
+            }
+            None => state.ended,
+        };
+        let value = if ready {
+            this.lender = None;
+            state.value.take()
+        } else {
+            if !state.ended {
+                let lender = this.lender;
+                old = state.waiter.take();
+                state.waiter = waker.take().map(|waker| Waiter { waker, lender });
+            }
+            None
+        };
+        drop(state);
+        drop((old, waker));
+        if ready {
+            Poll::Ready(value)
+        } else {
+            Poll::Pending
+        }
+    }
+}
+
+impl<T> Drop for TaskHandle<T> {
+    fn drop(&mut self) {
+        let core = self.core();
+        let mut state = self.slot.0.lock();
+        let waiter = state.waiter.take();
+        if let (Some(core), Some(lender)) = (&core, self.lender) {
+            core.give_up(lender, state.ended);
+        }
+        drop(state);
+        drop(waiter);
+    }
+}
+
+impl<T> fmt::Debug for TaskHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ended = self.slot.0.try_lock().map(|state| state.ended);
+        let mut debug = f.debug_struct("TaskHandle");
+        match ended {
+            Some(ended) => debug.field("ended", &ended),
+            None => debug.field("state", &format_args!("<locked>")),
+        };
+        debug.finish_non_exhaustive()
+    }
+}

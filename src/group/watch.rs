@@ -1,0 +1,234 @@
+//! Seeing the end of the context, while something must follow from it.
+//!
+//! Two things do: what is queued must be dropped, and when the grace has run out, what still runs must be aborted. A cancel is
+//! *told*: the core has an entry in the context's list of waiters, from the first time that it is needed on. A deadline is
+//! told by nobody, and the grace is a time to wait: for these there is one watcher task, which exists only
+//!
+//! - before the end, while there is a deadline, and a queue or a grace;
+//! - after it, while the grace runs and tasks do.
+//!
+//! It is in the `JoinSet` with the places, so a wait proves that it is gone, too.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{self, Poll, Wake, Waker, ready};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep};
+
+use super::core::Core;
+use super::source::Source;
+use super::state::{After, State};
+use crate::context::DoneOwned;
+use crate::sync::{Arc, Weak};
+
+/// What a core knows about being told.
+pub(crate) struct Watch {
+    /// Whether the context tells the core of its cancel.
+    told: bool,
+    /// Whether the context has a deadline, of which nobody tells.
+    timed: bool,
+    /// How long tasks may run on after the end.
+    grace: Option<Duration>,
+    /// When the end was seen, while there is a grace.
+    ended: Option<Instant>,
+    watcher: Watcher,
+}
+
+enum Watcher {
+    None,
+    /// Spawned, or woken to look again.
+    Coming,
+    Waiting(Waker),
+}
+
+impl Watch {
+    pub(crate) fn new(timed: bool) -> Watch {
+        Watch {
+            told: false,
+            timed,
+            grace: None,
+            ended: None,
+            watcher: Watcher::None,
+        }
+    }
+}
+
+impl<S: Source> State<S> {
+    /// Something has been queued, or a grace was set: the end of the context must now be seen by somebody.
+    pub(crate) fn watch(&mut self, after: &mut After) {
+        let send = self.needs_watcher() && matches!(self.watch.watcher, Watcher::None);
+        after.watch |= send || !self.watch.told;
+    }
+
+    pub(crate) fn set_grace(&mut self, grace: Option<Duration>, after: &mut After) {
+        self.watch.grace = grace;
+        self.call_watcher(after);
+        self.watch_grace(after);
+    }
+
+    /// Something has started, so that a grace is of use.
+    pub(crate) fn watch_grace(&mut self, after: &mut After) {
+        if self.watch.grace.is_some() {
+            self.watch(after);
+        }
+    }
+
+    /// Whether there is something for a watcher to see.
+    fn needs_watcher(&self) -> bool {
+        let watch = &self.watch;
+        let grace = watch.grace.is_some() && self.has_open();
+        let before_the_end = watch.timed && (watch.grace.is_some() || self.source.has_unstarted());
+        self.is_open()
+            && (if watch.ended.is_some() {
+                grace
+            } else {
+                before_the_end
+            })
+    }
+
+    /// If there is nothing left to see, the watcher may go.
+    pub(crate) fn relieve_watcher(&mut self, after: &mut After) {
+        if matches!(self.watch.watcher, Watcher::Waiting(_)) && !self.needs_watcher() {
+            self.call_watcher(after);
+        }
+    }
+
+    fn call_watcher(&mut self, after: &mut After) {
+        if let Watcher::Waiting(_) = self.watch.watcher {
+            let waiting = std::mem::replace(&mut self.watch.watcher, Watcher::Coming);
+            if let Watcher::Waiting(waker) = waiting {
+                after.wake.push(waker);
+            }
+        }
+    }
+}
+
+impl<S: Source> Core<S> {
+    /// Sees to it that the end is told, and that there is a watcher if one is needed.
+    pub(crate) fn watch(self: &Arc<Self>) {
+        let tell = self.with(|state, _| !std::mem::replace(&mut state.watch.told, true));
+        if tell {
+            let waker = Waker::from(Arc::new(TellCore(Arc::downgrade(self))));
+            if self.ctx().wake_on_cancel(waker).is_err() {
+                self.see_end();
+            }
+        }
+        self.send_watcher();
+    }
+
+    /// The context has ended: what is queued never starts, and the grace begins.
+    fn see_end(self: &Arc<Self>) {
+        let now = Instant::now();
+        self.with(|state, after| {
+            state.cut(after);
+            state.watch.ended.get_or_insert(now);
+            state.call_watcher(after);
+        });
+        self.send_watcher();
+    }
+
+    fn send_watcher(self: &Arc<Self>) {
+        // Without a runtime nothing has been started, and so there is nothing to see yet.
+        let Some(runtime) = self.runtime() else {
+            return;
+        };
+        let send = self.with(|state, _| {
+            let send = state.needs_watcher() && matches!(state.watch.watcher, Watcher::None);
+            if send {
+                state.watch.watcher = Watcher::Coming;
+            }
+            send
+        });
+        if send {
+            self.spawn_in(runtime, |core| WatchTask {
+                done: core.ctx().done_owned(),
+                core: core.clone(),
+                timer: None,
+            });
+        }
+    }
+}
+
+/// How the context tells the core of a cancel, in the thread that cancels. Weak: the context is the core's own.
+struct TellCore<S: Source>(Weak<Core<S>>);
+
+impl<S: Source> Wake for TellCore<S> {
+    fn wake(self: std::sync::Arc<Self>) {
+        if let Some(core) = self.0.upgrade() {
+            core.see_end();
+        }
+    }
+}
+
+/// The watcher task.
+struct WatchTask<S: Source> {
+    core: Arc<Core<S>>,
+    done: DoneOwned,
+    /// Armed when the grace begins, for the instant at which it runs out.
+    timer: Option<(Instant, Pin<Box<Sleep>>)>,
+}
+
+/// What the watcher is to wait for.
+enum Next {
+    Leave,
+    End,
+    Grace(Instant),
+}
+
+impl<S: Source> WatchTask<S> {
+    fn next(&self, waker: Waker) -> Next {
+        self.core.with(|state, after| {
+            let next = match (state.needs_watcher(), state.watch.ended, state.watch.grace) {
+                (false, _, _) => Next::Leave,
+                (true, Some(ended), Some(grace)) => Next::Grace(far_add(ended, grace)),
+                (true, _, _) => Next::End,
+            };
+            let watcher = match next {
+                Next::Leave => {
+                    after.replaced.push(waker);
+                    Watcher::None
+                }
+                _ => Watcher::Waiting(waker),
+            };
+            if let Watcher::Waiting(old) = std::mem::replace(&mut state.watch.watcher, watcher) {
+                after.replaced.push(old);
+            }
+            next
+        })
+    }
+}
+
+impl<S: Source> Future for WatchTask<S> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
+        loop {
+            match self.next(cx.waker().clone()) {
+                Next::Leave => return Poll::Ready(()),
+                Next::End => {
+                    ready!(Pin::new(&mut self.done).poll(cx));
+                    self.core.see_end();
+                }
+                Next::Grace(until) => {
+                    let timer = match &mut self.timer {
+                        Some((armed, timer)) if *armed == until => timer,
+                        timer => {
+                            &mut timer
+                                .insert((until, Box::pin(tokio::time::sleep_until(until))))
+                                .1
+                        }
+                    };
+                    ready!(timer.as_mut().poll(cx));
+                    self.core.abort_places();
+                }
+            }
+        }
+    }
+}
+
+/// `at + duration`, or an instant that no timer reaches.
+fn far_add(at: Instant, duration: Duration) -> Instant {
+    let far = Duration::from_secs(86_400 * 365 * 30);
+    at.checked_add(duration.min(far)).unwrap_or(at)
+}
