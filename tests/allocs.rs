@@ -1,0 +1,242 @@
+//! What contexts cost in memory. Counted for each thread by itself, so the tests may run side by side.
+
+use std::task::Waker;
+use std::time::Duration;
+
+use allocation_counter::{AllocationInfo, measure};
+use errgroup::{CancelGuard, Context};
+use futures::FutureExt;
+
+const HOUR: Duration = Duration::from_secs(3600);
+const MANY: usize = 100_000;
+
+/// What `f` allocates, and what of it is left when its result has been dropped.
+fn cost<T>(f: impl FnOnce() -> T) -> AllocationInfo {
+    measure(|| drop(f()))
+}
+
+/// How many allocations `f` makes.
+fn allocations<T>(f: impl FnOnce() -> T) -> u64 {
+    cost(f).count_total
+}
+
+/// The bytes that are there after `f` and were not there before.
+fn bytes_kept(f: impl FnOnce()) -> i64 {
+    measure(f).bytes_current
+}
+
+/// A context that somebody has waited on, and whose parent knows of it for that reason.
+fn linked(ctx: Context) -> Context {
+    assert!(ctx.done().now_or_never().is_none());
+    ctx
+}
+
+/// A parent that has had a child before: what a first one needs once is there.
+fn parent() -> (Context, CancelGuard) {
+    let (parent, guard) = Context::background().with_cancel();
+    linked(parent.with_value(()));
+    (linked(parent), guard)
+}
+
+#[test]
+fn the_roots_are_allocated_once() {
+    let _ = (Context::background(), Context::todo());
+    assert_eq!(allocations(Context::background), 0);
+    assert_eq!(allocations(Context::todo), 0);
+    assert_eq!(allocations(Context::default), 0);
+}
+
+#[test]
+fn a_clone_allocates_nothing() {
+    let (ctx, guard) = parent();
+    assert_eq!(allocations(|| ctx.clone()), 0);
+    assert_eq!(allocations(|| guard.handle()), 0);
+}
+
+#[test]
+fn deriving_with_cancel_is_one_allocation() {
+    let (parent, _guard) = parent();
+    assert_eq!(allocations(|| Context::background().with_cancel()), 1);
+    assert_eq!(allocations(|| parent.with_cancel()), 1);
+    assert_eq!(allocations(|| parent.with_cancel().1.disarm()), 1);
+}
+
+#[test]
+fn deriving_with_a_deadline_is_one_allocation() {
+    let (parent, _guard) = parent();
+    assert_eq!(allocations(|| Context::background().with_timeout(HOUR)), 1);
+    let first = parent.with_timeout(HOUR);
+    assert_eq!(allocations(|| parent.with_timeout(HOUR)), 1);
+    assert_eq!(allocations(|| first.with_timeout(2 * HOUR)), 1);
+}
+
+#[test]
+fn deriving_without_cancel_is_one_allocation() {
+    let (parent, _guard) = parent();
+    assert_eq!(allocations(|| parent.without_cancel()), 1);
+}
+
+#[test]
+fn asking_allocates_nothing() {
+    let (parent, _guard) = parent();
+    let ctx = parent
+        .with_timeout(HOUR)
+        .with_value(7_u32)
+        .with_value("leaf");
+    let asked = allocations(|| {
+        assert!(!ctx.is_done());
+        assert!(ctx.check().is_ok());
+        assert!(ctx.err().is_none());
+        assert!(ctx.cause().is_none());
+        assert!(ctx.remaining() > ctx.deadline().map(|_| Duration::ZERO));
+        assert_eq!(ctx.value(), Some(&7_u32));
+    });
+    assert_eq!(asked, 0);
+}
+
+#[test]
+fn ending_a_context_that_nobody_waits_on_allocates_nothing() {
+    let (ctx, guard) = Context::background().with_cancel();
+    assert_eq!(allocations(|| drop(guard)), 0);
+    assert_eq!(allocations(|| (ctx.is_done(), ctx.err(), ctx.cause())), 0);
+    let (_ctx, guard) = Context::background().with_cancel();
+    assert_eq!(allocations(|| guard.cancel()), 0);
+}
+
+#[test]
+fn a_literal_as_a_cause_is_shared_by_all_who_ask() {
+    let (parent, guard) = parent();
+    let child = parent.with_value("below");
+    guard.cancel_with("stop");
+    assert!(child.is_done());
+    assert_eq!(allocations(|| (child.err(), child.cause())), 0);
+}
+
+#[test]
+fn waiting_again_allocates_nothing() {
+    let (ctx, _guard) = parent();
+    assert_eq!(allocations(|| ctx.done().now_or_never()), 0);
+}
+
+#[test]
+fn a_dropped_child_leaves_nothing() {
+    let ((parent, _guard), (other, _of_other)) = (parent(), parent());
+    let children = bytes_kept(|| {
+        for _ in 0..1_000 {
+            drop(parent.with_cancel());
+            drop(parent.with_timeout(HOUR));
+            drop(parent.with_value("child").with_value("grandchild"));
+            drop(parent.without_cancel());
+            drop(parent.merge(&other));
+            linked(parent.with_value("child").with_value("grandchild"));
+        }
+    });
+    assert_eq!(children, 0);
+}
+
+#[test]
+fn a_million_children_that_are_linked_and_unlinked_leave_nothing() {
+    let (parent, _guard) = parent();
+    let children = bytes_kept(|| {
+        for _ in 0..1_000_000 {
+            linked(parent.with_value(()));
+        }
+    });
+    assert_eq!(children, 0);
+}
+
+#[test]
+fn a_parent_that_had_many_children_at_once_gives_back_what_they_took() {
+    let (parent, _guard) = Context::background().with_cancel();
+    let children = bytes_kept(|| {
+        drop(
+            (0..MANY)
+                .map(|_| linked(parent.with_value(())))
+                .collect::<Vec<_>>(),
+        );
+    });
+    assert_eq!(children, 0);
+}
+
+#[test]
+fn a_parent_takes_no_more_for_a_child_that_comes_when_another_has_gone() {
+    let (parent, _guard) = parent();
+    let lasting: Vec<_> = (0..100).map(|_| linked(parent.with_value(()))).collect();
+    let children = bytes_kept(|| {
+        for _ in 0..MANY {
+            linked(parent.with_value(()));
+        }
+    });
+    // Room for one more than there were before: the list may have grown once.
+    let more = bytes_kept(|| {
+        for _ in 0..MANY {
+            linked(parent.with_value(()));
+        }
+    });
+    assert!(children < 8 * 1024, "{children}");
+    assert_eq!(more, 0);
+    drop(lasting);
+}
+
+#[test]
+fn a_dropped_done_leaves_nothing() {
+    let (ctx, _guard) = parent();
+    let waits = bytes_kept(|| {
+        for _ in 0..MANY {
+            assert!(ctx.done().now_or_never().is_none());
+        }
+    });
+    assert_eq!(waits, 0);
+}
+
+#[test]
+fn a_done_that_is_polled_again_takes_no_second_place() {
+    let (ctx, _guard) = parent();
+    let mut done = ctx.done_owned();
+    let mut poll = |waker: &Waker| {
+        assert!(
+            done.poll_unpin(&mut std::task::Context::from_waker(waker))
+                .is_pending()
+        );
+    };
+    poll(Waker::noop());
+    let polls = bytes_kept(|| (0..MANY).for_each(|_| poll(Waker::noop())));
+    assert_eq!(polls, 0);
+}
+
+#[test]
+fn a_million_merges_leave_nothing_at_either_side() {
+    let ((ctx, _guard), (other, _of_other)) = (parent(), parent());
+    let merged = bytes_kept(|| {
+        for _ in 0..1_000_000 {
+            drop(ctx.merge(&other));
+        }
+    });
+    assert_eq!(merged, 0);
+}
+
+#[test]
+fn a_tree_that_was_waited_on_and_cancelled_leaves_nothing() {
+    let tree = bytes_kept(|| {
+        let (top, guard) = Context::background().with_cancel();
+        let mut ctx = top.clone();
+        let tree: Vec<_> = (0..1_000)
+            .map(|depth| {
+                ctx = ctx.with_value(depth);
+                linked(ctx.with_value("side").merge(&top))
+            })
+            .collect();
+        guard.cancel_with("stop");
+        assert!(tree.iter().all(Context::is_done));
+    });
+    assert_eq!(tree, 0);
+}
+
+#[test]
+fn an_ended_parent_keeps_no_list_of_the_children_that_it_told() {
+    let (parent, guard) = Context::background().with_cancel();
+    let children: Vec<_> = (0..MANY).map(|_| linked(parent.with_value(()))).collect();
+    let cancelled = bytes_kept(|| guard.cancel());
+    assert!(cancelled < -(MANY as i64), "{cancelled}");
+    drop(children);
+}

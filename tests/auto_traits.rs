@@ -1,0 +1,81 @@
+//! What every handle is, as the compiler sees it: a lost auto trait is a breaking change that no other test would notice.
+
+use std::fmt::{Debug, Display};
+use std::panic::{RefUnwindSafe, UnwindSafe};
+
+use errgroup::{
+    AfterFunc, CancelGuard, CancelHandle, Cause, Context, ContextError, Done, DoneOwned, Run,
+};
+
+fn send<T: Send>() {}
+fn send_sync<T: Send + Sync>() {}
+fn unpin<T: Unpin>() {}
+fn unwind_safe<T: UnwindSafe + RefUnwindSafe>() {}
+fn debug<T: Debug>() {}
+fn clone<T: Clone>() {}
+fn is_static<T: 'static>() {}
+
+#[test]
+fn a_context_is_one_pointer_and_so_is_none() {
+    assert_eq!(size_of::<Context>(), size_of::<usize>());
+    assert_eq!(size_of::<Option<Context>>(), size_of::<usize>());
+}
+
+#[test]
+fn a_guard_and_its_handles_are_one_pointer() {
+    assert_eq!(size_of::<CancelGuard>(), size_of::<usize>());
+    assert_eq!(size_of::<Option<CancelHandle>>(), size_of::<usize>());
+}
+
+#[test]
+fn a_context_goes_everywhere() {
+    fn all<T: Clone + Send + Sync + Unpin + UnwindSafe + RefUnwindSafe + Debug + Display>() {}
+    all::<Context>();
+    is_static::<Context>();
+    fn as_context<T: AsRef<Context> + Default>() {}
+    as_context::<Context>();
+}
+
+#[test]
+fn guards_and_handles_are_shared_and_sent() {
+    send_sync::<CancelGuard>();
+    send_sync::<CancelHandle>();
+    send_sync::<AfterFunc>();
+    clone::<CancelHandle>();
+    unpin::<CancelGuard>();
+    unpin::<CancelHandle>();
+    unpin::<AfterFunc>();
+    debug::<CancelGuard>();
+    debug::<CancelHandle>();
+    debug::<AfterFunc>();
+}
+
+#[test]
+fn causes_and_errors_are_shared_and_sent() {
+    fn error<T: std::error::Error + Clone + Send + Sync + Unpin + 'static>() {}
+    error::<ContextError>();
+    fn cause<T: Clone + Send + Sync + Unpin + Debug + Display + 'static>() {}
+    cause::<Cause>();
+    unwind_safe::<Cause>();
+    unwind_safe::<ContextError>();
+}
+
+#[test]
+fn the_futures_that_wait_are_sent_and_need_no_pin() {
+    send::<Done<'static>>();
+    unpin::<Done<'static>>();
+    debug::<Done<'static>>();
+    send::<DoneOwned>();
+    unpin::<DoneOwned>();
+    debug::<DoneOwned>();
+    is_static::<DoneOwned>();
+}
+
+#[test]
+fn run_is_what_its_future_is() {
+    type Ready = std::future::Ready<()>;
+    send::<Run<'static, Ready>>();
+    unpin::<Run<'static, Ready>>();
+    struct Opaque;
+    debug::<Run<'static, Opaque>>();
+}

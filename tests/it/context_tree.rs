@@ -1,0 +1,228 @@
+//! Linking and unlinking; chains and fans of 100,000, where recursion would overflow the stack and a list be quadratic.
+
+use errgroup::{CancelGuard, Context, DoneOwned};
+use tokio_test::task::Spawn;
+
+use crate::support::{Drops, GOING_ON, ROUNDS, has_resolved, race, returns, state, waiting};
+
+const MANY: usize = 100_000;
+
+/// Each below the one before.
+fn chain() -> (Vec<Context>, CancelGuard) {
+    let (top, guard) = Context::background().with_cancel();
+    let mut chain = vec![top];
+    while let (Some(parent), true) = (chain.last(), chain.len() < MANY) {
+        let (child, guard) = parent.with_cancel();
+        guard.disarm();
+        chain.push(child);
+    }
+    (chain, guard)
+}
+
+/// All but the first below the first.
+fn fan() -> (Vec<Context>, CancelGuard) {
+    let (top, guard) = Context::background().with_cancel();
+    let leaves = (1..MANY).map(|leaf| top.with_value(leaf));
+    (std::iter::once(top.clone()).chain(leaves).collect(), guard)
+}
+
+/// A chain with one more context to the side of each.
+fn comb() -> (Vec<Context>, CancelGuard) {
+    let (mut spine, guard) = Context::background().with_cancel();
+    let mut comb = vec![spine.clone()];
+    while comb.len() < MANY {
+        let tooth = spine.with_value("tooth");
+        spine = spine.with_value("spine");
+        comb.extend([tooth, spine.clone()]);
+    }
+    (comb, guard)
+}
+
+/// All of them in an order that is neither up nor down.
+fn shuffled<T>(items: Vec<T>) -> Vec<T> {
+    let len = items.len();
+    let mut items: Vec<_> = items.into_iter().map(Some).collect();
+    // A step that has no factor in common with the length meets each index once.
+    let step = (7_919..).find(|step| len % step != 0).unwrap_or(1);
+    (0..len)
+        .filter_map(|at| items[at * step % len].take())
+        .collect()
+}
+
+fn wait_on_all(contexts: &[Context]) -> Vec<Spawn<DoneOwned>> {
+    contexts.iter().map(waiting).collect()
+}
+
+/// Cancels what all wait on; then lets everything go.
+fn is_cancelled_in_linear_time((contexts, guard): (Vec<Context>, CancelGuard)) {
+    returns(move || {
+        let mut waiters = wait_on_all(&contexts);
+        guard.cancel_with("stop");
+        assert!(waiters.iter_mut().all(has_resolved));
+        for ctx in &contexts {
+            assert!(ctx.is_done());
+        }
+        assert_eq!(state(&contexts[MANY - 1]), "context cancelled: stop");
+    });
+}
+
+fn is_dropped_in_linear_time((contexts, guard): (Vec<Context>, CancelGuard)) {
+    returns(move || {
+        let waiters = wait_on_all(&contexts);
+        drop(contexts);
+        drop(shuffled(waiters));
+        guard.disarm();
+    });
+}
+
+#[test]
+fn a_chain_of_100_000_is_cancelled_in_linear_time_without_recursion() {
+    is_cancelled_in_linear_time(chain());
+}
+
+#[test]
+fn a_fan_of_100_000_is_cancelled_in_linear_time() {
+    is_cancelled_in_linear_time(fan());
+}
+
+#[test]
+fn a_comb_of_100_000_is_cancelled_in_linear_time() {
+    is_cancelled_in_linear_time(comb());
+}
+
+#[test]
+fn a_chain_of_100_000_that_is_waited_on_from_the_bottom_up_is_cancelled_in_linear_time() {
+    let (mut contexts, guard) = chain();
+    contexts.reverse();
+    is_cancelled_in_linear_time((contexts, guard));
+}
+
+#[test]
+fn a_chain_of_100_000_is_dropped_in_linear_time_without_recursion() {
+    is_dropped_in_linear_time(chain());
+}
+
+#[test]
+fn a_fan_of_100_000_is_dropped_in_linear_time() {
+    is_dropped_in_linear_time(fan());
+}
+
+#[test]
+fn a_comb_of_100_000_is_dropped_in_linear_time() {
+    is_dropped_in_linear_time(comb());
+}
+
+#[test]
+fn a_chain_of_100_000_that_only_its_last_context_keeps_alive_is_dropped_without_recursion() {
+    for waited_on in [false, true] {
+        returns(move || {
+            let (mut contexts, guard) = chain();
+            let last = contexts.pop();
+            let waiter = last.as_ref().filter(|_| waited_on).map(waiting);
+            drop((contexts, guard));
+            drop(waiter);
+            drop(last);
+        });
+    }
+}
+
+#[test]
+fn a_chain_of_100_000_is_asked_from_its_last_context_in_linear_time() {
+    returns(|| {
+        let (contexts, guard) = chain();
+        assert_eq!(state(&contexts[MANY - 1]), GOING_ON);
+        guard.cancel_with("stop");
+        for ctx in contexts.iter().rev() {
+            assert!(ctx.is_done());
+        }
+        assert_eq!(state(&contexts[MANY - 1]), "context cancelled: stop");
+    });
+}
+
+#[test]
+fn a_chain_of_100_000_values_is_searched_and_printed_without_recursion() {
+    returns(|| {
+        let first = Context::background().with_value("first");
+        let last = (0..MANY).fold(first, |ctx, depth| ctx.with_value(depth));
+        assert_eq!(last.value(), Some(&"first"));
+        assert!(last.to_string().len() > MANY * ".WithValue()".len());
+    });
+}
+
+#[test]
+fn each_of_100_000_siblings_is_cancelled_in_constant_time() {
+    returns(|| {
+        let (top, _guard) = Context::background().with_cancel();
+        let siblings: Vec<_> = (0..MANY).map(|_| top.with_cancel()).collect();
+        let mut waiters: Vec<_> = siblings.iter().map(|(ctx, _)| waiting(ctx)).collect();
+        for (_, guard) in shuffled(siblings) {
+            guard.cancel();
+        }
+        assert!(waiters.iter_mut().all(has_resolved));
+        assert_eq!(state(&top), GOING_ON);
+    });
+}
+
+#[test]
+fn each_of_100_000_who_wait_on_one_context_comes_and_goes_in_constant_time() {
+    returns(|| {
+        let (ctx, guard) = Context::background().with_cancel();
+        let mut waiters: Vec<_> = (0..MANY).map(|_| waiting(&ctx)).collect();
+        waiters = shuffled(waiters);
+        waiters.truncate(MANY / 2);
+        waiters.extend((0..MANY / 2).map(|_| waiting(&ctx)));
+        guard.cancel();
+        assert!(waiters.iter_mut().all(has_resolved));
+    });
+}
+
+#[test]
+fn an_ancestor_that_nobody_holds_still_ends_what_is_below_it() {
+    let (top, guard) = Context::background().with_cancel();
+    let leaf = top.with_value("held by nobody").with_value("leaf");
+    drop(top);
+    let mut waiter = waiting(&leaf);
+    guard.cancel_with("stop");
+    assert!(has_resolved(&mut waiter));
+    assert_eq!(state(&leaf), "context cancelled: stop");
+}
+
+#[test]
+fn a_dropped_child_takes_no_sibling_with_it() {
+    let (top, guard) = Context::background().with_cancel();
+    let mut children: Vec<_> = (0..10).map(|child| top.with_value(child)).collect();
+    let mut waiters = wait_on_all(&children);
+    drop(children.drain(3..6));
+    drop(waiters.drain(3..6));
+    let more: Vec<_> = (10..20).map(|child| top.with_value(child)).collect();
+    waiters.extend(wait_on_all(&more));
+    guard.cancel();
+    assert!(waiters.iter_mut().all(has_resolved));
+}
+
+#[test]
+fn a_child_dropped_while_its_parent_is_cancelled_is_gone_once_and_takes_nobody_with_it() {
+    for round in 0..ROUNDS {
+        let drops = Drops::default();
+        let (top, guard) = Context::background().with_cancel();
+        let leaving: Vec<_> = (0..4).map(|_| top.with_value(drops.counted())).collect();
+        let staying = top.with_value("staying");
+        let at_leaving = wait_on_all(&leaving);
+        let mut waiter = waiting(&staying);
+        race(round, || guard.cancel(), || drop((at_leaving, leaving)));
+        assert_eq!(drops.count(), 4, "round {round}");
+        assert!(has_resolved(&mut waiter));
+    }
+}
+
+#[test]
+fn a_chain_dropped_while_its_top_is_cancelled_is_gone_once() {
+    for round in 0..ROUNDS {
+        let drops = Drops::default();
+        let (top, guard) = Context::background().with_cancel();
+        let leaf = (0..4).fold(top, |ctx, _| ctx.with_value(drops.counted()));
+        let waiter = waiting(&leaf);
+        race(round, || drop(guard), || drop((waiter, leaf)));
+        assert_eq!(drops.count(), 4, "round {round}");
+    }
+}

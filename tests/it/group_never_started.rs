@@ -1,0 +1,389 @@
+//! Once the context has ended, what is queued never starts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use errgroup::{Admission, Context, Group};
+
+use crate::group_support::*;
+
+both_flavours![
+    a_queued_task_never_starts_after_a_failure,
+    a_queued_task_never_starts_after_the_parents_cancel,
+    a_queued_task_never_starts_after_a_cancel_of_the_group,
+    a_queued_task_never_starts_after_a_panic,
+    the_admission_resolves_as_not_started,
+    an_admission_that_was_never_polled_resolves_as_not_started,
+    it_counts_as_ended_with_the_context_error,
+    it_is_not_dropped_under_the_locks_of_whoever_cancels,
+    go_after_the_end_never_starts,
+    go_with_after_the_end_never_calls_its_closure,
+    a_task_that_has_started_is_polled_though_the_context_ended_before_its_first_poll,
+    raising_the_limit_after_the_end_starts_nothing,
+    a_paused_group_ends_when_its_context_does,
+    a_queued_future_whose_drop_calls_back_into_the_group_does_not_deadlock,
+    a_queued_future_whose_drop_calls_back_at_an_abort_does_not_deadlock,
+    a_waker_that_calls_back_into_the_group_does_not_deadlock,
+    an_error_whose_drop_calls_back_into_the_group_does_not_deadlock,
+];
+
+/// A group with its one place taken until its context ends, and ten more that are queued.
+fn queue_of_ten(parent: &Context) -> (G, Gate, Probe, Vec<Admission>) {
+    let (g, _) = G::with_context(parent);
+    g.set_limit(1);
+    let (gate, probe) = (Gate::new(), Probe::default());
+    let gated = gate.clone();
+    g.go(async move {
+        gated.pass().await;
+        Ok(())
+    });
+    let admissions = (0..10)
+        .map(|_| g.go(probe.wrap(async { Ok(()) })))
+        .collect();
+    assert_eq!((g.running(), g.queued()), (1, 10));
+    (g, gate, probe, admissions)
+}
+
+fn assert_never_started(probe: &Probe) {
+    assert_eq!(probe.polled(), 0);
+    probe.assert_all_gone();
+}
+
+async fn a_queued_task_never_starts_after_a_failure() {
+    let g = limited(1);
+    let probe = Probe::default();
+    g.go(async { Err("boom".to_owned()) });
+    for _ in 0..10 {
+        g.go(probe.wrap(async { Ok(()) }));
+    }
+    assert_eq!(g.wait().await.unwrap_err(), "boom");
+    assert_never_started(&probe);
+}
+
+async fn a_queued_task_never_starts_after_the_parents_cancel() {
+    let (parent, guard) = Context::background().with_cancel();
+    let (g, gate, probe, _admissions) = queue_of_ten(&parent);
+    guard.cancel();
+    gate.open();
+    assert!(g.wait().await.is_err());
+    assert_never_started(&probe);
+}
+
+async fn a_queued_task_never_starts_after_a_cancel_of_the_group() {
+    let (g, gate, probe, _admissions) = queue_of_ten(&Context::background());
+    g.cancel();
+    assert_eq!((g.running(), g.queued()), (1, 0));
+    gate.open();
+    assert!(g.wait().await.is_err());
+    assert_never_started(&probe);
+}
+
+async fn a_queued_task_never_starts_after_a_panic() {
+    let g = limited(1);
+    let probe = Probe::default();
+    g.go(async { panic!("boom") });
+    g.go(probe.wrap(async { Ok(()) }));
+    assert_eq!(text(panic_of(g.wait()).await), "boom");
+    assert_never_started(&probe);
+}
+
+async fn the_admission_resolves_as_not_started() {
+    let (g, gate, _probe, admissions) = queue_of_ten(&Context::background());
+    let mut all = Box::pin(futures::future::join_all(admissions));
+    assert!(futures::poll!(&mut all).is_pending());
+    g.cancel();
+    assert!(!all.await.iter().any(|admitted| admitted.is_started()));
+    gate.open();
+    assert!(g.wait().await.is_err());
+}
+
+async fn an_admission_that_was_never_polled_resolves_as_not_started() {
+    let (g, gate, _probe, admissions) = queue_of_ten(&Context::background());
+    g.cancel();
+    gate.open();
+    assert!(g.wait().await.is_err());
+    for admission in admissions {
+        assert!(!admission.await.is_started());
+    }
+}
+
+async fn it_counts_as_ended_with_the_context_error() {
+    let (parent, guard) = Context::background().with_cancel();
+    let (g, _ctx) = Group::<anyhow::Error>::with_context(&parent);
+    g.set_limit(0);
+    g.go(async { Ok(()) });
+    guard.cancel_with("shutting down");
+    let error = g.wait().await.unwrap_err();
+    let error = error.downcast_ref::<errgroup::ContextError>().unwrap();
+    assert!(error.is_cancelled());
+    assert_eq!(error.cause().unwrap().to_string(), "shutting down");
+}
+
+/// A place drops it: whoever cancels may hold a lock that a destructor takes.
+async fn it_is_not_dropped_under_the_locks_of_whoever_cancels() {
+    let g = limited(0);
+    let lock = Arc::new(std::sync::Mutex::new(()));
+    let taken = lock.clone();
+    let takes = OnDrop(move || drop(taken.lock().unwrap()));
+    g.go(async move {
+        let _takes = takes;
+        Ok(())
+    });
+    let held = lock.lock().unwrap();
+    g.cancel();
+    drop(held);
+    assert!(g.wait().await.is_err());
+}
+
+async fn go_after_the_end_never_starts() {
+    let (g, ctx) = group();
+    g.cancel_with("enough");
+    let probe = Probe::default();
+    assert!(!g.go(probe.wrap(async { Ok(()) })).await.is_started());
+    assert_never_started(&probe);
+    assert_eq!(ctx.cause().unwrap().to_string(), "enough");
+    assert_eq!(g.wait().await.unwrap_err(), "context cancelled");
+}
+
+async fn go_with_after_the_end_never_calls_its_closure() {
+    let (g, _ctx) = group();
+    g.cancel();
+    let admission = g.go_with(|_| -> std::future::Ready<Result<(), String>> { unreachable!() });
+    assert!(!admission.await.is_started());
+    assert!(g.wait().await.is_err());
+}
+
+async fn a_task_that_has_started_is_polled_though_the_context_ended_before_its_first_poll() {
+    for _ in 0..100 {
+        let (g, _ctx) = group();
+        let probe = Probe::default();
+        assert!(g.go(probe.wrap(async { Ok(()) })).await.is_started());
+        g.cancel();
+        assert_eq!(g.wait().await, OK);
+        assert_eq!((probe.polled(), probe.dropped()), (1, 1));
+    }
+}
+
+async fn raising_the_limit_after_the_end_starts_nothing() {
+    let (g, gate, probe, _admissions) = queue_of_ten(&Context::background());
+    g.cancel();
+    g.set_limit(None);
+    gate.open();
+    assert!(g.wait().await.is_err());
+    assert_never_started(&probe);
+}
+
+async fn a_paused_group_ends_when_its_context_does() {
+    let (parent, guard) = Context::background().with_cancel();
+    let (g, _ctx) = G::with_context(&parent);
+    g.set_limit(0);
+    g.go(async { Ok(()) });
+    let mut wait = Box::pin(g.wait());
+    assert!(futures::poll!(&mut wait).is_pending());
+    guard.cancel();
+    assert_eq!(wait.await.unwrap_err(), "context cancelled");
+}
+
+/// Calls every method that takes the group's locks.
+fn call_back(g: &G) {
+    g.go(async { Ok(()) });
+    let _ = g.try_go(async { Ok(()) });
+    g.set_limit(g.limit());
+    let _ = (g.running(), g.queued(), format!("{g:?}"));
+    assert!(g.context().is_done());
+    g.cancel();
+}
+
+fn calls_back(g: &Arc<G>, calls: &Count) -> impl Future<Output = Result<(), String>> + use<> {
+    let (g, calls) = (Arc::downgrade(g), calls.clone());
+    let called = OnDrop(move || {
+        call_back(&g.upgrade().unwrap());
+        calls.add();
+    });
+    async move {
+        let _called = called;
+        Ok(())
+    }
+}
+
+async fn a_queued_future_whose_drop_calls_back_into_the_group_does_not_deadlock() {
+    let (g, calls) = (Arc::new(limited(0)), Count::default());
+    for _ in 0..10 {
+        g.go(calls_back(&g, &calls));
+    }
+    g.cancel();
+    assert_eq!((g.running(), g.queued()), (0, 0));
+    until(|| calls.get() == 10).await;
+    let g = Arc::into_inner(g).unwrap();
+    assert_eq!(g.wait().await.unwrap_err(), "context cancelled");
+}
+
+async fn a_queued_future_whose_drop_calls_back_at_an_abort_does_not_deadlock() {
+    let (g, calls) = (Arc::new(limited(5)), Count::default());
+    for _ in 0..10 {
+        let calls_back = calls_back(&g, &calls);
+        g.go(async move {
+            std::future::pending::<()>().await;
+            calls_back.await
+        });
+    }
+    g.abort();
+    until(|| calls.get() == 10).await;
+    until(|| g.running() == 0).await;
+    let g = Arc::into_inner(g).unwrap();
+    assert_eq!(g.wait().await.unwrap_err(), "context cancelled");
+}
+
+async fn a_waker_that_calls_back_into_the_group_does_not_deadlock() {
+    let (g, calls) = (Arc::new(limited(0)), Count::default());
+    let mut admissions: Vec<_> = (0..10).map(|_| g.go(async { Ok(()) })).collect();
+    for admission in &mut admissions {
+        let (g, calls) = (Arc::downgrade(&g), calls.clone());
+        let waker = waker(move || {
+            call_back(&g.upgrade().unwrap());
+            calls.add();
+        });
+        assert!(poll_with(admission, &waker).is_pending());
+    }
+    g.cancel();
+    assert_eq!(calls.get(), 10);
+    let g = Arc::into_inner(g).unwrap();
+    assert!(g.wait().await.is_err());
+}
+
+async fn an_error_whose_drop_calls_back_into_the_group_does_not_deadlock() {
+    struct Loud(Option<Box<dyn FnMut() + Send>>);
+
+    impl std::fmt::Display for Loud {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("loud")
+        }
+    }
+
+    impl From<errgroup::ContextError> for Loud {
+        fn from(_: errgroup::ContextError) -> Loud {
+            Loud(None)
+        }
+    }
+
+    impl Drop for Loud {
+        fn drop(&mut self) {
+            if let Some(call) = &mut self.0 {
+                call();
+            }
+        }
+    }
+
+    let (g, _ctx) = Group::<Loud>::with_context(Context::background());
+    let (g, calls) = (Arc::new(g), Count::default());
+    for _ in 0..10 {
+        let (weak, calls) = (Arc::downgrade(&g), calls.clone());
+        g.go(async move {
+            Err(Loud(Some(Box::new(move || {
+                if let Some(g) = weak.upgrade() {
+                    let _ = (g.running(), g.queued());
+                    g.set_limit(None);
+                }
+                calls.add();
+            }))))
+        });
+    }
+    until(|| g.running() == 0).await;
+    let g = Arc::into_inner(g).unwrap();
+    assert!(g.wait().await.is_err());
+    assert_eq!(calls.get(), 10, "every error has been dropped");
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The same at a deadline, which tells nobody that it passes.
+#[tokio::test(start_paused = true)]
+async fn this_holds_at_a_passive_deadline_too() {
+    let parent = Context::background().with_timeout_cause(SECOND, "too slow");
+    let (g, gate, probe, admissions) = queue_of_ten(&parent);
+    let start = tokio::time::Instant::now();
+    for admission in admissions {
+        assert!(!in_time(admission).await.is_started());
+    }
+    assert_eq!(start.elapsed(), SECOND);
+    assert_never_started(&probe);
+    gate.open();
+    assert_eq!(g.wait().await.unwrap_err(), "context deadline exceeded");
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_a_deadline_the_queue_is_dropped_though_nobody_asks() {
+    let (g, gate, probe, _admissions) = queue_of_ten(&Context::background().with_timeout(SECOND));
+    tokio::time::sleep(SECOND).await;
+    yields(10).await;
+    assert_never_started(&probe);
+    assert_eq!((g.running(), g.queued()), (1, 0));
+    gate.open();
+    assert_eq!(g.wait().await.unwrap_err(), "context deadline exceeded");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_a_paused_group_ends_at_its_deadline() {
+    let parent = Context::background().with_timeout(SECOND);
+    let (g, _ctx) = G::with_context(&parent);
+    g.set_limit(0);
+    g.go(async { Ok(()) });
+    let error = in_time(g.wait()).await.unwrap_err();
+    assert_eq!(error, "context deadline exceeded");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_that_frees_after_the_deadline_starts_nothing() {
+    let parent = Context::background().with_timeout(SECOND);
+    let (g, _ctx) = G::with_context(&parent);
+    g.set_limit(1);
+    let probe = Probe::default();
+    g.go(async {
+        tokio::time::advance(2 * SECOND).await;
+        Ok(())
+    });
+    g.go(probe.wrap(async { Ok(()) }));
+    assert!(in_time(g.wait()).await.is_err());
+    assert_never_started(&probe);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_has_one_watcher_only_while_it_has_a_queue_and_a_deadline() {
+    let tasks = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
+    let running = |limit: Context| {
+        let (g, _) = G::with_context(limit);
+        g.set_limit(1);
+        let gate = Gate::new();
+        let gated = gate.clone();
+        g.go(async move {
+            gated.pass().await;
+            Ok(())
+        });
+        (g, gate)
+    };
+    let hour = Duration::from_secs(3600);
+    let (g, gate) = running(Context::background().with_timeout(hour));
+    yields(10).await;
+    assert_eq!(tasks(), 1, "no queue, no watcher");
+    for _ in 0..10 {
+        g.go(async { Ok(()) });
+    }
+    yields(10).await;
+    assert_eq!(tasks(), 2, "one watcher for the whole queue");
+    gate.open();
+    until(|| g.running() == 0).await;
+    yields(10).await;
+    assert_eq!(tasks(), 0, "the queue has gone, and the watcher");
+    assert_eq!(g.wait().await, OK);
+
+    let (g, gate) = running(Context::background());
+    g.go(async { Ok(()) });
+    yields(10).await;
+    assert_eq!(tasks(), 1, "no deadline, no watcher");
+    gate.open();
+    assert_eq!(g.wait().await, OK);
+}

@@ -1,0 +1,67 @@
+//! A group that lives long holds what runs now, no more.
+
+use tokio::runtime::Handle;
+
+use crate::group_support::*;
+
+both_flavours![
+    a_million_tasks_through_a_living_group_leave_no_task_behind,
+    an_idle_group_holds_no_task,
+    places_are_few_where_tasks_are_many,
+];
+
+fn alive() -> usize {
+    Handle::current().metrics().num_alive_tasks()
+}
+
+async fn a_million_tasks_through_a_living_group_leave_no_task_behind() {
+    let g = limited(64);
+    let ended = Count::default();
+    for task in 0..1_000_000 {
+        let ended = ended.clone();
+        g.go(async move {
+            ended.add();
+            Ok(())
+        })
+        .await;
+        if task % 100_000 == 0 {
+            assert!(alive() <= 65, "{} tasks are alive", alive());
+        }
+    }
+    until(|| g.running() == 0 && alive() == 0).await;
+    assert_eq!(g.wait().await, OK);
+    assert_eq!(ended.get(), 1_000_000);
+}
+
+async fn an_idle_group_holds_no_task() {
+    let (g, _ctx) = group();
+    for _ in 0..10 {
+        let gate = Gate::new();
+        for _ in 0..100 {
+            let gate = gate.clone();
+            g.go(async move {
+                gate.pass().await;
+                Ok(())
+            });
+        }
+        assert_eq!(g.running(), 100);
+        gate.open();
+        until(|| g.running() == 0 && alive() == 0).await;
+    }
+    assert_eq!(g.wait().await, OK);
+}
+
+async fn places_are_few_where_tasks_are_many() {
+    let g = limited(4);
+    for task in 0..10_000 {
+        g.go(async move {
+            yields(task % 3).await;
+            Ok(())
+        });
+    }
+    while g.running() + g.queued() > 0 {
+        assert!(alive() <= 5, "{} places for 4 tasks", alive());
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(g.wait().await, OK);
+}

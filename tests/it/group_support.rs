@@ -1,0 +1,324 @@
+//! What the modules about groups and fan-outs share.
+
+use std::any::Any;
+use std::future::Future;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{self, Poll, Wake, Waker};
+use std::time::Duration;
+
+use errgroup::{Context, Group};
+use futures::FutureExt;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Semaphore;
+
+/// The group that most tests use.
+pub(crate) type G = Group<String>;
+
+pub(crate) const OK: Result<(), String> = Ok(());
+
+pub(crate) fn group() -> (G, Context) {
+    G::with_context(Context::background())
+}
+
+pub(crate) fn limited(limit: usize) -> G {
+    let (g, _) = group();
+    g.set_limit(limit);
+    g
+}
+
+/// Runs each of these on a paused single-thread runtime and on two workers, under a watchdog.
+macro_rules! both_flavours {
+    ($($test:ident),+ $(,)?) => {
+        mod one_thread {
+            $(
+                #[tokio::test(start_paused = true)]
+                async fn $test() {
+                    $crate::group_support::in_time(super::$test()).await;
+                }
+            )+
+        }
+
+        mod two_workers {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    $crate::group_support::in_time(super::$test()).await;
+                }
+            )+
+        }
+    };
+}
+
+pub(crate) use both_flavours;
+
+/// Fails, where a defect would hang: under a paused clock at once, as soon as nothing can go on.
+pub(crate) async fn in_time<F: Future>(future: F) -> F::Output {
+    match tokio::time::timeout(Duration::from_secs(30), future).await {
+        Ok(output) => output,
+        Err(_) => panic!("this hangs"),
+    }
+}
+
+/// Yields until `condition` holds.
+pub(crate) async fn until(condition: impl Fn() -> bool) {
+    let start = std::time::Instant::now();
+    while !condition() {
+        let patience = Duration::from_secs(30);
+        assert!(start.elapsed() < patience, "this never comes true");
+        tokio::task::yield_now().await;
+    }
+}
+
+pub(crate) fn current_thread() -> Runtime {
+    Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap()
+}
+
+pub(crate) fn two_workers() -> Runtime {
+    Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+/// The panic that `future` ends with.
+pub(crate) async fn panic_of<F: Future>(future: F) -> Box<dyn Any + Send> {
+    match AssertUnwindSafe(future).catch_unwind().await {
+        Ok(_) => panic!("this did not panic"),
+        Err(payload) => payload,
+    }
+}
+
+pub(crate) fn panic_in<T>(f: impl FnOnce() -> T) -> Box<dyn Any + Send> {
+    match catch_unwind(AssertUnwindSafe(f)) {
+        Ok(_) => panic!("this did not panic"),
+        Err(payload) => payload,
+    }
+}
+
+pub(crate) fn text(payload: Box<dyn Any + Send>) -> String {
+    match payload.downcast::<String>() {
+        Ok(text) => *text,
+        Err(payload) => payload.downcast_ref::<&str>().unwrap().to_string(),
+    }
+}
+
+/// A number that many tasks count up.
+#[derive(Clone, Default)]
+pub(crate) struct Count(Arc<AtomicUsize>);
+
+impl Count {
+    pub(crate) fn add(&self) -> usize {
+        self.0.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    pub(crate) fn get(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// What happened, in order.
+#[derive(Clone)]
+pub(crate) struct Log<T = &'static str>(Arc<Mutex<Vec<T>>>);
+
+impl<T: Clone> Log<T> {
+    pub(crate) fn new() -> Self {
+        Log(Arc::default())
+    }
+
+    pub(crate) fn add(&self, entry: T) {
+        self.0.lock().unwrap().push(entry);
+    }
+
+    pub(crate) fn get(&self) -> Vec<T> {
+        self.0.lock().unwrap().clone()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+}
+
+/// Closed at first; lets through as many as it is told.
+#[derive(Clone)]
+pub(crate) struct Gate(Arc<Semaphore>);
+
+impl Gate {
+    pub(crate) fn new() -> Gate {
+        Gate(Arc::new(Semaphore::new(0)))
+    }
+
+    pub(crate) fn open(&self) {
+        self.0.add_permits(Semaphore::MAX_PERMITS / 4);
+    }
+
+    pub(crate) fn let_one_through(&self) {
+        self.0.add_permits(1);
+    }
+
+    pub(crate) async fn pass(&self) {
+        self.0.acquire().await.unwrap().forget();
+    }
+}
+
+/// How many tasks are alive at once, and how many ever were.
+#[derive(Clone, Default)]
+pub(crate) struct Gauge {
+    now: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+}
+
+pub(crate) struct Alive(Gauge);
+
+impl Gauge {
+    pub(crate) fn enter(&self) -> Alive {
+        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+        Alive(self.clone())
+    }
+
+    pub(crate) fn now(&self) -> usize {
+        self.now.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn most(&self) -> usize {
+        self.most.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Counts what becomes of the futures that it wraps.
+#[derive(Clone, Default)]
+pub(crate) struct Probe {
+    made: Count,
+    polled: Count,
+    dropped: Count,
+}
+
+pub(crate) struct Probed<F> {
+    future: Pin<Box<F>>,
+    probe: Probe,
+}
+
+impl Probe {
+    pub(crate) fn wrap<F: Future>(&self, future: F) -> Probed<F> {
+        self.made.add();
+        Probed {
+            future: Box::pin(future),
+            probe: self.clone(),
+        }
+    }
+
+    /// The number of polls.
+    pub(crate) fn polled(&self) -> usize {
+        self.polled.get()
+    }
+
+    pub(crate) fn dropped(&self) -> usize {
+        self.dropped.get()
+    }
+
+    pub(crate) fn made(&self) -> usize {
+        self.made.get()
+    }
+
+    /// Asserts that all that was wrapped has gone.
+    #[track_caller]
+    pub(crate) fn assert_all_gone(&self) {
+        assert_eq!(self.dropped(), self.made(), "not all are gone");
+    }
+}
+
+impl<F: Future> Future for Probed<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
+        self.probe.polled.add();
+        self.future.as_mut().poll(cx)
+    }
+}
+
+impl<F> Drop for Probed<F> {
+    fn drop(&mut self) {
+        self.probe.dropped.add();
+    }
+}
+
+/// Calls a function when it is dropped.
+pub(crate) struct OnDrop<F: FnMut()>(pub(crate) F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// Calls a function, in the thread that wakes.
+pub(crate) fn waker(f: impl Fn() + Send + Sync + 'static) -> Waker {
+    struct Calls<F>(F);
+
+    impl<F: Fn() + Send + Sync> Wake for Calls<F> {
+        fn wake(self: Arc<Self>) {
+            (self.0)();
+        }
+    }
+
+    Arc::new(Calls(f)).into()
+}
+
+/// Polls once with a waker of one's own.
+pub(crate) fn poll_with<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
+    Pin::new(future).poll(&mut task::Context::from_waker(waker))
+}
+
+/// Numbers that look random, from a seed that a failing test has printed.
+pub(crate) struct Random(u64);
+
+impl Random {
+    /// From `ERRGROUP_SEED`, or from a new seed.
+    pub(crate) fn new() -> Random {
+        let seed = match std::env::var("ERRGROUP_SEED") {
+            Ok(seed) => seed.parse().unwrap(),
+            Err(_) => RandomState::new().build_hasher().finish(),
+        };
+        eprintln!("ERRGROUP_SEED={seed}");
+        Random(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Another one, for a task of its own.
+    pub(crate) fn fork(&mut self) -> Random {
+        Random(self.next())
+    }
+
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
+    }
+}
+
+/// Yields as often as it is told.
+pub(crate) async fn yields(times: usize) {
+    for _ in 0..times {
+        tokio::task::yield_now().await;
+    }
+}

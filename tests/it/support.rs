@@ -1,0 +1,184 @@
+//! What the modules share: words for how a context stands, races, and a watchdog.
+
+use std::error::Error;
+use std::future::Future;
+use std::panic;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::task::{self, Poll, Wake, Waker};
+use std::thread;
+use std::time::Duration;
+
+use errgroup::{Context, ContextError, DoneOwned};
+use tokio_test::task::Spawn;
+
+/// What a context says for itself that has not ended.
+pub(crate) const GOING_ON: &str = "going on";
+/// The cause of a context whose guard was merely dropped.
+pub(crate) const GUARD_DROPPED: &str = "the context's CancelGuard was dropped";
+
+/// An error of a user's own.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{0} is down")]
+pub(crate) struct Down(pub(crate) &'static str);
+
+/// How a context stands, in words: `going on`, `context cancelled`, `context deadline exceeded: too slow`.
+///
+/// Every way to ask is asked, and all must say the same.
+pub(crate) fn state(ctx: &Context) -> String {
+    let done = ctx.is_done();
+    let (err, check, cause) = (ctx.err(), ctx.check(), ctx.cause());
+    if !done {
+        // It may have ended since: what is asked later may know more, never less.
+        return err.map_or_else(|| GOING_ON.to_owned(), |error| chain(&error));
+    }
+    let error = err.expect("`err` knows an end that `is_done` has seen");
+    let checked = check.expect_err("`check` knows an end that `is_done` has seen");
+    assert_eq!(chain(&error), chain(&checked));
+    assert_eq!(
+        error.cause().map(ToString::to_string),
+        cause.map(|cause| cause.to_string())
+    );
+    chain(&error)
+}
+
+/// An error and its sources, as a report prints them.
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text = format!("{text}: {source}");
+        next = source.source();
+    }
+    text
+}
+
+pub(crate) fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+
+/// A future that waits for the end of `ctx`, polled once and found waiting.
+#[track_caller]
+pub(crate) fn waiting(ctx: &Context) -> Spawn<DoneOwned> {
+    let mut done = tokio_test::task::spawn(ctx.done_owned());
+    assert!(done.poll().is_pending());
+    done
+}
+
+/// Whether `done` was woken and, when polled, has the end that its waker spoke of.
+#[track_caller]
+pub(crate) fn has_resolved(done: &mut Spawn<DoneOwned>) -> bool {
+    let (woken, ready) = (done.is_woken(), done.poll().is_ready());
+    assert_eq!(woken, ready, "woken and ready go together");
+    ready
+}
+
+pub(crate) fn poll_with<F>(future: &mut F, waker: &Waker) -> Poll<F::Output>
+where
+    F: Future + Unpin,
+{
+    Pin::new(future).poll(&mut task::Context::from_waker(waker))
+}
+
+/// A waker that calls `f`.
+pub(crate) fn waker(f: impl Fn() + Send + Sync + 'static) -> Waker {
+    struct OnWake<F>(F);
+
+    impl<F: Fn() + Send + Sync + 'static> Wake for OnWake<F> {
+        fn wake(self: Arc<Self>) {
+            (self.0)();
+        }
+    }
+
+    Waker::from(Arc::new(OnWake(f)))
+}
+
+/// Calls a closure when it is dropped.
+pub(crate) struct OnDrop<F: FnMut()>(pub(crate) F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// Counts how often it is dropped.
+#[derive(Clone, Default)]
+pub(crate) struct Drops(Arc<AtomicUsize>);
+
+impl Drops {
+    /// What adds one to the count when it is dropped.
+    pub(crate) fn counted(&self) -> impl Send + Sync + 'static {
+        let count = self.0.clone();
+        OnDrop(move || {
+            count.fetch_add(1, Ordering::SeqCst);
+        })
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// How often a race is run.
+pub(crate) const ROUNDS: usize = 3_000;
+
+/// Runs `a` and `b` at the same moment, each on a thread of its own.
+///
+/// A higher `round` delays one or the other by a few steps more, so that over many rounds each is met at each stage of the
+/// other.
+pub(crate) fn race<A, B: Send>(
+    round: usize,
+    a: impl FnOnce() -> A,
+    b: impl FnOnce() -> B + Send,
+) -> (A, B) {
+    let arrived = AtomicUsize::new(0);
+    let start = |lead: usize| {
+        arrived.fetch_add(1, Ordering::SeqCst);
+        while arrived.load(Ordering::SeqCst) < 2 {
+            thread::yield_now();
+        }
+        (0..lead).for_each(|_| std::hint::spin_loop());
+    };
+    let (lead, of_a) = (round / 2 % 64, round % 2 == 0);
+    let (wait_a, wait_b) = if of_a { (0, lead) } else { (lead, 0) };
+    thread::scope(|scope| {
+        let b = scope.spawn(|| {
+            start(wait_b);
+            b()
+        });
+        start(wait_a);
+        let a = a();
+        (
+            a,
+            b.join()
+                .unwrap_or_else(|payload| panic::resume_unwind(payload)),
+        )
+    })
+}
+
+/// Runs `f`, and fails if it never returns: who takes a lock twice would hang the whole run.
+pub(crate) fn returns<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, receiver) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        let _ = sender.send(f());
+    });
+    match receiver.recv_timeout(Duration::from_secs(60)) {
+        Ok(value) => value,
+        Err(RecvTimeoutError::Timeout) => panic!("it is stuck"),
+        Err(RecvTimeoutError::Disconnected) => match thread.join() {
+            Err(payload) => panic::resume_unwind(payload),
+            Ok(()) => unreachable!("it sends before it ends"),
+        },
+    }
+}
+
+/// The error of a context that must have ended.
+#[track_caller]
+pub(crate) fn err(ctx: &Context) -> ContextError {
+    ctx.err().expect("the context has ended")
+}
