@@ -65,6 +65,34 @@ static GROUP_DROPPED: Note = Note("the group was dropped");
 ///   [`set_limit`](Group::set_limit).
 /// - **It holds what runs now, no more.** A finished task leaves nothing behind, so a group may live as long as the program.
 ///
+/// # Which one do I want
+///
+/// | the task | start it with |
+/// |---|---|
+/// | looks at the context by itself, or need not | [`go`](Group::go) |
+/// | is to be handed the group's context | [`go_with`](Group::go_with) |
+/// | may be dropped at any await once the context has ended | [`go_cancellable`](Group::go_cancellable) |
+/// | is worth starting only if there is a place right now | [`try_go`](Group::try_go) |
+/// | blocks its thread: a synchronous library, a computation | [`go_blocking`](Group::go_blocking) |
+/// | is not `Send` | [`go_local`](Group::go_local) |
+/// | gives a value | [`spawn`](Group::spawn) |
+/// | has to be ready before you go on: a server, a connection | [`start`](Group::start) |
+/// | is started by another task of the group | any of these, through a [`Spawner`] |
+///
+/// All of them stand under the same limit, in the same queue, and under the same failure rule; each can be
+/// [`named`](Group::named).
+///
+/// # Winding down
+///
+/// ```text
+///  the context ends      go_cancellable tasks        what still runs is        wait returns: the
+///  (failure, cancel,     are dropped, queued ones    aborted, if there         last destructor
+///  deadline, parent)     never start                 is a set_grace            has run
+///     ──●──────────────────────●──────────────────────────●───────────────────────●──►
+///       │   the others see it, and finish by themselves   │
+///       └───────────────── the grace ─────────────────────┘
+/// ```
+///
 /// # The error type
 ///
 /// `E` is yours. It must say how a task ended that the group itself had to stop (`From<ContextError>`), and read as a cause

@@ -50,8 +50,12 @@
 //! |---|---|
 //! | tasks that stop together at the first error | [`Group::with_context`], [`go`](Group::go) |
 //! | the same, but a failure stops nobody | [`Group::new`] |
+//! | an early `?` that leaves nothing behind | [`Group::scope`] |
 //! | at most *n* at once | [`set_limit`](Group::set_limit); `g.go(..).await` for backpressure |
 //! | to start only if there is a place now | [`try_go`](Group::try_go) |
+//! | another way to start a task | [Which one do I want](Group#which-one-do-i-want) |
+//! | a bound on how long winding down may take | [`set_grace`](Group::set_grace) |
+//! | every failure, with names and places | [`named`](Group::named), [`wait_all`](Group::wait_all) |
 //! | one function over many items, results in order | [`fetch_all`] |
 //! | tasks that start tasks | [`Spawner`] |
 //! | a call with a deadline | [`with_timeout`](Context::with_timeout), [`run`](Context::run) |
