@@ -17,6 +17,7 @@ pub(crate) mod source;
 mod spawner;
 mod start;
 pub(crate) mod state;
+mod submit;
 mod task_handle;
 mod watch;
 

@@ -1,0 +1,135 @@
+//! Asking whether a node has ended, and latching what is found on the way (invariants 1 to 3).
+
+use tokio::time::Instant;
+
+use super::{ENDED, End, Kind, LINKED, Node, OWN_DEADLINE};
+use crate::context::cause::Cause;
+use crate::error::ContextError;
+use crate::sync::atomic::Ordering;
+
+impl Node {
+    pub(crate) fn is_done(&self) -> bool {
+        let flags = self.flags();
+        if flags & ENDED != 0 {
+            return true;
+        }
+        if flags & LINKED != 0 && self.deadline.is_none() {
+            return false;
+        }
+        self.end().is_some()
+    }
+
+    /// The end as the error that users see.
+    pub(crate) fn err(&self) -> Option<ContextError> {
+        self.end().map(|end| end.error.clone())
+    }
+
+    pub(super) fn end(&self) -> Option<&End> {
+        if self.has(ENDED) {
+            return self.end.get();
+        }
+        let passed = self.deadline.filter(|&deadline| deadline <= Instant::now());
+        self.end_at(passed)
+    }
+
+    /// Ends the node at its deadline, for a timer that has fired: its clock is as good as any.
+    pub(crate) fn expire(&self) -> Option<ContextError> {
+        self.end_at(self.deadline).map(|end| end.error.clone())
+    }
+
+    /// The end of this node at the instant `now`, latched here and on the way down to here.
+    ///
+    /// `now` is `None` for one before any deadline. Without it the way up ends at the first linked node, which would have
+    /// been told. With it, it goes to the top: the deadline may be one from above, and then it ends those nodes first
+    /// (invariant 2), unless one of them was cancelled before.
+    pub(super) fn end_at(&self, now: Option<Instant>) -> Option<&End> {
+        let passed =
+            |node: &Node| matches!((node.deadline, now), (Some(at), Some(now)) if at <= now);
+        // The highest node that has ended or whose deadline has passed, as its distance from here.
+        let mut source = passed(self).then_some(0);
+        let mut node = self;
+        let mut distance = 0;
+        loop {
+            if node.has(ENDED) {
+                source = Some(distance);
+                break;
+            }
+            if now.is_none() && node.has(LINKED) {
+                break;
+            }
+            let Some(above) = node.above() else { break };
+            node = above;
+            distance += 1;
+            if passed(node) {
+                source = Some(distance);
+            }
+        }
+        self.latch_down_from(source?);
+        self.end.get()
+    }
+
+    /// Latches the nodes from the one `distance` above down to this one, each with the final end of the one before.
+    fn latch_down_from(&self, distance: usize) {
+        if distance == 0 {
+            self.latch_from_above(None);
+            return;
+        }
+        let mut path = Vec::with_capacity(distance + 1);
+        let mut node = Some(self);
+        while let Some(current) = node {
+            path.push(current);
+            if path.len() > distance {
+                break;
+            }
+            node = current.above();
+        }
+        let mut above = None;
+        for node in path.into_iter().rev() {
+            node.latch_from_above(above);
+            above = node.end.get();
+        }
+    }
+
+    /// Latches the node's own deadline if that passed before `above` happened, and `above` otherwise.
+    fn latch_from_above(&self, above: Option<&End>) {
+        if self.has(ENDED) {
+            return;
+        }
+        let own = self.deadline.filter(|_| self.has(OWN_DEADLINE));
+        let end = match (above, own) {
+            (Some(end), Some(own)) if end.at.is_none_or(|at| at < own) => end.clone(),
+            (_, Some(own)) => End::deadline(own, self.own_deadline_cause()),
+            (Some(end), None) => end.clone(),
+            // The source of a passed deadline is the highest node that has it, and so its owner.
+            (None, None) => return,
+        };
+        self.latch(end);
+    }
+
+    fn own_deadline_cause(&self) -> Option<Cause> {
+        match &self.kind {
+            Kind::WithDeadline { cause } => cause.clone(),
+            Kind::Merge(merge) => merge.cause.clone(),
+            _ => None,
+        }
+    }
+
+    /// The cause that the effective deadline will end the node with.
+    pub(super) fn deadline_cause(&self) -> Option<Cause> {
+        let mut node = Some(self);
+        while let Some(current) = node {
+            if current.has(OWN_DEADLINE) {
+                return current.own_deadline_cause();
+            }
+            node = current.above();
+        }
+        None
+    }
+
+    /// Writes the end, if it is the first (invariant 1). Never called under a lock: a losing `end` is dropped here.
+    pub(super) fn latch(&self, end: End) {
+        let _ = self.end.set(end);
+        // Also where it lost: whoever returns from here finds the flag set. AcqRel orders it with WATCHED (invariant 5).
+        self.flags.fetch_or(ENDED, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,108 @@
+//! Deriving a child.
+
+use tokio::time::Instant;
+
+use super::{ENDLESS, Kind, LINKED, Merge, Node, OWN_DEADLINE, Slot, TIMED};
+use crate::context::cause::Cause;
+use crate::context::links::Link;
+use crate::sync::Arc;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+
+impl Node {
+    /// What a child starts with: nothing above an endless parent can end, so there is nothing to link to.
+    pub(super) fn inherited_flags(&self) -> u8 {
+        if self.has(ENDLESS) { LINKED } else { 0 }
+    }
+
+    /// A child that can be cancelled.
+    pub(crate) fn with_cancel(self: &Arc<Node>) -> Arc<Node> {
+        let flags = self.inherited_flags();
+        Node::new(flags, Some(self.clone()), self.deadline, Kind::WithCancel)
+    }
+
+    pub(crate) fn with_value(self: &Arc<Node>, value: Box<dyn Slot>) -> Arc<Node> {
+        let flags = self.inherited_flags() | (self.flags() & ENDLESS);
+        let kind = Kind::WithValue(value);
+        Node::new(flags, Some(self.clone()), self.deadline, kind)
+    }
+
+    pub(crate) fn without_cancel(self: &Arc<Node>) -> Arc<Node> {
+        let kind = Kind::WithoutCancel;
+        Node::new(ENDLESS | LINKED, Some(self.clone()), None, kind)
+    }
+
+    pub(crate) fn with_deadline(self: &Arc<Node>, at: Instant, cause: Option<Cause>) -> Arc<Node> {
+        let mut flags = self.inherited_flags();
+        let own = self.deadline.is_none_or(|above| at < above);
+        if own {
+            flags |= OWN_DEADLINE;
+            self.mark_timed();
+        }
+        let deadline = if own { Some(at) } else { self.deadline };
+        let kind = Kind::WithDeadline { cause };
+        let child = Node::new(flags, Some(self.clone()), deadline, kind);
+        if own && at <= Instant::now() {
+            // A child of an ended parent is born with the parent's end, even where its own deadline lies further back. One
+            // that lies ahead needs no look: the instants tell, and a walk up each time would make a chain quadratic.
+            if let Some(end) = self.end() {
+                child.latch(end.clone());
+            }
+        }
+        child
+    }
+
+    /// A child of `self` that `other` ends as well.
+    ///
+    /// It is linked to both from birth: a node that had to ask two ways up would make reading exponential in a ladder of
+    /// merges.
+    pub(crate) fn merge(self: &Arc<Node>, other: &Arc<Node>) -> Arc<Node> {
+        let mut flags = self.inherited_flags() | (self.flags() & other.flags() & ENDLESS);
+        let mut deadline = self.deadline;
+        let mut cause = None;
+        if let Some(theirs) = other.deadline {
+            if deadline.is_none_or(|ours| theirs < ours) {
+                deadline = Some(theirs);
+                cause = other.deadline_cause();
+                flags |= OWN_DEADLINE;
+                self.mark_timed();
+            }
+        }
+        let merge = Merge {
+            other: Some(other.clone()),
+            entry: AtomicUsize::new(0),
+            cause,
+        };
+        let kind = Kind::Merge(Box::new(merge));
+        let child = Node::new(flags, Some(self.clone()), deadline, kind);
+        if let Some(end) = self.end() {
+            child.latch(end.clone());
+            return child;
+        }
+        // Told by both: one that asked `self` and was told by `other` could take the later of two ends.
+        child.link();
+        other.mark_timed();
+        other.link();
+        let entry = other.subscribe(Link::Child(Arc::downgrade(&child)));
+        if let (Kind::Merge(merge), Ok(entry)) = (&child.kind, entry) {
+            merge.entry.store(entry + 1, Ordering::Release);
+        }
+        // Asked once more, after linking: an end that came before it was told to nobody.
+        if let Some(end) = other.end() {
+            child.latch(end.clone());
+        }
+        child
+    }
+
+    /// Sets `TIMED` here and on every ancestor, from the top down: where it is set, it is set all the way up.
+    fn mark_timed(&self) {
+        let mut unmarked = Vec::new();
+        let mut node = Some(self);
+        while let Some(current) = node.filter(|node| !node.has(TIMED | ENDLESS)) {
+            unmarked.push(current);
+            node = current.above();
+        }
+        for node in unmarked.into_iter().rev() {
+            node.flags.fetch_or(TIMED, Ordering::AcqRel);
+        }
+    }
+}

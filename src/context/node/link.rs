@@ -1,0 +1,122 @@
+//! Linking a node to the ones above when somebody begins to wait, and unlinking it when it ends or goes.
+
+use std::task::Waker;
+
+use super::{ENDED, Kind, LINKED, Node, WATCHED};
+use crate::context::links::Link;
+use crate::sync::Arc;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+
+impl Node {
+    /// Links the node and its ancestors, from the top down (invariant 4).
+    ///
+    /// An ancestor found ended on the way ends the ones below it by asking, so `subscribe`, which comes next, sees it.
+    pub(crate) fn link(self: &Arc<Node>) {
+        if self.has(LINKED) {
+            return;
+        }
+        let mut unlinked = vec![self];
+        let mut node = self;
+        while let Some(parent) = node.parent.as_ref().filter(|parent| !parent.has(LINKED)) {
+            unlinked.push(parent);
+            node = parent;
+        }
+        for node in unlinked.into_iter().rev() {
+            node.link_to_parent();
+        }
+    }
+
+    fn link_to_parent(self: &Arc<Node>) {
+        let Some(parent) = &self.parent else { return };
+        match parent.subscribe(Link::Child(Arc::downgrade(self))) {
+            // Two threads may get here with one node; the slower one takes its entry back. Meanwhile there are two, and
+            // being told twice is no more than being told once.
+            Ok(entry) => {
+                let won =
+                    self.entry
+                        .compare_exchange(0, entry + 1, Ordering::AcqRel, Ordering::Acquire);
+                if won.is_err() {
+                    parent.unsubscribe(entry);
+                }
+            }
+            Err(_) => {
+                self.end();
+            }
+        }
+        self.flags.fetch_or(LINKED, Ordering::AcqRel);
+    }
+
+    /// Adds an entry, or hands it back if the node has ended (invariant 5).
+    pub(crate) fn subscribe(&self, link: Link) -> Result<usize, Link> {
+        let mut links = self.links.lock();
+        let flags = match self.flags() {
+            flags if flags & WATCHED != 0 => flags,
+            _ => self.flags.fetch_or(WATCHED, Ordering::AcqRel),
+        };
+        if flags & ENDED != 0 {
+            return Err(link);
+        }
+        Ok(links.insert(link))
+    }
+
+    /// Makes the entry wake `waker` from now on. An entry that is not there any more has been told.
+    pub(crate) fn resubscribe(&self, entry: usize, waker: &Waker) {
+        if self.links.lock().will_wake(entry, waker) {
+            return;
+        }
+        let new = waker.clone();
+        let old = self.links.lock().replace_waker(entry, new);
+        drop(old);
+    }
+
+    pub(crate) fn unsubscribe(&self, entry: usize) {
+        let link = self.links.lock().remove(entry);
+        drop(link);
+    }
+}
+
+impl Node {
+    /// Takes back the entries above: there is nothing to tell this node any more.
+    pub(super) fn unlink(&self) {
+        let Some(parent) = &self.parent else { return };
+        if let Some(entry) = taken(&self.entry) {
+            parent.unsubscribe(entry);
+        }
+        if let Kind::Merge(merge) = &self.kind {
+            if let (Some(other), Some(entry)) = (&merge.other, taken(&merge.entry)) {
+                other.unsubscribe(entry);
+            }
+        }
+    }
+
+    /// Takes the node out of the tree, and hands over what it kept alive above: its parent, and a second one for a merge.
+    fn detach(&mut self, others: &mut Vec<Arc<Node>>) -> Option<Arc<Node>> {
+        self.unlink();
+        if let Kind::Merge(merge) = &mut self.kind {
+            others.extend(merge.other.take());
+        }
+        self.parent.take()
+    }
+}
+
+/// Takes a key from where it is kept, plus one; whoever takes it removes the entry.
+fn taken(entry: &AtomicUsize) -> Option<usize> {
+    match entry.load(Ordering::Acquire) {
+        0 => None,
+        _ => entry.swap(0, Ordering::AcqRel).checked_sub(1),
+    }
+}
+
+impl Drop for Node {
+    /// Unlinks the node, and with it every ancestor that only it kept alive, in a loop: a chain of 100,000 contexts would
+    /// overflow the stack otherwise.
+    fn drop(&mut self) {
+        let mut others = Vec::new();
+        let mut next = self.detach(&mut others);
+        while let Some(node) = next {
+            next = Arc::into_inner(node)
+                .and_then(|mut node| node.detach(&mut others))
+                .or_else(|| others.pop());
+        }
+    }
+}

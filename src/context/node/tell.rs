@@ -1,0 +1,75 @@
+//! Ending a node, and telling what is linked below it (invariants 4 to 7).
+
+use std::collections::HashSet;
+
+use tokio::time::Instant;
+
+use super::{ENDED, End, Kind, Node, TIMED, TOLD, WATCHED};
+use crate::context::cause::Cause;
+use crate::context::links::{self, Links};
+use crate::error::ContextError;
+use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
+
+impl Node {
+    /// Ends the node unless it has ended, and returns when everything below has ended too.
+    pub(crate) fn cancel(self: &Arc<Node>, cause: Option<Cause>) {
+        if !self.has(ENDED) {
+            let timed = self.deadline.is_some() || self.has(TIMED);
+            let at = timed.then(Instant::now);
+            let passed = at.filter(|&now| self.deadline.is_some_and(|deadline| deadline <= now));
+            // An end from above or a deadline that has passed comes first, observed or not.
+            if self.end_at(passed).is_none() {
+                let error = ContextError::cancelled(cause);
+                self.latch(End { error, at });
+            }
+        }
+        self.tell();
+        self.unlink();
+    }
+
+    /// Ends what is linked below this ended node, parents before children, then wakes whoever waits there.
+    fn tell(self: &Arc<Node>) {
+        if !self.has(WATCHED) || self.has(TOLD) {
+            return;
+        }
+        let mut told = vec![self.clone()];
+        // Only a merge can be reached twice; a ladder of them, exponentially often.
+        let mut merged = HashSet::new();
+        let mut waiting = Vec::new();
+        let mut children = Vec::new();
+        let mut next = 0;
+        while let Some(node) = told.get(next).cloned() {
+            next += 1;
+            let Some(end) = node.end.get() else { continue };
+            node.links.lock().collect(&mut waiting, &mut children);
+            for child in children.drain(..) {
+                child.hear(end);
+                if !child.has(WATCHED) || child.has(TOLD) {
+                    continue;
+                }
+                // Noted only where `told` keeps it alive, or its address could come again.
+                if !matches!(child.kind, Kind::Merge(_)) || merged.insert(Arc::as_ptr(&child)) {
+                    told.push(child);
+                }
+            }
+        }
+        for node in &told {
+            node.flags.fetch_or(TOLD, Ordering::AcqRel);
+            let links = std::mem::replace(&mut *node.links.lock(), Links::new());
+            drop(links);
+        }
+        links::wake_all(waiting);
+    }
+
+    /// Takes over the end of a parent, unless a deadline passed here before it.
+    fn hear(&self, end: &End) {
+        if self.has(ENDED) {
+            return;
+        }
+        if matches!((self.deadline, end.at), (Some(own), Some(at)) if own <= at) {
+            self.end_at(end.at);
+        }
+        self.latch(end.clone());
+    }
+}

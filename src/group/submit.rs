@@ -1,0 +1,230 @@
+//! How a task gets into a group's queue, and how its admission is awaited.
+
+use std::fmt::Display;
+use std::future::Future;
+use std::task::{Poll, Waker};
+
+use tokio::task::AbortHandle;
+
+use super::admission::{LenderId, Waiter};
+use super::core::Core;
+use super::current;
+use super::handle::{Admission, Lobby, Number};
+use super::job;
+use super::local::{LocalId, Seat};
+use super::queue::{Entry, Queue, Task, Turnee, Waiting, Work};
+use super::source::Lending;
+use crate::error::{ContextError, Label, TryGoError};
+use crate::panic;
+use crate::sync::Arc;
+
+/// What `submit` decided under the lock.
+enum Decision<E> {
+    Started,
+    Queued(Number),
+    Refused(Turnee<E>),
+}
+
+impl<E> Core<Queue<E>>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    /// Starts a job, or queues it.
+    pub(crate) fn submit(self: &Arc<Self>, task: Task, work: Work<E>) -> Admission {
+        self.take_in(Turnee::Entry(Entry { task, work }), None)
+    }
+
+    /// Starts a local task, or queues it.
+    pub(crate) fn submit_local(
+        self: &Arc<Self>,
+        seat: Arc<Seat>,
+        id: LocalId,
+        abort: AbortHandle,
+    ) -> Admission {
+        if !seat.take() {
+            return Admission::decided(false);
+        }
+        self.take_in(Turnee::Seat(seat), Some((id, abort)))
+    }
+
+    fn take_in(
+        self: &Arc<Self>,
+        turnee: Turnee<E>,
+        local: Option<(LocalId, AbortHandle)>,
+    ) -> Admission {
+        let ended = self.ctx().is_done();
+        let decision = self.with(|state, after| {
+            if ended || !state.is_open() || state.source.cut {
+                return Decision::Refused(turnee);
+            }
+            state.count_in();
+            state.source.locals.extend(local);
+            if state.source.waiting.is_empty() && state.tickets.is_free() {
+                if state.source.begin(turnee, after) {
+                    state.tickets.take();
+                }
+                state.call_scout(after);
+                state.watch_grace(after);
+                return Decision::Started;
+            }
+            let number = state.source.head + state.source.waiting.len() as Number;
+            let waiter = None;
+            state.source.waiting.push_back(Waiting { turnee, waiter });
+            state.watch(after);
+            Decision::Queued(number)
+        });
+        match decision {
+            Decision::Started => Admission::decided(true),
+            Decision::Queued(number) => Admission::queued(self.clone(), number),
+            Decision::Refused(turnee) => {
+                self.refuse(turnee);
+                Admission::decided(false)
+            }
+        }
+    }
+
+    /// Starts the future now, or hands it back.
+    pub(crate) fn try_submit<F>(
+        self: &Arc<Self>,
+        label: Label,
+        future: F,
+    ) -> Result<(), TryGoError<F>>
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        let ended = self.ctx().is_done();
+        let mut refused = None;
+        // The ticket first: a future that is boxed could not be handed back.
+        let taken = self.with(|state, _| {
+            if ended || !state.is_open() || state.source.cut {
+                refused = Some(TryGoError::Ended as fn(F) -> TryGoError<F>);
+            } else if !state.source.waiting.is_empty() || !state.tickets.take() {
+                refused = Some(TryGoError::Full as fn(F) -> TryGoError<F>);
+            } else {
+                state.count_in();
+            }
+            refused
+        });
+        if let Some(refuse) = taken {
+            return Err(refuse(future));
+        }
+        let entry = Entry {
+            task: Task::new(label, None),
+            work: Work::Future(Box::pin(job::of_future(future, job::result))),
+        };
+        let aborted = self.with(|state, after| {
+            if !state.is_open() {
+                return Some(entry);
+            }
+            state.source.ready.push_back(entry);
+            state.call_scout(after);
+            None
+        });
+        if let Some(entry) = aborted {
+            self.dispose(entry.task, entry.work, true);
+        }
+        Ok(())
+    }
+
+    /// The context has ended, so this never starts; it counts as ended, unless a wait is already over.
+    fn refuse(self: &Arc<Self>, turnee: Turnee<E>) {
+        let counts = self.with(|state, after| {
+            let counts = !state.is_closed();
+            if counts {
+                state.count_in();
+            }
+            if let Turnee::Seat(seat) = &turnee {
+                match counts {
+                    true => seat.refuse(after),
+                    false => seat.dismiss(after),
+                }
+            }
+            counts
+        });
+        match turnee {
+            Turnee::Entry(Entry { task, work }) if counts => self.dispose(task, work, false),
+            Turnee::Entry(Entry { task, work }) => {
+                panic::discard(work);
+                if let Some(observer) = task.observer {
+                    observer.ended(&**self);
+                }
+            }
+            Turnee::Seat(_) => {}
+        }
+    }
+}
+
+impl<E> Lobby for Core<Queue<E>>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    fn poll_decision(
+        self: Arc<Self>,
+        number: Number,
+        lender: &mut Option<LenderId>,
+        waker: &Waker,
+    ) -> Poll<bool> {
+        let ended = self.ctx().is_done();
+        let mut new = Some(waker.clone());
+        let here = current::lender(Lending::id(&*self));
+        self.with(|state, after| {
+            let decision = state.source.decision(number);
+            let tickets = &mut state.tickets;
+            // An admission that went on to another task is no longer what the first one waits for.
+            if let Some(other) = lender.filter(|lender| here != Some(Some(*lender))) {
+                tickets.give_up(other, decision.is_some());
+                *lender = None;
+            }
+            let poll = match (decision, *lender) {
+                (Some(started), None) => Poll::Ready(started),
+                (Some(started), Some(id)) if tickets.resume(id, &mut new) => {
+                    *lender = None;
+                    Poll::Ready(started)
+                }
+                (Some(_), Some(_)) => {
+                    tickets.grant(&mut after.wake);
+                    Poll::Pending
+                }
+                (None, known) => {
+                    if let (None, Some(named)) = (known, here) {
+                        let named = tickets.begin_wait(named);
+                        current::name(named);
+                        *lender = Some(named);
+                    }
+                    let waiter = new.take().map(|waker| Waiter {
+                        waker,
+                        lender: *lender,
+                    });
+                    if let Some(slot) = state.source.waiter_of(number) {
+                        let old = std::mem::replace(slot, waiter);
+                        after.replaced.extend(old.map(|old| old.waker));
+                    }
+                    Poll::Pending
+                }
+            };
+            after.replaced.extend(new.take());
+            // A deadline of which nobody has told yet.
+            after.cut_if(ended && poll.is_pending());
+            poll
+        })
+    }
+
+    fn give_up(self: Arc<Self>, number: Number, lender: Option<LenderId>) {
+        let ended = self.ctx().is_done();
+        self.with(|state, after| {
+            let decided = state.source.decision(number).is_some();
+            if let Some(waiter) = state.source.waiter_of(number).and_then(Option::take) {
+                after.replaced.push(waiter.waker);
+            }
+            if let Some(lender) = lender {
+                state.tickets.give_up(lender, decided);
+                state.hand_out(ended, after);
+            }
+        });
+    }
+
+    fn decision(&self, number: Number) -> Option<bool> {
+        self.try_read(|state| state.source.decision(number))
+            .flatten()
+    }
+}
