@@ -320,16 +320,17 @@ impl<S: Source> Lending for Core<S> {
         self.state.lock().tickets.begin_wait(named)
     }
 
-    fn decide(&self, waiter: Waiter) -> Vec<Waker> {
-        let mut wake = Vec::new();
+    fn decide(&self, waiter: Waiter, wake: &mut Vec<Waker>) {
         let mut state = self.state.lock();
-        state.tickets.decide(waiter, &mut wake);
-        state.tickets.grant(&mut wake);
-        wake
+        state.tickets.decide(waiter, wake);
+        state.tickets.grant(wake);
     }
 
-    fn resume(&self, lender: LenderId, waker: &mut Option<Waker>) -> bool {
-        self.state.lock().tickets.resume(lender, waker)
+    fn resume(&self, lender: LenderId, waker: &mut Option<Waker>, wake: &mut Vec<Waker>) -> bool {
+        let mut state = self.state.lock();
+        let resumes = state.tickets.resume(lender, waker);
+        state.tickets.grant(wake);
+        resumes
     }
 
     fn give_up(&self, lender: LenderId, decided: bool) {

@@ -26,7 +26,7 @@ use super::core::Core;
 use super::handle::Number;
 use super::job::Job;
 use super::local::{LocalId, Seat};
-use super::source::{Lending, Observer, Source, Tag};
+use super::source::{Observer, Source, Tag};
 use super::state::After;
 use crate::error::{ContextError, Label};
 use crate::sync::Arc;

@@ -78,9 +78,9 @@ pub(crate) trait Observer: Send + Sync {
 pub(crate) trait Lending: Send + Sync {
     fn id(&self) -> usize;
     fn begin_wait(&self, named: Option<LenderId>) -> LenderId;
-    /// Hands back whom to wake, for the caller to do so when it holds no lock.
-    fn decide(&self, waiter: Waiter) -> Vec<Waker>;
-    fn resume(&self, lender: LenderId, waker: &mut Option<Waker>) -> bool;
+    /// Adds whom to wake, for the caller to do so when it holds no lock; as does `resume`.
+    fn decide(&self, waiter: Waiter, wake: &mut Vec<Waker>);
+    fn resume(&self, lender: LenderId, waker: &mut Option<Waker>, wake: &mut Vec<Waker>) -> bool;
     fn give_up(&self, lender: LenderId, decided: bool);
 }
 

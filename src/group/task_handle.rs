@@ -69,11 +69,12 @@ impl<T> Slot<T> {
     fn end(&self, core: Option<&dyn Lending>) {
         let mut state = self.0.lock();
         state.ended = true;
-        let wake = match (state.waiter.take(), core) {
-            (Some(waiter), Some(core)) => core.decide(waiter),
-            (Some(waiter), None) => vec![waiter.waker],
-            (None, _) => Vec::new(),
-        };
+        let mut wake = Vec::new();
+        match (state.waiter.take(), core) {
+            (Some(waiter), Some(core)) => core.decide(waiter, &mut wake),
+            (Some(waiter), None) => wake.push(waiter.waker),
+            (None, _) => {}
+        }
         drop(state);
         wake.into_iter().for_each(Waker::wake);
     }
@@ -127,6 +128,7 @@ impl<T> Future for TaskHandle<T> {
         let this = &mut *self;
         let mut state = this.slot.0.lock();
         let mut old = None;
+        let mut wake = Vec::new();
         let ready = match &core {
             Some(core) => {
                 let here = current::lender(core.id());
@@ -136,7 +138,7 @@ impl<T> Future for TaskHandle<T> {
                     this.lender = None;
                 }
                 match (state.ended, this.lender) {
-                    (true, Some(lender)) => core.resume(lender, &mut waker),
+                    (true, Some(lender)) => core.resume(lender, &mut waker, &mut wake),
                     (true, None) => true,
                     (false, known) => {
                         if let (None, Some(named)) = (known, here) {
@@ -163,6 +165,7 @@ impl<T> Future for TaskHandle<T> {
         };
         drop(state);
         drop((old, waker));
+        wake.into_iter().for_each(Waker::wake);
         if ready {
             Poll::Ready(value)
         } else {
