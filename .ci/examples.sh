@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The examples build, and fetch_all is run for real: what must work, and what must fail and say why.
+# The examples build, and are run for real: what must work and show it, and what must fail and say why.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -7,7 +7,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export NO_PROXY=127.0.0.1,localhost no_proxy=127.0.0.1,localhost
 
 scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
+server=''
+trap '[[ -z $server ]] || kill -KILL "$server" 2>/dev/null || true; rm -rf "$scratch"' EXIT
 
 die() {
     printf 'examples: %s\n' "$1" >&2
@@ -39,10 +40,75 @@ fails() {
     [[ -s $scratch/err ]] || die "fetch_all $*: failed and said nothing"
 }
 
-cargo build --examples
-fetch_all=$(cargo build --quiet --example fetch_all --message-format=json |
-    sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
+# shows 'NAME ARGUMENTS' PATTERN..: that example ends with status 0, and what it prints matches each pattern.
+shows() {
+    local command=$1 name arguments pattern
+    shift
+    echo "-- $command"
+    read -r name arguments <<<"$command"
+    # shellcheck disable=SC2086 # the arguments are words
+    bounded cargo run --quiet --all-features --example "$name" -- $arguments >"$scratch/out" || die "$command: status $?"
+    cat "$scratch/out"
+    for pattern in "$@"; do
+        grep -Eq -- "$pattern" "$scratch/out" || die "$command: printed nothing like: $pattern"
+    done
+}
+
+# The path of an example, for what concerns the process itself.
+executable() {
+    cargo build --quiet --all-features --example "$1" --message-format=json |
+        sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1
+}
+
+# Tries for ten seconds.
+eventually() {
+    local tries
+    for ((tries = 0; tries < 100; tries++)); do
+        "$@" && return
+        sleep 0.1
+    done
+    return 1
+}
+
+# Starts the server, and gives it the job that never ends.
+serve() {
+    local port answer=''
+    "$graceful_shutdown" >"$scratch/out" &
+    server=$!
+    eventually grep -q '^listening on' "$scratch/out" || die 'graceful_shutdown does not listen'
+    port=$(sed -n 's/^listening on 127\.0\.0\.1:\([0-9]*\),.*/\1/p' "$scratch/out")
+    exec 3<>"/dev/tcp/127.0.0.1/$port"
+    echo forever >&3
+    read -r -t 10 answer <&3 || true
+    [[ $answer == 'started forever' ]] || die "graceful_shutdown answered: $answer"
+}
+
+# signals NAME PATTERN: sends the signal to the server, and waits until it has printed the pattern.
+signals() {
+    kill -s "$1" "$server"
+    eventually grep -Eq -- "$2" "$scratch/out" || die "graceful_shutdown: SIG$1: printed nothing like: $2"
+}
+
+# ended STATUS: the server ends by itself, with that status.
+ended() {
+    local got=0
+    eventually gone || die 'graceful_shutdown does not end'
+    wait "$server" || got=$?
+    server=''
+    exec 3>&-
+    cat "$scratch/out"
+    [[ $got -eq $1 ]] || die "graceful_shutdown: status $got instead of $1"
+}
+
+gone() {
+    ! kill -0 "$server" 2>/dev/null
+}
+
+cargo build --examples --all-features
+fetch_all=$(executable fetch_all)
 [[ -x $fetch_all ]] || die 'fetch_all was not built'
+graceful_shutdown=$(executable graceful_shutdown)
+[[ -x $graceful_shutdown ]] || die 'graceful_shutdown was not built'
 
 succeeds
 succeeds --limit 1
@@ -54,3 +120,23 @@ fails any --limit 0
 fails any 'not a url'
 fails any --file "$scratch/missing"
 fails any --file "$scratch" # a directory
+
+shows results 'after wait: .* Ada' 'sibling: .* 27$' 'closed$' '\[1, 4, 9, 16, 25, 36, 49, 64\]'
+shows crawler ' 210 pages, 19 links deep, [2-8] at once' ' 210 pages, 19 links deep, 1 at once'
+shows blocking 'deadline exceeded: nobody waits' 'next query: 1000$'
+
+straggler='task "worker [0-9]+ of .*\(started at .*server\.rs:[0-9:]+\): .*; it ran [0-9.]+'
+shows 'graceful_shutdown --demo' 'received SIGTERM' "$straggler" 'is refused$'
+
+echo '-- graceful_shutdown, SIGTERM'
+serve
+signals TERM '^stopping: .*received SIGTERM'
+ended 0
+grep -Eq "$straggler" "$scratch/out" || die 'graceful_shutdown: the straggler is not named'
+
+echo '-- graceful_shutdown, Ctrl-C twice'
+serve
+signals INT '^stopping: .*received SIGINT'
+kill -s INT "$server"
+ended 130
+! grep -q '^stopped' "$scratch/out" || die 'graceful_shutdown: the second Ctrl-C waited for the grace'

@@ -400,6 +400,9 @@ impl Context {
     /// [`AfterFunc::stop`] prevents the run; dropping the handle does not. The context's handles may all be dropped before:
     /// the task keeps the context. On a context that can never end, `func` never runs.
     ///
+    /// It may run at any moment until `stop` has returned `true`, also just before the thing that it interrupts begins, or just
+    /// after: an interrupt that can be lost or can hit what comes next has to be guarded by its caller.
+    ///
     /// If `func` panics, only its task does. If the runtime shuts down before the context ends, `func` never runs.
     ///
     /// # Panics
@@ -412,6 +415,16 @@ impl Context {
 
 /// For the crate.
 impl Context {
+    /// Has this context's end, whoever ends it, say when it was.
+    pub(crate) fn time_ends(&self) {
+        self.node.mark_timed();
+    }
+
+    /// When the context ended; `None` if it has not, or if nobody had asked for its ends to be timed by then.
+    pub(crate) fn ended_at(&self) -> Option<Instant> {
+        self.node.ended_at()
+    }
+
     /// Wakes `waker` when the context is cancelled; hands it back if it has ended. Nobody is told of a deadline. The waker
     /// stays as long as the context.
     pub(crate) fn wake_on_cancel(&self, waker: Waker) -> Result<(), Link> {

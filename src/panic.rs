@@ -12,6 +12,7 @@
 use std::any::Any;
 use std::borrow::Cow;
 use std::panic::{self, AssertUnwindSafe};
+use std::task::Waker;
 
 /// What a panic carries.
 pub(crate) type Payload = Box<dyn Any + Send>;
@@ -37,6 +38,13 @@ pub(crate) fn text(payload: &Payload) -> Cow<'static, str> {
         Cow::Owned(text.clone())
     } else {
         Cow::Borrowed("(a panic whose payload is not text)")
+    }
+}
+
+/// Wakes somebody, user code that may panic, where that must not undo what is being done for everybody else.
+pub(crate) fn wake(waker: Waker) {
+    if let Err(payload) = catch(|| waker.wake()) {
+        discard(payload);
     }
 }
 

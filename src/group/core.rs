@@ -39,7 +39,7 @@ use tokio::task::JoinSet;
 
 use super::admission::{LenderId, Waiter};
 use super::place::Place;
-use super::source::{Lending, Source};
+use super::source::{Lending, Source, Tag};
 use super::state::{After, HandIn, ParkId, State, Turn};
 use crate::context::{CancelHandle, Context, Note};
 use crate::panic;
@@ -79,6 +79,7 @@ impl<S: Source> Core<S> {
         on_failure: OnFailure,
     ) -> Arc<Core<S>> {
         let timed = ctx.deadline().is_some();
+        ctx.time_ends();
         Arc::new(Core {
             ctx,
             cancel,
@@ -121,16 +122,11 @@ impl<S: Source> Core<S> {
     }
 
     fn follow(self: &Arc<Self>, after: After) {
-        for waker in after.wake {
-            // A waker that panics must not keep the next from being woken.
-            if let Err(payload) = panic::catch(|| waker.wake()) {
-                panic::discard(payload);
-            }
-        }
+        after.wake.into_iter().for_each(panic::wake);
         after.replaced.into_iter().for_each(panic::discard);
         after.garbage.into_iter().for_each(panic::discard);
-        for observer in after.observers {
-            observer.ended(&**self);
+        for (observer, succeeded) in after.observers {
+            observer.ended(&**self, succeeded);
             self.with(State::count_out);
         }
         if after.spawn {
@@ -239,6 +235,11 @@ impl<S: Source> Core<S> {
     /// A place comes to the counter, as a scout or with the ticket of what it has run.
     pub(crate) fn turn(self: &Arc<Self>, scouting: bool, hand_in: Option<HandIn<S>>) -> Turn<S> {
         let ended = self.ctx.is_done();
+        let mut hand_in = hand_in;
+        if let Some(observed) = hand_in.take_if(|hand_in| hand_in.tag.is_observed()) {
+            // Whoever awaits this job claims before the ticket goes to one that has not started.
+            self.with(|state, after| state.hand_in(observed, after));
+        }
         self.with(|state, after| {
             if scouting {
                 state.tickets.scout_arrived();
@@ -248,6 +249,9 @@ impl<S: Source> Core<S> {
             }
             if !state.is_open() {
                 return Turn::Leave;
+            }
+            if ended && state.source.has_unstarted() {
+                state.cut(after);
             }
             if !state.stopped.is_empty() {
                 return Turn::Dispose(std::mem::take(&mut state.stopped));
@@ -259,7 +263,6 @@ impl<S: Source> Core<S> {
             let supply = state.source.supply(&mut state.tickets, ended);
             state.relieve_watcher(after);
             state.call_scout_from_place(after);
-            after.cut_if(ended && state.source.has_unstarted());
             match supply {
                 Some(supply) => Turn::Run(supply),
                 None if !ended && state.source.is_busy() => Turn::Park,

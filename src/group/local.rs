@@ -185,7 +185,7 @@ where
 /// The accounting, once.
 fn end<E>(
     core: &Arc<Core<Queue<E>>>,
-    seat: &Seat,
+    seat: &Arc<Seat>,
     task: Option<Task>,
     outcome: Outcome<Queue<E>>,
     lender: Option<LenderId>,
@@ -195,10 +195,14 @@ fn end<E>(
     let Some(task) = task else { return };
     match seat.leave() {
         Stage::Admitted => core.end_off_counter(task, outcome, lender),
-        Stage::Waiting | Stage::Refused => core.end_unstarted(task, outcome),
+        Stage::Waiting => {
+            core.with(|state, after| state.source.forget(seat, &mut state.tickets, after));
+            core.end_unstarted(task, outcome);
+        }
+        Stage::Refused => core.end_unstarted(task, outcome),
         Stage::New | Stage::Dismissed | Stage::Left => {
             if let Some(observer) = task.observer {
-                observer.ended(&**core);
+                observer.ended(&**core, false);
             }
         }
     }

@@ -13,7 +13,7 @@
 //! `head` has passed it, and that costs nothing a task. When the context ends, `head` stops for good and what waits is
 //! removed: those numbers never start.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Display;
 use std::time::Duration;
 
@@ -40,6 +40,9 @@ pub(crate) struct Queue<E> {
     pub(crate) cut: bool,
     /// The local tasks, which are in no `JoinSet`.
     pub(crate) locals: BTreeMap<LocalId, AbortHandle>,
+    /// The numbers of the local tasks that went before their turn, and how many of them are still in `waiting`.
+    gone: BTreeSet<Number>,
+    gone_waiting: usize,
 }
 
 /// What `go` was given.
@@ -57,6 +60,8 @@ pub(crate) enum Work<E> {
 pub(crate) enum Turnee<E> {
     Entry(Entry<E>),
     Seat(Arc<Seat>),
+    /// A local task that has gone.
+    Gone,
 }
 
 pub(crate) struct Waiting<E> {
@@ -99,6 +104,10 @@ impl Tag for Task {
             .as_ref()
             .is_some_and(|observer| observer.takes_failure())
     }
+
+    fn is_observed(&self) -> bool {
+        self.observer.is_some()
+    }
 }
 
 impl<E> Queue<E> {
@@ -109,15 +118,37 @@ impl<E> Queue<E> {
             head: 0,
             cut: false,
             locals: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            gone_waiting: 0,
         }
     }
 
+    /// How many wait; a local task that has gone does not, though it keeps its place in the numbers.
     pub(crate) fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.waiting.len() - self.gone_waiting
+    }
+
+    /// A local task has gone before its turn came.
+    pub(crate) fn forget(&mut self, seat: &Arc<Seat>, tickets: &mut Tickets, after: &mut After) {
+        let is_it = |waiting: &Waiting<E>| matches!(&waiting.turnee, Turnee::Seat(it) if Arc::ptr_eq(it, seat));
+        let Some(at) = self.waiting.iter().position(is_it) else {
+            return;
+        };
+        self.gone.insert(self.head + at as Number);
+        self.gone_waiting += 1;
+        let waiting = &mut self.waiting[at];
+        waiting.turnee = Turnee::Gone;
+        if let Some(waiter) = waiting.waiter.take() {
+            tickets.decide(waiter, &mut after.wake);
+            tickets.grant(&mut after.wake);
+        }
     }
 
     /// Whether it has been decided that `number` starts, or that it does not.
     pub(crate) fn decision(&self, number: Number) -> Option<bool> {
+        if self.gone.contains(&number) {
+            return Some(false);
+        }
         if number < self.head {
             return Some(true);
         }
@@ -137,6 +168,10 @@ impl<E> Queue<E> {
                 true
             }
             Turnee::Seat(seat) => seat.admit(after),
+            Turnee::Gone => {
+                self.gone_waiting -= 1;
+                false
+            }
         }
     }
 }
@@ -182,7 +217,7 @@ where
     }
 
     fn has_unstarted(&self) -> bool {
-        !self.waiting.is_empty()
+        self.waiting() > 0
     }
 
     fn accept(&mut self, task: Task, _: Option<()>) -> Option<Arc<dyn Observer>> {
@@ -202,8 +237,10 @@ where
             match turnee {
                 Turnee::Entry(Entry { task, work }) => unstarted.push((task, work)),
                 Turnee::Seat(seat) => seat.refuse(after),
+                Turnee::Gone => {}
             }
         }
+        self.gone_waiting = 0;
         unstarted
     }
 

@@ -70,13 +70,28 @@ where
         };
         async move {
             let ended = {
-                let mut body = pin!(body(&g, ctx));
-                poll_fn(|cx| match panic::catch(|| body.as_mut().poll(cx)) {
-                    Ok(Poll::Pending) => Poll::Pending,
-                    Ok(Poll::Ready(result)) => Poll::Ready(Ok(result)),
-                    Err(payload) => Poll::Ready(Err(payload)),
-                })
-                .await
+                // The call, each poll and the drop are the user's code: none of them may get past `wait`.
+                match panic::catch(|| body(&g, ctx)) {
+                    Err(payload) => Err(payload),
+                    Ok(body) => {
+                        let mut body = pin!(Some(body));
+                        let ended = poll_fn(|cx| {
+                            let polled = panic::catch(|| match body.as_mut().as_pin_mut() {
+                                Some(body) => body.poll(cx).map(Ok),
+                                None => Poll::Pending,
+                            });
+                            polled.unwrap_or_else(|payload| Poll::Ready(Err(payload)))
+                        })
+                        .await;
+                        match (ended, panic::catch(|| body.set(None))) {
+                            (Ok(_), Err(payload)) => Err(payload),
+                            (ended, dropped) => {
+                                panic::discard(dropped);
+                                ended
+                            }
+                        }
+                    }
+                }
             };
             let (value, failure) = match ended {
                 Ok(Ok(value)) => (Some(value), None),

@@ -63,11 +63,15 @@ pub(crate) trait Tag: Send {
     fn hand_over_failure(&self) -> bool {
         false
     }
+    /// Whether somebody is told of the end.
+    fn is_observed(&self) -> bool {
+        false
+    }
 }
 
 /// Somebody who is told when a job has ended and its ticket is free.
 pub(crate) trait Observer: Send + Sync {
-    fn ended(&self, core: &dyn Lending);
+    fn ended(&self, core: &dyn Lending, succeeded: bool);
     /// Whether it takes a failure of the job, so that it is none of the group's.
     fn takes_failure(&self) -> bool {
         false

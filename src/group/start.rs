@@ -10,6 +10,7 @@ use super::queue::{Task, Work};
 use super::source::{Lending, Observer};
 use crate::context::{Cause, Note};
 use crate::error::ContextError;
+use crate::panic;
 use crate::sync::{Arc, Mutex};
 
 static NOT_READY: Note = Note("the task ended without saying that it was ready");
@@ -31,9 +32,7 @@ impl<R> Ready<R> {
         state.value = Some(value);
         let waker = state.waker.take();
         drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        waker.into_iter().for_each(panic::wake);
     }
 }
 
@@ -74,14 +73,12 @@ impl<R> Call<R> {
 }
 
 impl<R: Send> Observer for Call<R> {
-    fn ended(&self, _: &dyn Lending) {
+    fn ended(&self, _: &dyn Lending, _: bool) {
         let mut state = self.0.lock();
         state.ended = true;
         let waker = state.waker.take();
         drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        waker.into_iter().for_each(panic::wake);
     }
 
     fn takes_failure(&self) -> bool {

@@ -43,7 +43,8 @@ pub(crate) struct After {
     pub(crate) wake: Vec<Waker>,
     /// Wakers that were replaced: dropping one is a call into user code too.
     pub(crate) replaced: Vec<Waker>,
-    pub(crate) observers: Vec<Arc<dyn Observer>>,
+    /// Who is to be told that a job has ended, and whether it succeeded.
+    pub(crate) observers: Vec<(Arc<dyn Observer>, bool)>,
     /// Other user code that is not needed any more.
     pub(crate) garbage: Vec<Box<dyn Any + Send>>,
     pub(crate) spawn: bool,
@@ -181,14 +182,16 @@ impl<S: Source> State<S> {
 
     /// Counts a job as ended; or, if somebody is to be told first, has that done after the section.
     pub(crate) fn end(&mut self, tag: S::Tag, value: Option<S::Value>, after: &mut After) {
+        let succeeded = value.is_some();
         match self.source.accept(tag, value) {
-            Some(observer) => after.observers.push(observer),
+            Some(observer) => after.observers.push((observer, succeeded)),
             None => self.count_out(after),
         }
     }
 
     pub(crate) fn count_out(&mut self, after: &mut After) {
         self.open -= 1;
+        self.relieve_watcher(after);
         self.wake_waiter(after);
     }
 }

@@ -59,7 +59,7 @@ where
             }
             state.count_in();
             state.source.locals.extend(local);
-            if state.source.waiting.is_empty() && state.tickets.is_free() {
+            if state.source.waiting() == 0 && state.tickets.is_free() {
                 if state.source.begin(turnee, after) {
                     state.tickets.take();
                 }
@@ -98,7 +98,7 @@ where
         let taken = self.with(|state, _| {
             if ended || !state.is_open() || state.source.cut {
                 refused = Some(TryGoError::Ended as fn(F) -> TryGoError<F>);
-            } else if !state.source.waiting.is_empty() || !state.tickets.take() {
+            } else if state.source.waiting() > 0 || !state.tickets.take() {
                 refused = Some(TryGoError::Full as fn(F) -> TryGoError<F>);
             } else {
                 state.count_in();
@@ -118,6 +118,7 @@ where
             }
             state.source.ready.push_back(entry);
             state.call_scout(after);
+            state.watch_grace(after);
             None
         });
         if let Some(entry) = aborted {
@@ -146,10 +147,10 @@ where
             Turnee::Entry(Entry { task, work }) => {
                 panic::discard(work);
                 if let Some(observer) = task.observer {
-                    observer.ended(&**self);
+                    observer.ended(&**self, false);
                 }
             }
-            Turnee::Seat(_) => {}
+            Turnee::Seat(_) | Turnee::Gone => {}
         }
     }
 }

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{self, Poll, Waker};
+use std::task::{self, Poll};
 
 use super::admission::{LenderId, Waiter};
 use super::current;
 use super::source::{Lending, Observer};
+use crate::panic;
 use crate::sync::{Arc, Mutex, Weak};
 
 /// The value of a task that [`spawn`](crate::Group::spawn) started.
@@ -66,9 +67,11 @@ impl<T> Slot<T> {
         self.0.lock().value = Some(value);
     }
 
-    fn end(&self, core: Option<&dyn Lending>) {
+    fn end(&self, core: Option<&dyn Lending>, succeeded: bool) {
         let mut state = self.0.lock();
         state.ended = true;
+        // A destructor may have panicked after the value was put here.
+        let failed = if succeeded { None } else { state.value.take() };
         let mut wake = Vec::new();
         match (state.waiter.take(), core) {
             (Some(waiter), Some(core)) => core.decide(waiter, &mut wake),
@@ -76,13 +79,14 @@ impl<T> Slot<T> {
             (None, _) => {}
         }
         drop(state);
-        wake.into_iter().for_each(Waker::wake);
+        panic::discard(failed);
+        wake.into_iter().for_each(panic::wake);
     }
 }
 
 impl<T: Send> Observer for Slot<T> {
-    fn ended(&self, core: &dyn Lending) {
-        self.end(Some(core));
+    fn ended(&self, core: &dyn Lending, succeeded: bool) {
+        self.end(Some(core), succeeded);
     }
 }
 
@@ -98,7 +102,7 @@ impl<T> TaskHandle<T> {
     /// That of a task whose group had gone.
     pub(crate) fn empty() -> TaskHandle<T> {
         let slot = Slot::new();
-        slot.end(None);
+        slot.end(None, false);
         TaskHandle {
             slot,
             core: None,
@@ -165,7 +169,7 @@ impl<T> Future for TaskHandle<T> {
         };
         drop(state);
         drop((old, waker));
-        wake.into_iter().for_each(Waker::wake);
+        wake.into_iter().for_each(panic::wake);
         if ready {
             Poll::Ready(value)
         } else {

@@ -119,10 +119,10 @@ impl<S: Source> Core<S> {
 
     /// The context has ended: what is queued never starts, and the grace begins.
     fn see_end(self: &Arc<Self>) {
-        let now = Instant::now();
+        let ended = self.ctx().ended_at().unwrap_or_else(Instant::now);
         self.with(|state, after| {
             state.cut(after);
-            state.watch.ended.get_or_insert(now);
+            state.watch.ended.get_or_insert(ended);
             state.call_watcher(after);
         });
         self.send_watcher();

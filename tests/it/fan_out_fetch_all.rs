@@ -3,7 +3,7 @@
 use std::future::{Future, ready};
 use std::panic::panic_any;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 use errgroup::{Context, ContextError, fetch_all};
@@ -616,4 +616,23 @@ async fn the_parents_deadline_drops_what_is_in_flight() {
     assert_eq!(error, "context deadline exceeded");
     assert_eq!(start.elapsed(), Duration::from_secs(1));
     probe.assert_all_gone();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_iterator_blocks_its_thread_the_future_can_be_dropped() {
+    let (entered, enters) = mpsc::channel();
+    let (release, released) = mpsc::channel();
+    let (says, said) = mpsc::channel();
+    let items = std::iter::from_fn(move || {
+        entered.send(()).unwrap();
+        says.send(released.recv_timeout(Duration::from_secs(10)).is_ok())
+            .unwrap();
+        None::<usize>
+    });
+    let mut all = Box::pin(fetch_all(&background(), 2, items, doubled));
+    assert!(futures::poll!(&mut all).is_pending());
+    enters.recv().unwrap();
+    drop(all);
+    release.send(()).unwrap();
+    assert!(said.recv().unwrap(), "the drop waited for the iterator");
 }

@@ -29,6 +29,7 @@ both_flavours![
     a_lender_goes_on_when_the_context_ends,
     a_lender_that_ends_while_lent_gives_nothing_back,
     a_lender_that_ends_while_claiming_leaves_no_claim,
+    a_lender_that_ends_and_leaves_its_admission_to_another_gives_nothing_back,
     a_lender_that_is_aborted_is_counted_once,
     a_lowered_limit_holds_lenders_back,
 ];
@@ -147,28 +148,37 @@ async fn lenders_come_before_queued_tasks() {
 }
 
 async fn the_oldest_claim_comes_first() {
-    let (g, log, gate) = (limited(1), Log::new(), Gate::new());
-    let (spawner, inner, gated) = (g.spawner(), log.clone(), gate.clone());
-    let innermost = logs_around(&log, &gate, "innermost starts", "innermost ends");
+    let (g, log) = (limited(2), Log::new());
+    let [blocked, turn] = std::array::from_fn(|_| Gate::new());
+    let siblings = [
+        logs_around(&log, &blocked, "blocks one", "-"),
+        logs_around(&log, &blocked, "blocks two", "-"),
+        logs(&log, "never starts"),
+    ];
+    let (spawner, older) = (g.spawner(), log.clone());
     g.go(async move {
-        let (middle, log) = (spawner.clone(), inner.clone());
-        let gate = gated.clone();
-        spawner
-            .go(async move {
-                gate.pass().await;
-                middle.go(innermost).await;
-                log.add("younger claim");
-                Ok(())
-            })
-            .await;
-        inner.add("older claim");
+        let [.., never] = siblings.map(|sibling| spawner.go(sibling));
+        never.await;
+        older.add("older");
         Ok(())
     });
-    gate.open();
-    assert_eq!(g.wait().await, OK);
-    let log = log.get();
-    let at = |entry| log.iter().position(|&logged| logged == entry).unwrap();
-    assert!(at("older claim") < at("younger claim"));
+    let (spawner, younger, own_turn) = (g.spawner(), log.clone(), turn.clone());
+    g.go(async move {
+        own_turn.pass().await;
+        spawner.go(async { unreachable!() }).await;
+        younger.add("younger");
+        Ok(())
+    });
+    until(|| log.len() == 1).await;
+    turn.open();
+    until(|| log.len() == 2).await;
+    assert_eq!((g.running(), g.queued()), (2, 2));
+    g.cancel();
+    blocked.let_one_through();
+    until(|| log.get().contains(&"younger")).await;
+    assert_eq!(log.get()[2..], ["-", "older", "younger"]);
+    blocked.open();
+    assert_eq!(g.wait().await.unwrap_err(), "context cancelled");
 }
 
 async fn the_claim_is_registered_when_the_admission_is_decided_and_not_at_the_next_poll() {
@@ -440,9 +450,9 @@ async fn a_lender_goes_on_when_the_context_ends() {
 }
 
 /// A task that awaits the admission of the second sibling, and fails when `fail` opens.
-fn fails_while_it_awaits(g: &G, siblings: [Boxed; 2], fail: &Gate) {
-    let (spawner, fail) = (g.spawner(), fail.clone());
-    g.go(async move {
+fn fails_while_it_awaits(g: &G, siblings: [Boxed; 2], fail: &Gate) -> Probe {
+    let (spawner, fail, probe) = (g.spawner(), fail.clone(), Probe::default());
+    g.go(probe.wrap(async move {
         let [_, second] = siblings.map(|sibling| spawner.go(sibling));
         let fails = async move {
             fail.pass().await;
@@ -451,7 +461,8 @@ fn fails_while_it_awaits(g: &G, siblings: [Boxed; 2], fail: &Gate) {
         let admitted = async move { Ok(second.await) };
         futures::future::try_join(fails, admitted).await?;
         Ok(())
-    });
+    }));
+    probe
 }
 
 async fn a_lender_that_ends_while_lent_gives_nothing_back() {
@@ -462,9 +473,10 @@ async fn a_lender_that_ends_while_lent_gives_nothing_back() {
         logs_around(&log, &one, "one starts", "one ends"),
         logs_around(&log, &two, "two starts", "two ends"),
     ];
-    fails_while_it_awaits(&g, siblings, &fail);
+    let lender = fails_while_it_awaits(&g, siblings, &fail);
     until(|| log.len() == 1).await;
     fail.open();
+    until(|| lender.dropped() == 1 && g.running() == 1).await;
     yields(100).await;
     assert_eq!((g.running(), g.queued()), (1, 1));
     one.open();
@@ -482,12 +494,13 @@ async fn a_lender_that_ends_while_claiming_leaves_no_claim() {
         logs_around(&log, &one, "one starts", "one ends"),
         logs_around(&log, &two, "two starts", "two ends"),
     ];
-    fails_while_it_awaits(&g, siblings, &fail);
+    let lender = fails_while_it_awaits(&g, siblings, &fail);
     until(|| log.len() == 1).await;
     one.open();
     until(|| log.get().contains(&"two starts")).await;
     g.go(logs(&log, "queued"));
     fail.open();
+    until(|| lender.dropped() == 1 && g.running() == 1).await;
     yields(100).await;
     assert_eq!((g.running(), g.queued()), (1, 1));
     two.open();
@@ -495,6 +508,46 @@ async fn a_lender_that_ends_while_claiming_leaves_no_claim() {
     assert_eq!(log.get().last(), Some(&"queued"));
     assert_eq!(g.try_go(async { Ok(()) }).map_err(drop), Ok(()));
     assert_eq!(g.wait().await.unwrap_err(), "failed");
+}
+
+async fn a_lender_that_ends_and_leaves_its_admission_to_another_gives_nothing_back() {
+    for claiming in [false, true] {
+        let (g, log) = (limited(1), Log::new());
+        let [one, two, three, end] = std::array::from_fn(|_| Gate::new());
+        let siblings = [
+            logs_around(&log, &one, "one starts", "one ends"),
+            logs_around(&log, &two, "two starts", "two ends"),
+            logs_around(&log, &three, "three starts", "three ends"),
+        ];
+        let (spawner, ends) = (g.spawner(), end.clone());
+        let (leaves, left) = tokio::sync::oneshot::channel();
+        g.go(async move {
+            let [_one, mut two, _three] = siblings.map(|sibling| spawner.go(sibling));
+            assert!(futures::poll!(&mut two).is_pending());
+            leaves.send(two).unwrap();
+            ends.pass().await;
+            Ok(())
+        });
+        let admission = left.await.unwrap();
+        until(|| log.len() == 1).await;
+        if claiming {
+            one.open();
+            until(|| log.get().contains(&"two starts")).await;
+        }
+        end.open();
+        yields(100).await;
+        let queued = if claiming { 1 } else { 2 };
+        assert_eq!((g.running(), g.queued()), (1, queued));
+        one.open();
+        until(|| log.get().contains(&"two starts")).await;
+        yields(100).await;
+        assert_eq!((g.running(), g.queued()), (1, 1));
+        assert!(admission.await.is_started());
+        two.open();
+        three.open();
+        assert_eq!(g.wait().await, OK);
+        assert_eq!(log.get().last(), Some(&"three ends"));
+    }
 }
 
 async fn a_lender_that_is_aborted_is_counted_once() {

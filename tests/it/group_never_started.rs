@@ -347,6 +347,55 @@ async fn a_place_that_frees_after_the_deadline_starts_nothing() {
     assert_never_started(&probe);
 }
 
+/// Moves the clock, and lets nobody run meanwhile.
+fn advance(by: Duration) {
+    let _ = futures::FutureExt::now_or_never(tokio::time::advance(by));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_that_comes_to_the_counter_after_the_deadline_does_not_wait_for_the_watcher() {
+    let parent = Context::background().with_timeout(SECOND);
+    let (g, _ctx) = G::with_context(&parent);
+    g.set_limit(1);
+    let (gate, probe, log) = (Gate::new(), Probe::default(), Log::new());
+    let (gated, queued, seen) = (gate.clone(), probe.clone(), log.clone());
+    g.go(async move {
+        gated.pass().await;
+        advance(2 * SECOND);
+        tokio::spawn(async move { seen.add(queued.dropped()) });
+        Ok(())
+    });
+    g.go(probe.wrap(async { Ok(()) }));
+    yields(3).await;
+    gate.open();
+    assert!(in_time(g.wait()).await.is_err());
+    until(|| log.len() == 1).await;
+    assert_eq!(log.get(), [1], "right after that place's poll");
+}
+
+#[test]
+fn an_admission_that_is_polled_after_the_deadline_does_not_wait_for_the_watcher() {
+    let (nobody_drives, clock) = (current_thread(), current_thread());
+    clock.block_on(async {
+        let parent = Context::background().with_timeout(SECOND);
+        let (g, _ctx) = G::with_context(&parent);
+        g.set_limit(0);
+        let mut admission = {
+            let _inside = nobody_drives.enter();
+            g.go(async { Ok(()) })
+        };
+        assert!(futures::poll!(&mut admission).is_pending());
+        advance(2 * SECOND);
+        assert!(
+            futures::poll!(&mut admission).is_pending(),
+            "but it has asked"
+        );
+        assert!(!in_time(admission).await.is_started());
+        assert_eq!(g.queued(), 0);
+        drop(g);
+    });
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_group_has_one_watcher_only_while_it_has_a_queue_and_a_deadline() {
     let tasks = || {

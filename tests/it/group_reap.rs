@@ -1,5 +1,8 @@
 //! A group that lives long holds what runs now, no more.
 
+use std::time::Duration;
+
+use errgroup::Context;
 use tokio::runtime::Handle;
 
 use crate::group_support::*;
@@ -49,6 +52,19 @@ async fn an_idle_group_holds_no_task() {
         until(|| g.running() == 0 && alive() == 0).await;
     }
     assert_eq!(g.wait().await, OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_wait_returns_its_watcher_has_gone_too() {
+    let parent = Context::background().with_timeout(Duration::from_secs(1));
+    let (g, _ctx) = G::with_context(&parent);
+    g.set_limit(0);
+    g.go(async { Ok(()) });
+    yields(3).await;
+    assert_eq!(alive(), 1);
+    g.cancel();
+    assert!(g.wait().await.is_err());
+    assert_eq!(alive(), 0);
 }
 
 async fn places_are_few_where_tasks_are_many() {

@@ -24,6 +24,10 @@ impl Node {
         self.end().map(|end| end.error.clone())
     }
 
+    pub(crate) fn ended_at(&self) -> Option<Instant> {
+        self.end().and_then(|end| end.at)
+    }
+
     pub(super) fn end(&self) -> Option<&End> {
         if self.has(ENDED) {
             return self.end.get();

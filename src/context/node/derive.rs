@@ -94,7 +94,7 @@ impl Node {
     }
 
     /// Sets `TIMED` here and on every ancestor, from the top down: where it is set, it is set all the way up.
-    fn mark_timed(&self) {
+    pub(crate) fn mark_timed(&self) {
         let mut unmarked = Vec::new();
         let mut node = Some(self);
         while let Some(current) = node.filter(|node| !node.has(TIMED | ENDLESS)) {

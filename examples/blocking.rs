@@ -1,0 +1,104 @@
+//! A SQLite query that would run for minutes, interrupted within milliseconds when its context ends.
+//!
+//! ```sh
+//! cargo run --example blocking
+//! ```
+//!
+//! A blocking call has no await at which it could be dropped. `go_blocking` runs it on a thread for such calls, and
+//! `after_func` calls what can interrupt it: here SQLite's own interrupt.
+//!
+//! It is a check as well: it fails if the query runs on for more than two seconds, or if the connection is of no use
+//! afterwards.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{bail, ensure};
+use errgroup::{Context, Group};
+use rusqlite::{Connection, ErrorCode, InterruptHandle};
+use tokio::time::{Instant, sleep};
+
+const COUNT: &str = "
+    WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < ?1)
+    SELECT count(*) FROM number";
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let out = &mut io::stdout();
+    let deadline = Instant::now() + Duration::from_millis(100);
+    let ctx = Context::background().with_deadline_cause(deadline, "nobody waits for it any more");
+    let connection = Arc::new(Mutex::new(Connection::open_in_memory()?));
+
+    let (g, _ctx) = Group::<anyhow::Error>::with_context(ctx);
+    g.named("count").go_blocking({
+        let connection = Arc::clone(&connection);
+        move |ctx| {
+            let connection = connection.lock().unwrap();
+            count(&ctx, &connection, 10_000_000_000).map(drop)
+        }
+    });
+    let Err(error) = g.wait().await else {
+        bail!("the query has run to its end");
+    };
+    let late = deadline.elapsed();
+    writeln!(out, "ended {late:.1?} after the deadline: {error:#}")?;
+    ensure!(late < Duration::from_secs(2), "that is late");
+
+    let answer = count(&Context::background(), &connection.lock().unwrap(), 1_000)?;
+    writeln!(out, "the same connection, the next query: {answer}")?;
+    ensure!(answer == 1_000, "that is wrong");
+    Ok(())
+}
+
+fn count(ctx: &Context, connection: &Connection, up_to: i64) -> anyhow::Result<i64> {
+    interruptible(ctx, connection, |connection| {
+        connection.query_row(COUNT, [up_to], |row| row.get(0))
+    })
+}
+
+/// Runs a query, and interrupts it when `ctx` ends: that query, and none that comes after it.
+fn interruptible<T>(
+    ctx: &Context,
+    connection: &Connection,
+    query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+) -> anyhow::Result<T> {
+    let running = Arc::new(Running(Mutex::new(Some(connection.get_interrupt_handle()))));
+    let after_func = ctx.after_func({
+        let running = Arc::clone(&running);
+        || drop(tokio::spawn(running.interrupt()))
+    });
+    let result = query(connection);
+    running.end();
+    after_func.stop();
+    match result {
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
+            ctx.check()?;
+            Err(error.into())
+        }
+        result => Ok(result?),
+    }
+}
+
+/// What interrupts a query while it runs; `None` once it has ended.
+struct Running(Mutex<Option<InterruptHandle>>);
+
+impl Running {
+    /// Interrupts the query until it has ended. Once may not do: if the context ends a moment before the query begins,
+    /// SQLite has nothing to interrupt, and forgets it.
+    async fn interrupt(self: Arc<Self>) {
+        while self.interrupt_once() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    fn interrupt_once(&self) -> bool {
+        let handle = self.0.lock().unwrap();
+        handle.as_ref().map(InterruptHandle::interrupt).is_some()
+    }
+
+    /// When this returns, no interrupt is under way that could hit the next query.
+    fn end(&self) {
+        *self.0.lock().unwrap() = None;
+    }
+}
