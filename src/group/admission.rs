@@ -44,8 +44,8 @@ pub(crate) struct Tickets {
     lenders: BTreeMap<LenderId, Lender>,
     next_lender: LenderId,
     scout: bool,
-    /// Nothing starts any more.
-    winding_down: bool,
+    /// Whether the scout has been pushed out of the sending worker's own slot.
+    displaced: bool,
 }
 
 struct Lender {
@@ -80,7 +80,7 @@ impl Tickets {
             lenders: BTreeMap::new(),
             next_lender: 0,
             scout: false,
-            winding_down: false,
+            displaced: false,
         }
     }
 
@@ -95,11 +95,6 @@ impl Tickets {
     /// The caller hands out what has become free.
     pub(crate) fn set_limit(&mut self, limit: usize) {
         self.limit = limit;
-    }
-
-    /// Nothing starts any more. From now on a limit of 0 lets lenders go on, one at a time.
-    pub(crate) fn wind_down(&mut self) {
-        self.winding_down = true;
     }
 
     /// Whether `take` would give one.
@@ -130,9 +125,8 @@ impl Tickets {
 
     /// Gives free tickets to those who claim theirs back, oldest claim first.
     pub(crate) fn grant(&mut self, wake: &mut Vec<Waker>) {
-        // A pause does not keep what has started from winding down.
-        let limit = self.limit.max(usize::from(self.winding_down));
-        while self.running < limit {
+        // A pause keeps what has not started from starting, and lets what has go on, one at a time.
+        while self.running < self.limit.max(1) {
             let Some(id) = self.claims.pop_front() else {
                 return;
             };
@@ -149,7 +143,14 @@ impl Tickets {
 impl Tickets {
     /// Whether the caller must send one: there is none on its way.
     pub(crate) fn send_scout(&mut self) -> bool {
-        !std::mem::replace(&mut self.scout, true)
+        let sends = !std::mem::replace(&mut self.scout, true);
+        self.displaced &= !sends;
+        sends
+    }
+
+    /// Whether a scout is on its way that the caller must push out of its worker's slot; once for each.
+    pub(crate) fn displace_scout(&mut self) -> bool {
+        self.scout && !std::mem::replace(&mut self.displaced, true)
     }
 
     pub(crate) fn scout_arrived(&mut self) {

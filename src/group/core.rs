@@ -127,6 +127,7 @@ impl<S: Source> Core<S> {
         after.garbage.into_iter().for_each(panic::discard);
         for (observer, succeeded) in after.observers {
             observer.ended(&**self, succeeded);
+            panic::discard(observer);
             self.with(State::count_out);
         }
         if after.spawn {
@@ -254,7 +255,9 @@ impl<S: Source> Core<S> {
                 state.cut(after);
             }
             if !state.stopped.is_empty() {
-                return Turn::Dispose(std::mem::take(&mut state.stopped));
+                let stopped = std::mem::take(&mut state.stopped);
+                state.call_scout_from_place(after);
+                return Turn::Dispose(stopped);
             }
             state.tickets.grant(&mut after.wake);
             if !ended {

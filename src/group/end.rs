@@ -1,7 +1,9 @@
 //! How tasks end, how all of them are stopped, and when it is over.
 
 use std::future::poll_fn;
+use std::panic::Location;
 use std::task::Poll;
+use std::time::Duration;
 
 use super::admission::LenderId;
 use super::core::{Core, OnFailure};
@@ -10,9 +12,10 @@ use super::source::{Outcome, Source, Tag};
 use super::state::{HandIn, Phase};
 use crate::context::{Cause, Note};
 use crate::error::{ContextError, Label, Panic, TaskError, TaskErrorKind};
-use crate::panic;
+use crate::panic::{self, Payload};
 use crate::sync::Arc;
 
+static WATCHER_FAILED: Note = Note("the group's watcher panicked: does the runtime have a timer?");
 static TASK_ABORTED: Note = Note("the task was aborted");
 
 impl<S: Source> Core<S> {
@@ -98,6 +101,19 @@ impl<S: Source> Core<S> {
         for (tag, work) in reclaimed {
             self.dispose(tag, work, true);
         }
+    }
+
+    /// The watcher cannot watch. Its panic is the group's, and nothing runs on that it should have stopped.
+    pub(crate) fn fail_watch(self: &Arc<Self>, payload: Payload) {
+        let label = Label {
+            name: Some("the group's watcher".into()),
+            site: Location::caller(),
+        };
+        let kind = TaskErrorKind::Panicked(Panic::new(payload));
+        let task = TaskError::new(label, Duration::ZERO, kind, true);
+        let later = self.with(|state, _| state.failures.add(task));
+        panic::discard(later);
+        self.abort(&WATCHER_FAILED);
     }
 
     /// Drops what the context's end has kept from starting, and counts it as ended.

@@ -1,17 +1,16 @@
 //! Readiness: a task that says when it is ready, and goes on.
 
 use std::fmt::{self, Display};
-use std::future::poll_fn;
-use std::task::{Poll, Waker};
 
+use super::core::Core;
 use super::job;
 use super::launch::Launch;
-use super::queue::{Task, Work};
+use super::queue::{Queue, Task, Work};
 use super::source::{Lending, Observer};
+use super::task_handle::{Slot, TaskHandle};
 use crate::context::{Cause, Note};
 use crate::error::ContextError;
-use crate::panic;
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Mutex, Weak};
 
 static NOT_READY: Note = Note("the task ended without saying that it was ready");
 static GROUP_GONE: Note = Note("the group has gone");
@@ -27,12 +26,10 @@ pub struct Ready<R> {
 impl<R> Ready<R> {
     /// The task is ready; `value` is what `start` returns. The task goes on, as an ordinary one of its group.
     pub fn ok(self, value: R) {
-        let mut state = self.call.0.lock();
-        state.is_ready = true;
-        state.value = Some(value);
-        let waker = state.waker.take();
-        drop(state);
-        waker.into_iter().for_each(panic::wake);
+        self.call.stage.lock().is_ready = true;
+        self.call.slot.put(value);
+        let core = self.call.core.upgrade();
+        self.call.slot.end(core.as_deref(), true);
     }
 }
 
@@ -43,42 +40,31 @@ impl<R> fmt::Debug for Ready<R> {
 }
 
 /// A call of `start`, as its task and its caller see it.
-struct Call<R>(Mutex<State<R>>);
+struct Call<R> {
+    /// Where the value waits, and the caller for it: until the task is ready, or has ended.
+    slot: Arc<Slot<R>>,
+    core: Weak<dyn Lending>,
+    stage: Mutex<Stage>,
+}
 
-struct State<R> {
-    value: Option<R>,
+struct Stage {
     is_ready: bool,
-    ended: bool,
     /// The caller waits; once it has gone, the task is one like any other.
     called: bool,
-    waker: Option<Waker>,
 }
 
 impl<R> Call<R> {
-    fn new() -> Arc<Call<R>> {
-        Arc::new(Call(Mutex::new(State {
-            value: None,
-            is_ready: false,
-            ended: false,
-            called: true,
-            waker: None,
-        })))
-    }
-
     /// Whether a failure now is the caller's.
     fn takes_failure(&self) -> bool {
-        let state = self.0.lock();
-        state.called && !state.is_ready
+        let stage = self.stage.lock();
+        stage.called && !stage.is_ready
     }
 }
 
 impl<R: Send> Observer for Call<R> {
-    fn ended(&self, _: &dyn Lending, _: bool) {
-        let mut state = self.0.lock();
-        state.ended = true;
-        let waker = state.waker.take();
-        drop(state);
-        waker.into_iter().for_each(panic::wake);
+    fn ended(&self, core: &dyn Lending, _: bool) {
+        // What it was ready with stays, however it ended later.
+        self.slot.end(Some(core), true);
     }
 
     fn takes_failure(&self) -> bool {
@@ -91,31 +77,7 @@ struct Caller<R>(Arc<Call<R>>);
 
 impl<R> Drop for Caller<R> {
     fn drop(&mut self) {
-        let mut state = self.0.0.lock();
-        state.called = false;
-        let left = (state.value.take(), state.waker.take());
-        drop(state);
-        drop(left);
-    }
-}
-
-impl<R> Caller<R> {
-    /// What the task was ready with; `None` if it ended before.
-    async fn ready(&self) -> Option<R> {
-        poll_fn(|cx| {
-            let waker = cx.waker().clone();
-            let mut state = self.0.0.lock();
-            if state.is_ready || state.ended {
-                let value = state.value.take();
-                drop(state);
-                return Poll::Ready(value);
-            }
-            let old = state.waker.replace(waker);
-            drop(state);
-            drop(old);
-            Poll::Pending
-        })
-        .await
+        self.0.stage.lock().called = false;
     }
 }
 
@@ -132,7 +94,18 @@ where
         return Err(E::from(stopped(&GROUP_GONE)));
     };
     core.bind("start");
-    let call = Call::new();
+    let weak: Weak<dyn Lending> = Arc::<Core<Queue<E>>>::downgrade(&core);
+    let slot = Slot::new();
+    // Awaiting it lends, as awaiting any handle does.
+    let value = TaskHandle::new(slot.clone(), weak.clone());
+    let call = Arc::new(Call {
+        slot,
+        core: weak,
+        stage: Mutex::new(Stage {
+            is_ready: false,
+            called: true,
+        }),
+    });
     let failure = Arc::new(Mutex::new(None));
     let caller = Caller(call.clone());
     let job = {
@@ -149,8 +122,10 @@ where
         job::of_start(move || begin(ready), finish)
     };
     let task = Task::new(launch.label, Some(call));
-    core.submit(task, Work::Future(Box::pin(job))).await;
-    if let Some(value) = caller.ready().await {
+    core.submit(task, Work::Future(Box::pin(job)));
+    let value = value.await;
+    drop(caller);
+    if let Some(value) = value {
         return Ok(value);
     }
     let failed = failure.lock().take();

@@ -125,29 +125,29 @@ impl<S: Source> State<S> {
 
     /// Makes sure that somebody will come and look, if there is anything to be had.
     pub(crate) fn call_scout(&mut self, after: &mut After) {
-        self.send_scout(after);
-    }
-
-    /// The same from a place that is about to run a job.
-    pub(crate) fn call_scout_from_place(&mut self, after: &mut After) {
-        after.displace |= self.send_scout(after);
-    }
-
-    fn send_scout(&mut self, after: &mut After) -> bool {
-        let supply = self.source.has_supply(&self.tickets) || !self.stopped.is_empty();
-        let sends = self.is_open() && supply && self.tickets.send_scout();
-        if sends {
+        if self.has_work() && self.tickets.send_scout() {
             match self.parked.pop() {
                 Some((_, waker)) => after.wake.push(waker),
                 None => after.spawn = true,
             }
         }
-        sends
+    }
+
+    /// The same from a place that is about to run user code.
+    pub(crate) fn call_scout_from_place(&mut self, after: &mut After) {
+        if self.has_work() {
+            self.call_scout(after);
+            after.displace |= self.tickets.displace_scout();
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        let work = self.source.has_supply(&self.tickets) || !self.stopped.is_empty();
+        self.is_open() && work
     }
 
     /// Decides all that is queued: it never starts.
     pub(crate) fn cut(&mut self, after: &mut After) {
-        self.tickets.wind_down();
         let stopped = self.source.cut(&mut self.tickets, after);
         self.stopped.extend(stopped);
         self.tickets.grant(&mut after.wake);

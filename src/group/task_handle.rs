@@ -51,6 +51,8 @@ pub(crate) struct Slot<T>(Mutex<State<T>>);
 struct State<T> {
     value: Option<T>,
     ended: bool,
+    /// Nobody will take the value.
+    abandoned: bool,
     waiter: Option<Waiter>,
 }
 
@@ -59,15 +61,23 @@ impl<T> Slot<T> {
         Arc::new(Slot(Mutex::new(State {
             value: None,
             ended: false,
+            abandoned: false,
             waiter: None,
         })))
     }
 
+    /// Keeps the value for the handle. Without one it is dropped here, in the task, whose panic it is if that panics.
     pub(crate) fn put(&self, value: T) {
-        self.0.lock().value = Some(value);
+        let mut value = Some(value);
+        let mut state = self.0.lock();
+        if !state.abandoned {
+            state.value = value.take();
+        }
+        drop(state);
+        drop(value);
     }
 
-    fn end(&self, core: Option<&dyn Lending>, succeeded: bool) {
+    pub(crate) fn end(&self, core: Option<&dyn Lending>, succeeded: bool) {
         let mut state = self.0.lock();
         state.ended = true;
         // A destructor may have panicked after the value was put here.
@@ -182,12 +192,13 @@ impl<T> Drop for TaskHandle<T> {
     fn drop(&mut self) {
         let core = self.core();
         let mut state = self.slot.0.lock();
-        let waiter = state.waiter.take();
+        state.abandoned = true;
+        let left = (state.waiter.take(), state.value.take());
         if let (Some(core), Some(lender)) = (&core, self.lender) {
             core.give_up(lender, state.ended);
         }
         drop(state);
-        drop(waiter);
+        drop(left);
     }
 }
 

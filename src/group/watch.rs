@@ -20,6 +20,7 @@ use super::core::Core;
 use super::source::Source;
 use super::state::{After, State};
 use crate::context::DoneOwned;
+use crate::panic;
 use crate::sync::{Arc, Weak};
 
 /// What a core knows about being told.
@@ -203,6 +204,16 @@ impl<S: Source> Future for WatchTask<S> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
+        // A runtime without a timer panics here. Nobody joins this task for its outcome, so the group takes it.
+        panic::catch(|| self.as_mut().watch(cx)).unwrap_or_else(|payload| {
+            self.core.fail_watch(payload);
+            Poll::Ready(())
+        })
+    }
+}
+
+impl<S: Source> WatchTask<S> {
+    fn watch(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
         loop {
             match self.next(cx.waker().clone()) {
                 Next::Leave => return Poll::Ready(()),

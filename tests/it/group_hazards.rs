@@ -161,7 +161,7 @@ async fn a_task_that_ends_is_dropped_and_then_its_error_is_handed_over() {
 }
 
 async fn an_error_that_is_not_the_first_is_dropped() {
-    let (g, counters) = counted();
+    let (g, counters) = (Counted::new(), Counters::default());
     for _ in 0..5 {
         drop(g.spawn(counters.future(fails_later(), || ())));
     }
@@ -223,7 +223,7 @@ async fn a_panic_in_poll_and_then_in_drop() {
 
 async fn a_panic_while_another_panics() {
     // What an `async` block holds is dropped while its panic unwinds: a destructor that panics there, and catches it.
-    let (g, counters) = counted();
+    let (g, counters) = (Counted::new(), Counters::default());
     let nested = counters.future(
         |_, _| {
             let _holds = OnDrop(|| {

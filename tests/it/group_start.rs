@@ -260,14 +260,17 @@ async fn dropped_while_queued_it_leaves_an_ordinary_task() {
 async fn dropped_when_the_task_was_ready_it_drops_the_value() {
     let (g, dropped, gate) = (limited(1), Count::default(), Gate::new());
     let (counted, gated, said) = (dropped.clone(), gate.clone(), Count::default());
-    let says = said.clone();
+    let (says, say) = (said.clone(), Gate::new());
+    let told = say.clone();
     let mut started = Box::pin(g.start(move |ready| async move {
+        told.pass().await;
         ready.ok(OnDrop(move || _ = counted.add()));
         says.add();
         gated.pass().await;
         Err("boom".to_owned())
     }));
     assert!(futures::poll!(&mut started).is_pending());
+    say.open();
     until(|| said.get() == 1).await;
     assert_eq!(dropped.get(), 0);
     drop(started);
