@@ -429,7 +429,8 @@ where
 {
     /// Lets at most `limit` tasks run at once; `None` is no limit, `0` pauses.
     ///
-    /// It may change at any time: raising it starts what is queued at once, lowering it stops nobody.
+    /// It may change at any time: raising it starts what is queued at once, lowering it stops nobody. A task that lends its
+    /// place when the group is paused goes on all the same, one at a time.
     ///
     /// # No deadlock at the limit
     ///
@@ -517,6 +518,8 @@ where
 
     /// Lets tasks run on for at most `grace` once the group's context has ended; what runs then is aborted, and counts as
     /// ended with the [`ContextError`]. `None`, the default, waits for them as Go does.
+    ///
+    /// It needs a runtime with its timer enabled; without one, the group fails with the panic that says so.
     ///
     /// It may be set at any time, also while a grace runs: it counts from the end. Only `wait` makes use of it: a group that is
     /// dropped aborts at once. A blocking closure that runs is not aborted by it ([`go_blocking`](Group::go_blocking)).

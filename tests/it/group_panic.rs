@@ -107,14 +107,6 @@ async fn the_first_panic_wins() {
     assert!(ctx.cause().unwrap().to_string().ends_with("first"));
 }
 
-struct PanicsOnDrop(&'static str);
-
-impl Drop for PanicsOnDrop {
-    fn drop(&mut self) {
-        panic!("{}", self.0);
-    }
-}
-
 /// A future that panics when it is dropped, and not when it ends.
 struct Bomb {
     poll: fn() -> Poll<Result<(), String>>,

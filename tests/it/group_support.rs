@@ -322,3 +322,11 @@ pub(crate) async fn yields(times: usize) {
         tokio::task::yield_now().await;
     }
 }
+
+pub(crate) struct PanicsOnDrop(pub(crate) &'static str);
+
+impl Drop for PanicsOnDrop {
+    fn drop(&mut self) {
+        panic!("{}", self.0);
+    }
+}

@@ -32,6 +32,7 @@ mod group_new;
 mod group_order;
 mod group_outside_runtime;
 mod group_panic;
+mod group_progress;
 mod group_reap;
 mod group_results;
 mod group_scope;

@@ -1,0 +1,153 @@
+//! What has started goes on, whatever is paused, dropped or stopped around it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+
+use errgroup::{Context, Ready};
+
+use crate::group_support::*;
+
+const SECOND: std::time::Duration = std::time::Duration::from_secs(1);
+
+both_flavours! {
+    a_task_that_awaits_a_handle_goes_on_in_a_paused_group,
+    start_at_a_limit_of_one_lends_until_its_task_is_ready,
+    a_value_that_nobody_takes_is_dropped_in_its_task_whose_panic_it_is,
+    a_value_whose_destructor_panics_does_not_keep_the_next_from_starting,
+    what_a_task_was_ready_with_is_dropped_in_it_if_the_caller_has_gone,
+}
+
+async fn a_task_that_awaits_a_handle_goes_on_in_a_paused_group() {
+    let (g, ctx) = group();
+    let (gate, waits) = (Gate::new(), Count::default());
+    let (gated, waiting) = (gate.clone(), waits.clone());
+    let handle = g.spawn(async move {
+        gated.pass().await;
+        Ok(1)
+    });
+    g.go(async move {
+        waiting.add();
+        assert_eq!(handle.await, Some(1));
+        Ok(())
+    });
+    until(|| waits.get() == 1).await;
+    until(|| g.running() == 1).await;
+    g.set_limit(0);
+    gate.open();
+    assert_eq!(in_time(g.wait()).await, OK);
+    assert!(ctx.is_done());
+}
+
+async fn start_at_a_limit_of_one_lends_until_its_task_is_ready() {
+    let g = limited(1);
+    let spawner = g.spawner();
+    g.go(async move {
+        let helpers = spawner.clone();
+        let ready = spawner.start(move |ready: Ready<u32>| async move {
+            assert!(helpers.go(async { Ok(()) }).await.is_started());
+            ready.ok(7);
+            Ok(())
+        });
+        assert_eq!(ready.await, Ok(7));
+        Ok(())
+    });
+    assert_eq!(in_time(g.wait()).await, OK);
+}
+
+async fn a_value_that_nobody_takes_is_dropped_in_its_task_whose_panic_it_is() {
+    let (g, _ctx) = group();
+    drop(g.spawn(async { Ok(PanicsOnDrop("a value")) }));
+    assert_eq!(text(panic_of(g.wait()).await), "a value");
+}
+
+async fn a_value_whose_destructor_panics_does_not_keep_the_next_from_starting() {
+    let (g, ran) = (G::new(), Count::default());
+    g.set_limit(1);
+    drop(g.spawn(async { Ok(PanicsOnDrop("a value")) }));
+    for _ in 0..2 {
+        let ran = ran.clone();
+        g.go(async move {
+            ran.add();
+            Ok(())
+        });
+    }
+    assert_eq!(text(panic_of(in_time(g.wait())).await), "a value");
+    assert_eq!(ran.get(), 2);
+}
+
+async fn what_a_task_was_ready_with_is_dropped_in_it_if_the_caller_has_gone() {
+    let (g, gate) = (G::new(), Gate::new());
+    let gated = gate.clone();
+    {
+        let start = g.start(|ready| async move {
+            gated.pass().await;
+            ready.ok(PanicsOnDrop("ready"));
+            Ok(())
+        });
+        let mut start = Box::pin(start);
+        assert!(futures::poll!(&mut start).is_pending());
+    }
+    gate.open();
+    assert_eq!(text(panic_of(in_time(g.wait())).await), "ready");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scout_that_a_task_called_does_not_wait_behind_one_that_blocks() {
+    for _ in 0..100 {
+        let (g, _ctx) = group();
+        let spawner = g.spawner();
+        let (sender, receiver) = mpsc::channel();
+        g.go(async move {
+            spawner.go(async move {
+                let received = receiver.recv_timeout(30 * SECOND);
+                received.map_err(|_| "the other never ran".to_owned())
+            });
+            spawner.go(async move {
+                sender.send(()).unwrap();
+                Ok(())
+            });
+            Ok(())
+        });
+        assert_eq!(in_time(g.wait()).await, OK);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_destructor_of_what_never_started_does_not_hold_up_what_has() {
+    for _ in 0..100 {
+        let (g, late) = (limited(1), std::sync::Arc::new(AtomicBool::new(false)));
+        let (sender, receiver) = mpsc::channel::<()>();
+        g.go(async move {
+            sender.send(()).unwrap();
+            Ok(())
+        });
+        let is_late = late.clone();
+        let blocks = OnDrop(move || {
+            let waited = receiver.recv_timeout(30 * SECOND);
+            is_late.store(waited.is_err(), Ordering::SeqCst);
+        });
+        g.go(async move {
+            let _blocks = blocks;
+            Ok(())
+        });
+        g.cancel();
+        // Either way: the second may have started just before.
+        let _ = in_time(g.wait()).await;
+        assert!(!late.load(Ordering::SeqCst));
+    }
+}
+
+#[test]
+fn a_grace_on_a_runtime_without_a_timer_fails_the_group_and_does_not_hang_it() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let message = runtime.block_on(async {
+        let (g, _ctx) = G::with_context(Context::background());
+        g.set_grace(SECOND);
+        g.go(std::future::pending());
+        g.cancel();
+        text(panic_of(g.wait()).await)
+    });
+    assert!(message.contains("timer"), "{message}");
+}
