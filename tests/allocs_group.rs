@@ -92,7 +92,6 @@ fn bursts_through_an_unlimited_group_keep_nothing_of_those_before() {
 }
 
 #[test]
-#[ignore = "places that have left are reaped when the next one comes, and an idle group waits for that"]
 fn an_idle_group_keeps_nothing_of_a_burst() {
     let (runtime, g) = (runtime(), G::new());
     runtime.block_on(burst(&g, 10));

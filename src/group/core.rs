@@ -200,10 +200,17 @@ impl<S: Source> Core<S> {
         F: Future<Output = ()> + Send + 'static,
     {
         let mut places = self.places.lock();
-        // Places that have left are reaped as new ones come, so that a long life leaves nothing behind.
         while places.try_join_next().is_some() {}
         if self.read(State::is_open) {
             places.spawn_on(future(self), runtime);
+        }
+    }
+
+    /// Forgets the places that have left. Each that leaves does so for those before, so that an idle group keeps at most one;
+    /// if somebody else is at it, they are forgotten all the same.
+    pub(crate) fn reap(&self) {
+        if let Some(mut places) = self.places.try_lock() {
+            while places.try_join_next().is_some() {}
         }
     }
 

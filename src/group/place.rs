@@ -115,6 +115,7 @@ impl<S: Source> Future for Place<S> {
                         None => continue,
                     },
                     Turn::Leave => {
+                        this.core.reap();
                         *this.at = At::Left;
                         return Poll::Ready(());
                     }

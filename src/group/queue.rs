@@ -176,6 +176,13 @@ impl<E> Queue<E> {
     }
 }
 
+/// An empty queue gives back what a burst has made it take.
+fn give_back<T>(queue: &mut VecDeque<T>) {
+    if queue.is_empty() && queue.capacity() > 1024 {
+        *queue = VecDeque::new();
+    }
+}
+
 impl<E> Source for Queue<E>
 where
     E: From<ContextError> + Display + Send + 'static,
@@ -202,10 +209,13 @@ where
                 tickets.grant(&mut after.wake);
             }
         }
+        give_back(&mut self.waiting);
     }
 
     fn supply(&mut self, _: &mut Tickets, _ended: bool) -> Option<Entry<E>> {
-        self.ready.pop_front()
+        let entry = self.ready.pop_front();
+        give_back(&mut self.ready);
+        entry
     }
 
     fn has_supply(&self, _: &Tickets) -> bool {
