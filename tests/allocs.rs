@@ -1,6 +1,9 @@
 //! What contexts cost in memory. Counted for each thread by itself, so the tests may run side by side.
 
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
+use std::thread;
 use std::time::Duration;
 
 use allocation_counter::{AllocationInfo, measure};
@@ -159,6 +162,21 @@ fn a_parent_that_had_many_children_at_once_gives_back_what_they_took() {
 }
 
 #[test]
+fn a_cancelled_child_is_unlinked_though_it_is_still_held() {
+    let (parent, _guard) = parent();
+    let mut held = Vec::with_capacity(MANY);
+    let mut hold_a_cancelled_child = || {
+        let (child, guard) = parent.with_cancel();
+        let child = linked(child);
+        guard.cancel();
+        held.push((child, guard));
+    };
+    let one = bytes_kept(&mut hold_a_cancelled_child);
+    let many = bytes_kept(|| (1..MANY).for_each(|_| hold_a_cancelled_child()));
+    assert_eq!(many, one * (MANY as i64 - 1));
+}
+
+#[test]
 fn a_parent_takes_no_more_for_a_child_that_comes_when_another_has_gone() {
     let (parent, _guard) = parent();
     let lasting: Vec<_> = (0..100).map(|_| linked(parent.with_value(()))).collect();
@@ -205,6 +223,30 @@ fn a_done_that_is_polled_again_takes_no_second_place() {
 }
 
 #[test]
+fn two_who_begin_to_wait_on_one_child_at_once_leave_nothing_when_it_is_gone() {
+    let (parent, _guard) = Context::background().with_cancel();
+    let mut children: Vec<_> = (0..50_000).map(|_| OnceLock::new()).collect();
+    let arrived = AtomicUsize::new(0);
+    let wait_on_each = || {
+        for (round, child) in children.iter().enumerate() {
+            let child = child.get_or_init(|| parent.with_value(()));
+            arrived.fetch_add(1, Ordering::SeqCst);
+            while arrived.load(Ordering::SeqCst) < 2 * (round + 1) {
+                thread::yield_now();
+            }
+            linked(child.clone());
+        }
+    };
+    // What one thread allocates the other may free: it is their sum that counts.
+    let kept = thread::scope(|scope| {
+        let other = scope.spawn(|| bytes_kept(wait_on_each));
+        bytes_kept(wait_on_each) + other.join().unwrap()
+    });
+    let freed = bytes_kept(|| children.iter_mut().for_each(|child| drop(child.take())));
+    assert_eq!(kept + freed, 0);
+}
+
+#[test]
 fn a_million_merges_leave_nothing_at_either_side() {
     let ((ctx, _guard), (other, _of_other)) = (parent(), parent());
     let merged = bytes_kept(|| {
@@ -230,6 +272,32 @@ fn a_tree_that_was_waited_on_and_cancelled_leaves_nothing() {
         assert!(tree.iter().all(Context::is_done));
     });
     assert_eq!(tree, 0);
+}
+
+#[cfg(feature = "tokio-util")]
+#[test]
+fn a_token_keeps_no_context_that_was_made_from_it() {
+    let token = tokio_util::sync::CancellationToken::new();
+    let contexts = bytes_kept(|| {
+        for _ in 0..1_000 {
+            drop(linked(Context::from_cancellation_token(token.clone())));
+        }
+    });
+    assert_eq!(contexts, 0);
+}
+
+#[cfg(feature = "tokio-util")]
+#[test]
+fn a_context_keeps_no_token_that_was_made_from_it() {
+    let (ctx, _guard) = parent();
+    drop(ctx.to_cancellation_token());
+    let tokens = bytes_kept(|| {
+        for _ in 0..1_000 {
+            drop(ctx.to_cancellation_token());
+            drop(ctx.with_value("child").to_cancellation_token());
+        }
+    });
+    assert_eq!(tokens, 0);
 }
 
 #[test]

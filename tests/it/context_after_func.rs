@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use errgroup::{AfterFunc, Context};
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 use tokio::task::{self, yield_now};
 use tokio::time;
 
-use crate::support::{Drops, ROUNDS, ms};
+use crate::support::{Drops, ROUNDS, ms, tasks_end};
 
 /// Registers a function that counts how often it runs.
 fn counting(ctx: &Context) -> (AfterFunc, Arc<AtomicUsize>) {
@@ -21,13 +21,6 @@ fn counting(ctx: &Context) -> (AfterFunc, Arc<AtomicUsize>) {
     (handle, runs)
 }
 
-/// Lets every task run that can.
-async fn settle() {
-    while Handle::current().metrics().num_alive_tasks() > 0 {
-        yield_now().await;
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn it_runs_once_when_the_context_is_cancelled_and_not_before() {
     let (ctx, guard) = Context::background().with_cancel();
@@ -36,7 +29,7 @@ async fn it_runs_once_when_the_context_is_cancelled_and_not_before() {
     assert_eq!(runs.load(Ordering::SeqCst), 0);
     guard.cancel();
     guard.cancel();
-    settle().await;
+    tasks_end().await;
     assert_eq!(runs.load(Ordering::SeqCst), 1);
 }
 
@@ -47,7 +40,7 @@ async fn it_runs_when_the_deadline_passes() {
     time::sleep(ms(9)).await;
     assert_eq!(runs.load(Ordering::SeqCst), 0);
     time::sleep(ms(1)).await;
-    settle().await;
+    tasks_end().await;
     assert_eq!(runs.load(Ordering::SeqCst), 1);
 }
 
@@ -56,7 +49,7 @@ async fn it_runs_at_once_if_the_context_has_ended() {
     let (ctx, guard) = Context::background().with_cancel();
     guard.cancel();
     let (_handle, runs) = counting(&ctx);
-    settle().await;
+    tasks_end().await;
     assert_eq!(runs.load(Ordering::SeqCst), 1);
 }
 
@@ -80,7 +73,7 @@ async fn stop_is_true_once_if_it_prevented_the_run() {
     assert!(handle.stop());
     assert!(!handle.stop());
     guard.cancel();
-    settle().await;
+    tasks_end().await;
     assert_eq!(runs.load(Ordering::SeqCst), 0);
     assert!(!handle.stop());
 }
@@ -91,7 +84,7 @@ async fn stop_is_true_after_the_end_if_the_task_had_not_begun() {
     let (handle, runs) = counting(&ctx);
     guard.cancel();
     assert!(handle.stop());
-    settle().await;
+    tasks_end().await;
     assert_eq!(runs.load(Ordering::SeqCst), 0);
 }
 
@@ -100,7 +93,7 @@ async fn stop_is_false_after_the_run() {
     let (ctx, guard) = Context::background().with_cancel();
     let (handle, runs) = counting(&ctx);
     guard.cancel();
-    settle().await;
+    tasks_end().await;
     assert!(!handle.stop());
     assert_eq!(runs.load(Ordering::SeqCst), 1);
 }
@@ -114,7 +107,7 @@ async fn stop_drops_the_function_at_once_and_ends_its_task() {
     assert_eq!(drops.count(), 0);
     assert!(handle.stop());
     assert_eq!(drops.count(), 1);
-    settle().await;
+    tasks_end().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -124,7 +117,7 @@ async fn dropping_the_handle_changes_nothing() {
     drop(handle);
     yield_now().await;
     guard.cancel();
-    settle().await;
+    tasks_end().await;
     assert_eq!(runs.load(Ordering::SeqCst), 1);
 }
 
@@ -132,7 +125,7 @@ async fn dropping_the_handle_changes_nothing() {
 async fn it_runs_though_every_handle_of_the_context_has_gone() {
     let (_, runs) = counting(&Context::background().with_timeout(ms(10)));
     time::sleep(ms(10)).await;
-    settle().await;
+    tasks_end().await;
     assert_eq!(runs.load(Ordering::SeqCst), 1);
 }
 
@@ -160,7 +153,7 @@ async fn a_function_that_panics_ends_its_own_task_only() {
     ctx.after_func(|| panic!("boom"));
     let (_handle, runs) = counting(&ctx);
     guard.cancel();
-    settle().await;
+    tasks_end().await;
     assert_eq!(runs.load(Ordering::SeqCst), 1);
 }
 
@@ -193,7 +186,7 @@ async fn stop_and_the_end_at_once_leave_either_a_run_or_a_true_stop() {
         }
         let stopped = handle.stop();
         cancel.await.unwrap();
-        settle().await;
+        tasks_end().await;
         assert_eq!(usize::from(!stopped), runs.load(Ordering::SeqCst));
     }
 }

@@ -81,6 +81,22 @@ async fn a_past_or_zero_deadline_is_an_ended_context_on_return() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_past_deadline_below_an_ended_parent_is_not_what_ends_the_child() {
+    let (parent, guard) = Context::background().with_cancel();
+    // With a deadline below it, the parent remembers when it ended.
+    let _timed = parent.with_timeout(HOUR);
+    let past = Instant::now();
+    time::advance(ms(10)).await;
+    guard.cancel_with("stop");
+    for child in [
+        parent.with_deadline_cause(past, "past"),
+        parent.with_value("between").with_deadline(past),
+    ] {
+        assert_eq!(state(&child), "context cancelled: stop");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_past_deadline_below_a_living_parent_ends_the_child_alone() {
     let (parent, _guard) = Context::background().with_cancel();
     assert_eq!(state(&parent.with_timeout(Duration::ZERO)), EXCEEDED);

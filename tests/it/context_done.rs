@@ -95,9 +95,11 @@ fn a_waiter_is_woken_from_any_height() {
 }
 
 #[test]
-fn an_end_is_seen_before_the_waker_runs() {
+fn the_whole_tree_has_ended_before_the_first_waker_runs() {
     let (parent, guard) = Context::background().with_cancel();
-    let tree: Vec<_> = (0..4).map(|value| parent.with_value(value)).collect();
+    let children = [1, 2].map(|value| parent.with_value(value));
+    let leaves = children.clone().map(|child| child.with_value("leaf"));
+    let tree = [children, leaves].concat();
     let seen = Arc::new(AtomicUsize::new(0));
     let mut waiters: Vec<_> = tree.iter().map(Context::done).collect();
     for waiter in &mut waiters {
@@ -147,13 +149,15 @@ async fn a_dropped_done_leaves_no_waker_behind() {
     guard.cancel();
 }
 
-#[test]
-fn a_resolved_done_leaves_no_waker_behind() {
-    let (ctx, guard) = Context::background().with_cancel();
-    let mut done = waiting(&ctx);
+#[tokio::test(start_paused = true)]
+async fn a_resolved_done_leaves_no_waker_behind() {
+    let (parent, guard) = Context::background().with_cancel();
+    let mut waiters = [&parent, &parent.with_timeout(HOUR)].map(waiting);
     guard.cancel();
-    assert_eq!(done.waker_ref_count(), 1);
-    assert!(has_resolved(&mut done));
+    for done in &mut waiters {
+        assert!(has_resolved(done));
+        assert_eq!(done.waker_ref_count(), 1);
+    }
 }
 
 #[test]

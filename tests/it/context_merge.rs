@@ -191,6 +191,15 @@ fn merging_with_an_ended_context_gives_one_that_is_born_ended() {
 }
 
 #[test]
+fn merging_two_that_have_ended_gives_the_end_of_self() {
+    let ((ctx, guard), (other, of_other)) = two();
+    of_other.cancel_with("other's");
+    guard.cancel_with("own");
+    assert_eq!(state(&ctx.merge(&other)), "context cancelled: own");
+    assert_eq!(state(&other.merge(&ctx)), "context cancelled: other's");
+}
+
+#[test]
 fn merging_touches_neither_of_the_two() {
     let ((ctx, _guard), (other, of_other)) = two();
     let merged = ctx.merge(&other);
@@ -342,5 +351,16 @@ fn a_chain_of_merges_by_the_other_side_neither_overflows_the_stack_nor_is_quadra
         }
         drop(ctx);
         drop(guard);
+    });
+}
+
+#[test]
+fn a_chain_of_merges_by_the_own_side_is_not_quadratic() {
+    returns(|| {
+        let (top, guard) = Context::background().with_cancel();
+        let ctx = (0..100_000).fold(top, |ctx, _| ctx.merge(&Context::background()));
+        assert_eq!(state(&ctx), GOING_ON);
+        guard.cancel_with("stop");
+        assert_eq!(state(&ctx), "context cancelled: stop");
     });
 }

@@ -2,13 +2,15 @@
 
 use std::error::Error;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Waker;
+use std::time::Duration;
 
 use errgroup::{AfterFunc, CancelHandle, Context};
+use tokio::runtime::Builder;
 
-use crate::support::{OnDrop, ROUNDS, poll_with, race, returns, waiting, waker};
+use crate::support::{OnDrop, ROUNDS, poll_with, race, returns, tasks_end, waiting, waker};
 
 /// Everything that takes a lock or writes in the tree that `ctx` is in.
 fn call_back(ctx: &Context, handle: &CancelHandle) {
@@ -144,7 +146,7 @@ fn a_waker_may_drop_what_its_context_is_made_of() {
         let (top, guard) = Context::background().with_cancel();
         let leaf = top.with_value("between").with_value("leaf");
         let mut done = leaf.done_owned();
-        let held = std::sync::Mutex::new(Some((top, leaf)));
+        let held = Mutex::new(Some((top, leaf)));
         let dropping = waker(move || drop(held.lock().map(|mut held| held.take())));
         assert!(poll_with(&mut done, &dropping).is_pending());
         drop(dropping);
@@ -202,8 +204,8 @@ fn a_cause_that_is_dropped_with_its_context_may_call_back() {
 fn the_cause_of_a_deadline_that_is_not_needed_may_call_back_when_it_is_dropped() {
     returns(|| {
         let scene = Scene::new();
-        let past = scene.ctx.with_timeout(std::time::Duration::ZERO);
-        let later = past.with_timeout_cause(std::time::Duration::MAX, Caller::new(scene.caller()));
+        let past = scene.ctx.with_timeout(Duration::ZERO);
+        let later = past.with_timeout_cause(Duration::MAX, Caller::new(scene.caller()));
         assert!(later.is_done());
         drop(later);
         assert_eq!(scene.calls(), 1);
@@ -250,28 +252,45 @@ fn a_value_whose_context_is_dropped_while_it_is_told_may_call_back() {
     });
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_function_that_is_stopped_may_call_back_when_it_is_dropped() {
-    let scene = Scene::new();
-    let call = OnDrop(scene.caller());
-    let handle: Arc<std::sync::OnceLock<AfterFunc>> = Arc::default();
-    let of_func = handle.clone();
-    let stop_again = OnDrop(move || {
-        let again = of_func.get().map(AfterFunc::stop);
-        assert_eq!(again, Some(false));
+/// Runs `f` in a runtime, and fails if it never returns.
+fn returns_in_a_runtime(f: impl AsyncFnOnce() + Send + 'static) {
+    returns(|| {
+        let runtime = Builder::new_current_thread().build();
+        runtime.expect("a runtime").block_on(f());
     });
-    let func = scene.ctx.after_func(move || drop((call, stop_again)));
-    let func = handle.get_or_init(|| func);
-    assert!(func.stop());
-    assert_eq!(scene.calls(), 1);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_function_that_runs_may_call_back() {
-    let scene = Scene::new();
-    scene.ctx.after_func(scene.caller());
-    scene.handle.cancel();
-    while scene.calls() == 0 {
-        tokio::task::yield_now().await;
-    }
+#[test]
+fn a_function_that_is_stopped_may_call_back_when_it_is_dropped() {
+    returns_in_a_runtime(async || {
+        let scene = Scene::new();
+        let call = OnDrop(scene.caller());
+        let handle: Arc<OnceLock<AfterFunc>> = Arc::default();
+        let of_func = handle.clone();
+        let stop_again = OnDrop(move || {
+            assert_eq!(of_func.get().map(AfterFunc::stop), Some(false));
+        });
+        let func = scene.ctx.after_func(move || drop((call, stop_again)));
+        assert!(handle.get_or_init(|| func).stop());
+        assert_eq!(scene.calls(), 1);
+    });
+}
+
+#[test]
+fn a_function_that_runs_may_call_back() {
+    returns_in_a_runtime(async || {
+        let scene = Scene::new();
+        let call = scene.caller();
+        let handle: Arc<OnceLock<AfterFunc>> = Arc::default();
+        let of_func = handle.clone();
+        let func = scene.ctx.after_func(move || {
+            call();
+            assert_eq!(of_func.get().map(AfterFunc::stop), Some(false));
+        });
+        let func = handle.get_or_init(|| func);
+        scene.handle.cancel();
+        tasks_end().await;
+        assert_eq!(scene.calls(), 1);
+        assert!(!func.stop());
+    });
 }

@@ -9,7 +9,7 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
-    Drops, GOING_ON, HOUR, ROUNDS, has_resolved, ms, race, returns, state, waiting,
+    Drops, GOING_ON, HOUR, ROUNDS, has_resolved, ms, race, returns, state, tasks_end, waiting,
 };
 
 const TOKEN_CANCELLED: &str = "context cancelled: the context's CancellationToken was cancelled";
@@ -136,12 +136,6 @@ async fn the_task_behind_a_token_ends_when_the_token_is_cancelled() {
     token.cancel();
     tasks_end().await;
     assert_eq!(state(&ctx), GOING_ON);
-}
-
-async fn tasks_end() {
-    while Handle::current().metrics().num_alive_tasks() > 0 {
-        yield_now().await;
-    }
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use errgroup::{CancelGuard, Context, DoneOwned};
 use tokio_test::task::Spawn;
 
-use crate::support::{Drops, GOING_ON, ROUNDS, has_resolved, race, returns, state, waiting};
+use crate::support::{
+    Drops, GOING_ON, HOUR, ROUNDS, has_resolved, ms, race, returns, state, waiting,
+};
 
 const MANY: usize = 100_000;
 
@@ -140,6 +142,19 @@ fn a_chain_of_100_000_is_asked_from_its_last_context_in_linear_time() {
 }
 
 #[test]
+fn a_chain_of_100_000_deadlines_each_earlier_than_the_one_above_is_derived_in_linear_time() {
+    returns(|| {
+        let (top, guard) = Context::background().with_cancel();
+        let last = (0..MANY).fold(top, |ctx, depth| {
+            ctx.with_timeout(2 * HOUR - ms(depth as u64))
+        });
+        assert_eq!(state(&last), GOING_ON);
+        guard.cancel_with("stop");
+        assert_eq!(state(&last), "context cancelled: stop");
+    });
+}
+
+#[test]
 fn a_chain_of_100_000_values_is_searched_and_printed_without_recursion() {
     returns(|| {
         let first = Context::background().with_value("first");
@@ -198,6 +213,20 @@ fn a_dropped_child_takes_no_sibling_with_it() {
     waiters.extend(wait_on_all(&more));
     guard.cancel();
     assert!(waiters.iter_mut().all(has_resolved));
+}
+
+#[test]
+fn a_child_that_is_cancelled_and_dropped_later_takes_no_sibling_with_it() {
+    let (top, guard) = Context::background().with_cancel();
+    let (child, of_child) = top.with_cancel();
+    let mut at_child = waiting(&child);
+    of_child.cancel();
+    assert!(has_resolved(&mut at_child));
+    let sibling = top.with_value("linked in the place of the child");
+    let mut at_sibling = waiting(&sibling);
+    drop((child, of_child, at_child));
+    guard.cancel();
+    assert!(has_resolved(&mut at_sibling));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! One binary, a module a hazard. A test's name is the sentence that it proves.
 
+mod cancel_safety;
 mod context_after_func;
 mod context_cancel;
 mod context_deadline;

@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::task::{self, Poll, Wake, Waker};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use errgroup::{Context, ContextError, DoneOwned};
+use tokio::runtime::Handle;
 use tokio_test::task::Spawn;
 
 /// What a context says for itself that has not ended.
@@ -124,6 +125,9 @@ impl Drops {
     }
 }
 
+/// After this long what should have come is not coming. By the real clock, and only where a test fails.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// How often a race is run.
 pub(crate) const ROUNDS: usize = 3_000;
 
@@ -167,13 +171,22 @@ pub(crate) fn returns<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static)
     let thread = thread::spawn(move || {
         let _ = sender.send(f());
     });
-    match receiver.recv_timeout(Duration::from_secs(60)) {
+    match receiver.recv_timeout(PATIENCE) {
         Ok(value) => value,
         Err(RecvTimeoutError::Timeout) => panic!("it is stuck"),
         Err(RecvTimeoutError::Disconnected) => match thread.join() {
             Err(payload) => panic::resume_unwind(payload),
             Ok(()) => unreachable!("it sends before it ends"),
         },
+    }
+}
+
+/// Waits until no task is left in this runtime.
+pub(crate) async fn tasks_end() {
+    let began = Instant::now();
+    while Handle::current().metrics().num_alive_tasks() > 0 {
+        assert!(began.elapsed() < PATIENCE, "a task is still there");
+        tokio::task::yield_now().await;
     }
 }
 
