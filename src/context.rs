@@ -278,10 +278,13 @@ impl Context {
         self.node.deadline()
     }
 
-    /// The time left until the deadline; zero when it has passed.
+    /// The time left until the deadline; zero once the context has ended, in whatever way.
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
         let deadline = self.node.deadline()?;
+        if self.is_done() {
+            return Some(Duration::ZERO);
+        }
         Some(deadline.saturating_duration_since(Instant::now()))
     }
 
@@ -456,6 +459,6 @@ impl AsRef<Context> for Context {
     }
 }
 
-// A panic cannot leave a context half-changed: no user code runs while a node is being written.
-impl UnwindSafe for Context {}
-impl RefUnwindSafe for Context {}
+// A panic cannot leave a node half-changed, and so nothing that holds one: no user code runs while it is being written.
+impl UnwindSafe for Node {}
+impl RefUnwindSafe for Node {}

@@ -71,6 +71,7 @@ fn deriving_with_a_deadline_is_one_allocation() {
     let first = parent.with_timeout(HOUR);
     assert_eq!(allocations(|| parent.with_timeout(HOUR)), 1);
     assert_eq!(allocations(|| first.with_timeout(2 * HOUR)), 1);
+    assert_eq!(allocations(|| first.with_timeout(HOUR / 2)), 1);
 }
 
 #[test]
@@ -255,6 +256,12 @@ fn a_million_merges_leave_nothing_at_either_side() {
         }
     });
     assert_eq!(merged, 0);
+}
+
+#[test]
+fn merging_with_a_root_leaves_nothing_at_the_root() {
+    let ((ctx, _guard), root) = (parent(), Context::todo());
+    assert_eq!(bytes_kept(|| drop(ctx.merge(&root))), 0);
 }
 
 #[test]

@@ -45,6 +45,8 @@ fn guards_and_handles_are_shared_and_sent() {
     unpin::<CancelGuard>();
     unpin::<CancelHandle>();
     unpin::<AfterFunc>();
+    unwind_safe::<CancelGuard>();
+    unwind_safe::<CancelHandle>();
     debug::<CancelGuard>();
     debug::<CancelHandle>();
     debug::<AfterFunc>();

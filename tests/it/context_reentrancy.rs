@@ -2,15 +2,19 @@
 
 use std::error::Error;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Waker;
+use std::thread;
 use std::time::Duration;
 
 use errgroup::{AfterFunc, CancelHandle, Context};
 use tokio::runtime::Builder;
 
-use crate::support::{OnDrop, ROUNDS, poll_with, race, returns, tasks_end, waiting, waker};
+use crate::support::{
+    OnDrop, ROUNDS, has_resolved, poll_with, race, returns, tasks_end, waiting, waker,
+};
 
 /// Everything that takes a lock or writes in the tree that `ctx` is in.
 fn call_back(ctx: &Context, handle: &CancelHandle) {
@@ -250,6 +254,33 @@ fn a_value_whose_context_is_dropped_while_it_is_told_may_call_back() {
             assert_eq!(scene.calls(), 1);
         }
     });
+}
+
+#[test]
+fn a_value_that_panics_as_it_is_dropped_while_its_context_is_told_keeps_no_waiter_from_being_woken()
+{
+    let bomb = || {
+        if !thread::panicking() {
+            resume_unwind(Box::new("boom"));
+        }
+    };
+    for round in 0..2 * ROUNDS {
+        let (top, guard) = Context::background().with_cancel();
+        let mut leaving: Vec<_> = (0..4)
+            .map(|_| Context::background().with_value(OnDrop(bomb)).merge(&top))
+            .collect();
+        let mut waiter = waiting(&top.with_value("staying"));
+        let drop_each = || {
+            for ctx in leaving.drain(..) {
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(ctx)));
+            }
+        };
+        let cancel = || {
+            let _ = catch_unwind(AssertUnwindSafe(|| guard.cancel()));
+        };
+        race(round, cancel, drop_each);
+        assert!(has_resolved(&mut waiter), "round {round}");
+    }
 }
 
 /// Runs `f` in a runtime, and fails if it never returns.

@@ -80,6 +80,10 @@ impl Node {
         }
         // Told by both: one that asked `self` and was told by `other` could take the later of two ends.
         child.link();
+        if other.has(ENDLESS) {
+            // Nothing comes from there: no entry in a root that the whole process shares.
+            return child;
+        }
         other.mark_timed();
         other.link();
         let entry = other.subscribe(Link::Child(Arc::downgrade(&child)));
@@ -93,11 +97,14 @@ impl Node {
         child
     }
 
-    /// Sets `TIMED` here and on every ancestor, from the top down: where it is set, it is set all the way up.
+    /// Sets `TIMED` here and on every ancestor, from the top down: where it is set, it is set all the way up. A node with a
+    /// deadline is timed for that reason alone, and whoever brought the deadline has marked what is above.
     pub(crate) fn mark_timed(&self) {
         let mut unmarked = Vec::new();
         let mut node = Some(self);
-        while let Some(current) = node.filter(|node| !node.has(TIMED | ENDLESS)) {
+        while let Some(current) =
+            node.filter(|node| node.deadline.is_none() && !node.has(TIMED | ENDLESS))
+        {
             unmarked.push(current);
             node = current.above();
         }

@@ -38,6 +38,8 @@ impl Node {
         let mut merged = HashSet::new();
         let mut waiting = Vec::new();
         let mut children = Vec::new();
+        // Whoever is let go here may be the last to hold it, and a value's drop may panic: not before all are woken.
+        let mut kept = Vec::new();
         let mut next = 0;
         while let Some(node) = told.get(next).cloned() {
             next += 1;
@@ -45,12 +47,12 @@ impl Node {
             node.links.lock().collect(&mut waiting, &mut children);
             for child in children.drain(..) {
                 child.hear(end);
-                if !child.has(WATCHED) || child.has(TOLD) {
-                    continue;
-                }
-                // Noted only where `told` keeps it alive, or its address could come again.
-                if !matches!(child.kind, Kind::Merge(_)) || merged.insert(Arc::as_ptr(&child)) {
+                let seen =
+                    matches!(child.kind, Kind::Merge(_)) && !merged.insert(Arc::as_ptr(&child));
+                if child.has(WATCHED) && !child.has(TOLD) && !seen {
                     told.push(child);
+                } else {
+                    kept.push(child);
                 }
             }
         }
