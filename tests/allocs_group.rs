@@ -75,8 +75,8 @@ fn tasks_that_went_through_a_limited_group_keep_nothing() {
     let (runtime, g) = (runtime(), G::new());
     g.set_limit(64);
     runtime.block_on(through(&g, 1_000));
-    let kept = bytes_kept(&runtime, through(&g, MANY));
-    assert_eq!(kept / MANY as i64, 0, "{kept} bytes are kept");
+    let kept = bytes_kept(&runtime, through(&g, 10 * MANY));
+    assert!(kept < 4096, "{kept} bytes are kept of a million tasks");
 }
 
 #[test]
