@@ -482,17 +482,20 @@ async fn the_handle_resolves_before_the_task_counts_as_done() {
             gated.pass().await;
             Ok(1)
         });
+        let spawner = g.spawner();
         let wait = Arc::new(Mutex::new(Box::pin(g.wait())));
         let (seen, waits) = (Log::new(), wait.clone());
         let sees = seen.clone();
         let waker = waker(move || {
             let noop = std::task::Waker::noop();
-            sees.add(poll_with(&mut *waits.lock().unwrap(), noop).is_pending());
+            let waits = poll_with(&mut *waits.lock().unwrap(), noop).is_pending();
+            // Nor has `wait` seen the end, after which nothing starts.
+            sees.add((waits, spawner.try_go(async { Ok(()) }).is_ok()));
         });
         assert!(poll_with(&mut value, &waker).is_pending());
         gate.open();
         until(|| seen.len() == 1).await;
-        assert_eq!(seen.get(), [true]);
+        assert_eq!(seen.get(), [(true, true)]);
         drop(waker);
         let wait = until_alone_with(wait).await;
         assert_eq!(wait.await, OK);

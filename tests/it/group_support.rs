@@ -57,9 +57,11 @@ pub(crate) use both_flavours;
 
 /// Fails, where a defect would hang: under a paused clock at once, as soon as nothing can go on.
 pub(crate) async fn in_time<F: Future>(future: F) -> F::Output {
-    match tokio::time::timeout(Duration::from_secs(30), future).await {
-        Ok(output) => output,
-        Err(_) => panic!("this hangs"),
+    // The patience first: a future that is ready and was not woken must not pass for one that was.
+    let patience = std::pin::pin!(tokio::time::sleep(Duration::from_secs(30)));
+    match futures::future::select(patience, std::pin::pin!(future)).await {
+        futures::future::Either::Left(_) => panic!("this hangs"),
+        futures::future::Either::Right((output, _)) => output,
     }
 }
 

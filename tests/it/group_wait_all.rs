@@ -475,6 +475,7 @@ async fn elapsed_is_from_the_start_to_the_end() {
     tokio::time::sleep(60 * second).await;
     g.set_limit(0);
     g.named("never").go(async { Ok(()) });
+    tokio::time::sleep(second).await;
     g.cancel();
     let errors = in_time(g.wait_all()).await.unwrap_err();
     let elapsed = |name| {
