@@ -44,6 +44,7 @@ pub struct ContextError {
 enum Kind {
     Cancelled,
     DeadlineExceeded,
+    OutOfReach,
 }
 
 impl Kind {
@@ -51,6 +52,7 @@ impl Kind {
         match self {
             Kind::Cancelled => "context cancelled",
             Kind::DeadlineExceeded => "context deadline exceeded",
+            Kind::OutOfReach => "cannot be reached",
         }
     }
 }
@@ -73,6 +75,14 @@ impl ContextError {
         ContextError {
             kind: Kind::DeadlineExceeded,
             cause,
+        }
+    }
+
+    /// That of a fan-out which was over before it had what it wanted, though nothing failed.
+    pub(crate) fn out_of_reach(cause: Cause) -> Self {
+        ContextError {
+            kind: Kind::OutOfReach,
+            cause: Some(cause),
         }
     }
 
@@ -103,7 +113,7 @@ impl ContextError {
 impl From<ContextError> for io::Error {
     fn from(error: ContextError) -> io::Error {
         let kind = match error.kind {
-            Kind::Cancelled => io::ErrorKind::Interrupted,
+            Kind::Cancelled | Kind::OutOfReach => io::ErrorKind::Interrupted,
             Kind::DeadlineExceeded => io::ErrorKind::TimedOut,
         };
         io::Error::new(kind, error)

@@ -1,22 +1,148 @@
-//! Fan-out: one function over many items, on the places of the group.
+//! Fan-out: one function over many items, bounded, on the places of the group.
+//!
+//! [`fan_out`](crate::fan_out()) takes a context, items and a function, and gives a builder. Its *ends* say what is wanted of the
+//! outcomes; how the items run is the same for all of them.
+//!
+//! | | stop at the first failure | go on after failures |
+//! |---|---|---|
+//! | **wait for all** | [`all`](FanOut::all): the values, in order · [`for_each`](FanOut::for_each): nothing kept | [`settle`](FanOut::settle): each result, in order |
+//! | **as they come** | [`try_stream`](FanOut::try_stream) | [`stream`](FanOut::stream) · [`ordered_stream`](FanOut::ordered_stream) |
+//! | **enough is enough** | | [`first_ok`](FanOut::first_ok) · [`quorum`](FanOut::quorum) |
+//!
+//! [`fetch_all`](crate::fetch_all) is the most common of these in one call, and [`hedge`](crate::hedge) asks again where an answer is
+//! slow.
+//!
+//! # What all of them promise
+//!
+//! - **Pulled, not pushed.** An item is taken from the iterator when there is a place for it, not before; with a stream, when
+//!   the consumer has room, too. So the iterator may be infinite, or a generator.
+//! - **Stopped and gone.** When an end returns, nothing that it started is still running, and what it held (connections,
+//!   permits) is free. When its future or stream is dropped half-way, none is polled again once its present poll returns, and
+//!   what they hold is free as soon as the runtime gets to it.
+//! - **The context reaches everybody.** Each call of the function is handed the fan-out's own context, a child of the caller's. When
+//!   it ends, what is in flight is dropped, or is given a [`grace`](FanOut::grace): give a fan-out only what may be dropped at an await.
+//! - **A panic goes on.** In an item, in the function, in the iterator: it stops the others, and is resumed in the caller with its
+//!   payload when they are gone.
+//! - **The iterator and the function run on the runtime's workers**, one call at a time. One that blocks its thread holds up
+//!   that thread, and the items behind it, but not those in flight.
+//!
+//! # On the caller's own task
+//!
+//! With [`local`](FanOut::local), items run on the task that awaits the end: they may borrow from it, and need not be `Send`. What that
+//! costs: they share one core, and they stand still while nobody polls. A consumer that awaits something else between two
+//! results of a stream keeps them all from moving, and if what it awaits is held by one of them, from ever moving again: the trap
+//! of `buffer_unordered`, which the spawned form does not have.
 
+mod all;
+mod builder;
+mod end;
 mod feed;
+mod hedge;
+mod items;
+mod ledger;
+mod local;
+mod placed;
+mod quorum;
+mod run;
+mod settle;
+mod stream;
+
+pub use builder::{FanOut, Local, Progress, Spawned};
+pub use hedge::hedge;
+pub use items::Items;
 
 use std::fmt::Display;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::panic::Location;
-use std::pin::{Pin, pin};
-use std::task::Poll;
 
-use crate::context::{Context, Note};
+use futures_core::Stream;
+
+use crate::context::Context;
 use crate::error::ContextError;
-use crate::group::core::{Core, OnFailure};
-use crate::group::source::Source;
-use crate::sync::Arc;
-use feed::{Feed, Pull};
+use end::Origin;
 
-static FAN_OUT_ENDED: Note = Note("the fan-out has ended");
-static FAN_OUT_DROPPED: Note = Note("the fan-out was dropped");
+/// Begins a fan-out: `f` over every item, as [`FanOut`]'s options and ends have it.
+///
+/// `items` is any `IntoIterator`; `f` is handed the fan-out's own context, a child of `ctx`, and an item.
+///
+/// # Examples
+///
+/// ```
+/// use errgroup::{Context, fan_out};
+/// use futures::StreamExt;
+///
+/// # async fn fetch(n: u32) -> Result<u32, String> { Ok(n) }
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), String> {
+/// let ctx = Context::background();
+///
+/// // Wait for all.
+/// let pages = fan_out(&ctx, 0..100, |_ctx, n| fetch(n)).limit(8).all().await?;
+/// assert_eq!(pages.len(), 100);
+///
+/// // Take them as they come.
+/// let mut pages = fan_out(&ctx, 0..100, |_ctx, n| fetch(n)).limit(8).stream();
+/// while let Some(page) = pages.next().await {
+///     let _page: u32 = page?;
+/// }
+///
+/// // Borrow, on this task.
+/// let prefix = String::from("page ");
+/// let names = fan_out(&ctx, 0..3, async |_ctx, n| Ok::<_, String>(format!("{prefix}{n}")));
+/// assert_eq!(names.local().all().await?, ["page 0", "page 1", "page 2"]);
+/// # Ok(()) }
+/// ```
+#[track_caller]
+pub fn fan_out<I, F, Fut>(ctx: &Context, items: I, f: F) -> FanOut<Items<I::IntoIter>, F>
+where
+    I: IntoIterator,
+    F: FnMut(Context, I::Item) -> Fut,
+    Fut: Future,
+{
+    FanOut::new(ctx, Items::new(items.into_iter()), f, origin())
+}
+
+/// The same over a [`Stream`] of items, so that stages chain into a pipeline: the stream of one is the items of the next.
+///
+/// The stream is polled by the place that is to start the next item, and so on the runtime's workers. While it has nothing, that
+/// place waits for it; the others go on.
+///
+/// # Examples
+///
+/// Two stages, each bounded: at no time are there more than 4 + 2 lines in the pipeline.
+///
+/// ```
+/// use errgroup::{Context, fan_out, fan_out_stream};
+///
+/// # async fn fetch(line: u32) -> Result<u32, String> { Ok(line) }
+/// # async fn store(_: u32) -> Result<(), String> { Ok(()) }
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), String> {
+/// let ctx = Context::background();
+/// let pages = fan_out(&ctx, 0..100, |_ctx, line| fetch(line)).limit(4).try_stream();
+/// fan_out_stream(&ctx, pages, |_ctx, page| async { store(page?).await })
+///     .limit(2)
+///     .for_each()
+///     .await
+/// # }
+/// ```
+#[track_caller]
+pub fn fan_out_stream<S, F, Fut>(ctx: &Context, items: S, f: F) -> FanOut<S, F>
+where
+    S: Stream,
+    F: FnMut(Context, S::Item) -> Fut,
+    Fut: Future,
+{
+    FanOut::new(ctx, items, f, origin())
+}
+
+#[track_caller]
+fn origin() -> Origin {
+    Origin {
+        name: None,
+        site: Location::caller(),
+    }
+}
 
 /// Calls `f` for every item, at most `limit` at once, and gives the results in the order of the items.
 ///
@@ -83,53 +209,5 @@ where
         limit > 0,
         "fetch_all with a limit of 0 would never pull an item: pass at least 1, or usize::MAX for no limit"
     );
-    let (ctx, guard) = ctx.with_cancel();
-    let pull = Pull::new(items.into_iter(), f);
-    let site = Location::caller();
-    async move {
-        let cancel = guard.disarm();
-        let feed = Feed::new(pull, site);
-        let core = Core::new(feed, ctx.clone(), cancel, limit, OnFailure::Abort);
-        let running = AbortOnDrop(core);
-        let core = &running.0;
-        core.bind("fetch_all");
-        core.hand_out();
-        over_or_aborted(core).await;
-        core.end_context(&FAN_OUT_ENDED);
-        core.take_failures().into_result()?;
-        match core.with(|state, _| state.source.take_values()) {
-            Some(values) => Ok(values),
-            None => Err(E::from(ctx.err().unwrap_or_else(|| {
-                unreachable!("a fan-out stops early only at a failure or at the end of its context")
-            }))),
-        }
-    }
-}
-
-/// Waits until everything has ended; at the end of the context it drops what is in flight, and waits for that.
-async fn over_or_aborted<S: Source>(core: &Arc<Core<S>>) {
-    let mut over = pin!(core.over());
-    let mut done = core.ctx().done();
-    let mut aborted = false;
-    poll_fn(|cx| {
-        if over.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
-        }
-        if !aborted && Pin::new(&mut done).poll(cx).is_ready() {
-            aborted = true;
-            core.abort(&FAN_OUT_ENDED);
-            return over.as_mut().poll(cx);
-        }
-        Poll::Pending
-    })
-    .await;
-}
-
-/// The future of a fan-out, dropped, stops what it started.
-struct AbortOnDrop<S: Source>(Arc<Core<S>>);
-
-impl<S: Source> Drop for AbortOnDrop<S> {
-    fn drop(&mut self) {
-        self.0.abort(&FAN_OUT_DROPPED);
-    }
+    fan_out(ctx, items, f).limit(limit).all()
 }

@@ -5,9 +5,9 @@ mod blocking;
 pub(crate) mod core;
 mod current;
 mod end;
-mod failures;
+pub(crate) mod failures;
 mod handle;
-mod job;
+pub(crate) mod job;
 mod launch;
 mod local;
 mod place;
@@ -32,10 +32,11 @@ use std::future::Future;
 use std::panic::Location;
 use std::time::Duration;
 
-use self::core::{Core, OnFailure};
+use self::core::Core;
 use crate::context::{Cause, Context, Note};
 use crate::error::{ContextError, Errors, Label, TryGoError};
 use crate::sync::Arc;
+use failures::OnFailure;
 use launch::Launch;
 use queue::Queue;
 
@@ -161,8 +162,8 @@ where
         let (ctx, guard) = parent.with_cancel();
         let core = Core::new(
             Queue::new(),
-            ctx.clone(),
-            guard.disarm(),
+            (),
+            (ctx.clone(), guard.disarm()),
             usize::MAX,
             on_failure,
         );

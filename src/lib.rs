@@ -97,14 +97,14 @@
 
 mod context;
 mod error;
-mod fan_out;
+pub mod fan_out;
 mod group;
 mod panic;
 mod sync;
 
 pub use context::{AfterFunc, CancelGuard, CancelHandle, Cause, Context, Done, DoneOwned, Run};
 pub use error::{ContextError, Errors, Panic, TaskError, TaskErrorKind, TryGoError};
-pub use fan_out::fetch_all;
+pub use fan_out::{FanOut, Progress, fan_out, fan_out_stream, fetch_all, hedge};
 pub use group::{Admission, Admitted, Group, Named, Ready, Spawner, TaskHandle};
 
 /// The code of the README, compiled and run.

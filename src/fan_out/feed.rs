@@ -1,213 +1,205 @@
-//! A fan-out's source: an iterator of items and the function that makes a future of each.
+//! A fan-out's source: an iterator or a stream of items, and the function that makes a future of each.
 //!
 //! Both are user code, so neither runs under the lock. The place that is to start the next item takes the two *out* of the
 //! state, together with a ticket, pulls one item, and puts them back: at most one place pulls at a time, and a slow iterator
-//! holds up that place alone. Places that come meanwhile stay parked, and are called when there is something to pull.
+//! holds up that place alone. A stream that has no item yet is waited for by the place that has it in hand. Places that
+//! come meanwhile stay parked, and are called when there is something to pull.
+//!
+//! A consumer that is slow holds tickets too: what runs and what waits for it are together at most `limit`.
 
 use std::fmt::Display;
 use std::future::Future;
 use std::marker::PhantomData;
-use std::panic::Location;
 use std::pin::Pin;
-use std::task::{self, Poll, ready};
+use std::task::{self, Poll, Waker};
 use std::time::Duration;
 
-use pin_project_lite::pin_project;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
-use crate::context::Context;
-use crate::error::{ContextError, Label, TaskErrorKind};
+use super::Progress;
+use super::end::{End, Origin};
+use super::items::{Item, Next};
+use super::ledger::Ledger;
+use crate::error::{ContextError, Label};
 use crate::group::admission::Tickets;
 use crate::group::core::Core;
-use crate::group::source::{Observer, Outcome, Source, Tag};
+use crate::group::source::{Observer, Opened, Outcome, Source, Tag};
 use crate::group::state::After;
-use crate::panic;
+use crate::panic::{self, Payload};
 use crate::sync::Arc;
 
-pub(crate) struct Feed<P, T, E> {
+pub(crate) struct Feed<P, C, T, E> {
     /// `None` while a place pulls, and once nothing more is to be pulled.
-    pull: Option<Box<P>>,
-    stage: Stage,
-    /// The number of items pulled.
-    pulled: usize,
-    site: &'static Location<'static>,
-    values: Vec<Option<T>>,
-    error: PhantomData<fn() -> E>,
+    pull: Option<Pin<Box<P>>>,
+    /// The place that waits for the next item.
+    puller: Option<Waker>,
+    pub(crate) ledger: Ledger<C>,
+    reporter: Option<Reporter>,
+    results: PhantomData<fn() -> (T, E)>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Pulling,
-    /// The iterator has given its last item.
-    Exhausted,
-    /// A failure or the end of the context came first.
-    Cut,
+/// Who wants to know how far it has come. Called outside the lock, by one place at a time: whoever finds it here.
+pub(crate) struct Reporter {
+    call: Option<Report>,
+    /// How many calls are due.
+    due: usize,
 }
 
-impl Stage {
-    fn ended(self) -> Stage {
-        match self {
-            Stage::Pulling => Stage::Exhausted,
-            ended => ended,
+pub(crate) type Report = Box<dyn FnMut(Progress) + Send>;
+
+/// What a place takes out to pull the next item.
+pub(crate) struct Supply<P> {
+    pull: Pin<Box<P>>,
+    waited: bool,
+}
+
+pub(crate) struct Wait<P>(Pin<Box<P>>);
+
+impl<P> From<Wait<P>> for Supply<P> {
+    fn from(Wait(pull): Wait<P>) -> Supply<P> {
+        Supply { pull, waited: true }
+    }
+}
+
+/// Which item it is; `None` is the `on_progress` of them all.
+pub(crate) struct Index {
+    number: Option<usize>,
+    started: Option<Instant>,
+}
+
+impl Index {
+    fn of(number: usize) -> Index {
+        Index {
+            number: Some(number),
+            started: None,
         }
     }
-}
-
-/// The iterator and the function.
-pub(crate) struct Pull<I, F> {
-    items: I,
-    f: F,
-}
-
-impl<I, F> Pull<I, F> {
-    pub(crate) fn new(items: I, f: F) -> Self {
-        Pull { items, f }
-    }
-}
-
-/// Makes the next future, if there is a next item.
-pub(crate) trait Next: Send + 'static {
-    type Future;
-
-    fn next(&mut self, ctx: Context) -> Option<Self::Future>;
-}
-
-impl<I, F, Fut, T, E> Next for Pull<I, F>
-where
-    I: Iterator + Send + 'static,
-    F: FnMut(Context, I::Item) -> Fut + Send + 'static,
-    Fut: Future<Output = Result<T, E>>,
-{
-    type Future = Item<Fut>;
-
-    fn next(&mut self, ctx: Context) -> Option<Item<Fut>> {
-        let item = self.items.next()?;
-        Some(Item {
-            future: (self.f)(ctx, item),
-        })
-    }
-}
-
-pin_project! {
-    /// The future of one item, as a job.
-    pub(crate) struct Item<Fut> {
-        #[pin]
-        future: Fut,
-    }
-}
-
-impl<Fut, T, E> Future for Item<Fut>
-where
-    Fut: Future<Output = Result<T, E>>,
-{
-    type Output = Result<T, TaskErrorKind<E>>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        let result = ready!(self.project().future.poll(cx));
-        Poll::Ready(result.map_err(TaskErrorKind::Failed))
-    }
-}
-
-/// The number of an item, and where the fan-out was called.
-pub(crate) struct Index {
-    number: usize,
-    site: &'static Location<'static>,
 }
 
 impl Tag for Index {
     fn started(&mut self) {}
-
-    fn describe(&self) -> (Label, Duration) {
-        let label = Label {
-            name: Some(format!("item {}", self.number).into()),
-            site: self.site,
-        };
-        // Nobody asks a fan-out yet how long its items ran.
-        (label, Duration::ZERO)
-    }
 }
 
-impl<P, T, E> Feed<P, T, E> {
-    pub(crate) fn new(pull: P, site: &'static Location<'static>) -> Self {
-        Feed {
-            site,
-            pull: Some(Box::new(pull)),
-            stage: Stage::Pulling,
-            pulled: 0,
-            values: Vec::new(),
-            error: PhantomData,
-        }
-    }
-
-    /// That of the next item.
-    fn index(&self) -> Index {
-        Index {
-            number: self.pulled,
-            site: self.site,
-        }
-    }
-
-    /// The values in the order of the items, if every item gave one.
-    pub(crate) fn take_values(&mut self) -> Option<Vec<T>> {
-        if self.stage != Stage::Exhausted {
-            return None;
-        }
-        std::mem::take(&mut self.values).into_iter().collect()
-    }
-}
-
-impl<P, T, E> Source for Feed<P, T, E>
+impl<P, C, T, E> Feed<P, C, T, E>
 where
-    P: Next<Future: Future<Output = Result<T, TaskErrorKind<E>>> + Send + 'static>,
+    P: Next,
+    C: End<T, E>,
+{
+    pub(crate) fn new(pull: Pin<Box<P>>, end: C, report: Option<Report>) -> Self {
+        Feed {
+            ledger: Ledger::new(end, pull.size_hint()),
+            pull: Some(pull),
+            puller: None,
+            reporter: report.map(|call| Reporter {
+                call: Some(call),
+                due: 0,
+            }),
+            results: PhantomData,
+        }
+    }
+
+    /// What is left of the user's code, and what came out: to be dropped outside the lock.
+    pub(crate) fn take_all(&mut self) -> (Option<Pin<Box<P>>>, Option<Reporter>, C) {
+        let end = std::mem::take(&mut self.ledger.end);
+        (self.pull.take(), self.reporter.take(), end)
+    }
+
+    pub(crate) fn judge(&mut self, after: &mut After) {
+        after.enough = after.enough.or(self.ledger.judge());
+    }
+
+    fn note(&mut self, after: &mut After) {
+        if let Some(reporter) = &mut self.reporter {
+            reporter.due += 1;
+            after.report = true;
+        }
+    }
+
+    fn take_report(&mut self) -> Option<(Report, Progress)> {
+        let reporter = self.reporter.as_mut()?;
+        let due = reporter.due.checked_sub(1)?;
+        let call = reporter.call.take()?;
+        reporter.due = due;
+        Some((call, self.ledger.progress()))
+    }
+}
+
+impl<P, C, T, E> Source for Feed<P, C, T, E>
+where
+    P: Next<Future: Future<Output = Result<T, E>> + Send + 'static> + Send + 'static,
+    C: End<T, E, Kept: Send + 'static> + Send + 'static,
     T: Send + 'static,
     E: From<ContextError> + Display + Send + 'static,
 {
     type Error = E;
-    type Value = T;
+    type Value = C::Kept;
     type Tag = Index;
-    type Job = P::Future;
-    type Supply = Box<P>;
+    type Job = Item<P::Future, C>;
+    type Supply = Supply<P>;
     /// What is pulled starts at once.
     type Work = ();
+    type Wait = Wait<P>;
+    type Origin = Origin;
+
+    /// What is left of the items is dropped by whoever waits for the end.
+    const STOPS_ANYWHERE: bool = true;
 
     fn start(&mut self, _: &mut Tickets, _: &mut After) {}
 
-    fn supply(&mut self, tickets: &mut Tickets, ended: bool) -> Option<Box<P>> {
+    fn supply(&mut self, tickets: &mut Tickets, ended: bool) -> Option<Supply<P>> {
         if ended || !self.has_supply(tickets) {
             return None;
         }
         let pull = self.pull.take()?;
         tickets.take();
-        Some(pull)
+        let waited = false;
+        Some(Supply { pull, waited })
     }
 
     fn has_supply(&self, tickets: &Tickets) -> bool {
-        self.pull.is_some() && tickets.is_free()
+        let held = self.ledger.end.waiting();
+        self.pull.is_some()
+            && self.ledger.is_pulling()
+            && tickets.is_free()
+            && tickets.running().saturating_add(held) < tickets.limit()
     }
 
     fn is_busy(&self) -> bool {
-        self.stage == Stage::Pulling
+        self.ledger.is_pulling()
     }
 
     fn has_unstarted(&self) -> bool {
-        self.stage == Stage::Pulling
+        self.ledger.is_pulling()
     }
 
-    fn accept(&mut self, index: Index, value: Option<T>) -> Option<Arc<dyn Observer>> {
-        if self.values.len() <= index.number {
-            self.values.resize_with(index.number + 1, || None);
+    fn failed(&mut self) {
+        self.ledger.fail();
+    }
+
+    fn accept(
+        &mut self,
+        index: Index,
+        kept: Option<C::Kept>,
+        after: &mut After,
+    ) -> Option<Arc<dyn Observer>> {
+        if let Some(number) = index.number {
+            if let Some(unneeded) = self.ledger.accept(number, kept) {
+                after.garbage.push(Box::new(unneeded));
+            }
+            self.judge(after);
+            self.note(after);
         }
-        self.values[index.number] = value;
         None
     }
 
+    fn has_outcome(&self) -> bool {
+        self.ledger.end.is_ready()
+    }
+
     fn cut(&mut self, _: &mut Tickets, after: &mut After) -> Vec<(Index, ())> {
-        if self.stage == Stage::Pulling {
-            self.stage = Stage::Cut;
-        }
-        if let Some(pull) = self.pull.take() {
-            after.garbage.push(pull);
-        }
+        self.ledger.cut();
+        after.wake.extend(self.puller.take());
         Vec::new()
     }
 
@@ -215,47 +207,149 @@ where
         Vec::new()
     }
 
-    fn open(core: &Arc<Core<Self>>, pull: Box<P>) -> Option<(Index, P::Future)> {
-        let ctx = core.ctx().clone();
+    fn describe(origin: &Origin, index: &Index) -> (Label, Duration) {
+        let elapsed = index.started.map_or(Duration::ZERO, |at| at.elapsed());
+        let label = match index.number {
+            Some(number) => origin.label_of(number),
+            None => origin.label("on_progress"),
+        };
+        (label, elapsed)
+    }
+
+    fn open(
+        core: &Arc<Core<Self>>,
+        Supply { pull, waited }: Supply<P>,
+        cx: &mut task::Context<'_>,
+    ) -> Opened<Self> {
+        if waited && !core.read(|state| state.source.ledger.is_pulling()) {
+            return close(core, Some(pull), None);
+        }
         let mut pull = Some(pull);
         let next = panic::catch(|| {
-            let made = pull.as_mut().and_then(|pull| pull.next(ctx));
-            if made.is_none() {
+            let Some(it) = &mut pull else {
+                return (Poll::Ready(None), (0, None));
+            };
+            let next = it.as_mut().poll_next(core.ctx(), cx);
+            let left = it.size_hint();
+            if let Poll::Ready(None) = next {
                 // Here, where a panic in their destructors is seen.
                 drop(pull.take());
             }
-            made
+            (next, left)
         });
-        let made = match next {
-            Ok(made) => made,
-            Err(payload) => {
-                let index = core.read(|state| state.source.index());
-                core.record(&index, Outcome::Panicked(payload));
-                None
-            }
-        };
-        core.with(|state, after| {
-            let feed = &mut state.source;
-            // Nothing more is pulled: the last item came, or a failure (a panic just now, too) or the end of the context.
-            if made.is_none() || feed.stage == Stage::Cut {
-                feed.stage = feed.stage.ended();
-                if let Some(pull) = pull {
-                    after.garbage.push(pull);
+        match next {
+            Ok((Poll::Ready(Some(future)), left)) => {
+                let job = Item::new(future);
+                let opened = core.with(|state, after| {
+                    let feed = &mut state.source;
+                    if !feed.ledger.is_pulling() {
+                        return Err(job);
+                    }
+                    let number = feed.ledger.start(left);
+                    feed.pull = pull.take();
+                    after.replaced.extend(feed.puller.take());
+                    feed.judge(after);
+                    feed.note(after);
+                    state.count_in();
+                    state.call_scout_from_place(after);
+                    Ok((number, job))
+                });
+                match opened {
+                    Ok((number, job)) => {
+                        let index = Index {
+                            started: C::TIMED.then(Instant::now),
+                            ..Index::of(number)
+                        };
+                        Opened::Job(index, job)
+                    }
+                    Err(unstarted) => {
+                        panic::discard(unstarted);
+                        close(core, pull, None)
+                    }
                 }
-                if let Some(job) = made {
-                    after.garbage.push(Box::new(job));
-                }
-                state.tickets.put_back(None, &mut after.replaced);
-                state.dismiss_parked(after);
-                state.wake_waiter(after);
-                return None;
             }
-            let index = feed.index();
-            feed.pulled += 1;
-            feed.pull = pull;
-            state.count_in();
-            state.call_scout_from_place(after);
-            made.map(|job| (index, job))
-        })
+            Ok((Poll::Ready(None), _)) => {
+                core.with(|state, after| {
+                    state.source.ledger.exhaust();
+                    state.source.judge(after);
+                });
+                close(core, pull, None)
+            }
+            Ok((Poll::Pending, _)) => {
+                let waker = cx.waker().clone();
+                let waits = core.with(|state, after| {
+                    let feed = &mut state.source;
+                    if !feed.ledger.is_pulling() {
+                        after.replaced.push(waker);
+                        return false;
+                    }
+                    after.replaced.extend(feed.puller.replace(waker));
+                    true
+                });
+                match pull {
+                    Some(pull) if waits => Opened::Wait(Wait(pull)),
+                    pull => close(core, pull, None),
+                }
+            }
+            Err(payload) => close(core, pull, Some(payload)),
+        }
     }
+
+    /// Dropped in mid-wait: aborted, or its runtime shut down.
+    fn abandon(core: &Arc<Core<Self>>, Wait(pull): Wait<P>) {
+        close(core, Some(pull), None);
+    }
+
+    fn report(core: &Arc<Core<Self>>) {
+        // Ends: each round is due because something has started or ended, and each of these is due once.
+        while let Some((mut call, progress)) = core.with(|state, _| state.source.take_report()) {
+            if let Err(payload) = panic::catch(|| call(progress)) {
+                panic::discard(call);
+                let whole = Index {
+                    number: None,
+                    started: None,
+                };
+                core.record(&whole, Outcome::Panicked(payload));
+                return;
+            }
+            let unneeded = core.with(|state, _| match &mut state.source.reporter {
+                Some(reporter) => reporter.call.replace(call),
+                None => Some(call),
+            });
+            panic::discard(unneeded);
+        }
+    }
+}
+
+/// Nothing more is pulled: the last item came, a panic did, or the end of the context. Gives the ticket back.
+fn close<P, C, T, E>(
+    core: &Arc<Core<Feed<P, C, T, E>>>,
+    pull: Option<Pin<Box<P>>>,
+    panicked: Option<Payload>,
+) -> Opened<Feed<P, C, T, E>>
+where
+    Feed<P, C, T, E>: Source<Tag = Index>,
+    P: Next,
+    C: End<T, E>,
+{
+    let left = pull
+        .as_ref()
+        .and_then(|pull| panic::catch(|| pull.size_hint()).ok());
+    let dropped = panic::catch(|| drop(pull)).err();
+    for payload in [panicked, dropped].into_iter().flatten() {
+        let index = core.read(|state| Index::of(state.source.ledger.next()));
+        core.record(&index, Outcome::Panicked(payload));
+    }
+    core.with(|state, after| {
+        let feed = &mut state.source;
+        if let Some(left) = left {
+            feed.ledger.leave(left);
+        }
+        feed.ledger.cut();
+        after.replaced.extend(feed.puller.take());
+        state.tickets.put_back(None, &mut after.replaced);
+        state.dismiss_parked(after);
+        state.wake_waiter(after);
+    });
+    Opened::Nothing
 }

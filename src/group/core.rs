@@ -38,6 +38,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::JoinSet;
 
 use super::admission::{LenderId, Waiter};
+use super::failures::OnFailure;
 use super::place::Place;
 use super::source::{Lending, Source, Tag};
 use super::state::{After, HandIn, ParkId, State, Turn};
@@ -48,18 +49,11 @@ use crate::sync::{Arc, Mutex, OnceLock};
 
 static RUNTIME_GONE: Note = Note("the runtime of the tasks has shut down");
 
-/// What a failure does to the others.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OnFailure {
-    GoOn,
-    EndContext,
-    Abort,
-}
-
 pub(crate) struct Core<S: Source> {
     ctx: Context,
     pub(crate) cancel: CancelHandle,
     pub(crate) on_failure: OnFailure,
+    pub(crate) origin: S::Origin,
     /// The runtime that the places run on: that of the first `go`.
     runtime: OnceLock<Handle>,
     pub(crate) places: Mutex<JoinSet<()>>,
@@ -73,8 +67,8 @@ pub(crate) struct Core<S: Source> {
 impl<S: Source> Core<S> {
     pub(crate) fn new(
         source: S,
-        ctx: Context,
-        cancel: CancelHandle,
+        origin: S::Origin,
+        (ctx, cancel): (Context, CancelHandle),
         limit: usize,
         on_failure: OnFailure,
     ) -> Arc<Core<S>> {
@@ -84,6 +78,7 @@ impl<S: Source> Core<S> {
             ctx,
             cancel,
             on_failure,
+            origin,
             runtime: OnceLock::new(),
             places: Mutex::new(JoinSet::new()),
             state: Mutex::new(State::new(source, limit, timed)),
@@ -122,6 +117,9 @@ impl<S: Source> Core<S> {
     }
 
     fn follow(self: &Arc<Self>, after: After) {
+        if let Some(why) = after.enough {
+            self.end_context(why);
+        }
         after.wake.into_iter().for_each(panic::wake);
         after.replaced.into_iter().for_each(panic::discard);
         after.garbage.into_iter().for_each(panic::discard);
@@ -141,6 +139,9 @@ impl<S: Source> Core<S> {
         }
         if after.cut {
             self.with(State::cut);
+        }
+        if after.report {
+            S::report(self);
         }
     }
 }
@@ -182,7 +183,7 @@ impl<S: Source> Core<S> {
 
     /// tokio puts what a worker spawns or wakes into a slot of that worker, from which no other takes it, until the next comes.
     /// So that a job that blocks its thread does not keep the scout there, an empty task pushes it out.
-    fn displace(self: &Arc<Self>) {
+    pub(crate) fn displace(self: &Arc<Self>) {
         if let Some(runtime) = self.runtime.get() {
             if runtime.runtime_flavor() != RuntimeFlavor::CurrentThread {
                 self.spawn_in(runtime, |_| std::future::ready(()));

@@ -1,17 +1,18 @@
 //! How tasks end, how all of them are stopped, and when it is over.
 
-use std::future::poll_fn;
 use std::panic::Location;
-use std::task::Poll;
+use std::task::{self, Poll, ready};
 use std::time::Duration;
 
+use tokio::task::JoinSet;
+
 use super::admission::LenderId;
-use super::core::{Core, OnFailure};
+use super::core::Core;
 use super::failures::Failures;
 use super::source::{Outcome, Source, Tag};
 use super::state::{HandIn, Phase};
 use crate::context::{Cause, Note};
-use crate::error::{ContextError, Label, Panic, TaskError, TaskErrorKind};
+use crate::error::{ContextError, Label, Panic, TaskErrorKind};
 use crate::panic::{self, Payload};
 use crate::sync::Arc;
 
@@ -35,46 +36,21 @@ impl<S: Source> Core<S> {
             panic::discard(kind);
             return None;
         }
-        let (label, elapsed) = tag.describe();
-        let cause = self.cause_of(&label, &kind);
-        let by_itself = match &kind {
-            TaskErrorKind::Panicked(_) => true,
-            TaskErrorKind::Failed(_) => !self.ctx().is_done(),
-            TaskErrorKind::Aborted(_) => false,
-        };
+        let (label, elapsed) = S::describe(&self.origin, tag);
+        let cause = self.on_failure.cause(&label, &kind);
+        let ended = self.ctx().is_done();
         let (later, cause) = self.with(|state, _| {
-            let caused = by_itself || state.failures.is_empty();
-            let task = TaskError::new(label, elapsed, kind, caused);
-            let later = state.failures.add(task);
+            if !matches!(kind, TaskErrorKind::Aborted(_)) {
+                state.source.failed();
+            }
+            let later = state.failures.add(label, elapsed, kind, ended);
             (later, cause.map(|cause| state.failures.cause(cause)))
         });
         panic::discard(later);
         if let Some(cause) = cause {
             self.end_context_with(cause);
-            if self.on_failure == OnFailure::Abort {
-                self.abort_places();
-            }
         }
         None
-    }
-
-    /// The cause that a failure ends the context with; `None` where it ends nothing. It reads as the error does.
-    fn cause_of(&self, label: &Label, kind: &TaskErrorKind<S::Error>) -> Option<Cause> {
-        if self.on_failure == OnFailure::GoOn {
-            return None;
-        }
-        Some(match kind {
-            // The user's `Display`: it may panic.
-            TaskErrorKind::Failed(error) => match panic::catch(|| error.to_string()) {
-                Ok(text) => Cause::from(text),
-                Err(payload) => {
-                    panic::discard(payload);
-                    Cause::from(format!("{label} failed, and displaying its error panicked"))
-                }
-            },
-            TaskErrorKind::Panicked(panic) => Cause::from(format!("{label} panicked: {panic}")),
-            TaskErrorKind::Aborted(error) => Cause::from(error.clone()),
-        })
     }
 
     /// Ends the context, and drops everything now: what waits, and what runs as soon as its present poll returns.
@@ -110,8 +86,7 @@ impl<S: Source> Core<S> {
             site: Location::caller(),
         };
         let kind = TaskErrorKind::Panicked(Panic::new(payload));
-        let task = TaskError::new(label, Duration::ZERO, kind, true);
-        let later = self.with(|state, _| state.failures.add(task));
+        let later = self.with(|state, _| state.failures.add(label, Duration::ZERO, kind, false));
         panic::discard(later);
         self.abort(&WATCHER_FAILED);
     }
@@ -153,25 +128,43 @@ impl<S: Source> Core<S> {
 
     /// Waits until every task has ended and every place has gone. Nothing is accepted from then on.
     pub(crate) async fn over(self: &Arc<Self>) {
-        poll_fn(|cx| {
-            let waker = cx.waker().clone();
-            self.with(|state, after| {
-                if !state.is_over() {
-                    after.replaced.extend(state.waiter.replace(waker));
-                    return Poll::Pending;
-                }
-                after.replaced.push(waker);
-                if state.phase == Phase::Open {
-                    state.phase = Phase::Closed;
-                }
-                state.relieve_watcher(after);
-                Poll::Ready(())
-            })
+        let mut leaving = None;
+        std::future::poll_fn(|cx| self.poll_over(&mut leaving, cx)).await;
+    }
+
+    /// The same; `leaving` is where it keeps the places from one poll to the next.
+    pub(crate) fn poll_over(
+        self: &Arc<Self>,
+        leaving: &mut Option<JoinSet<()>>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<()> {
+        let places = match leaving {
+            Some(places) => places,
+            None => {
+                ready!(self.poll_closed(cx));
+                // Taken out, so that nobody's waker is touched under the lock; nothing is added any more.
+                leaving.insert(std::mem::take(&mut *self.places.lock()))
+            }
+        };
+        while ready!(places.poll_join_next(cx)).is_some() {}
+        Poll::Ready(())
+    }
+
+    /// Resolves when every task has ended, and closes the door.
+    fn poll_closed(self: &Arc<Self>, cx: &mut task::Context<'_>) -> Poll<()> {
+        let waker = cx.waker().clone();
+        self.with(|state, after| {
+            if !state.is_over() {
+                after.replaced.extend(state.waiter.replace(waker));
+                return Poll::Pending;
+            }
+            after.replaced.push(waker);
+            if state.phase == Phase::Open {
+                state.phase = Phase::Closed;
+            }
+            state.relieve_watcher(after);
+            Poll::Ready(())
         })
-        .await;
-        // Taken out, so that nobody's waker is touched under the lock; nothing is added any more.
-        let mut places = std::mem::take(&mut *self.places.lock());
-        while places.join_next().await.is_some() {}
     }
 
     /// Asks everybody to stop.

@@ -1,11 +1,47 @@
 //! What went wrong, in the order in which it did.
 
+use std::fmt::Display;
+use std::time::Duration;
+
 use crate::context::Cause;
-use crate::error::{ContextError, Errors, TaskError, TaskErrorKind};
+use crate::error::{ContextError, Errors, Label, TaskError, TaskErrorKind};
 use crate::panic;
 
 /// How many failures are kept whole.
 const KEPT: usize = 1024;
+
+/// What a failure does to the others.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnFailure {
+    GoOn,
+    /// Only a panic ends the context.
+    EndAtPanic,
+    EndContext,
+}
+
+impl OnFailure {
+    /// The cause that a failure ends the context with; `None` where it ends nothing. It reads as the error does.
+    pub(crate) fn cause<E: Display>(self, label: &Label, kind: &TaskErrorKind<E>) -> Option<Cause> {
+        match (self, kind) {
+            (OnFailure::GoOn, _) => return None,
+            (OnFailure::EndAtPanic, TaskErrorKind::Panicked(_)) => {}
+            (OnFailure::EndAtPanic, _) => return None,
+            (OnFailure::EndContext, _) => {}
+        }
+        Some(match kind {
+            // The user's `Display`: it may panic.
+            TaskErrorKind::Failed(error) => match panic::catch(|| error.to_string()) {
+                Ok(text) => Cause::from(text),
+                Err(payload) => {
+                    panic::discard(payload);
+                    Cause::from(format!("{label} failed, and displaying its error panicked"))
+                }
+            },
+            TaskErrorKind::Panicked(panic) => Cause::from(format!("{label} panicked: {panic}")),
+            TaskErrorKind::Aborted(error) => Cause::from(error.clone()),
+        })
+    }
+}
 
 /// The failures of a group or a fan-out.
 pub(crate) struct Failures<E> {
@@ -26,12 +62,22 @@ impl<E> Failures<E> {
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.tasks.is_empty()
-    }
-
-    /// Keeps a failure, or hands it back, to be dropped outside the lock: it is user code.
-    pub(crate) fn add(&mut self, task: TaskError<E>) -> Option<TaskError<E>> {
+    /// Keeps a failure, or hands it back, to be dropped outside the lock: it is user code. `ended` says whether the context
+    /// had ended.
+    pub(crate) fn add(
+        &mut self,
+        label: Label,
+        elapsed: Duration,
+        kind: TaskErrorKind<E>,
+        ended: bool,
+    ) -> Option<TaskError<E>> {
+        let by_itself = match &kind {
+            TaskErrorKind::Panicked(_) => true,
+            TaskErrorKind::Failed(_) => !ended,
+            TaskErrorKind::Aborted(_) => false,
+        };
+        let caused = by_itself || self.tasks.is_empty();
+        let task = TaskError::new(label, elapsed, kind, caused);
         let first_panic = task.is_panic() && !self.panicked;
         self.panicked |= first_panic;
         if self.tasks.len() < KEPT || first_panic {
@@ -49,16 +95,17 @@ impl<E> Failures<E> {
 }
 
 /// What a wait ends with. Not under the lock.
-impl<E: From<ContextError>> Failures<E> {
+impl<E> Failures<E> {
     /// The first panic goes on, since a bug is never hidden; else it is the first error.
-    pub(crate) fn into_result(mut self) -> Result<(), E> {
-        if self.tasks.is_empty() {
+    pub(crate) fn into_result(self) -> Result<(), E>
+    where
+        E: From<ContextError>,
+    {
+        let mut failures = self.resume_panic();
+        if failures.tasks.is_empty() {
             return Ok(());
         }
-        let panic = self.tasks.iter().position(TaskError::is_panic);
-        let main = self.tasks.remove(panic.unwrap_or(0));
-        drop(self);
-        match main.into_kind() {
+        match failures.tasks.remove(0).into_kind() {
             TaskErrorKind::Failed(error) => Err(error),
             TaskErrorKind::Aborted(error) => Err(E::from(error)),
             TaskErrorKind::Panicked(panic) => panic::resume(panic.into_payload()),
@@ -70,6 +117,21 @@ impl<E: From<ContextError>> Failures<E> {
             return Ok(());
         }
         Err(Errors::new(std::mem::take(&mut self.tasks), self.omitted))
+    }
+
+    /// The first panic goes on, if there is one.
+    pub(crate) fn resume_panic(mut self) -> Self {
+        let Some(at) = self.tasks.iter().position(TaskError::is_panic) else {
+            return self;
+        };
+        let first = self.tasks.remove(at);
+        drop(self);
+        match first.into_kind() {
+            TaskErrorKind::Panicked(panic) => panic::resume(panic.into_payload()),
+            TaskErrorKind::Failed(_) | TaskErrorKind::Aborted(_) => {
+                unreachable!("a panic was looked for, and found")
+            }
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::task::{self, Poll, ready};
 use pin_project_lite::pin_project;
 
 use crate::error::TaskErrorKind;
+use crate::panic::{self, Payload};
 
 /// Erased: a group holds futures of any type.
 pub(crate) type Job<E> = Pin<Box<dyn Future<Output = Result<(), TaskErrorKind<E>>> + Send>>;
@@ -49,6 +50,34 @@ where
         future: None,
         finish: Some(finish),
     }
+}
+
+/// Polls a job; once it is ready, it is dropped, and a panic of either is how it ended.
+pub(crate) fn poll_to_end<J: Future>(
+    mut job: Pin<&mut Option<J>>,
+    cx: &mut task::Context<'_>,
+) -> Poll<Result<J::Output, Payload>> {
+    let polled = panic::catch(|| match job.as_mut().as_pin_mut() {
+        Some(job) => job.poll(cx),
+        None => Poll::Pending,
+    });
+    let ended = match polled {
+        Ok(poll) => Ok(ready!(poll)),
+        Err(payload) => Err(payload),
+    };
+    let dropped = panic::catch(|| job.set(None));
+    Poll::Ready(match (ended, dropped) {
+        (Ok(output), Ok(())) => Ok(output),
+        // The first panic is the one that counts.
+        (Err(payload), dropped) => {
+            panic::discard(dropped);
+            Err(payload)
+        }
+        (Ok(output), Err(payload)) => {
+            panic::discard(output);
+            Err(payload)
+        }
+    })
 }
 
 /// The output of most futures, as that of a job.

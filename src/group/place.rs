@@ -9,9 +9,9 @@ use tokio::task::coop;
 
 use super::admission::LenderId;
 use super::core::Core;
-use super::current;
-use super::source::{JobOutput, Lending, Outcome, Source, Tag};
+use super::source::{JobOutput, Lending, Opened, Outcome, Source, Tag};
 use super::state::{HandIn, ParkId, Turn};
+use super::{current, job};
 use crate::panic;
 use crate::sync::Arc;
 
@@ -23,6 +23,7 @@ pin_project! {
     pub(crate) struct Place<S: Source> {
         core: Arc<Core<S>>,
         at: At,
+        wait: Option<S::Wait>,
         tag: Option<S::Tag>,
         #[pin]
         job: Option<S::Job>,
@@ -39,6 +40,10 @@ pin_project! {
                 this.core.end_off_counter(tag, outcome, this.lender.take());
                 return;
             }
+            if let Some(wait) = this.wait.take() {
+                S::abandon(this.core, wait);
+                return;
+            }
             match *this.at {
                 At::Left => {}
                 At::OnTheWay => this.core.lose_scout(),
@@ -47,7 +52,7 @@ pin_project! {
                         this.core.lose_scout();
                     }
                 }
-                // Not between polls: in them it has a job, is parked, or leaves.
+                // Not between polls: in them it has a job, waits for one, is parked, or leaves.
                 At::Work => {}
             }
         }
@@ -69,6 +74,7 @@ impl<S: Source> Place<S> {
         Place {
             core,
             at: At::OnTheWay,
+            wait: None,
             tag: None,
             job: None,
             lender: None,
@@ -91,17 +97,24 @@ impl<S: Source> Future for Place<S> {
         let mut hand_in = None;
         loop {
             if this.tag.is_none() {
-                match this
-                    .core
-                    .turn(std::mem::take(&mut scouting), hand_in.take())
-                {
-                    Turn::Run(supply) => match S::open(this.core, supply) {
-                        Some((mut tag, job)) => {
+                let turn = match this.wait.take() {
+                    Some(wait) => Turn::Run(wait.into()),
+                    None => this
+                        .core
+                        .turn(std::mem::take(&mut scouting), hand_in.take()),
+                };
+                match turn {
+                    Turn::Run(supply) => match S::open(this.core, supply, cx) {
+                        Opened::Job(mut tag, job) => {
                             tag.started();
                             *this.tag = Some(tag);
                             this.job.set(Some(job));
                         }
-                        None => continue,
+                        Opened::Nothing => continue,
+                        Opened::Wait(wait) => {
+                            *this.wait = Some(wait);
+                            return Poll::Pending;
+                        }
                     },
                     Turn::Dispose(stopped) => {
                         this.core.dispose_stopped(stopped);
@@ -143,34 +156,16 @@ impl<S: Source> Future for Place<S> {
     }
 }
 
-/// Polls the job; once it is ready, it is dropped, and a panic of either is how it ended.
+/// Polls the job, as the task that it is.
 pub(crate) fn poll_job<S: Source, J: Future<Output = JobOutput<S>>>(
     core: &Arc<Core<S>>,
-    mut job: Pin<&mut Option<J>>,
+    job: Pin<&mut Option<J>>,
     lender: &mut Option<LenderId>,
     cx: &mut task::Context<'_>,
 ) -> Poll<Outcome<S>> {
-    let polled = current::polling(Lending::id(&**core), lender, || {
-        panic::catch(|| match job.as_mut().as_pin_mut() {
-            Some(job) => job.poll(cx),
-            None => Poll::Pending,
-        })
-    });
-    let ended = match polled {
-        Ok(poll) => Ok(ready!(poll)),
-        Err(payload) => Err(payload),
-    };
-    let dropped = panic::catch(|| job.set(None));
-    Poll::Ready(match (ended, dropped) {
-        (Ok(output), Ok(())) => Outcome::Returned(output),
-        // The first panic is the one that counts.
-        (Err(payload), dropped) => {
-            panic::discard(dropped);
-            Outcome::Panicked(payload)
-        }
-        (Ok(output), Err(payload)) => {
-            panic::discard(output);
-            Outcome::Panicked(payload)
-        }
+    let polled = current::polling(Lending::id(&**core), lender, || job::poll_to_end(job, cx));
+    polled.map(|ended| match ended {
+        Ok(output) => Outcome::Returned(output),
+        Err(payload) => Outcome::Panicked(payload),
     })
 }

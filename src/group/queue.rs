@@ -15,6 +15,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Display;
+use std::task;
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
@@ -26,7 +27,7 @@ use super::core::Core;
 use super::handle::Number;
 use super::job::Job;
 use super::local::{LocalId, Seat};
-use super::source::{Observer, Source, Tag};
+use super::source::{Observer, Opened, Source, Tag};
 use super::state::After;
 use crate::error::{ContextError, Label};
 use crate::sync::Arc;
@@ -54,6 +55,15 @@ pub(crate) struct Entry<E> {
 pub(crate) enum Work<E> {
     Future(Job<E>),
     Blocking(BlockingJob<E>),
+}
+
+/// What is queued is a job already: no place ever waits for it.
+pub(crate) enum Never {}
+
+impl<E> From<Never> for Entry<E> {
+    fn from(never: Never) -> Entry<E> {
+        match never {}
+    }
 }
 
 /// What takes a turn in the queue: a job that a place will run, or a local task that runs by itself once it may.
@@ -92,11 +102,6 @@ impl Task {
 impl Tag for Task {
     fn started(&mut self) {
         self.started = Some(Instant::now());
-    }
-
-    fn describe(&self) -> (Label, Duration) {
-        let elapsed = self.started.map_or(Duration::ZERO, |at| at.elapsed());
-        (self.label.clone(), elapsed)
     }
 
     fn hand_over_failure(&self) -> bool {
@@ -193,6 +198,11 @@ where
     type Job = Job<E>;
     type Supply = Entry<E>;
     type Work = Work<E>;
+    type Wait = Never;
+    type Origin = ();
+
+    /// What is queued is dropped.
+    const STOPS_ANYWHERE: bool = false;
 
     fn start(&mut self, tickets: &mut Tickets, after: &mut After) {
         while !self.waiting.is_empty() && tickets.is_free() {
@@ -230,7 +240,7 @@ where
         self.waiting() > 0
     }
 
-    fn accept(&mut self, task: Task, _: Option<()>) -> Option<Arc<dyn Observer>> {
+    fn accept(&mut self, task: Task, _: Option<()>, _: &mut After) -> Option<Arc<dyn Observer>> {
         if let Some(local) = task.local {
             self.locals.remove(&local);
         }
@@ -262,13 +272,26 @@ where
             .collect()
     }
 
-    fn open(core: &Arc<Core<Self>>, Entry { task, work }: Entry<E>) -> Option<(Task, Job<E>)> {
+    fn describe((): &(), task: &Task) -> (Label, Duration) {
+        let elapsed = task.started.map_or(Duration::ZERO, |at| at.elapsed());
+        (task.label.clone(), elapsed)
+    }
+
+    fn open(
+        core: &Arc<Core<Self>>,
+        Entry { task, work }: Entry<E>,
+        _: &mut task::Context<'_>,
+    ) -> Opened<Self> {
         match work {
-            Work::Future(job) => Some((task, job)),
+            Work::Future(job) => Opened::Job(task, job),
             Work::Blocking(job) => {
                 blocking::run(core, task, job);
-                None
+                Opened::Nothing
             }
         }
+    }
+
+    fn abandon(_: &Arc<Core<Self>>, wait: Never) {
+        match wait {}
     }
 }

@@ -4,11 +4,10 @@ use std::fmt::Display;
 use std::future::{Future, poll_fn};
 use std::panic::Location;
 use std::pin::pin;
-use std::task::Poll;
 
-use super::Group;
 use super::queue::Task;
 use super::source::Outcome;
+use super::{Group, job};
 use crate::context::Context;
 use crate::error::{ContextError, Label, TaskErrorKind};
 use crate::panic;
@@ -75,21 +74,7 @@ where
                     Err(payload) => Err(payload),
                     Ok(body) => {
                         let mut body = pin!(Some(body));
-                        let ended = poll_fn(|cx| {
-                            let polled = panic::catch(|| match body.as_mut().as_pin_mut() {
-                                Some(body) => body.poll(cx).map(Ok),
-                                None => Poll::Pending,
-                            });
-                            polled.unwrap_or_else(|payload| Poll::Ready(Err(payload)))
-                        })
-                        .await;
-                        match (ended, panic::catch(|| body.set(None))) {
-                            (Ok(_), Err(payload)) => Err(payload),
-                            (ended, dropped) => {
-                                panic::discard(dropped);
-                                ended
-                            }
-                        }
+                        poll_fn(|cx| job::poll_to_end(body.as_mut(), cx)).await
                     }
                 }
             };

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::future::Future;
-use std::task::Waker;
+use std::task::{self, Waker};
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
@@ -28,6 +28,14 @@ pub(crate) trait Source: Send + Sized + 'static {
     type Supply: Send;
     /// What a job is before it is one: user code, to be dropped outside the lock if it never becomes one.
     type Work: Send;
+    /// What a place holds while it waits for its next job to come out of what was supplied.
+    type Wait: Into<Self::Supply> + Send;
+    /// What all its jobs have in common, and what never changes: read without the lock.
+    type Origin: Send + Sync;
+
+    /// Whether stopping everything drops none of the user's code on the spot, so that it may be done in the thread of
+    /// whoever ends the context.
+    const STOPS_ANYWHERE: bool;
 
     /// Starts what may start: gives tickets to what is queued.
     fn start(&mut self, tickets: &mut Tickets, after: &mut After);
@@ -40,14 +48,44 @@ pub(crate) trait Source: Send + Sized + 'static {
     /// Whether something is left that has not started.
     fn has_unstarted(&self) -> bool;
     /// Keeps what a job gave. Hands back who is to be told that it has ended, before it counts as ended.
-    fn accept(&mut self, tag: Self::Tag, value: Option<Self::Value>) -> Option<Arc<dyn Observer>>;
+    fn accept(
+        &mut self,
+        tag: Self::Tag,
+        value: Option<Self::Value>,
+        after: &mut After,
+    ) -> Option<Arc<dyn Observer>>;
+    /// A job has failed by itself; what it gives is then nothing.
+    fn failed(&mut self) {}
+    /// Whether there is something for whoever waits before all is over.
+    fn has_outcome(&self) -> bool {
+        false
+    }
     /// Removes what has not started and, the context having ended, never will.
     fn cut(&mut self, tickets: &mut Tickets, after: &mut After) -> Vec<(Self::Tag, Self::Work)>;
     /// Removes what has started and has not been taken by a place, and adds what runs in no place.
     fn reclaim(&mut self, aborted: &mut Vec<AbortHandle>) -> Vec<(Self::Tag, Self::Work)>;
 
+    /// What a job is called, and how long it has been running; asked when it failed.
+    fn describe(origin: &Self::Origin, tag: &Self::Tag) -> (Label, Duration);
     /// Makes a job of what was supplied; outside the lock.
-    fn open(core: &Arc<Core<Self>>, supply: Self::Supply) -> Option<(Self::Tag, Self::Job)>;
+    fn open(
+        core: &Arc<Core<Self>>,
+        supply: Self::Supply,
+        cx: &mut task::Context<'_>,
+    ) -> Opened<Self>;
+    /// Takes back what a place waited with when it was dropped.
+    fn abandon(core: &Arc<Core<Self>>, wait: Self::Wait);
+    /// Tells somebody how far it has come, if somebody wants to know; outside the lock.
+    fn report(_core: &Arc<Core<Self>>) {}
+}
+
+/// What has become of what was supplied.
+pub(crate) enum Opened<S: Source> {
+    Job(S::Tag, S::Job),
+    /// There is no job in it (any more).
+    Nothing,
+    /// None yet; the place is woken when it should look again.
+    Wait(S::Wait),
 }
 
 /// What a job ends with.
@@ -57,8 +95,6 @@ pub(crate) type JobOutput<S> = Result<<S as Source>::Value, TaskErrorKind<<S as 
 pub(crate) trait Tag: Send {
     /// The job has been given its place.
     fn started(&mut self);
-    /// What it is called, and how long it has been running; asked when it failed.
-    fn describe(&self) -> (Label, Duration);
     /// Whether somebody else takes a failure that is not a panic, so that it is none of the group's.
     fn hand_over_failure(&self) -> bool {
         false

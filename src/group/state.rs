@@ -7,6 +7,7 @@ use super::admission::{LenderId, Tickets};
 use super::failures::Failures;
 use super::source::{Observer, Source};
 use super::watch::Watch;
+use crate::context::Note;
 use crate::sync::Arc;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,6 +53,10 @@ pub(crate) struct After {
     pub(crate) displace: bool,
     pub(crate) cut: bool,
     pub(crate) watch: bool,
+    /// What has come is enough, or what is to come cannot be: the context is to end, and why.
+    pub(crate) enough: Option<&'static Note>,
+    /// Something has started or ended, and somebody wants to know.
+    pub(crate) report: bool,
 }
 
 impl After {
@@ -183,9 +188,12 @@ impl<S: Source> State<S> {
     /// Counts a job as ended; or, if somebody is to be told first, has that done after the section.
     pub(crate) fn end(&mut self, tag: S::Tag, value: Option<S::Value>, after: &mut After) {
         let succeeded = value.is_some();
-        match self.source.accept(tag, value) {
+        match self.source.accept(tag, value, after) {
             Some(observer) => after.observers.push((observer, succeeded)),
             None => self.count_out(after),
+        }
+        if self.source.has_outcome() {
+            after.wake.extend(self.waiter.take());
         }
     }
 

@@ -121,11 +121,16 @@ impl<S: Source> Core<S> {
     /// The context has ended: what is queued never starts, and the grace begins.
     fn see_end(self: &Arc<Self>) {
         let ended = self.ctx().ended_at().unwrap_or_else(Instant::now);
-        self.with(|state, after| {
+        let no_grace = self.with(|state, after| {
             state.cut(after);
             state.watch.ended.get_or_insert(ended);
             state.call_watcher(after);
+            state.watch.grace == Some(Duration::ZERO)
         });
+        if no_grace && S::STOPS_ANYWHERE {
+            self.abort_places();
+            return;
+        }
         self.send_watcher();
     }
 
@@ -147,6 +152,10 @@ impl<S: Source> Core<S> {
                 core: core.clone(),
                 timer: None,
             });
+            if self.ctx().is_done() {
+                // Whoever ended it may now block its thread.
+                self.displace();
+            }
         }
     }
 }
@@ -221,6 +230,7 @@ impl<S: Source> WatchTask<S> {
                     ready!(Pin::new(&mut self.done).poll(cx));
                     self.core.see_end();
                 }
+                Next::Grace(until) if until <= Instant::now() => self.core.abort_places(),
                 Next::Grace(until) => {
                     let timer = match &mut self.timer {
                         Some((armed, timer)) if *armed == until => timer,

@@ -40,10 +40,10 @@ fn a_spawner_outside_a_runtime_panics_with_a_message_that_says_so() {
 }
 
 #[test]
-fn fetch_all_polled_outside_a_runtime_panics_with_a_message_that_says_so() {
+fn a_fan_out_polled_outside_a_runtime_panics_with_a_message_that_says_so() {
     let ctx = Context::background();
     let all = fetch_all(&ctx, 1, [1], |_, item| async move { Ok::<_, String>(item) });
-    assert_says_so("fetch_all", || {
+    assert_says_so("a fan-out", || {
         let mut all = Box::pin(all);
         let _ = poll_with(&mut all, std::task::Waker::noop());
     });

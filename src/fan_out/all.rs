@@ -1,0 +1,91 @@
+//! Wait for all, and stop at the first failure.
+
+use super::end::{End, Ended};
+use crate::error::{ContextError, TaskErrorKind};
+use crate::group::failures::OnFailure;
+
+/// What items gave, in the order of the items.
+pub(crate) struct Slots<V>(Vec<Option<V>>);
+
+impl<V> Default for Slots<V> {
+    fn default() -> Self {
+        Slots(Vec::new())
+    }
+}
+
+impl<V> Slots<V> {
+    pub(crate) fn put(&mut self, number: usize, value: Option<V>) {
+        if self.0.len() <= number {
+            self.0.resize_with(number + 1, || None);
+        }
+        self.0[number] = value;
+    }
+
+    pub(crate) fn into_vec(self) -> Vec<Option<V>> {
+        self.0
+    }
+}
+
+/// `all`.
+pub(crate) struct All<T>(Slots<T>);
+
+impl<T> Default for All<T> {
+    fn default() -> Self {
+        All(Slots::default())
+    }
+}
+
+impl<T, E: From<ContextError>> End<T, E> for All<T> {
+    type Kept = T;
+    type Output = Result<Vec<T>, E>;
+
+    const ON_FAILURE: OnFailure = OnFailure::EndContext;
+
+    fn keep(result: Result<T, E>) -> Result<T, TaskErrorKind<E>> {
+        result.map_err(TaskErrorKind::Failed)
+    }
+
+    fn accept(&mut self, number: usize, value: Option<T>) -> Option<T> {
+        self.0.put(number, value);
+        None
+    }
+
+    fn finish(self, ended: Ended<E>) -> Result<Vec<T>, E> {
+        let (exhausted, reason) = (ended.exhausted, ended.reason());
+        ended.failures.into_result()?;
+        // Without a failure, every item that was pulled has given its value.
+        let values = self.0.into_vec().into_iter().collect::<Option<Vec<T>>>();
+        match values {
+            Some(values) if exhausted => Ok(values),
+            _ => Err(E::from(reason)),
+        }
+    }
+}
+
+/// `for_each`: keeps nothing.
+#[derive(Default)]
+pub(crate) struct ForEach;
+
+impl<T, E: From<ContextError>> End<T, E> for ForEach {
+    type Kept = ();
+    type Output = Result<(), E>;
+
+    const ON_FAILURE: OnFailure = OnFailure::EndContext;
+
+    fn keep(result: Result<T, E>) -> Result<(), TaskErrorKind<E>> {
+        result.map(drop).map_err(TaskErrorKind::Failed)
+    }
+
+    fn accept(&mut self, _: usize, _: Option<()>) -> Option<()> {
+        None
+    }
+
+    fn finish(self, ended: Ended<E>) -> Result<(), E> {
+        let (exhausted, reason) = (ended.exhausted, ended.reason());
+        ended.failures.into_result()?;
+        match exhausted {
+            true => Ok(()),
+            false => Err(E::from(reason)),
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What an end does with outcomes. How the items run is none of its business.
+
+use std::borrow::Cow;
+use std::panic::Location;
+
+use crate::context::{Cause, Note};
+use crate::error::{ContextError, Label, TaskErrorKind};
+use crate::group::failures::{Failures, OnFailure};
+
+static STOPPED: Note = Note("the tasks of the fan-out were aborted");
+
+/// One of the ends: `all`, `settle`, `first_ok`, a stream, …
+///
+/// Methods that take `&mut self` run under the lock of the core, and call no user code.
+pub(crate) trait End<T, E>: Default {
+    /// What is kept of an item that has ended.
+    type Kept;
+    /// What comes out when all is over; of a stream, what it gives last.
+    type Output;
+
+    const ON_FAILURE: OnFailure;
+    /// Whether its errors are to say how long their items ran.
+    const TIMED: bool = false;
+
+    /// Decides, in the item's own place, what its result is to the others: a failure is recorded, in the order in which
+    /// items end.
+    fn keep(result: Result<T, E>) -> Result<Self::Kept, TaskErrorKind<E>>;
+    /// Whether what is kept is a success; for whoever counts.
+    fn succeeded(_: &Self::Kept) -> bool {
+        true
+    }
+    /// Takes what an item gave: nothing, if its failure was recorded or it was stopped. Hands back what is not needed.
+    fn accept(&mut self, number: usize, kept: Option<Self::Kept>) -> Option<Self::Kept>;
+    /// Whether it has been decided how this ends, if at most so many successes may still come; and why.
+    fn verdict(&self, _more: usize) -> Option<&'static Note> {
+        None
+    }
+    /// How many outcomes wait for the consumer.
+    fn waiting(&self) -> usize {
+        0
+    }
+    /// Whether one of them may go out.
+    fn is_ready(&self) -> bool {
+        false
+    }
+    /// Makes the output, when all is over and gone.
+    fn finish(self, ended: Ended<E>) -> Self::Output;
+}
+
+/// An end that hands outcomes out as they come.
+pub(crate) trait StreamEnd<T, E>: End<T, E, Output = Option<Result<T, E>>> {
+    /// Takes the next outcome that may go out.
+    fn take(&mut self) -> Option<Taken<T, E>>;
+}
+
+/// An outcome on its way out; `None` is an item that was stopped.
+pub(crate) type Taken<T, E> = Option<Result<T, E>>;
+
+/// How the whole has ended.
+pub(crate) struct Ended<E> {
+    pub(crate) failures: Failures<E>,
+    /// Whether the last item has been pulled.
+    pub(crate) exhausted: bool,
+    /// At most how many items were never pulled, where that is known.
+    pub(crate) left: Option<usize>,
+    /// How the context ended, if it did before all was over.
+    pub(crate) error: Option<ContextError>,
+    /// Whether it was the end's own verdict that ended it.
+    pub(crate) decided: bool,
+    pub(crate) origin: Origin,
+}
+
+impl<E> Ended<E> {
+    /// Why an item has not come to its end.
+    pub(crate) fn reason(&self) -> ContextError {
+        reason(self.error.clone())
+    }
+}
+
+/// Without an end of the context, it was the runtime that stopped the items.
+pub(crate) fn reason(error: Option<ContextError>) -> ContextError {
+    error.unwrap_or_else(|| ContextError::cancelled(Some(Cause::note(&STOPPED))))
+}
+
+/// What the fan-out is called, and where it was made.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    pub(crate) name: Option<Cow<'static, str>>,
+    pub(crate) site: &'static Location<'static>,
+}
+
+impl Origin {
+    /// `name[3]`, or `item 3`.
+    pub(crate) fn label_of(&self, number: usize) -> Label {
+        let name = match &self.name {
+            Some(name) => format!("{name}[{number}]"),
+            None => format!("item {number}"),
+        };
+        self.label(name)
+    }
+
+    /// That of the whole.
+    pub(crate) fn label(&self, what: impl Into<Cow<'static, str>>) -> Label {
+        Label {
+            name: Some(what.into()),
+            site: self.site,
+        }
+    }
+}

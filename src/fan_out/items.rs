@@ -1,0 +1,128 @@
+//! What a fan-out runs on: items, one at a time, and the function that makes a future of each.
+
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{self, Poll, ready};
+
+use futures_core::Stream;
+use pin_project_lite::pin_project;
+
+use super::end::End;
+use crate::context::Context;
+use crate::error::TaskErrorKind;
+
+/// The items of an iterator, as a stream that is always ready: what [`fan_out`](crate::fan_out()) makes of an iterator.
+pub struct Items<I>(I);
+
+impl<I> Items<I> {
+    pub(crate) fn new(items: I) -> Self {
+        Items(items)
+    }
+}
+
+// The iterator is never pinned.
+impl<I> Unpin for Items<I> {}
+
+impl<I: Iterator> Stream for Items<I> {
+    type Item = I::Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut task::Context<'_>) -> Poll<Option<I::Item>> {
+        Poll::Ready(self.0.next())
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
+impl<I> fmt::Debug for Items<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Items").finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// The items and the function.
+    pub(crate) struct Pull<S, F> {
+        f: F,
+        #[pin]
+        items: S,
+    }
+}
+
+impl<S, F> Pull<S, F> {
+    pub(crate) fn new(items: S, f: F) -> Self {
+        Pull { f, items }
+    }
+}
+
+/// Makes the next future, when there is a next item.
+pub(crate) trait Next {
+    type Future;
+
+    fn poll_next(
+        self: Pin<&mut Self>,
+        ctx: &Context,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Option<Self::Future>>;
+
+    /// How many are still to come.
+    fn size_hint(&self) -> SizeHint;
+}
+
+/// As that of an iterator.
+pub(crate) type SizeHint = (usize, Option<usize>);
+
+impl<S, F, Fut> Next for Pull<S, F>
+where
+    S: Stream,
+    F: FnMut(Context, S::Item) -> Fut,
+{
+    type Future = Fut;
+
+    fn poll_next(
+        self: Pin<&mut Self>,
+        ctx: &Context,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Option<Fut>> {
+        let this = self.project();
+        let item = ready!(this.items.poll_next(cx));
+        Poll::Ready(item.map(|item| (this.f)(ctx.clone(), item)))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.items.size_hint()
+    }
+}
+
+pin_project! {
+    /// The future of one item, as a job: its output is what the end keeps of it.
+    pub(crate) struct Item<Fut, C> {
+        end: PhantomData<fn() -> C>,
+        #[pin]
+        future: Fut,
+    }
+}
+
+impl<Fut, C> Item<Fut, C> {
+    pub(crate) fn new(future: Fut) -> Self {
+        Item {
+            end: PhantomData,
+            future,
+        }
+    }
+}
+
+impl<Fut, C, T, E> Future for Item<Fut, C>
+where
+    Fut: Future<Output = Result<T, E>>,
+    C: End<T, E>,
+{
+    type Output = Result<C::Kept, TaskErrorKind<E>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        self.project().future.poll(cx).map(C::keep)
+    }
+}

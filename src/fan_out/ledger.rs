@@ -1,0 +1,150 @@
+//! What has become of the items: the accounts that every end and both ways to run have in common.
+//!
+//! # Invariants
+//!
+//! 1. `started` items have been pulled, numbered from 0 in the order in which they were; `ended` of them have ended, each
+//!    of which was accepted by the end exactly once.
+//! 2. `stage` only moves away from `Pulling`. Nothing is pulled in any other.
+//! 3. Once `decided`, the end's verdict does not change: the context ends for it, and what still comes is not needed.
+
+use super::Progress;
+use super::end::End;
+use super::items::SizeHint;
+use crate::context::Note;
+
+pub(crate) struct Ledger<C> {
+    pub(crate) end: C,
+    stage: Stage,
+    decided: bool,
+    started: usize,
+    ended: usize,
+    done: usize,
+    failed: usize,
+    left: SizeHint,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Pulling,
+    /// The last item has come.
+    Exhausted,
+    /// A failure, a verdict or the end of the context came first.
+    Cut,
+}
+
+impl<C> Ledger<C> {
+    pub(crate) fn new(end: C, left: SizeHint) -> Ledger<C> {
+        Ledger {
+            end,
+            stage: Stage::Pulling,
+            decided: false,
+            started: 0,
+            ended: 0,
+            done: 0,
+            failed: 0,
+            left,
+        }
+    }
+
+    pub(crate) fn is_pulling(&self) -> bool {
+        self.stage == Stage::Pulling
+    }
+
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.stage == Stage::Exhausted
+    }
+
+    pub(crate) fn is_decided(&self) -> bool {
+        self.decided
+    }
+
+    /// The number of the next item.
+    pub(crate) fn next(&self) -> usize {
+        self.started
+    }
+
+    /// At most how many items have not been pulled.
+    pub(crate) fn left(&self) -> Option<usize> {
+        self.left.1
+    }
+
+    pub(crate) fn cut(&mut self) {
+        if self.is_pulling() {
+            self.stage = Stage::Cut;
+        }
+    }
+
+    /// An item was pulled, and so many are still to come. Gives its number.
+    pub(crate) fn start(&mut self, left: SizeHint) -> usize {
+        let number = self.started;
+        self.started += 1;
+        self.left = left;
+        number
+    }
+
+    /// A failure was recorded; what failed is accepted as nothing.
+    pub(crate) fn fail(&mut self) {
+        self.failed += 1;
+    }
+
+    /// There are no more items.
+    pub(crate) fn exhaust(&mut self) {
+        if self.is_pulling() {
+            self.stage = Stage::Exhausted;
+            self.left = (0, Some(0));
+        }
+    }
+
+    /// Nothing more is pulled, with so many still to come.
+    pub(crate) fn leave(&mut self, left: SizeHint) {
+        self.cut();
+        self.left = left;
+    }
+
+    pub(crate) fn progress(&self) -> Progress {
+        Progress {
+            started: self.started,
+            done: self.done,
+            failed: self.failed,
+            size_hint: (
+                self.started.saturating_add(self.left.0),
+                self.left.1.and_then(|left| self.started.checked_add(left)),
+            ),
+        }
+    }
+}
+
+impl<C> Ledger<C> {
+    /// An item has ended. Hands back what the end does not need.
+    pub(crate) fn accept<T, E>(&mut self, number: usize, kept: Option<C::Kept>) -> Option<C::Kept>
+    where
+        C: End<T, E>,
+    {
+        self.ended += 1;
+        match &kept {
+            Some(kept) if C::succeeded(kept) => self.done += 1,
+            Some(_) => self.failed += 1,
+            None => {}
+        }
+        self.end.accept(number, kept)
+    }
+
+    /// Asks the end for its verdict; gives it once.
+    pub(crate) fn judge<T, E>(&mut self) -> Option<&'static Note>
+    where
+        C: End<T, E>,
+    {
+        if self.decided {
+            return None;
+        }
+        let running = self.started - self.ended;
+        let more = self
+            .left
+            .1
+            .map_or(usize::MAX, |left| left.saturating_add(running));
+        let verdict = self.end.verdict(more)?;
+        self.decided = true;
+        self.cut();
+        Some(verdict)
+    }
+}

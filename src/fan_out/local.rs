@@ -1,0 +1,405 @@
+//! A fan-out on the caller's own task, for futures that borrow or are not `Send`.
+//!
+//! The same accounts and the same ends as on places; only that one task polls everything, and so nothing moves while it is
+//! not polled.
+
+use std::fmt::Display;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{self, Poll, ready};
+use std::time::Duration;
+
+use futures_core::Stream;
+use futures_util::stream::FuturesUnordered;
+use pin_project_lite::pin_project;
+use tokio::task::coop;
+use tokio::time::{Instant, Sleep};
+
+use super::Progress;
+use super::end::{End, Ended, Origin, StreamEnd, Taken, reason};
+use super::items::{Item, Next};
+use super::ledger::Ledger;
+use super::placed::{FAN_OUT_DROPPED, FAN_OUT_ENDED};
+use super::run::Run;
+use crate::context::{CancelHandle, Cause, Context, DoneOwned};
+use crate::error::{ContextError, Label, Panic, TaskErrorKind};
+use crate::group::failures::Failures;
+use crate::group::job;
+use crate::panic::{self, Payload};
+use crate::sync::{Arc, Mutex};
+
+/// A fan-out, run by whoever polls it.
+pub(crate) struct Local<P, C, T, E, R>
+where
+    P: Next,
+{
+    ctx: Context,
+    cancel: CancelHandle,
+    done: DoneOwned,
+    running: FuturesUnordered<Running<P::Future, C>>,
+    /// What their destructors panicked with.
+    dropped: Dropped,
+    pull: Option<Pin<Box<P>>>,
+    ledger: Ledger<C>,
+    failures: Failures<E>,
+    report: Option<Box<R>>,
+    origin: Origin,
+    limit: usize,
+    grace: Duration,
+    stage: Stage,
+    result: PhantomData<fn() -> T>,
+}
+
+// What is polled is in boxes of its own.
+impl<P: Next, C, T, E, R> Unpin for Local<P, C, T, E, R> {}
+
+enum Stage {
+    Unstarted,
+    Running,
+    /// The context has ended, and what runs has until then.
+    WindingDown(Pin<Box<Sleep>>),
+    Stopped,
+    Finished,
+}
+
+type Dropped = Arc<Mutex<Option<(usize, Payload)>>>;
+
+pin_project! {
+    /// An item that runs.
+    struct Running<Fut, C> {
+        number: usize,
+        started: Option<Instant>,
+        dropped: Dropped,
+        #[pin]
+        item: Option<Item<Fut, C>>,
+    }
+
+    impl<Fut, C> PinnedDrop for Running<Fut, C> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            if let Err(payload) = panic::catch(|| this.item.set(None)) {
+                let later = this.dropped.lock().replace((*this.number, payload));
+                panic::discard(later);
+            }
+        }
+    }
+}
+
+impl<Fut, C> Future for Running<Fut, C>
+where
+    Item<Fut, C>: Future,
+{
+    type Output = (
+        usize,
+        Option<Instant>,
+        Result<<Item<Fut, C> as Future>::Output, Payload>,
+    );
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let ended = ready!(job::poll_to_end(this.item, cx));
+        Poll::Ready((*this.number, *this.started, ended))
+    }
+}
+
+/// Whether there is reason to look again.
+enum Step {
+    Moved,
+    Over,
+}
+
+impl<P, C, T, E, R> Local<P, C, T, E, R>
+where
+    P: Next<Future: Future<Output = Result<T, E>>>,
+    C: End<T, E>,
+    E: From<ContextError> + Display,
+    R: FnMut(Progress),
+{
+    pub(crate) fn new(
+        parent: &Context,
+        pull: Pin<Box<P>>,
+        end: C,
+        report: Option<Box<R>>,
+        origin: Origin,
+        limit: usize,
+        grace: Duration,
+    ) -> Self {
+        let (ctx, guard) = parent.with_cancel();
+        Local {
+            done: ctx.done_owned(),
+            ctx,
+            cancel: guard.disarm(),
+            running: FuturesUnordered::new(),
+            dropped: Arc::new(Mutex::new(None)),
+            ledger: Ledger::new(end, pull.size_hint()),
+            pull: Some(pull),
+            failures: Failures::new(),
+            report,
+            origin,
+            limit,
+            grace,
+            stage: Stage::Unstarted,
+            result: PhantomData,
+        }
+    }
+
+    /// Goes on until there is an outcome for the consumer, or all is over.
+    fn poll_on(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+        loop {
+            if self.ledger.end.is_ready() {
+                return Poll::Ready(());
+            }
+            // Ends: every step has moved something, and costs of the task's budget.
+            let budget = ready!(coop::poll_proceed(cx));
+            let step = ready!(self.step(cx));
+            budget.made_progress();
+            if let Step::Over = step {
+                return Poll::Ready(());
+            }
+        }
+    }
+
+    fn step(&mut self, cx: &mut task::Context<'_>) -> Poll<Step> {
+        match &mut self.stage {
+            Stage::Unstarted => {
+                self.stage = Stage::Running;
+                self.judge();
+                return Poll::Ready(Step::Moved);
+            }
+            Stage::Running => {
+                if Pin::new(&mut self.done).poll(cx).is_ready() {
+                    self.wind_down();
+                    return Poll::Ready(Step::Moved);
+                }
+            }
+            Stage::WindingDown(timer) => {
+                if timer.as_mut().poll(cx).is_ready() {
+                    self.stop();
+                    return Poll::Ready(Step::Moved);
+                }
+            }
+            Stage::Stopped => {}
+            Stage::Finished => return Poll::Ready(Step::Over),
+        }
+        if self.has_room() && self.poll_pull(cx).is_ready() {
+            return Poll::Ready(Step::Moved);
+        }
+        match Pin::new(&mut self.running).poll_next(cx) {
+            Poll::Ready(Some((number, started, ended))) => {
+                self.end(number, started, ended);
+                Poll::Ready(Step::Moved)
+            }
+            Poll::Ready(None) if !self.ledger.is_pulling() => Poll::Ready(Step::Over),
+            // Waiting for the next item, or for the consumer.
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        let held = self.running.len() + self.ledger.end.waiting();
+        self.ledger.is_pulling() && held < self.limit
+    }
+
+    /// Pulls the next item, if there is one yet.
+    fn poll_pull(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+        let Some(pull) = &mut self.pull else {
+            return Poll::Pending;
+        };
+        let next = panic::catch(|| {
+            let next = pull.as_mut().poll_next(&self.ctx, cx);
+            (next, pull.size_hint())
+        });
+        match next {
+            Ok((Poll::Ready(Some(future)), left)) => {
+                let number = self.ledger.start(left);
+                self.running.push(Running {
+                    number,
+                    started: C::TIMED.then(Instant::now),
+                    dropped: self.dropped.clone(),
+                    item: Some(Item::new(future)),
+                });
+                self.judge();
+                self.tell();
+            }
+            Ok((Poll::Ready(None), _)) => {
+                self.ledger.exhaust();
+                let pull = self.pull.take();
+                if let Err(payload) = panic::catch(|| drop(pull)) {
+                    self.fail_whole(payload);
+                }
+                self.judge();
+            }
+            Ok((Poll::Pending, _)) => return Poll::Pending,
+            Err(payload) => self.fail_whole(payload),
+        }
+        Poll::Ready(())
+    }
+
+    /// A panic of what makes the items.
+    fn fail_whole(&mut self, payload: Payload) {
+        self.ledger.cut();
+        let label = self.origin.label_of(self.ledger.next());
+        self.record(
+            label,
+            Duration::ZERO,
+            TaskErrorKind::Panicked(Panic::new(payload)),
+        );
+    }
+
+    fn end(
+        &mut self,
+        number: usize,
+        started: Option<Instant>,
+        ended: Result<Result<C::Kept, TaskErrorKind<E>>, Payload>,
+    ) {
+        let ended =
+            ended.unwrap_or_else(|payload| Err(TaskErrorKind::Panicked(Panic::new(payload))));
+        let kept = match ended {
+            Ok(kept) => Some(kept),
+            Err(kind) => {
+                let elapsed = started.map_or(Duration::ZERO, |at| at.elapsed());
+                self.record(self.origin.label_of(number), elapsed, kind);
+                None
+            }
+        };
+        panic::discard(self.ledger.accept(number, kept));
+        self.judge();
+        self.tell();
+    }
+
+    /// Keeps a failure, and ends the context if that is what a failure does.
+    fn record(&mut self, label: Label, elapsed: Duration, kind: TaskErrorKind<E>) {
+        let cause = C::ON_FAILURE.cause(&label, &kind);
+        if !matches!(kind, TaskErrorKind::Aborted(_)) {
+            self.ledger.fail();
+        }
+        let ended = self.ctx.is_done();
+        panic::discard(self.failures.add(label, elapsed, kind, ended));
+        if let Some(cause) = cause {
+            let cause = self.failures.cause(cause);
+            self.end_context(cause);
+        }
+    }
+
+    fn judge(&mut self) {
+        if let Some(why) = self.ledger.judge() {
+            self.end_context(Cause::note(why));
+        }
+    }
+
+    /// A waker that panics is none of the items' doing.
+    fn end_context(&self, cause: Cause) {
+        if let Err(payload) = panic::catch(|| self.cancel.cancel_with(cause)) {
+            panic::discard(payload);
+        }
+    }
+
+    fn tell(&mut self) {
+        let progress = self.ledger.progress();
+        if let Some(report) = &mut self.report {
+            if let Err(payload) = panic::catch(|| report(progress)) {
+                let unneeded = self.report.take();
+                panic::discard(unneeded);
+                let label = self.origin.label("on_progress");
+                self.record(
+                    label,
+                    Duration::ZERO,
+                    TaskErrorKind::Panicked(Panic::new(payload)),
+                );
+            }
+        }
+    }
+
+    /// The context has ended: nothing more is pulled, and what runs is stopped when the grace is over.
+    fn wind_down(&mut self) {
+        self.ledger.cut();
+        if self.grace.is_zero() {
+            self.stop();
+        } else {
+            self.stage = Stage::WindingDown(Box::pin(tokio::time::sleep(self.grace)));
+        }
+    }
+
+    /// Drops what runs.
+    fn stop(&mut self) {
+        self.stage = Stage::Stopped;
+        let running = std::mem::take(&mut self.running);
+        let in_flight = Pin::new(&running).iter_pin_ref();
+        let mut stopped: Vec<_> = in_flight.map(|it| (it.number, it.started)).collect();
+        stopped.sort_unstable();
+        drop(running);
+        let panicked = self.dropped.lock().take();
+        if let Some((number, payload)) = panicked {
+            let label = self.origin.label_of(number);
+            self.record(
+                label,
+                Duration::ZERO,
+                TaskErrorKind::Panicked(Panic::new(payload)),
+            );
+        }
+        let error = reason(self.ctx.err());
+        for (number, started) in stopped {
+            let kind = TaskErrorKind::Aborted(error.clone());
+            self.end(number, started, Ok(Err(kind)));
+        }
+    }
+}
+
+impl<P, C, T, E, R> Run<T, E> for Local<P, C, T, E, R>
+where
+    P: Next<Future: Future<Output = Result<T, E>>>,
+    C: End<T, E>,
+    E: From<ContextError> + Display,
+    R: FnMut(Progress),
+{
+    type End = C;
+
+    fn poll_over(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+        self.poll_on(cx)
+    }
+
+    fn poll_outcome(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Taken<T, E>>>
+    where
+        C: StreamEnd<T, E>,
+    {
+        ready!(self.poll_on(cx));
+        Poll::Ready(self.ledger.end.take())
+    }
+
+    fn reason(&self) -> ContextError {
+        reason(self.ctx.err())
+    }
+
+    fn finish(&mut self) -> (C, Ended<E>) {
+        self.stage = Stage::Finished;
+        let error = self.ctx.err();
+        self.end_context(Cause::note(&FAN_OUT_ENDED));
+        let left = match self.pull.take() {
+            Some(pull) => pull.size_hint().1,
+            None => self.ledger.left(),
+        };
+        let ended = Ended {
+            failures: std::mem::replace(&mut self.failures, Failures::new()),
+            exhausted: self.ledger.is_exhausted(),
+            left,
+            error,
+            decided: self.ledger.is_decided(),
+            origin: self.origin.clone(),
+        };
+        (std::mem::take(&mut self.ledger.end), ended)
+    }
+}
+
+impl<P, C, T, E, R> Drop for Local<P, C, T, E, R>
+where
+    P: Next,
+{
+    /// The context ends before what runs is dropped.
+    fn drop(&mut self) {
+        if !matches!(self.stage, Stage::Finished) {
+            let _ = panic::catch(|| self.cancel.cancel_with(Cause::note(&FAN_OUT_DROPPED)))
+                .map_err(panic::discard);
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! A fan-out on places: each item on a task of the runtime, many at once.
+
+use std::fmt::Display;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{self, Poll, ready};
+use std::time::Duration;
+
+use tokio::task::{JoinSet, coop};
+
+use super::end::{End, Ended, Origin, StreamEnd, Taken, reason};
+use super::feed::{Feed, Report};
+use super::items::Next;
+use super::run::Run;
+use crate::context::{Context, Note};
+use crate::error::ContextError;
+use crate::group::core::Core;
+use crate::panic;
+use crate::sync::Arc;
+
+pub(crate) static FAN_OUT_ENDED: Note = Note("the fan-out has ended");
+pub(crate) static FAN_OUT_DROPPED: Note = Note("the fan-out was dropped");
+
+/// A fan-out, run by whoever polls it. Dropped, it stops what it started.
+pub(crate) struct Placed<P, C, T, E>
+where
+    P: Next<Future: Future<Output = Result<T, E>> + Send + 'static> + Send + 'static,
+    C: End<T, E, Kept: Send + 'static> + Send + 'static,
+    T: Send + 'static,
+    E: From<ContextError> + Display + Send + 'static,
+{
+    core: Arc<Core<Feed<P, C, T, E>>>,
+    grace: Duration,
+    stage: Stage,
+}
+
+enum Stage {
+    Unstarted,
+    /// With the places, once all has ended and they leave.
+    Running(Option<JoinSet<()>>),
+    Finished,
+}
+
+impl<P, C, T, E> Placed<P, C, T, E>
+where
+    P: Next<Future: Future<Output = Result<T, E>> + Send + 'static> + Send + 'static,
+    C: End<T, E, Kept: Send + 'static> + Send + 'static,
+    T: Send + 'static,
+    E: From<ContextError> + Display + Send + 'static,
+{
+    pub(crate) fn new(
+        parent: &Context,
+        pull: Pin<Box<P>>,
+        end: C,
+        report: Option<Report>,
+        origin: Origin,
+        limit: usize,
+        grace: Duration,
+    ) -> Self {
+        let (ctx, guard) = parent.with_cancel();
+        let feed = Feed::new(pull, end, report);
+        Placed {
+            core: Core::new(feed, origin, (ctx, guard.disarm()), limit, C::ON_FAILURE),
+            grace,
+            stage: Stage::Unstarted,
+        }
+    }
+
+    /// The first poll.
+    fn start(&mut self) {
+        if let Stage::Unstarted = self.stage {
+            self.core.bind("a fan-out");
+            self.stage = Stage::Running(None);
+            self.core.with(|state, after| {
+                state.source.judge(after);
+                state.set_grace(Some(self.grace), after);
+            });
+            self.core.hand_out();
+        }
+    }
+}
+
+impl<P, C, T, E> Run<T, E> for Placed<P, C, T, E>
+where
+    P: Next<Future: Future<Output = Result<T, E>> + Send + 'static> + Send + 'static,
+    C: End<T, E, Kept: Send + 'static> + Send + 'static,
+    T: Send + 'static,
+    E: From<ContextError> + Display + Send + 'static,
+{
+    type End = C;
+
+    fn poll_over(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+        self.start();
+        match &mut self.stage {
+            Stage::Running(leaving) => self.core.poll_over(leaving, cx),
+            Stage::Unstarted | Stage::Finished => Poll::Ready(()),
+        }
+    }
+
+    fn poll_outcome(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Taken<T, E>>>
+    where
+        C: StreamEnd<T, E>,
+    {
+        self.start();
+        let budget = ready!(coop::poll_proceed(cx));
+        let taken = self.core.with(|state, after| {
+            let taken = state.source.ledger.end.take();
+            if taken.is_some() {
+                // There is room again; and the consumer may now block its thread.
+                state.call_scout_from_place(after);
+            }
+            taken
+        });
+        if taken.is_none() {
+            ready!(self.poll_over(cx));
+        }
+        budget.made_progress();
+        Poll::Ready(taken)
+    }
+
+    fn reason(&self) -> ContextError {
+        reason(self.core.ctx().err())
+    }
+
+    fn finish(&mut self) -> (C, Ended<E>) {
+        self.stage = Stage::Finished;
+        let error = self.core.ctx().err();
+        self.core.end_context(&FAN_OUT_ENDED);
+        let failures = self.core.take_failures();
+        self.core.with(|state, after| {
+            let (pull, reporter, end) = state.source.take_all();
+            after.garbage.push(Box::new((pull, reporter)));
+            let ledger = &state.source.ledger;
+            let ended = Ended {
+                failures,
+                exhausted: ledger.is_exhausted(),
+                left: ledger.left(),
+                error,
+                decided: ledger.is_decided(),
+                origin: self.core.origin.clone(),
+            };
+            (end, ended)
+        })
+    }
+}
+
+impl<P, C, T, E> Drop for Placed<P, C, T, E>
+where
+    P: Next<Future: Future<Output = Result<T, E>> + Send + 'static> + Send + 'static,
+    C: End<T, E, Kept: Send + 'static> + Send + 'static,
+    T: Send + 'static,
+    E: From<ContextError> + Display + Send + 'static,
+{
+    fn drop(&mut self) {
+        if let Stage::Finished = self.stage {
+            return;
+        }
+        self.core.abort(&FAN_OUT_DROPPED);
+        let (pull, reporter, end) = self.core.with(|state, _| state.source.take_all());
+        panic::discard(pull);
+        panic::discard(reporter);
+        panic::discard(end);
+    }
+}

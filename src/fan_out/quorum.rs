@@ -1,0 +1,128 @@
+//! Enough is enough: the first so many successes.
+
+use super::end::{End, Ended};
+use crate::context::{Cause, Note};
+use crate::error::{ContextError, Errors, TaskError, TaskErrorKind};
+use crate::group::failures::OnFailure;
+use crate::panic;
+
+static ENOUGH: Note = Note("the others have given enough");
+static OUT_OF_REACH: Note = Note("enough cannot be reached any more");
+
+/// `quorum`; with 1, `first_ok`.
+pub(crate) struct Quorum<T> {
+    wanted: usize,
+    /// In order of completion.
+    values: Vec<T>,
+}
+
+impl<T> Default for Quorum<T> {
+    fn default() -> Self {
+        Quorum::of(0)
+    }
+}
+
+impl<T> Quorum<T> {
+    pub(crate) fn of(wanted: usize) -> Self {
+        Quorum {
+            wanted,
+            values: Vec::new(),
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.values.len() >= self.wanted
+    }
+}
+
+impl<T, E: From<ContextError>> End<T, E> for Quorum<T> {
+    type Kept = T;
+    type Output = Result<Vec<T>, Errors<E>>;
+
+    const ON_FAILURE: OnFailure = OnFailure::EndAtPanic;
+    const TIMED: bool = true;
+
+    fn keep(result: Result<T, E>) -> Result<T, TaskErrorKind<E>> {
+        result.map_err(TaskErrorKind::Failed)
+    }
+
+    fn accept(&mut self, _: usize, value: Option<T>) -> Option<T> {
+        if self.is_full() {
+            return value;
+        }
+        self.values.extend(value);
+        None
+    }
+
+    fn verdict(&self, more: usize) -> Option<&'static Note> {
+        if self.is_full() {
+            return Some(&ENOUGH);
+        }
+        (self.values.len().saturating_add(more) < self.wanted).then_some(&OUT_OF_REACH)
+    }
+
+    fn finish(self, mut ended: Ended<E>) -> Result<Vec<T>, Errors<E>> {
+        let failures = ended.failures.resume_panic();
+        if self.is_full() {
+            return Ok(self.values);
+        }
+        let came = self.values.len();
+        panic::discard(self.values);
+        if let Err(errors) = failures.into_errors() {
+            return Err(errors);
+        }
+        // Nothing failed: there were too few items, or the context ended before there were more.
+        let error = match ended.error.take() {
+            Some(error) if !ended.decided => error,
+            _ => ContextError::out_of_reach(Cause::from(format!(
+                "{} wanted, and {came} came",
+                self.wanted
+            ))),
+        };
+        let label = ended.origin.label(match &ended.origin.name {
+            Some(name) => name.clone(),
+            None if self.wanted == 1 => "first_ok".into(),
+            None => format!("quorum of {}", self.wanted).into(),
+        });
+        let kind = TaskErrorKind::Aborted(error);
+        let task = TaskError::new(label, std::time::Duration::ZERO, kind, true);
+        Err(Errors::new(vec![task], 0))
+    }
+}
+
+/// `first_ok`: a quorum of one.
+pub(crate) struct FirstOk<T>(Quorum<T>);
+
+impl<T> Default for FirstOk<T> {
+    fn default() -> Self {
+        FirstOk(Quorum::of(1))
+    }
+}
+
+impl<T, E: From<ContextError>> End<T, E> for FirstOk<T> {
+    type Kept = T;
+    type Output = Result<T, Errors<E>>;
+
+    const ON_FAILURE: OnFailure = OnFailure::EndAtPanic;
+    const TIMED: bool = true;
+
+    fn keep(result: Result<T, E>) -> Result<T, TaskErrorKind<E>> {
+        <Quorum<T> as End<T, E>>::keep(result)
+    }
+
+    fn accept(&mut self, number: usize, value: Option<T>) -> Option<T> {
+        End::<T, E>::accept(&mut self.0, number, value)
+    }
+
+    fn verdict(&self, more: usize) -> Option<&'static Note> {
+        End::<T, E>::verdict(&self.0, more)
+    }
+
+    fn finish(self, ended: Ended<E>) -> Result<T, Errors<E>> {
+        let mut values = self.0.finish(ended)?;
+        match values.pop() {
+            Some(value) => Ok(value),
+            None => unreachable!("a quorum of one has one value"),
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! A fan-out that runs, as what its caller has in hand: a future, or a stream.
+
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{self, Poll, ready};
+
+use futures_core::Stream;
+
+use super::end::{End, Ended, StreamEnd, Taken};
+use crate::error::ContextError;
+
+/// A way to run items: on places, or on the caller's own task.
+///
+/// Dropped half-way, it stops what it started.
+pub(crate) trait Run<T, E>: Unpin {
+    type End: End<T, E>;
+
+    /// Waits until all has ended and is gone.
+    fn poll_over(&mut self, cx: &mut task::Context<'_>) -> Poll<()>;
+    /// The next outcome; `None` when all is over.
+    fn poll_outcome(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Taken<T, E>>>
+    where
+        Self::End: StreamEnd<T, E>;
+    /// Why an item was stopped.
+    fn reason(&self) -> ContextError;
+    /// How it has ended; once, when all is over.
+    fn finish(&mut self) -> (Self::End, Ended<E>);
+}
+
+/// The future of an end.
+pub(crate) struct Whole<R, T, E> {
+    run: Option<R>,
+    result: PhantomData<fn() -> (T, E)>,
+}
+
+impl<R, T, E> Whole<R, T, E> {
+    pub(crate) fn new(run: R) -> Self {
+        Whole {
+            run: Some(run),
+            result: PhantomData,
+        }
+    }
+}
+
+impl<R, T, E> Future for Whole<R, T, E>
+where
+    R: Run<T, E>,
+{
+    type Output = <R::End as End<T, E>>::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let Some(run) = &mut self.run else {
+            panic!("the future of a fan-out is polled again after it was ready");
+        };
+        ready!(run.poll_over(cx));
+        let (end, ended) = run.finish();
+        self.run = None;
+        Poll::Ready(end.finish(ended))
+    }
+}
+
+/// The stream of an end that hands outcomes out as they come.
+pub(crate) struct Outcomes<R, T, E> {
+    run: Option<R>,
+    result: PhantomData<fn() -> (T, E)>,
+}
+
+impl<R, T, E> Outcomes<R, T, E> {
+    pub(crate) fn new(run: R) -> Self {
+        Outcomes {
+            run: Some(run),
+            result: PhantomData,
+        }
+    }
+}
+
+impl<R, T, E> Stream for Outcomes<R, T, E>
+where
+    R: Run<T, E, End: StreamEnd<T, E>>,
+    E: From<ContextError>,
+{
+    type Item = Result<T, E>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<Self::Item>> {
+        let Some(run) = &mut self.run else {
+            return Poll::Ready(None);
+        };
+        match ready!(run.poll_outcome(cx)) {
+            Some(Some(result)) => Poll::Ready(Some(result)),
+            Some(None) => Poll::Ready(Some(Err(E::from(run.reason())))),
+            None => {
+                let (end, ended) = run.finish();
+                self.run = None;
+                Poll::Ready(end.finish(ended))
+            }
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Wait for all, and go on after failures.
+
+use super::all::Slots;
+use super::end::{End, Ended};
+use crate::error::{ContextError, TaskErrorKind};
+use crate::group::failures::OnFailure;
+
+/// `settle`.
+pub(crate) struct Settle<T, E>(Slots<Result<T, E>>);
+
+impl<T, E> Default for Settle<T, E> {
+    fn default() -> Self {
+        Settle(Slots::default())
+    }
+}
+
+impl<T, E: From<ContextError>> End<T, E> for Settle<T, E> {
+    type Kept = Result<T, E>;
+    type Output = Vec<Result<T, E>>;
+
+    const ON_FAILURE: OnFailure = OnFailure::EndAtPanic;
+
+    fn keep(result: Result<T, E>) -> Result<Result<T, E>, TaskErrorKind<E>> {
+        Ok(result)
+    }
+
+    fn succeeded(result: &Result<T, E>) -> bool {
+        result.is_ok()
+    }
+
+    fn accept(&mut self, number: usize, result: Option<Result<T, E>>) -> Option<Result<T, E>> {
+        self.0.put(number, result);
+        None
+    }
+
+    fn finish(self, ended: Ended<E>) -> Vec<Result<T, E>> {
+        let (left, exhausted, reason) = (ended.left, ended.exhausted, ended.reason());
+        ended.failures.resume_panic();
+        let stopped = || Err(E::from(reason.clone()));
+        let results = self.0.into_vec().into_iter();
+        let mut results: Vec<_> = results
+            .map(|result| result.unwrap_or_else(stopped))
+            .collect();
+        let left = if exhausted { 0 } else { left.unwrap_or(0) };
+        // A bound that cannot be meant, such as that of `0..usize::MAX`, is as good as none.
+        if results.try_reserve_exact(left).is_ok() {
+            results.extend(std::iter::repeat_with(stopped).take(left));
+        }
+        results
+    }
+}

@@ -1,0 +1,173 @@
+//! As they come: the ends that hand outcomes out.
+//!
+//! An outcome waits here for the consumer, and counts against the limit while it does: that is the backpressure.
+
+use std::collections::VecDeque;
+
+use super::end::{End, Ended, StreamEnd, Taken};
+use crate::error::{ContextError, TaskErrorKind};
+use crate::group::failures::OnFailure;
+
+/// `try_stream`: stops at the first failure, which comes last.
+pub(crate) struct TryStream<T>(VecDeque<T>);
+
+impl<T> Default for TryStream<T> {
+    fn default() -> Self {
+        TryStream(VecDeque::new())
+    }
+}
+
+impl<T, E: From<ContextError>> End<T, E> for TryStream<T> {
+    type Kept = T;
+    type Output = Option<Result<T, E>>;
+
+    const ON_FAILURE: OnFailure = OnFailure::EndContext;
+
+    fn keep(result: Result<T, E>) -> Result<T, TaskErrorKind<E>> {
+        result.map_err(TaskErrorKind::Failed)
+    }
+
+    fn accept(&mut self, _: usize, value: Option<T>) -> Option<T> {
+        self.0.extend(value);
+        None
+    }
+
+    fn waiting(&self) -> usize {
+        self.0.len()
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    fn finish(self, ended: Ended<E>) -> Option<Result<T, E>> {
+        let (exhausted, reason) = (ended.exhausted, ended.reason());
+        match ended.failures.into_result() {
+            Err(error) => Some(Err(error)),
+            Ok(()) if exhausted => None,
+            Ok(()) => Some(Err(E::from(reason))),
+        }
+    }
+}
+
+impl<T, E: From<ContextError>> StreamEnd<T, E> for TryStream<T> {
+    fn take(&mut self) -> Option<Taken<T, E>> {
+        self.0.pop_front().map(|value| Some(Ok(value)))
+    }
+}
+
+/// `stream`: in order of completion.
+pub(crate) struct Unordered<T, E>(VecDeque<Taken<T, E>>);
+
+impl<T, E> Default for Unordered<T, E> {
+    fn default() -> Self {
+        Unordered(VecDeque::new())
+    }
+}
+
+impl<T, E> End<T, E> for Unordered<T, E> {
+    type Kept = Result<T, E>;
+    type Output = Option<Result<T, E>>;
+
+    const ON_FAILURE: OnFailure = OnFailure::EndAtPanic;
+
+    fn keep(result: Result<T, E>) -> Result<Result<T, E>, TaskErrorKind<E>> {
+        Ok(result)
+    }
+
+    fn succeeded(result: &Result<T, E>) -> bool {
+        result.is_ok()
+    }
+
+    fn accept(&mut self, _: usize, result: Option<Result<T, E>>) -> Option<Result<T, E>> {
+        self.0.push_back(result);
+        None
+    }
+
+    fn waiting(&self) -> usize {
+        self.0.len()
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    fn finish(self, ended: Ended<E>) -> Option<Result<T, E>> {
+        ended.failures.resume_panic();
+        None
+    }
+}
+
+impl<T, E> StreamEnd<T, E> for Unordered<T, E> {
+    fn take(&mut self) -> Option<Taken<T, E>> {
+        self.0.pop_front()
+    }
+}
+
+/// `ordered_stream`: in the order of the items.
+pub(crate) struct Ordered<T, E> {
+    /// From the next to go out; `None` is one that has not ended.
+    window: VecDeque<Option<Taken<T, E>>>,
+    /// The number of the next to go out.
+    next: usize,
+    /// How many in the window have ended.
+    waiting: usize,
+}
+
+impl<T, E> Default for Ordered<T, E> {
+    fn default() -> Self {
+        Ordered {
+            window: VecDeque::new(),
+            next: 0,
+            waiting: 0,
+        }
+    }
+}
+
+impl<T, E> End<T, E> for Ordered<T, E> {
+    type Kept = Result<T, E>;
+    type Output = Option<Result<T, E>>;
+
+    const ON_FAILURE: OnFailure = OnFailure::EndAtPanic;
+
+    fn keep(result: Result<T, E>) -> Result<Result<T, E>, TaskErrorKind<E>> {
+        Ok(result)
+    }
+
+    fn succeeded(result: &Result<T, E>) -> bool {
+        result.is_ok()
+    }
+
+    fn accept(&mut self, number: usize, result: Option<Result<T, E>>) -> Option<Result<T, E>> {
+        let at = number - self.next;
+        if self.window.len() <= at {
+            self.window.resize_with(at + 1, || None);
+        }
+        self.window[at] = Some(result);
+        self.waiting += 1;
+        None
+    }
+
+    fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    fn is_ready(&self) -> bool {
+        matches!(self.window.front(), Some(Some(_)))
+    }
+
+    fn finish(self, ended: Ended<E>) -> Option<Result<T, E>> {
+        ended.failures.resume_panic();
+        None
+    }
+}
+
+impl<T, E> StreamEnd<T, E> for Ordered<T, E> {
+    fn take(&mut self) -> Option<Taken<T, E>> {
+        let taken = self.window.front_mut()?.take()?;
+        self.window.pop_front();
+        self.next += 1;
+        self.waiting -= 1;
+        Some(taken)
+    }
+}
