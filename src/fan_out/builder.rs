@@ -45,7 +45,7 @@ pub struct Local;
 /// One function over many items, about to be run: made by [`fan_out`](crate::fan_out()) and
 /// [`fan_out_stream`](crate::fan_out_stream).
 ///
-/// Options first, then one of the ends; [the module](crate::fan_out) has the table of them. Nothing starts before the end is
+/// Options first, then one of the ends; [the module](mod@crate::fan_out) has the table of them. Nothing starts before the end is
 /// polled.
 ///
 /// `S` is the stream of items, `F` the function, `P` who is told of progress, and `W` where items run.
@@ -129,7 +129,7 @@ impl<S, F, P, W> FanOut<S, F, P, W> {
     /// Runs the items on the caller's own task, so that they may borrow and need not be `Send`.
     ///
     /// The ends are the same, and mean the same. What differs: one task is one core, and nothing moves while the future, or
-    /// the stream, is not polled: see [the module](crate::fan_out#on-the-callers-own-task).
+    /// the stream, is not polled: see [the module](mod@crate::fan_out#on-the-callers-own-task).
     pub fn local(self) -> FanOut<S, F, P, Local> {
         FanOut {
             ctx: self.ctx,

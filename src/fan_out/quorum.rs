@@ -68,9 +68,7 @@ impl<T, E: From<ContextError>> End<T, E> for Quorum<T> {
         }
         let came = self.values.len();
         panic::discard(self.values);
-        if let Err(errors) = failures.into_errors() {
-            return Err(errors);
-        }
+        failures.into_errors()?;
         // Nothing failed: there were too few items, or the context ended before there were more.
         let error = match ended.error.take() {
             Some(error) if !ended.decided => error,
