@@ -9,7 +9,7 @@
 //! | **as they come** | [`try_stream`](FanOut::try_stream) | [`stream`](FanOut::stream) · [`ordered_stream`](FanOut::ordered_stream) |
 //! | **enough is enough** | | [`first_ok`](FanOut::first_ok) · [`quorum`](FanOut::quorum) |
 //!
-//! [`fetch_all`](crate::fetch_all) is the most common of these in one call, and [`hedge`](crate::hedge) asks again where an answer is
+//! [`fetch_all`] is the most common of these in one call, and [`hedge`](hedge()) asks again where an answer is
 //! slow.
 //!
 //! # What all of them promise
