@@ -59,6 +59,7 @@ use futures_core::Stream;
 
 use crate::context::Context;
 use crate::error::ContextError;
+use crate::sync::OnceLock;
 use end::Origin;
 
 /// Begins a fan-out: `f` over every item, as [`FanOut`]'s options and ends have it.
@@ -141,6 +142,7 @@ fn origin() -> Origin {
     Origin {
         name: None,
         site: Location::caller(),
+        outer: OnceLock::new(),
     }
 }
 

@@ -3,7 +3,7 @@
 pub(crate) mod admission;
 mod blocking;
 pub(crate) mod core;
-mod current;
+pub(crate) mod current;
 mod end;
 pub(crate) mod failures;
 mod handle;

@@ -5,7 +5,9 @@ use std::panic::Location;
 
 use crate::context::{Cause, Note};
 use crate::error::{ContextError, Label, TaskErrorKind};
+use crate::group::current::Outer;
 use crate::group::failures::{Failures, OnFailure};
+use crate::sync::{Arc, OnceLock};
 
 static STOPPED: Note = Note("the tasks of the fan-out were aborted");
 
@@ -83,10 +85,12 @@ pub(crate) fn reason(error: Option<ContextError>) -> ContextError {
 }
 
 /// What the fan-out is called, and where it was made.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Origin {
     pub(crate) name: Option<Cow<'static, str>>,
     pub(crate) site: &'static Location<'static>,
+    /// For whom the items act, from the first poll on.
+    pub(crate) outer: OnceLock<Arc<Outer>>,
 }
 
 impl Origin {

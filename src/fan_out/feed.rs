@@ -19,11 +19,12 @@ use tokio::time::Instant;
 
 use super::Progress;
 use super::end::{End, Origin};
-use super::items::{Item, Next};
+use super::items::{Item, Next, SizeHint, poll_pull};
 use super::ledger::Ledger;
 use crate::error::{ContextError, Label};
 use crate::group::admission::Tickets;
 use crate::group::core::Core;
+use crate::group::current::{self, Frame};
 use crate::group::source::{Observer, Opened, Outcome, Source, Tag};
 use crate::group::state::After;
 use crate::panic::{self, Payload};
@@ -225,57 +226,18 @@ where
             return close(core, Some(pull), None);
         }
         let mut pull = Some(pull);
-        let next = panic::catch(|| {
-            let Some(it) = &mut pull else {
-                return (Poll::Ready(None), (0, None));
-            };
-            let next = it.as_mut().poll_next(core.ctx(), cx);
-            let left = it.size_hint();
-            if let Poll::Ready(None) = next {
-                // Here, where a panic in their destructors is seen.
-                drop(pull.take());
-            }
-            (next, left)
-        });
-        match next {
-            Ok((Poll::Ready(Some(future)), left)) => {
-                let job = Item::new(future);
-                let opened = core.with(|state, after| {
-                    let feed = &mut state.source;
-                    if !feed.ledger.is_pulling() {
-                        return Err(job);
-                    }
-                    let number = feed.ledger.start(left);
-                    feed.pull = pull.take();
-                    after.replaced.extend(feed.puller.take());
-                    feed.judge(after);
-                    feed.note(after);
-                    state.count_in();
-                    state.call_scout_from_place(after);
-                    Ok((number, job))
-                });
-                match opened {
-                    Ok((number, job)) => {
-                        let index = Index {
-                            started: C::TIMED.then(Instant::now),
-                            ..Index::of(number)
-                        };
-                        Opened::Job(index, job)
-                    }
-                    Err(unstarted) => {
-                        panic::discard(unstarted);
-                        close(core, pull, None)
-                    }
-                }
-            }
-            Ok((Poll::Ready(None), _)) => {
+        let mut frame = core.origin.outer.get().map(Frame::pull);
+        let pulled = current::polling(&mut frame, || poll_pull(&mut pull, core.ctx(), cx));
+        match pulled {
+            Poll::Ready(Ok(Some((future, left)))) => start(core, pull, Item::new(future), left),
+            Poll::Ready(Ok(None)) => {
                 core.with(|state, after| {
                     state.source.ledger.exhaust();
                     state.source.judge(after);
                 });
                 close(core, pull, None)
             }
-            Ok((Poll::Pending, _)) => {
+            Poll::Pending => {
                 let waker = cx.waker().clone();
                 let waits = core.with(|state, after| {
                     let feed = &mut state.source;
@@ -291,8 +253,12 @@ where
                     pull => close(core, pull, None),
                 }
             }
-            Err(payload) => close(core, pull, Some(payload)),
+            Poll::Ready(Err(payload)) => close(core, pull, Some(payload)),
         }
+    }
+
+    fn frame(core: &Arc<Core<Self>>) -> Frame {
+        Frame::item(core.origin.outer.get().cloned())
     }
 
     /// Dropped in mid-wait: aborted, or its runtime shut down.
@@ -319,6 +285,43 @@ where
             panic::discard(unneeded);
         }
     }
+}
+
+/// Counts an item in, and has the next place called; unless there is no reason any more to start it.
+fn start<P, C, T, E>(
+    core: &Arc<Core<Feed<P, C, T, E>>>,
+    mut pull: Option<Pin<Box<P>>>,
+    job: Item<P::Future, C>,
+    left: SizeHint,
+) -> Opened<Feed<P, C, T, E>>
+where
+    Feed<P, C, T, E>: Source<Tag = Index, Job = Item<P::Future, C>>,
+    P: Next,
+    C: End<T, E>,
+{
+    let number = core.with(|state, after| {
+        let feed = &mut state.source;
+        if !feed.ledger.is_pulling() {
+            return None;
+        }
+        let number = feed.ledger.start(left);
+        feed.pull = pull.take();
+        after.replaced.extend(feed.puller.take());
+        feed.judge(after);
+        feed.note(after);
+        state.count_in();
+        state.call_scout_from_place(after);
+        Some(number)
+    });
+    let Some(number) = number else {
+        panic::discard(job);
+        return close(core, pull, None);
+    };
+    let index = Index {
+        number: Some(number),
+        started: C::TIMED.then(Instant::now),
+    };
+    Opened::Job(index, job)
 }
 
 /// Nothing more is pulled: the last item came, a panic did, or the end of the context. Gives the ticket back.

@@ -12,6 +12,7 @@ use pin_project_lite::pin_project;
 use super::end::End;
 use crate::context::Context;
 use crate::error::TaskErrorKind;
+use crate::panic::{self, Payload};
 
 /// The items of an iterator, as a stream that is always ready: what [`fan_out`](crate::fan_out()) makes of an iterator.
 pub struct Items<I>(I);
@@ -94,6 +95,30 @@ where
 
     fn size_hint(&self) -> SizeHint {
         self.items.size_hint()
+    }
+}
+
+/// Pulls the next future, and says how many are still to come. After the last one `pull` is dropped, here, where a panic of
+/// its destructor is seen.
+pub(crate) fn poll_pull<P: Next>(
+    pull: &mut Option<Pin<Box<P>>>,
+    ctx: &Context,
+    cx: &mut task::Context<'_>,
+) -> Poll<Result<Option<(P::Future, SizeHint)>, Payload>> {
+    let pulled = panic::catch(|| {
+        let Some(it) = pull else {
+            return Poll::Ready(None);
+        };
+        let next = ready!(it.as_mut().poll_next(ctx, cx));
+        let next = next.map(|future| (future, it.size_hint()));
+        if next.is_none() {
+            *pull = None;
+        }
+        Poll::Ready(next)
+    });
+    match pulled {
+        Ok(next) => next.map(Ok),
+        Err(payload) => Poll::Ready(Err(payload)),
     }
 }
 

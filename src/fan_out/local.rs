@@ -18,7 +18,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::Progress;
 use super::end::{End, Ended, Origin, StreamEnd, Taken, reason};
-use super::items::{Item, Next};
+use super::items::{Item, Next, poll_pull};
 use super::ledger::Ledger;
 use super::placed::{FAN_OUT_DROPPED, FAN_OUT_ENDED};
 use super::run::Run;
@@ -203,15 +203,8 @@ where
 
     /// Pulls the next item, if there is one yet.
     fn poll_pull(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
-        let Some(pull) = &mut self.pull else {
-            return Poll::Pending;
-        };
-        let next = panic::catch(|| {
-            let next = pull.as_mut().poll_next(&self.ctx, cx);
-            (next, pull.size_hint())
-        });
-        match next {
-            Ok((Poll::Ready(Some(future)), left)) => {
+        match ready!(poll_pull(&mut self.pull, &self.ctx, cx)) {
+            Ok(Some((future, left))) => {
                 let number = self.ledger.start(left);
                 self.running.push(Running {
                     number,
@@ -222,15 +215,10 @@ where
                 self.judge();
                 self.tell();
             }
-            Ok((Poll::Ready(None), _)) => {
+            Ok(None) => {
                 self.ledger.exhaust();
-                let pull = self.pull.take();
-                if let Err(payload) = panic::catch(|| drop(pull)) {
-                    self.fail_whole(payload);
-                }
                 self.judge();
             }
-            Ok((Poll::Pending, _)) => return Poll::Pending,
             Err(payload) => self.fail_whole(payload),
         }
         Poll::Ready(())

@@ -15,6 +15,7 @@ use super::run::Run;
 use crate::context::{Context, Note};
 use crate::error::ContextError;
 use crate::group::core::Core;
+use crate::group::current;
 use crate::panic;
 use crate::sync::Arc;
 
@@ -71,6 +72,9 @@ where
         if let Stage::Unstarted = self.stage {
             self.core.bind("a fan-out");
             self.stage = Stage::Running(None);
+            if let Some(outer) = current::outer() {
+                let _ = self.core.origin.outer.set(outer);
+            }
             self.core.with(|state, after| {
                 state.source.judge(after);
                 state.set_grace(Some(self.grace), after);

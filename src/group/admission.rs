@@ -26,7 +26,8 @@
 //!    exactly when `Claimed`.
 //! 5. What a lender awaits is `pending` until it has been decided, then `decided` until the task has seen it. A lender for
 //!    which something is decided claims at that moment, not at its next poll, or a queued task would slip in between.
-//!    What it has been polled with and left lying does not keep it from lending again (`fresh`).
+//!    What it has been polled with and left lying does not keep it from lending again (`fresh`). What the items of a
+//!    fan-out await that the task awaits, it awaits (see [`current`](super::current)).
 //! 6. At most one place at a time is a *scout*: spawned or woken and not yet at the counter. Whenever something could
 //!    start, there is a scout or a place in its turn that will look again; so one task that blocks its thread cannot keep
 //!    the next from starting on another.
@@ -50,6 +51,8 @@ pub(crate) struct Tickets {
 
 struct Lender {
     ticket: Ticket,
+    /// It is being polled itself, and not just acted for.
+    polled: bool,
     pending: usize,
     decided: usize,
     /// Something was decided, and the task has not been polled with its ticket since.
@@ -160,36 +163,48 @@ impl Tickets {
 
 /// Lending.
 impl Tickets {
-    /// Notes that a task begins to await something; a first time names it as a lender.
-    pub(crate) fn begin_wait(&mut self, id: Option<LenderId>) -> LenderId {
-        let id = id.unwrap_or_else(|| {
-            self.next_lender += 1;
-            self.next_lender
-        });
-        let lender = self.lenders.entry(id).or_insert(Lender {
+    /// Names the task that is being polled as a lender.
+    pub(crate) fn name(&mut self) -> LenderId {
+        self.next_lender += 1;
+        let lender = Lender {
             ticket: Ticket::Held,
+            polled: true,
             pending: 0,
             decided: 0,
             fresh: false,
             wakers: Vec::new(),
-        });
-        lender.pending += 1;
+        };
+        self.lenders.insert(self.next_lender, lender);
+        self.next_lender
+    }
+
+    /// Notes that a task begins to await something; a first time names it as a lender.
+    pub(crate) fn begin_wait(&mut self, id: Option<LenderId>) -> LenderId {
+        let id = id.unwrap_or_else(|| self.name());
+        if let Some(lender) = self.lenders.get_mut(&id) {
+            lender.pending += 1;
+        }
         id
     }
 
-    /// The task is about to be polled: with its ticket, it sees what has been decided, if it wants to.
-    pub(crate) fn begin_poll(&mut self, id: LenderId) {
+    /// The task is about to be polled, itself or what acts for it: with its ticket, it sees what has been decided, if it
+    /// wants to.
+    pub(crate) fn begin_poll(&mut self, id: LenderId, itself: bool) {
         if let Some(lender) = self.lenders.get_mut(&id) {
+            lender.polled |= itself;
             lender.fresh &= lender.ticket != Ticket::Held;
         }
     }
 
-    /// Lends the ticket of a task that has just been polled and is pending. Says whether it became free.
-    pub(crate) fn lend(&mut self, id: LenderId) -> bool {
+    /// Lends the ticket of a task that was polled, itself or what acts for it, and is pending: unless it is being polled
+    /// now, and lends when that poll ends. Says whether it became free.
+    pub(crate) fn lend(&mut self, id: LenderId, itself: bool) -> bool {
         let Some(lender) = self.lenders.get_mut(&id) else {
             return false;
         };
-        let lends = lender.ticket == Ticket::Held && lender.pending > 0 && !lender.fresh;
+        lender.polled &= !itself;
+        let waits = lender.pending > 0 && !lender.polled && !lender.fresh;
+        let lends = lender.ticket == Ticket::Held && waits;
         if lends {
             lender.ticket = Ticket::Lent;
             self.running -= 1;

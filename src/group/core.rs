@@ -308,21 +308,6 @@ impl<S: Source> Core<S> {
             },
         )
     }
-
-    /// A task that has lent before is about to be polled.
-    pub(crate) fn begin_poll(self: &Arc<Self>, lender: LenderId) {
-        self.with(|state, _| state.tickets.begin_poll(lender));
-    }
-
-    /// Lends the ticket of a task that was polled, is pending, and awaits a decision of this core.
-    pub(crate) fn lend(self: &Arc<Self>, lender: LenderId) {
-        let ended = self.ctx.is_done();
-        self.with(|state, after| {
-            if state.tickets.lend(lender) {
-                state.hand_out(ended, after);
-            }
-        });
-    }
 }
 
 impl<S: Source> Lending for Core<S> {
@@ -330,8 +315,25 @@ impl<S: Source> Lending for Core<S> {
         std::ptr::from_ref(self).cast::<()>() as usize
     }
 
+    fn name_lender(&self) -> LenderId {
+        self.state.lock().tickets.name()
+    }
+
     fn begin_wait(&self, named: Option<LenderId>) -> LenderId {
         self.state.lock().tickets.begin_wait(named)
+    }
+
+    fn begin_poll(&self, lender: LenderId, itself: bool) {
+        self.state.lock().tickets.begin_poll(lender, itself);
+    }
+
+    fn lend(self: Arc<Self>, lender: LenderId, itself: bool) {
+        let ended = self.ctx.is_done();
+        self.with(|state, after| {
+            if state.tickets.lend(lender, itself) {
+                state.hand_out(ended, after);
+            }
+        });
     }
 
     fn decide(&self, waiter: Waiter, wake: &mut Vec<Waker>) {

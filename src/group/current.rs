@@ -1,51 +1,150 @@
-//! Which task a place is polling on this thread: how an admission finds the task that awaits it.
+//! Which task is being polled on this thread: how an admission finds the task that awaits it.
 //!
-//! A `tokio::spawn` inside the task is a task of its own and is not found.
+//! What a place polls is either a task of a group, or an item of a fan-out. An item acts for the task that awaits its fan-out:
+//! when it awaits a decision of that task's group, it is that task that lends, or a fan-out inside a bounded group could
+//! wait for a place that its own caller holds. So the first poll of a fan-out notes inside which task it is (`Outer`), and its
+//! places take that along. A `tokio::spawn` inside the task is a task of its own and is not found.
 
 use std::cell::Cell;
+use std::task::Poll;
 
 use super::admission::LenderId;
+use super::source::Lending;
+use crate::sync::Arc;
 
-#[derive(Clone, Copy)]
-struct Current {
-    /// The core that the task belongs to, by its address; compared, never dereferenced.
-    core: usize,
+/// What a place says of what it polls. It is moved here for the length of a poll.
+pub(crate) struct Frame {
+    /// The group that the task belongs to.
+    own: Option<Arc<dyn Lending>>,
+    /// The task's name as a lender, from the first time that it waits.
     lender: Option<LenderId>,
+    /// For whom it acts.
+    outer: Option<Arc<Outer>>,
+    /// Whether it has waited in that one's name.
+    waits: bool,
+}
+
+/// A task that awaits a fan-out: the items act for it.
+pub(crate) struct Outer {
+    core: Arc<dyn Lending>,
+    lender: LenderId,
 }
 
 thread_local! {
-    static CURRENT: Cell<Option<Current>> = const { Cell::new(None) };
+    static CURRENT: Cell<Option<Frame>> = const { Cell::new(None) };
 }
 
-/// Polls a task of `core`. `lender` is the task's name as a lender, in and out. `poll` must not unwind.
-pub(crate) fn polling<T>(
-    core: usize,
-    lender: &mut Option<LenderId>,
-    poll: impl FnOnce() -> T,
-) -> T {
-    let current = Current {
-        core,
-        lender: *lender,
-    };
-    let outer = CURRENT.replace(Some(current));
-    let output = poll();
-    let current = CURRENT.replace(outer);
-    *lender = current.and_then(|current| current.lender);
-    output
-}
-
-/// The task of `core` that is being polled, if one is, by its name as a lender, if it has one.
-pub(crate) fn lender(core: usize) -> Option<Option<LenderId>> {
-    let current = CURRENT.try_with(Cell::get).ok().flatten()?;
-    (current.core == core).then_some(current.lender)
-}
-
-/// Names the task that is being polled.
-pub(crate) fn name(lender: LenderId) {
-    if let Some(current) = CURRENT.get() {
-        CURRENT.set(Some(Current {
-            lender: Some(lender),
-            ..current
-        }));
+impl Frame {
+    /// That of a task of a group.
+    pub(crate) fn task(core: Arc<dyn Lending>) -> Frame {
+        Frame {
+            own: Some(core),
+            lender: None,
+            outer: None,
+            waits: false,
+        }
     }
+
+    /// That of an item of a fan-out.
+    pub(crate) fn item(outer: Option<Arc<Outer>>) -> Frame {
+        Frame {
+            own: None,
+            lender: None,
+            outer,
+            waits: false,
+        }
+    }
+
+    /// That of the pulling of a fan-out's items.
+    pub(crate) fn pull(outer: &Arc<Outer>) -> Frame {
+        Frame {
+            waits: true,
+            ..Frame::item(Some(outer.clone()))
+        }
+    }
+
+    /// The next task begins. Hands back the name of the last one.
+    pub(crate) fn renew(&mut self) -> Option<LenderId> {
+        self.waits = false;
+        self.lender.take()
+    }
+
+    /// Before each poll.
+    fn begin_poll(&self) {
+        if let (Some(core), Some(lender)) = (&self.own, self.lender) {
+            core.begin_poll(lender, true);
+        }
+        if let Some(outer) = self.outer.as_ref().filter(|_| self.waits) {
+            outer.core.begin_poll(outer.lender, false);
+        }
+    }
+
+    /// After each poll: what waits lends its ticket. An item that has ended may leave others behind that wait.
+    fn lend(&self, ended: bool) {
+        if let (Some(core), Some(lender), false) = (&self.own, self.lender, ended) {
+            core.clone().lend(lender, true);
+        }
+        if let Some(outer) = self.outer.as_ref().filter(|_| self.waits) {
+            outer.core.clone().lend(outer.lender, false);
+        }
+    }
+}
+
+/// Polls a task. `poll` must not unwind.
+pub(crate) fn polling<T>(frame: &mut Option<Frame>, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
+    frame.iter().for_each(Frame::begin_poll);
+    let interrupted = CURRENT.replace(frame.take());
+    let polled = poll();
+    *frame = CURRENT.replace(interrupted);
+    frame.iter().for_each(|frame| frame.lend(polled.is_ready()));
+    polled
+}
+
+/// The task of `core` that is being polled, or acted for, if one is; by its name as a lender, if it has one.
+pub(crate) fn lender(core: usize) -> Option<Option<LenderId>> {
+    look(|frame| {
+        if frame.own.as_ref().is_some_and(|own| own.id() == core) {
+            return Some(frame.lender);
+        }
+        let outer = frame
+            .outer
+            .as_ref()
+            .filter(|outer| outer.core.id() == core)?;
+        Some(Some(outer.lender))
+    })
+}
+
+/// Notes that what `lender` found waits in that name.
+pub(crate) fn name(lender: LenderId) {
+    look(|frame| {
+        match frame.own {
+            Some(_) => frame.lender = Some(lender),
+            None => frame.waits = true,
+        }
+        Some(())
+    });
+}
+
+/// The task for whom what is started here acts, if this is in one.
+pub(crate) fn outer() -> Option<Arc<Outer>> {
+    look(|frame| match &frame.own {
+        Some(core) => {
+            let lender = *frame.lender.get_or_insert_with(|| core.name_lender());
+            let core = core.clone();
+            Some(Arc::new(Outer { core, lender }))
+        }
+        None => frame.outer.clone(),
+    })
+}
+
+fn look<T>(look: impl FnOnce(&mut Frame) -> Option<T>) -> Option<T> {
+    CURRENT
+        .try_with(|current| {
+            let mut frame = current.take()?;
+            let seen = look(&mut frame);
+            current.set(Some(frame));
+            seen
+        })
+        .ok()
+        .flatten()
 }

@@ -12,6 +12,7 @@ use pin_project_lite::pin_project;
 
 use super::admission::LenderId;
 use super::core::Core;
+use super::current::Frame;
 use super::handle::Admission;
 use super::place::poll_job;
 use super::queue::{Queue, Task};
@@ -127,7 +128,7 @@ pin_project! {
         task: Option<Task>,
         #[pin]
         future: Option<F>,
-        lender: Option<LenderId>,
+        frame: Option<Frame>,
         started: bool,
     }
 
@@ -141,7 +142,7 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             let dropped = panic::catch(|| this.future.set(None));
-            end(this.core, this.seat, this.task.take(), Outcome::of_drop(dropped), this.lender.take());
+            end(this.core, this.seat, this.task.take(), Outcome::of_drop(dropped), renew(this.frame));
         }
     }
 }
@@ -161,25 +162,18 @@ where
                     *this.started = true;
                     this.task.iter_mut().for_each(Tag::started);
                 }
-                if let Some(lender) = *this.lender {
-                    this.core.begin_poll(lender);
-                }
-                match poll_job(this.core, this.future.as_mut(), this.lender, cx) {
-                    Poll::Ready(outcome) => outcome,
-                    Poll::Pending => {
-                        if let Some(lender) = *this.lender {
-                            this.core.lend(lender);
-                        }
-                        return Poll::Pending;
-                    }
-                }
+                ready!(poll_job(this.future.as_mut(), this.frame, cx))
             }
             _ => Outcome::of_drop(panic::catch(|| this.future.set(None))),
         };
-        let (task, lender) = (this.task.take(), this.lender.take());
+        let (task, lender) = (this.task.take(), renew(this.frame));
         end(this.core, this.seat, task, outcome, lender);
         Poll::Ready(())
     }
+}
+
+fn renew(frame: &mut Option<Frame>) -> Option<LenderId> {
+    frame.as_mut().and_then(Frame::renew)
 }
 
 /// The accounting, once.
@@ -227,7 +221,7 @@ where
             seat: seat.clone(),
             task: Some(task),
             future: Some(future),
-            lender: None,
+            frame: Some(Frame::task(self.clone())),
             started: false,
         };
         let abort = tokio::task::spawn_local(local).abort_handle();

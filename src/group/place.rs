@@ -7,11 +7,11 @@ use std::task::{self, Poll, ready};
 use pin_project_lite::pin_project;
 use tokio::task::coop;
 
-use super::admission::LenderId;
 use super::core::Core;
-use super::source::{JobOutput, Lending, Opened, Outcome, Source, Tag};
+use super::current::{self, Frame};
+use super::job;
+use super::source::{JobOutput, Opened, Outcome, Source, Tag};
 use super::state::{HandIn, ParkId, Turn};
-use super::{current, job};
 use crate::panic;
 use crate::sync::Arc;
 
@@ -27,8 +27,8 @@ pin_project! {
         tag: Option<S::Tag>,
         #[pin]
         job: Option<S::Job>,
-        // The job's name as a lender.
-        lender: Option<LenderId>,
+        // Out while the job is polled.
+        frame: Option<Frame>,
     }
 
     impl<S: Source> PinnedDrop for Place<S> {
@@ -37,7 +37,8 @@ pin_project! {
             let mut this = this.project();
             if let Some(tag) = this.tag.take() {
                 let outcome = Outcome::of_drop(panic::catch(|| this.job.set(None)));
-                this.core.end_off_counter(tag, outcome, this.lender.take());
+                let lender = this.frame.as_mut().and_then(Frame::renew);
+                this.core.end_off_counter(tag, outcome, lender);
                 return;
             }
             if let Some(wait) = this.wait.take() {
@@ -71,13 +72,14 @@ enum At {
 
 impl<S: Source> Place<S> {
     pub(crate) fn new(core: Arc<Core<S>>) -> Self {
+        let frame = Some(S::frame(&core));
         Place {
             core,
             at: At::OnTheWay,
             wait: None,
             tag: None,
             job: None,
-            lender: None,
+            frame,
         }
     }
 }
@@ -136,21 +138,10 @@ impl<S: Source> Future for Place<S> {
             }
             ready!(coop::poll_proceed(cx)).made_progress();
 
-            if let Some(lender) = *this.lender {
-                this.core.begin_poll(lender);
-            }
-            let outcome = match poll_job(this.core, this.job.as_mut(), this.lender, cx) {
-                Poll::Ready(outcome) => outcome,
-                Poll::Pending => {
-                    if let Some(lender) = *this.lender {
-                        this.core.lend(lender);
-                    }
-                    return Poll::Pending;
-                }
-            };
+            let outcome = ready!(poll_job(this.job.as_mut(), this.frame, cx));
             let Some(tag) = this.tag.take() else { continue };
             let value = this.core.record(&tag, outcome);
-            let lender = this.lender.take();
+            let lender = this.frame.as_mut().and_then(Frame::renew);
             hand_in = Some(HandIn { lender, tag, value });
         }
     }
@@ -158,12 +149,11 @@ impl<S: Source> Future for Place<S> {
 
 /// Polls the job, as the task that it is.
 pub(crate) fn poll_job<S: Source, J: Future<Output = JobOutput<S>>>(
-    core: &Arc<Core<S>>,
     job: Pin<&mut Option<J>>,
-    lender: &mut Option<LenderId>,
+    frame: &mut Option<Frame>,
     cx: &mut task::Context<'_>,
 ) -> Poll<Outcome<S>> {
-    let polled = current::polling(Lending::id(&**core), lender, || job::poll_to_end(job, cx));
+    let polled = current::polling(frame, || job::poll_to_end(job, cx));
     polled.map(|ended| match ended {
         Ok(output) => Outcome::Returned(output),
         Err(payload) => Outcome::Panicked(payload),

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use super::admission::{Tickets, Waiter};
 use super::blocking::{self, BlockingJob};
 use super::core::Core;
+use super::current::Frame;
 use super::handle::Number;
 use super::job::Job;
 use super::local::{LocalId, Seat};
@@ -289,6 +290,10 @@ where
                 Opened::Nothing
             }
         }
+    }
+
+    fn frame(core: &Arc<Core<Self>>) -> Frame {
+        Frame::task(core.clone())
     }
 
     fn abandon(_: &Arc<Core<Self>>, wait: Never) {

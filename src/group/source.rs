@@ -9,6 +9,7 @@ use tokio::task::AbortHandle;
 
 use super::admission::{LenderId, Tickets, Waiter};
 use super::core::Core;
+use super::current::Frame;
 use super::state::After;
 use crate::error::{ContextError, Label, TaskErrorKind};
 use crate::panic::Payload;
@@ -73,6 +74,8 @@ pub(crate) trait Source: Send + Sized + 'static {
         supply: Self::Supply,
         cx: &mut task::Context<'_>,
     ) -> Opened<Self>;
+    /// What a new place says of the jobs that it polls.
+    fn frame(core: &Arc<Core<Self>>) -> Frame;
     /// Takes back what a place waited with when it was dropped.
     fn abandon(core: &Arc<Core<Self>>, wait: Self::Wait);
     /// Tells somebody how far it has come, if somebody wants to know; outside the lock.
@@ -117,7 +120,13 @@ pub(crate) trait Observer: Send + Sync {
 /// A core, as seen by what a task may wait for: see [`Tickets`].
 pub(crate) trait Lending: Send + Sync {
     fn id(&self) -> usize;
+    /// Names the task that is being polled.
+    fn name_lender(&self) -> LenderId;
     fn begin_wait(&self, named: Option<LenderId>) -> LenderId;
+    /// A task that has been named is about to be polled: `itself`, or what acts for it.
+    fn begin_poll(&self, lender: LenderId, itself: bool);
+    /// It was polled, and is pending: if it awaits a decision of this core, it lends.
+    fn lend(self: Arc<Self>, lender: LenderId, itself: bool);
     /// Adds whom to wake, for the caller to do so when it holds no lock; as does `resume`.
     fn decide(&self, waiter: Waiter, wake: &mut Vec<Waker>);
     fn resume(&self, lender: LenderId, waker: &mut Option<Waker>, wake: &mut Vec<Waker>) -> bool;

@@ -433,8 +433,11 @@ async fn the_task_of_another_group_lends_nothing() {
 async fn a_lender_goes_on_when_the_context_ends() {
     let (g, gate) = (limited(1), Gate::new());
     let (spawner, gated) = (g.spawner(), gate.clone());
+    let inside = Count::default();
+    let entered = inside.clone();
     g.go(async move {
         spawner.go(async move {
+            entered.add();
             gated.pass().await;
             Ok(())
         });
@@ -442,7 +445,7 @@ async fn a_lender_goes_on_when_the_context_ends() {
         assert!(!never.await.is_started());
         Ok(())
     });
-    until(|| g.queued() == 1 && g.running() == 1).await;
+    until(|| inside.get() == 1 && g.queued() == 1).await;
     g.cancel();
     assert_eq!(g.queued(), 0);
     gate.open();

@@ -16,6 +16,7 @@ mod context_token;
 mod context_tree;
 mod context_values;
 mod fan_out_fetch_all;
+mod fan_out_nested;
 mod group_abort;
 mod group_blocking;
 mod group_drop;
