@@ -154,6 +154,11 @@ impl<S: Source> Core<S> {
     fn poll_closed(self: &Arc<Self>, cx: &mut task::Context<'_>) -> Poll<()> {
         let waker = cx.waker().clone();
         self.with(|state, after| {
+            if state.source.has_outcome() {
+                // It came just now: it goes out first.
+                after.wake.push(waker);
+                return Poll::Pending;
+            }
             if !state.is_over() {
                 after.replaced.extend(state.waiter.replace(waker));
                 return Poll::Pending;
