@@ -44,6 +44,7 @@ pub struct ContextError {
 enum Kind {
     Cancelled,
     DeadlineExceeded,
+    /// No context has ended: a quorum was wanted of too few.
     OutOfReach,
 }
 
@@ -87,6 +88,9 @@ impl ContextError {
     }
 
     /// Whether somebody cancelled the context, or dropped the guard that kept it going.
+    ///
+    /// Neither this nor [`is_deadline_exceeded`](ContextError::is_deadline_exceeded) is true of the one error with which a
+    /// [`quorum`](crate::FanOut::quorum) says `cannot be reached`: no context has ended there.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.kind == Kind::Cancelled

@@ -57,6 +57,10 @@
 //! | a bound on how long winding down may take | [`set_grace`](Group::set_grace) |
 //! | every failure, with names and places | [`named`](Group::named), [`wait_all`](Group::wait_all) |
 //! | one function over many items, results in order | [`fetch_all`] |
+//! | the same, with other ends: each result, as they come, the first, *k* of *n* | [`fan_out()`] and [its table](mod@fan_out) |
+//! | to ask again where an answer is slow | [`hedge`] |
+//! | a pipeline of bounded stages | [`fan_out_stream`] |
+//! | items that borrow or are not `Send` | [`FanOut::local`] |
 //! | tasks that start tasks | [`Spawner`] |
 //! | a call with a deadline | [`with_timeout`](Context::with_timeout), [`run`](Context::run) |
 //! | a loop that stops when nobody waits any more | [`check`](Context::check) |
