@@ -15,6 +15,7 @@ mod context_run;
 mod context_token;
 mod context_tree;
 mod context_values;
+mod fan_out_explorer;
 mod fan_out_fetch_all;
 mod fan_out_nested;
 mod group_abort;
