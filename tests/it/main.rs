@@ -18,6 +18,7 @@ mod context_values;
 mod fan_out_explorer;
 mod fan_out_fetch_all;
 mod fan_out_nested;
+mod fan_out_model;
 mod group_abort;
 mod group_blocking;
 mod group_drop;
