@@ -12,6 +12,7 @@ mod launch;
 mod local;
 mod place;
 mod queue;
+pub(crate) mod round;
 mod scope;
 pub(crate) mod source;
 mod spawner;

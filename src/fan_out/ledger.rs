@@ -74,12 +74,10 @@ impl<C> Ledger<C> {
         }
     }
 
-    /// An item was pulled, and so many are still to come. Gives its number.
-    pub(crate) fn start(&mut self, left: SizeHint) -> usize {
-        let number = self.started;
-        self.started += 1;
+    /// So many items were pulled, and so many are still to come.
+    pub(crate) fn start(&mut self, items: usize, left: SizeHint) {
+        self.started += items;
         self.left = left;
-        number
     }
 
     /// A failure was recorded; what failed is accepted as nothing.
@@ -95,10 +93,13 @@ impl<C> Ledger<C> {
         }
     }
 
-    /// Nothing more is pulled, with so many still to come.
-    pub(crate) fn leave(&mut self, left: SizeHint) {
+    /// Nothing more is pulled. What was pulled and has not been started is among those that are left.
+    pub(crate) fn leave(&mut self, unstarted: usize, (least, most): SizeHint) {
         self.cut();
-        self.left = left;
+        self.left = (
+            least.saturating_add(unstarted),
+            most.and_then(|most| most.checked_add(unstarted)),
+        );
     }
 
     pub(crate) fn progress(&self) -> Progress {

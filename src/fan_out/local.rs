@@ -205,7 +205,8 @@ where
     fn poll_pull(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         match ready!(poll_pull(&mut self.pull, &self.ctx, cx)) {
             Ok(Some((future, left))) => {
-                let number = self.ledger.start(left);
+                let number = self.ledger.next();
+                self.ledger.start(1, left);
                 self.running.push(Running {
                     number,
                     started: C::TIMED.then(Instant::now),

@@ -19,6 +19,7 @@ impl<T, E: From<ContextError>> End<T, E> for Settle<T, E> {
     type Output = Vec<Result<T, E>>;
 
     const ON_FAILURE: OnFailure = OnFailure::EndAtPanic;
+    const IN_ROUNDS: bool = true;
 
     fn keep(result: Result<T, E>) -> Result<Result<T, E>, TaskErrorKind<E>> {
         Ok(result)

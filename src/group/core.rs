@@ -32,6 +32,7 @@
 //!    that of the first failure, whichever task comes to say so.
 //! 8. Nobody need come to the counter for the context's end to be seen: see [`watch`](super::watch).
 
+use std::collections::VecDeque;
 use std::task::Waker;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -40,8 +41,9 @@ use tokio::task::JoinSet;
 use super::admission::{LenderId, Waiter};
 use super::failures::OnFailure;
 use super::place::Place;
-use super::source::{Lending, Source, Tag};
-use super::state::{After, HandIn, ParkId, State, Turn};
+use super::round::Round;
+use super::source::{Lending, Outcome, Source};
+use super::state::{After, ParkId, State, Turn};
 use crate::context::{CancelHandle, Context, Note};
 use crate::panic;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -62,6 +64,8 @@ pub(crate) struct Core<S: Source> {
     /// least one sees the other.
     spawning: AtomicUsize,
     scout_lost: AtomicBool,
+    /// Set with `Phase::Aborted`, for those who do not take the lock to look.
+    pub(crate) stopped: AtomicBool,
 }
 
 impl<S: Source> Core<S> {
@@ -84,6 +88,7 @@ impl<S: Source> Core<S> {
             state: Mutex::new(State::new(source, limit, timed)),
             spawning: AtomicUsize::new(0),
             scout_lost: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
         })
     }
 
@@ -242,10 +247,9 @@ impl<S: Source> Core<S> {
     }
 
     /// A place comes to the counter, as a scout or with the ticket of what it has run.
-    pub(crate) fn turn(self: &Arc<Self>, scouting: bool, hand_in: Option<HandIn<S>>) -> Turn<S> {
+    pub(crate) fn turn(self: &Arc<Self>, scouting: bool, round: &mut Round<S>) -> Turn<S> {
         let ended = self.ctx.is_done();
-        let mut hand_in = hand_in;
-        if let Some(observed) = hand_in.take_if(|hand_in| hand_in.tag.is_observed()) {
+        if let Some(observed) = round.take_observed() {
             // Whoever awaits this job claims before the ticket goes to one that has not started.
             self.with(|state, after| state.hand_in(observed, after));
         }
@@ -253,7 +257,7 @@ impl<S: Source> Core<S> {
             if scouting {
                 state.tickets.scout_arrived();
             }
-            if let Some(hand_in) = hand_in {
+            for hand_in in round.take_ended() {
                 state.hand_in(hand_in, after);
             }
             if !state.is_open() {
@@ -271,7 +275,7 @@ impl<S: Source> Core<S> {
             if !ended {
                 state.source.start(&mut state.tickets, after);
             }
-            let supply = state.source.supply(&mut state.tickets, ended);
+            let supply = state.source.supply(&mut state.tickets, ended, round.most());
             state.relieve_watcher(after);
             state.call_scout_from_place(after);
             match supply {
@@ -280,6 +284,34 @@ impl<S: Source> Core<S> {
                 None => Turn::Leave,
             }
         })
+    }
+
+    /// Takes back what a place has not begun, and what has ended there: it now waits.
+    pub(crate) fn break_off(self: &Arc<Self>, mut round: Round<S>) {
+        if round.is_empty() {
+            return;
+        }
+        let stopped = self.with(|state, after| {
+            for hand_in in round.take_ended() {
+                state.hand_in(hand_in, after);
+            }
+            if !state.is_open() {
+                return round.jobs;
+            }
+            state.source.take_back(round.jobs);
+            state.call_scout_from_place(after);
+            VecDeque::new()
+        });
+        for (tag, job) in stopped {
+            let outcome = Outcome::of_drop(panic::catch(|| drop(job)));
+            self.end_off_counter(tag, outcome, None);
+        }
+    }
+
+    /// Whether everything was stopped, as far as this thread knows.
+    pub(crate) fn is_stopped(&self) -> bool {
+        // `Relaxed`: a hint. What was taken before is stopped a little later.
+        self.stopped.load(Ordering::Relaxed)
     }
 
     /// Lets a place stay until it is called, unless nothing more will be brought.

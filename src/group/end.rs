@@ -4,20 +4,29 @@ use std::panic::Location;
 use std::task::{self, Poll, ready};
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::admission::LenderId;
 use super::core::Core;
 use super::failures::Failures;
 use super::source::{Outcome, Source, Tag};
-use super::state::{HandIn, Phase};
+use super::state::{After, HandIn, Phase, State};
 use crate::context::{Cause, Note};
 use crate::error::{ContextError, Label, Panic, TaskErrorKind};
 use crate::panic::{self, Payload};
 use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
 
 static WATCHER_FAILED: Note = Note("the group's watcher panicked: does the runtime have a timer?");
 static TASK_ABORTED: Note = Note("the task was aborted");
+
+/// What was stopped and runs in no place.
+pub(crate) struct Stopped<S: Source> {
+    unstarted: Vec<(S::Tag, S::Work)>,
+    /// With their tickets.
+    started: Vec<(S::Tag, S::Work)>,
+    tasks: Vec<AbortHandle>,
+}
 
 impl<S: Source> Core<S> {
     /// Records how a job ended, and stops the others if it failed (invariant 7). Hands back what a success gave.
@@ -60,21 +69,33 @@ impl<S: Source> Core<S> {
     }
 
     pub(crate) fn abort_places(self: &Arc<Self>) {
-        let mut aborted = Vec::new();
-        let (stopped, reclaimed) = self.with(|state, after| {
-            state.cut(after);
-            if state.is_open() {
-                state.phase = Phase::Aborted;
-            }
-            let stopped = std::mem::take(&mut state.stopped);
-            (stopped, state.source.reclaim(&mut aborted))
-        });
+        let stopped = self.with(|state, after| self.stop(state, after));
+        self.drop_stopped(stopped);
+    }
+
+    /// Nothing runs or starts any more. What `drop_stopped` is to do follows, outside the lock.
+    pub(crate) fn stop(&self, state: &mut State<S>, after: &mut After) -> Stopped<S> {
+        state.cut(after);
+        if state.is_open() {
+            state.phase = Phase::Aborted;
+            self.stopped.store(true, Ordering::Relaxed);
+        }
+        let mut tasks = Vec::new();
+        let started = state.source.reclaim(&mut tasks);
+        Stopped {
+            unstarted: std::mem::take(&mut state.stopped),
+            started,
+            tasks,
+        }
+    }
+
+    pub(crate) fn drop_stopped(self: &Arc<Self>, stopped: Stopped<S>) {
         self.places.lock().abort_all();
-        for task in aborted {
+        for task in stopped.tasks {
             task.abort();
         }
-        self.dispose_stopped(stopped);
-        for (tag, work) in reclaimed {
+        self.dispose_stopped(stopped.unstarted);
+        for (tag, work) in stopped.started {
             self.dispose(tag, work, true);
         }
     }

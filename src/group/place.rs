@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{self, Poll, ready};
+use std::task::{self, Poll};
 
 use pin_project_lite::pin_project;
 use tokio::task::coop;
@@ -10,6 +10,7 @@ use tokio::task::coop;
 use super::core::Core;
 use super::current::{self, Frame};
 use super::job;
+use super::round::Round;
 use super::source::{JobOutput, Opened, Outcome, Source, Tag};
 use super::state::{HandIn, ParkId, Turn};
 use crate::panic;
@@ -96,17 +97,24 @@ impl<S: Source> Future for Place<S> {
             At::Left => return Poll::Ready(()),
         };
         *this.at = At::Work;
-        let mut hand_in = None;
+        let mut round = Round::new();
         loop {
+            if this.tag.is_none() {
+                if let Some((tag, job)) = round.next(this.core) {
+                    *this.tag = Some(tag);
+                    this.job.set(Some(job));
+                }
+            }
             if this.tag.is_none() {
                 let turn = match this.wait.take() {
                     Some(wait) => Turn::Run(wait.into()),
-                    None => this
-                        .core
-                        .turn(std::mem::take(&mut scouting), hand_in.take()),
+                    None => {
+                        round.pace();
+                        this.core.turn(std::mem::take(&mut scouting), &mut round)
+                    }
                 };
                 match turn {
-                    Turn::Run(supply) => match S::open(this.core, supply, cx) {
+                    Turn::Run(supply) => match S::open(this.core, supply, &mut round.jobs, cx) {
                         Opened::Job(mut tag, job) => {
                             tag.started();
                             *this.tag = Some(tag);
@@ -136,13 +144,20 @@ impl<S: Source> Future for Place<S> {
                     }
                 }
             }
-            ready!(coop::poll_proceed(cx)).made_progress();
+            let Poll::Ready(budget) = coop::poll_proceed(cx) else {
+                this.core.break_off(round);
+                return Poll::Pending;
+            };
+            budget.made_progress();
 
-            let outcome = ready!(poll_job(this.job.as_mut(), this.frame, cx));
+            let Poll::Ready(outcome) = poll_job(this.job.as_mut(), this.frame, cx) else {
+                this.core.break_off(round);
+                return Poll::Pending;
+            };
             let Some(tag) = this.tag.take() else { continue };
             let value = this.core.record(&tag, outcome);
             let lender = this.frame.as_mut().and_then(Frame::renew);
-            hand_in = Some(HandIn { lender, tag, value });
+            round.end(HandIn { lender, tag, value });
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What a core runs: the seams between it and a group's queue or a fan-out's items.
 
+use std::collections::VecDeque;
 use std::fmt::Display;
 use std::future::Future;
 use std::task::{self, Waker};
@@ -34,14 +35,18 @@ pub(crate) trait Source: Send + Sized + 'static {
     /// What all its jobs have in common, and what never changes: read without the lock.
     type Origin: Send + Sync;
 
+    /// Whether places take several jobs at once, if they are quick.
+    const IN_ROUNDS: bool;
+
     /// Whether stopping everything drops none of the user's code on the spot, so that it may be done in the thread of
     /// whoever ends the context.
-    const STOPS_ANYWHERE: bool;
+    fn stops_anywhere(&self) -> bool;
 
     /// Starts what may start: gives tickets to what is queued.
     fn start(&mut self, tickets: &mut Tickets, after: &mut After);
-    /// Hands out what a place is to run next, with its ticket; nothing that would start now if the context `ended`.
-    fn supply(&mut self, tickets: &mut Tickets, ended: bool) -> Option<Self::Supply>;
+    /// Hands out what a place is to run next, with its tickets, for at most so many jobs; nothing that would start now if the
+    /// context `ended`.
+    fn supply(&mut self, tickets: &mut Tickets, ended: bool, most: usize) -> Option<Self::Supply>;
     /// Whether `supply` would hand something out now.
     fn has_supply(&self, tickets: &Tickets) -> bool;
     /// Whether a place that gets nothing should stay, because another place is about to bring more.
@@ -68,12 +73,15 @@ pub(crate) trait Source: Send + Sized + 'static {
 
     /// What a job is called, and how long it has been running; asked when it failed.
     fn describe(origin: &Self::Origin, tag: &Self::Tag) -> (Label, Duration);
-    /// Makes a job of what was supplied; outside the lock.
+    /// Makes a job of what was supplied, and adds to `more` what follows on it; outside the lock.
     fn open(
         core: &Arc<Core<Self>>,
         supply: Self::Supply,
+        more: &mut VecDeque<(Self::Tag, Self::Job)>,
         cx: &mut task::Context<'_>,
     ) -> Opened<Self>;
+    /// Takes back jobs that have their tickets and were not begun, to be run before everything else.
+    fn take_back(&mut self, jobs: VecDeque<(Self::Tag, Self::Job)>);
     /// What a new place says of the jobs that it polls.
     fn frame(core: &Arc<Core<Self>>) -> Frame;
     /// Takes back what a place waited with when it was dropped.

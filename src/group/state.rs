@@ -117,9 +117,9 @@ impl<S: Source> State<S> {
         self.phase == Phase::Closed
     }
 
-    /// Counts a job in.
-    pub(crate) fn count_in(&mut self) {
-        self.open += 1;
+    /// Counts jobs in.
+    pub(crate) fn count_in(&mut self, jobs: usize) {
+        self.open += jobs;
     }
 
     pub(crate) fn wake_waiter(&mut self, after: &mut After) {

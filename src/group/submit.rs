@@ -57,7 +57,7 @@ where
             if ended || !state.is_open() || state.source.cut {
                 return Decision::Refused(turnee);
             }
-            state.count_in();
+            state.count_in(1);
             state.source.locals.extend(local);
             if state.source.waiting() == 0 && state.tickets.is_free() {
                 if state.source.begin(turnee, after) {
@@ -101,7 +101,7 @@ where
             } else if state.source.waiting() > 0 || !state.tickets.take() {
                 refused = Some(TryGoError::Full as fn(F) -> TryGoError<F>);
             } else {
-                state.count_in();
+                state.count_in(1);
             }
             refused
         });
@@ -132,7 +132,7 @@ where
         let counts = self.with(|state, after| {
             let counts = !state.is_closed();
             if counts {
-                state.count_in();
+                state.count_in(1);
             }
             if let Turnee::Seat(seat) = &turnee {
                 match counts {

@@ -121,17 +121,18 @@ impl<S: Source> Core<S> {
     /// The context has ended: what is queued never starts, and the grace begins.
     fn see_end(self: &Arc<Self>) {
         let ended = self.ctx().ended_at().unwrap_or_else(Instant::now);
-        let no_grace = self.with(|state, after| {
+        let stopped = self.with(|state, after| {
             state.cut(after);
             state.watch.ended.get_or_insert(ended);
             state.call_watcher(after);
-            state.watch.grace == Some(Duration::ZERO)
+            let at_once =
+                state.watch.grace == Some(Duration::ZERO) && state.source.stops_anywhere();
+            at_once.then(|| self.stop(state, after))
         });
-        if no_grace && S::STOPS_ANYWHERE {
-            self.abort_places();
-            return;
+        match stopped {
+            Some(stopped) => self.drop_stopped(stopped),
+            None => self.send_watcher(),
         }
-        self.send_watcher();
     }
 
     fn send_watcher(self: &Arc<Self>) {
