@@ -604,7 +604,7 @@ fn on_two_workers_all_is_dropped_or_cancelled_after_each_poll() {
 fn on_two_workers_a_stream_gives_every_outcome_and_never_hangs() {
     let runtime = two_workers();
     for limit in [1, 2, 3] {
-        for round in 0..1_500 {
+        for round in 0..5_000 {
             let items = 1 + round % 4;
             let f = |_, item| async move {
                 yields(item % 3).await;
