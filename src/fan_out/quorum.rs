@@ -68,10 +68,15 @@ impl<T, E: From<ContextError>> End<T, E> for Quorum<T> {
         }
         let came = self.values.len();
         panic::discard(self.values);
-        failures.into_errors()?;
-        // Nothing failed: there were too few items, or the context ended before there were more.
+        // Once everything is stopped, enough cannot be reached either: what counts is which of the two came first.
+        let too_few = ended.decided && ended.error.as_ref().is_none_or(is_out_of_reach);
+        if !too_few || failures.has_failed() {
+            failures.into_errors()?;
+        }
+        // Nothing failed: there were too few items, or the context ended before there were more. What was stopped because
+        // there are too few does not say so.
         let error = match ended.error.take() {
-            Some(error) if !ended.decided => error,
+            Some(error) if !too_few => error,
             _ => ContextError::out_of_reach(Cause::from(format!(
                 "{} wanted, and {came} came",
                 self.wanted
@@ -86,6 +91,12 @@ impl<T, E: From<ContextError>> End<T, E> for Quorum<T> {
         let task = TaskError::new(label, std::time::Duration::ZERO, kind, true);
         Err(Errors::new(vec![task], 0))
     }
+}
+
+/// Whether it was that verdict that ended the context.
+fn is_out_of_reach(error: &ContextError) -> bool {
+    let note = error.cause().and_then(|cause| cause.downcast_ref::<Note>());
+    note.is_some_and(|note| std::ptr::eq(note, &OUT_OF_REACH))
 }
 
 /// `first_ok`: a quorum of one.

@@ -119,6 +119,12 @@ impl<E> Failures<E> {
         Err(Errors::new(std::mem::take(&mut self.tasks), self.omitted))
     }
 
+    /// Whether something failed by itself, and was not merely stopped.
+    pub(crate) fn has_failed(&self) -> bool {
+        let mut kinds = self.tasks.iter().map(TaskError::kind);
+        kinds.any(|kind| !matches!(kind, TaskErrorKind::Aborted(_)))
+    }
+
     /// The first panic goes on, if there is one.
     pub(crate) fn resume_panic(mut self) -> Self {
         let Some(at) = self.tasks.iter().position(TaskError::is_panic) else {
