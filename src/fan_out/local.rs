@@ -356,6 +356,10 @@ where
         Poll::Ready(self.ledger.end.take())
     }
 
+    fn has_panicked(&self) -> bool {
+        self.failures.has_panicked()
+    }
+
     fn reason(&self) -> ContextError {
         reason(self.ctx.err())
     }

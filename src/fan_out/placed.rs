@@ -122,6 +122,10 @@ where
         Poll::Ready(taken)
     }
 
+    fn has_panicked(&self) -> bool {
+        self.core.read(|state| state.failures.has_panicked())
+    }
+
     fn reason(&self) -> ContextError {
         reason(self.core.ctx().err())
     }

@@ -22,6 +22,8 @@ pub(crate) trait Run<T, E>: Unpin {
     fn poll_outcome(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Taken<T, E>>>
     where
         Self::End: StreamEnd<T, E>;
+    /// Whether there is a panic to be resumed when all is over.
+    fn has_panicked(&self) -> bool;
     /// Why an item was stopped.
     fn reason(&self) -> ContextError;
     /// How it has ended; once, when all is over.
@@ -86,14 +88,19 @@ where
         let Some(run) = &mut self.run else {
             return Poll::Ready(None);
         };
-        match ready!(run.poll_outcome(cx)) {
-            Some(Some(result)) => Poll::Ready(Some(result)),
-            Some(None) => Poll::Ready(Some(Err(E::from(run.reason())))),
-            None => {
-                let (end, ended) = run.finish();
-                self.run = None;
-                Poll::Ready(end.finish(ended))
-            }
+        // Ends: each round takes an outcome.
+        loop {
+            return Poll::Ready(match ready!(run.poll_outcome(cx)) {
+                Some(Some(result)) => Some(result),
+                // A consumer that stops at an error would never see the panic.
+                Some(None) if run.has_panicked() => continue,
+                Some(None) => Some(Err(E::from(run.reason()))),
+                None => {
+                    let (end, ended) = run.finish();
+                    self.run = None;
+                    end.finish(ended)
+                }
+            });
         }
     }
 }

@@ -119,6 +119,10 @@ impl<E> Failures<E> {
         Err(Errors::new(std::mem::take(&mut self.tasks), self.omitted))
     }
 
+    pub(crate) fn has_panicked(&self) -> bool {
+        self.panicked
+    }
+
     /// Whether something failed by itself, and was not merely stopped.
     pub(crate) fn has_failed(&self) -> bool {
         let mut kinds = self.tasks.iter().map(TaskError::kind);
