@@ -124,6 +124,10 @@ fails any --file "$scratch" # a directory
 shows results 'after wait: .* Ada' 'sibling: .* 27$' 'closed$' '\[1, 4, 9, 16, 25, 36, 49, 64\]'
 shows crawler ' 210 pages, 19 links deep, [2-8] at once' ' 210 pages, 19 links deep, 1 at once'
 shows blocking 'deadline exceeded: nobody waits' 'next query: 1000$'
+shows race_mirrors 'ap wins .* 0 requests are left' 'eu saw the connection closed' 'hedged after .* [0-9.]+ms  ' \
+    'price: [0-9]+ extra requests'
+shows quorum_write 'acknowledged by c, e, a' 'd: ConnectionClosed$' '2 more failed, 2 were stopped' \
+    '  replica\[[1-4]\]: [bce] at .*refused'
 
 straggler='task "worker [0-9]+ of .*\(started at .*server\.rs:[0-9:]+\): .*; it ran [0-9.]+'
 shows 'graceful_shutdown --demo' 'received SIGTERM' "$straggler" 'is refused$'
