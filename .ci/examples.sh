@@ -128,6 +128,8 @@ shows race_mirrors 'ap wins .* 0 requests are left' 'eu saw the connection close
     'price: [0-9]+ extra requests'
 shows quorum_write 'acknowledged by c, e, a' 'd: ConnectionClosed$' '2 more failed, 2 were stopped' \
     '  replica\[[1-4]\]: [bce] at .*refused'
+shows pipeline '^100000 lines in .* over 64 connections' '  fetch +64 +64$' 'all, and between them +74 ' \
+    'every line is there: 100000,'
 shows dashboard 'orders +17 open' 'stock .*deadline exceeded: the page is due' 'weather .*failed: .*503'
 
 straggler='task "worker [0-9]+ of .*\(started at .*server\.rs:[0-9:]+\): .*; it ran [0-9.]+'
