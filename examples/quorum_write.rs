@@ -10,6 +10,7 @@
 //! It is a check as well: the replicas are listeners on loopback, and each says how its connection ended. A write that
 //! was stopped may have happened or not; what that means is for the store to know.
 
+use std::error::Error;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -87,7 +88,10 @@ async fn two_of_five(
     )?;
     for error in &errors {
         let name = error.name().unwrap_or_default();
-        writeln!(out, "  {name}: {}", error.kind())?;
+        match error.source() {
+            Some(why) => writeln!(out, "  {name}: {}: {why}", error.kind())?,
+            None => writeln!(out, "  {name}: {}", error.kind())?,
+        }
     }
     ensure!(wall < SLOW / 2, "a and d were waited for");
     ensure!(errors.causes().count() == 3, "three have refused");
