@@ -19,6 +19,7 @@ mod fan_out_explorer;
 mod fan_out_fetch_all;
 mod fan_out_model;
 mod fan_out_nested;
+mod fan_out_wakes;
 mod group_abort;
 mod group_blocking;
 mod group_drop;
