@@ -173,7 +173,7 @@ macro_rules! ends {
             ///
             /// # Errors
             ///
-            /// The first error in order of completion. If the context ends before the last item is done, `E::from` of its
+            /// The first error in order of completion. If the context ends and something is left undone, `E::from` of its
             /// [`ContextError`].
             ///
             /// # Panics
@@ -244,7 +244,7 @@ macro_rules! ends {
 
             /// Gives the values as they come. Stops at the first failure, which comes last: when the rest is gone.
             ///
-            /// Values that had come before it come out before it. If the context ends before the last item is done, the last is
+            /// Values that had come before it come out before it. If the context ends and something is left undone, the last is
             /// `E::from` of its [`ContextError`].
             ///
             /// At most `limit` values wait for the consumer: what runs and what waits are never more. Dropping the stream stops

@@ -211,7 +211,9 @@ struct Model<'a> {
     results: Vec<Option<Given>>,
     out_of_reach: bool,
     /// What waits for the consumer, in order of completion.
-    waiting: Vec<(usize, Given)>,
+    /// `None` is one that was stopped.
+    waiting: Vec<(usize, Option<Given>)>,
+    taken: usize,
     came: Vec<(u64, Given)>,
     /// Until when the consumer does something else.
     busy: u64,
@@ -237,6 +239,7 @@ impl Model<'_> {
             results: vec![None; case.items.len()],
             out_of_reach: false,
             waiting: Vec::new(),
+            taken: 0,
             came: Vec::new(),
             busy: 0,
             gave_error: false,
@@ -285,13 +288,21 @@ impl Model<'_> {
         if self.busy > self.now {
             return false;
         }
-        let next = self.came.len();
+        let next = self.taken;
         let at = match self.case.end {
             End::OrderedStream => self.waiting.iter().position(|(number, _)| *number == next),
             _ => (!self.waiting.is_empty()).then_some(0),
         };
         let given = match at {
-            Some(at) => self.waiting.remove(at).1,
+            Some(at) => {
+                self.taken += 1;
+                match self.waiting.remove(at).1 {
+                    Some(given) => given,
+                    // The panic comes instead.
+                    None if self.panic.is_some() => return true,
+                    None => Err(self.reason().to_owned()),
+                }
+            }
             None if self.has_error_to_give() => {
                 self.gave_error = true;
                 Err(self.error().expect("there is one"))
@@ -300,7 +311,7 @@ impl Model<'_> {
         };
         self.came.push((self.now, given));
         if let Some(pauses) = &self.case.pauses {
-            self.busy = self.now + pauses[next];
+            self.busy = self.now + pauses[self.came.len() - 1];
         }
         true
     }
@@ -364,13 +375,16 @@ impl Model<'_> {
     fn give(&mut self, number: usize, given: Given) {
         self.results[number] = Some(given.clone());
         if self.case.end.is_stream() {
-            self.waiting.push((number, given));
+            self.waiting.push((number, Some(given)));
         }
     }
 
     fn give_stopped(&mut self, number: usize) {
         if self.case.end != End::TryStream {
-            self.give(number, Err(self.reason().to_owned()));
+            self.results[number] = Some(Err(self.reason().to_owned()));
+            if self.case.end.is_stream() {
+                self.waiting.push((number, None));
+            }
         }
     }
 
@@ -433,7 +447,7 @@ impl Model<'_> {
         if self.values.len() >= wanted {
             self.end_context(CANCELLED);
         } else if most.is_some_and(|most| most < wanted) {
-            self.out_of_reach = true;
+            self.out_of_reach |= self.reason.is_none();
             self.end_context(CANCELLED);
         }
     }
@@ -479,7 +493,9 @@ impl Model<'_> {
         if self.case.end.wanted() == Some(self.values.len()) {
             return Last::Values(self.values.clone());
         }
-        if !self.failures.is_empty() {
+        let failed = |(_, text, _): &(String, String, u64)| text != self.reason();
+        let only_stopped = self.out_of_reach && !self.failures.iter().any(failed);
+        if !self.failures.is_empty() && !only_stopped {
             return Last::Errors(self.failures.clone(), self.causes);
         }
         let name = match self.case.end.wanted() {
