@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use errgroup::{Context, fan_out, hedge};
-use futures::{FutureExt, StreamExt};
+use futures::StreamExt;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
