@@ -4,7 +4,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use errgroup::{Context, fan_out, hedge};
+use errgroup::{Context, hedge};
 use futures::StreamExt;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
@@ -75,7 +75,7 @@ async fn a_consumer_that_waits_for_those_in_flight_does_not_deadlock() {
     // And on the caller's own task it is the same trap, as its documentation says.
     let lock = Arc::new(Mutex::new(()));
     let f = |_: Context, item| locks(lock.clone(), item);
-    let local = fan_out(&background(), 0..10, f).limit(3).local();
+    let local = errgroup::fan_out(&background(), 0..10, f).limit(3).local();
     assert!(timeout(HOUR, consume!(local.stream(), lock)).await.is_err());
 }
 
@@ -110,7 +110,7 @@ async fn those_in_flight_go_on_while_the_consumer_is_slow() {
 #[tokio::test(start_paused = true)]
 async fn what_is_local_stands_still_while_nobody_polls() {
     let polled = Probe::default();
-    let fan_out = fan_out(&background(), 0..3, |_, item| {
+    let fan_out = errgroup::fan_out(&background(), 0..3, |_, item| {
         polled.wrap(async move {
             tokio::time::sleep(ms(10 * item)).await;
             OK

@@ -3,7 +3,7 @@
 use std::future::{pending, ready};
 use std::time::Duration;
 
-use errgroup::{Context, Errors, TaskErrorKind, fan_out, fan_out_stream, hedge};
+use errgroup::{Context, Errors, TaskErrorKind, fan_out_stream, hedge};
 use futures::{FutureExt, StreamExt};
 use tokio::time::Instant;
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use errgroup::{Context, Errors, Progress, TaskErrorKind, fan_out};
+use errgroup::{Context, Errors, Progress, TaskErrorKind};
 use futures::{FutureExt, Stream, StreamExt};
 
 use crate::fan_out_support::*;
@@ -595,7 +595,9 @@ async fn what_is_local_may_borrow_and_need_not_be_send() {
             Ok::<_, String>(here)
         };
         let told = |_: Progress| reports.set(reports.get() + 1);
-        fan_out(&background(), &names, f).on_progress(told).local()
+        errgroup::fan_out(&background(), &names, f)
+            .on_progress(told)
+            .local()
     };
     assert_eq!(new().all().await.unwrap().len(), 2);
     assert_eq!(new().for_each().await, OK);

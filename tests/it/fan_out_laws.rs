@@ -1,6 +1,6 @@
 //! What the ends have to do with one another, and with a loop, over items of any kind.
 
-use errgroup::{Context, fan_out, fetch_all};
+use errgroup::{Context, fetch_all};
 use futures::StreamExt;
 
 use crate::fan_out_support::*;

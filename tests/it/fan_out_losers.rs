@@ -3,7 +3,7 @@
 use std::future::pending;
 use std::sync::Arc;
 
-use errgroup::{Context, fan_out, hedge};
+use errgroup::{Context, hedge};
 use futures::{FutureExt, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Duration, Instant};

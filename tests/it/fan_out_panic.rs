@@ -5,7 +5,7 @@ use std::panic::panic_any;
 use std::pin::Pin;
 use std::task::{self, Poll};
 
-use errgroup::{Context, Progress, fan_out, fan_out_stream, hedge};
+use errgroup::{Context, Progress, fan_out_stream, hedge};
 use futures::{FutureExt, Stream, StreamExt};
 
 use crate::fan_out_support::*;

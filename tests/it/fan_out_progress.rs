@@ -4,7 +4,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use errgroup::{Context, Progress, fan_out, fan_out_stream};
+use errgroup::{Context, Progress, fan_out_stream};
 use futures::{FutureExt, StreamExt};
 
 use crate::fan_out_support::*;

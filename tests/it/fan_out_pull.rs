@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::task::{self, Poll};
 use std::time::Duration;
 
-use errgroup::{Context, fan_out, fan_out_stream};
+use errgroup::{Context, fan_out_stream};
 use futures::{FutureExt, Stream, StreamExt};
 
 use crate::fan_out_support::*;

@@ -1,9 +1,34 @@
 //! What the modules about fan-outs share: a scenario is written once, and runs in each place, or at each end.
 
-use errgroup::Context;
+use std::future::Future;
+use std::pin::Pin;
+
+use errgroup::fan_out::Items;
+use errgroup::{Context, FanOut};
 
 pub(crate) fn background() -> Context {
     Context::background()
+}
+
+type Iter<T> = Box<dyn Iterator<Item = T> + Send>;
+type Made<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
+type Makes<I, T, E> = Box<dyn FnMut(Context, I) -> Made<T, E> + Send>;
+
+/// The crate's, of boxes: so that it is compiled once, and not for each scenario, end and place.
+#[track_caller]
+pub(crate) fn fan_out<I, F, Fut, T, E>(
+    ctx: &Context,
+    items: I,
+    mut f: F,
+) -> FanOut<Items<Iter<I::Item>>, Makes<I::Item, T, E>>
+where
+    I: IntoIterator<IntoIter: Send + 'static>,
+    F: FnMut(Context, I::Item) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<T, E>> + Send + 'static,
+{
+    let items: Iter<I::Item> = Box::new(items.into_iter());
+    let makes: Makes<I::Item, T, E> = Box::new(move |ctx, item| Box::pin(f(ctx, item)));
+    errgroup::fan_out(ctx, items, makes)
 }
 
 /// Runs a scenario twice: `at!(fan_out)` is the fan-out as it is, on tasks of the runtime, and then on the caller's own.
