@@ -4,7 +4,7 @@ use std::future::{pending, ready};
 use std::time::Duration;
 
 use errgroup::{Context, Errors, TaskErrorKind, fan_out_stream, hedge};
-use futures::{FutureExt, StreamExt};
+use futures::StreamExt;
 use tokio::time::Instant;
 
 use crate::fan_out_support::*;

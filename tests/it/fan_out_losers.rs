@@ -4,7 +4,7 @@ use std::future::pending;
 use std::sync::Arc;
 
 use errgroup::{Context, hedge};
-use futures::{FutureExt, StreamExt};
+use futures::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Duration, Instant};
 
