@@ -98,13 +98,16 @@ where
     }
 }
 
+/// A future, and how many are still to come; `None` after the last.
+type Pulled<P> = Option<(<P as Next>::Future, SizeHint)>;
+
 /// Pulls the next future, and says how many are still to come. After the last one `pull` is dropped, here, where a panic of
 /// its destructor is seen.
 pub(crate) fn poll_pull<P: Next>(
     pull: &mut Option<Pin<Box<P>>>,
     ctx: &Context,
     cx: &mut task::Context<'_>,
-) -> Poll<Result<Option<(P::Future, SizeHint)>, Payload>> {
+) -> Poll<Result<Pulled<P>, Payload>> {
     let pulled = panic::catch(|| {
         let Some(it) = pull else {
             return Poll::Ready(None);

@@ -368,9 +368,16 @@ async fn an_end_of_the_context_after_the_last_item_changes_nothing() {
         let new = || fan_out(&ctx, 0..3, |_, item| ready(Ok::<_, String>(item))).limit(3);
         assert_eq!(at!(new()).all().await.unwrap(), [0, 1, 2]);
         // The results of a stream that wait for the consumer are not lost to a later end.
-        let mut stream = at!(new()).ordered_stream();
+        let all_started = Count::default();
+        let counts = all_started.clone();
+        let told = new().on_progress(move |progress| {
+            if progress.started == 3 {
+                counts.add();
+            }
+        });
+        let mut stream = at!(told).ordered_stream();
         assert_eq!(stream.next().await, Some(Ok(0)));
-        yields(20).await;
+        until(|| all_started.get() > 0).await;
         guard.cancel();
         let rest: Vec<_> = stream.collect().await;
         assert_eq!(rest.len(), 2);

@@ -15,13 +15,11 @@ type Iter<T> = Box<dyn Iterator<Item = T> + Send>;
 type Made<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 type Makes<I, T, E> = Box<dyn FnMut(Context, I) -> Made<T, E> + Send>;
 
+type Boxed<I, T, E> = FanOut<Items<Iter<I>>, Makes<I, T, E>>;
+
 /// The crate's, of boxes: so that it is compiled once, and not for each scenario, end and place.
 #[track_caller]
-pub(crate) fn fan_out<I, F, Fut, T, E>(
-    ctx: &Context,
-    items: I,
-    mut f: F,
-) -> FanOut<Items<Iter<I::Item>>, Makes<I::Item, T, E>>
+pub(crate) fn fan_out<I, F, Fut, T, E>(ctx: &Context, items: I, mut f: F) -> Boxed<I::Item, T, E>
 where
     I: IntoIterator<IntoIter: Send + 'static>,
     F: FnMut(Context, I::Item) -> Fut + Send + 'static,
