@@ -1,4 +1,6 @@
 //! What fan-outs cost in memory. Counted for one thread, so everything runs on a current-thread runtime.
+//!
+//! Ten million items with optimizations, a million without: `cargo test --release --test allocs_fan_out`.
 
 use std::future::Future;
 
@@ -7,8 +9,12 @@ use errgroup::{Context, fan_out, fan_out_stream};
 use futures::StreamExt;
 use tokio::runtime::{Builder, Runtime};
 
-const FEW: usize = 10_000;
-const MANY: usize = 10_000_000;
+const MANY: usize = if cfg!(debug_assertions) {
+    1_000_000
+} else {
+    10_000_000
+};
+const FEW: usize = MANY / 1_000;
 
 fn runtime() -> Runtime {
     Builder::new_current_thread().build().unwrap()
@@ -40,7 +46,7 @@ async fn trivial(_: Context, item: usize) -> Result<usize, String> {
 }
 
 #[test]
-fn ten_million_items_through_for_each_take_no_more_memory_than_ten_thousand() {
+fn a_thousand_times_the_items_through_for_each_take_no_more_memory() {
     assert_flat(|items| async move {
         let each = fan_out(&Context::background(), 0..items, trivial).limit(64);
         each.for_each().await.unwrap();
@@ -48,7 +54,7 @@ fn ten_million_items_through_for_each_take_no_more_memory_than_ten_thousand() {
 }
 
 #[test]
-fn ten_million_items_through_a_stream_take_no_more_memory_than_ten_thousand() {
+fn a_thousand_times_the_items_through_a_stream_take_no_more_memory() {
     assert_flat(|items| async move {
         let mut stream = fan_out(&Context::background(), 0..items, trivial)
             .limit(64)
@@ -63,7 +69,7 @@ fn ten_million_items_through_a_stream_take_no_more_memory_than_ten_thousand() {
 }
 
 #[test]
-fn a_pipeline_of_three_stages_takes_no_more_memory_for_many_lines() {
+fn a_thousand_times_the_items_through_three_stages_take_no_more_memory() {
     assert_flat(|items| async move {
         let (ctx, items) = (Context::background(), items / 10);
         let first = fan_out(&ctx, 0..items, trivial).limit(16).ordered_stream();
