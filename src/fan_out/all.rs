@@ -3,6 +3,7 @@
 use super::end::{End, Ended};
 use crate::error::{ContextError, TaskErrorKind};
 use crate::group::failures::OnFailure;
+use crate::panic;
 
 /// What items gave, in the order of the items.
 pub(crate) struct Slots<V>(Vec<Option<V>>);
@@ -21,8 +22,15 @@ impl<V> Slots<V> {
         self.0[number] = value;
     }
 
-    pub(crate) fn into_vec(self) -> Vec<Option<V>> {
-        self.0
+    pub(crate) fn take(&mut self) -> Vec<Option<V>> {
+        std::mem::take(&mut self.0)
+    }
+}
+
+/// What nobody gets is dropped one by one: two destructors that panic would otherwise end the process.
+impl<V> Drop for Slots<V> {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(panic::discard);
     }
 }
 
@@ -51,15 +59,13 @@ impl<T, E: From<ContextError>> End<T, E> for All<T> {
         None
     }
 
-    fn finish(self, ended: Ended<E>) -> Result<Vec<T>, E> {
+    fn finish(mut self, ended: Ended<E>) -> Result<Vec<T>, E> {
         let (exhausted, reason) = (ended.exhausted, ended.reason());
         ended.failures.into_result()?;
-        // Without a failure, every item that was pulled has given its value.
-        let values = self.0.into_vec().into_iter().collect::<Option<Vec<T>>>();
-        match values {
-            Some(values) if exhausted => Ok(values),
-            _ => Err(E::from(reason)),
+        if !exhausted || self.0.0.iter().any(Option::is_none) {
+            return Err(E::from(reason));
         }
+        Ok(self.0.take().into_iter().flatten().collect())
     }
 }
 

@@ -35,6 +35,13 @@ impl<T> Quorum<T> {
     }
 }
 
+/// What nobody gets is dropped one by one: two destructors that panic would otherwise end the process.
+impl<T> Drop for Quorum<T> {
+    fn drop(&mut self) {
+        self.values.drain(..).for_each(panic::discard);
+    }
+}
+
 impl<T, E: From<ContextError>> End<T, E> for Quorum<T> {
     type Kept = T;
     type Output = Result<Vec<T>, Errors<E>>;
@@ -61,13 +68,12 @@ impl<T, E: From<ContextError>> End<T, E> for Quorum<T> {
         (self.values.len().saturating_add(more) < self.wanted).then_some(&OUT_OF_REACH)
     }
 
-    fn finish(self, mut ended: Ended<E>) -> Result<Vec<T>, Errors<E>> {
+    fn finish(mut self, mut ended: Ended<E>) -> Result<Vec<T>, Errors<E>> {
         let failures = ended.failures.resume_panic();
         if self.is_full() {
-            return Ok(self.values);
+            return Ok(std::mem::take(&mut self.values));
         }
         let came = self.values.len();
-        panic::discard(self.values);
         // Once everything is stopped, enough cannot be reached either: what counts is which of the two came first.
         let too_few = ended.decided && ended.error.as_ref().is_none_or(is_out_of_reach);
         if !too_few || failures.has_failed() {

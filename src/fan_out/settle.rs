@@ -34,11 +34,11 @@ impl<T, E: From<ContextError>> End<T, E> for Settle<T, E> {
         None
     }
 
-    fn finish(self, ended: Ended<E>) -> Vec<Result<T, E>> {
+    fn finish(mut self, ended: Ended<E>) -> Vec<Result<T, E>> {
         let (left, exhausted, reason) = (ended.left, ended.exhausted, ended.reason());
         ended.failures.resume_panic();
         let stopped = || Err(E::from(reason.clone()));
-        let results = self.0.into_vec().into_iter();
+        let results = self.0.take().into_iter();
         let mut results: Vec<_> = results
             .map(|result| result.unwrap_or_else(stopped))
             .collect();

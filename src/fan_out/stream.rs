@@ -7,13 +7,24 @@ use std::collections::VecDeque;
 use super::end::{End, Ended, StreamEnd, Taken};
 use crate::error::{ContextError, TaskErrorKind};
 use crate::group::failures::OnFailure;
+use crate::panic;
+
+/// Outcomes in the order in which they came. What nobody gets is dropped one by one: two destructors that panic would
+/// otherwise end the process.
+struct Waiting<V>(VecDeque<V>);
+
+impl<V> Drop for Waiting<V> {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(panic::discard);
+    }
+}
 
 /// `try_stream`: stops at the first failure, which comes last.
-pub(crate) struct TryStream<T>(VecDeque<T>);
+pub(crate) struct TryStream<T>(Waiting<T>);
 
 impl<T> Default for TryStream<T> {
     fn default() -> Self {
-        TryStream(VecDeque::new())
+        TryStream(Waiting(VecDeque::new()))
     }
 }
 
@@ -28,16 +39,16 @@ impl<T, E: From<ContextError>> End<T, E> for TryStream<T> {
     }
 
     fn accept(&mut self, _: usize, value: Option<T>) -> Option<T> {
-        self.0.extend(value);
+        self.0.0.extend(value);
         None
     }
 
     fn waiting(&self) -> usize {
-        self.0.len()
+        self.0.0.len()
     }
 
     fn is_ready(&self) -> bool {
-        !self.0.is_empty()
+        !self.0.0.is_empty()
     }
 
     fn finish(self, ended: Ended<E>) -> Option<Result<T, E>> {
@@ -52,16 +63,16 @@ impl<T, E: From<ContextError>> End<T, E> for TryStream<T> {
 
 impl<T, E: From<ContextError>> StreamEnd<T, E> for TryStream<T> {
     fn take(&mut self) -> Option<Taken<T, E>> {
-        self.0.pop_front().map(|value| Some(Ok(value)))
+        self.0.0.pop_front().map(|value| Some(Ok(value)))
     }
 }
 
 /// `stream`: in order of completion.
-pub(crate) struct Unordered<T, E>(VecDeque<Taken<T, E>>);
+pub(crate) struct Unordered<T, E>(Waiting<Taken<T, E>>);
 
 impl<T, E> Default for Unordered<T, E> {
     fn default() -> Self {
-        Unordered(VecDeque::new())
+        Unordered(Waiting(VecDeque::new()))
     }
 }
 
@@ -80,16 +91,16 @@ impl<T, E> End<T, E> for Unordered<T, E> {
     }
 
     fn accept(&mut self, _: usize, result: Option<Result<T, E>>) -> Option<Result<T, E>> {
-        self.0.push_back(result);
+        self.0.0.push_back(result);
         None
     }
 
     fn waiting(&self) -> usize {
-        self.0.len()
+        self.0.0.len()
     }
 
     fn is_ready(&self) -> bool {
-        !self.0.is_empty()
+        !self.0.0.is_empty()
     }
 
     fn finish(self, ended: Ended<E>) -> Option<Result<T, E>> {
@@ -100,14 +111,14 @@ impl<T, E> End<T, E> for Unordered<T, E> {
 
 impl<T, E> StreamEnd<T, E> for Unordered<T, E> {
     fn take(&mut self) -> Option<Taken<T, E>> {
-        self.0.pop_front()
+        self.0.0.pop_front()
     }
 }
 
 /// `ordered_stream`: in the order of the items.
 pub(crate) struct Ordered<T, E> {
     /// From the next to go out; `None` is one that has not ended.
-    window: VecDeque<Option<Taken<T, E>>>,
+    window: Waiting<Option<Taken<T, E>>>,
     /// The number of the next to go out.
     next: usize,
     /// How many in the window have ended.
@@ -117,7 +128,7 @@ pub(crate) struct Ordered<T, E> {
 impl<T, E> Default for Ordered<T, E> {
     fn default() -> Self {
         Ordered {
-            window: VecDeque::new(),
+            window: Waiting(VecDeque::new()),
             next: 0,
             waiting: 0,
         }
@@ -140,10 +151,10 @@ impl<T, E> End<T, E> for Ordered<T, E> {
 
     fn accept(&mut self, number: usize, result: Option<Result<T, E>>) -> Option<Result<T, E>> {
         let at = number - self.next;
-        if self.window.len() <= at {
-            self.window.resize_with(at + 1, || None);
+        if self.window.0.len() <= at {
+            self.window.0.resize_with(at + 1, || None);
         }
-        self.window[at] = Some(result);
+        self.window.0[at] = Some(result);
         self.waiting += 1;
         None
     }
@@ -153,7 +164,7 @@ impl<T, E> End<T, E> for Ordered<T, E> {
     }
 
     fn is_ready(&self) -> bool {
-        matches!(self.window.front(), Some(Some(_)))
+        matches!(self.window.0.front(), Some(Some(_)))
     }
 
     fn finish(self, ended: Ended<E>) -> Option<Result<T, E>> {
@@ -164,8 +175,8 @@ impl<T, E> End<T, E> for Ordered<T, E> {
 
 impl<T, E> StreamEnd<T, E> for Ordered<T, E> {
     fn take(&mut self) -> Option<Taken<T, E>> {
-        let taken = self.window.front_mut()?.take()?;
-        self.window.pop_front();
+        let taken = self.window.0.front_mut()?.take()?;
+        self.window.0.pop_front();
         self.next += 1;
         self.waiting -= 1;
         Some(taken)

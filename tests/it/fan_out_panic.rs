@@ -31,6 +31,7 @@ both_flavours![
     a_panic_is_the_cause_of_the_items_context,
     in_a_hedge,
     of_a_destructor_when_it_is_dropped_half_way_is_nobodys,
+    of_the_destructors_of_many_values_that_nobody_gets_do_not_end_the_process,
 ];
 
 /// What a panic of a test carries.
@@ -427,5 +428,52 @@ fn a_value_whose_destructor_panics_and_is_not_needed_panics_nobody() {
             std::mem::forget(stream.next().await);
             drop(stream);
         });
+    });
+}
+
+async fn of_the_destructors_of_many_values_that_nobody_gets_do_not_end_the_process() {
+    in_each_place!(|at| {
+        let made = Count::default();
+        let new = || {
+            let made = made.clone();
+            let values = move |_, item| {
+                let made = made.clone();
+                async move {
+                    if item == 3 {
+                        pending::<()>().await;
+                    }
+                    made.add();
+                    Ok::<_, String>(PanicsOnDrop("a value"))
+                }
+            };
+            fan_out(&Context::background(), 0..4, values).limit(4)
+        };
+        macro_rules! dropped_with_three_values {
+            ($future:expr) => {{
+                let before = made.get();
+                let mut future = Box::pin($future);
+                let _ = futures::poll!(future.as_mut());
+                until(|| made.get() == before + 3).await;
+                yields(10).await;
+                drop(future);
+            }};
+        }
+        dropped_with_three_values!(at!(new()).all());
+        dropped_with_three_values!(at!(new()).settle());
+        dropped_with_three_values!(at!(new()).quorum(4));
+        // Those that wait for the consumer; on the caller's own task none does for long.
+        macro_rules! dropped_after_the_first {
+            ($stream:expr) => {{
+                let before = made.get();
+                let mut stream = $stream;
+                std::mem::forget(stream.next().await);
+                until(|| made.get() == before + 3).await;
+                yields(10).await;
+                drop(stream);
+            }};
+        }
+        dropped_after_the_first!(new().stream());
+        dropped_after_the_first!(new().ordered_stream());
+        dropped_after_the_first!(new().try_stream());
     });
 }
