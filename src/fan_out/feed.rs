@@ -304,8 +304,8 @@ where
         }
     }
 
-    fn frame(core: &Arc<Core<Self>>) -> Frame {
-        Frame::item(core.origin.outer.get().cloned())
+    fn frame(core: &Arc<Core<Self>>) -> Option<Frame> {
+        core.origin.outer.get().map(Frame::item)
     }
 
     /// Dropped in mid-wait: aborted, or its runtime shut down.

@@ -167,6 +167,14 @@ impl Tickets {
         sends
     }
 
+    /// Whether the caller, which yields, must come again as the scout: there is none on its way.
+    pub(crate) fn stay_as_scout(&mut self) -> bool {
+        // tokio wakes what yields behind everything else.
+        let stays = self.send_scout();
+        self.displaced |= stays;
+        stays
+    }
+
     /// Whether a scout is on its way that the caller must push out of its worker's slot; once for each.
     pub(crate) fn displace_scout(&mut self) -> bool {
         self.scout && !std::mem::replace(&mut self.displaced, true)

@@ -40,7 +40,7 @@ use tokio::task::JoinSet;
 
 use super::admission::{LenderId, Waiter};
 use super::failures::OnFailure;
-use super::place::Place;
+use super::place::{At, Place};
 use super::round::Round;
 use super::source::{Lending, Outcome, Source};
 use super::state::{After, ParkId, State, Turn};
@@ -122,6 +122,9 @@ impl<S: Source> Core<S> {
     }
 
     fn follow(self: &Arc<Self>, after: After) {
+        if after.is_nothing() {
+            return;
+        }
         if let Some(why) = after.enough {
             self.end_context(why);
         }
@@ -271,12 +274,8 @@ impl<S: Source> Core<S> {
                 state.call_scout_from_place(after);
                 return Turn::Dispose(stopped);
             }
-            state.tickets.grant(&mut after.wake);
-            if !ended {
-                state.source.start(&mut state.tickets, after);
-            }
+            state.start(ended, after);
             let supply = state.source.supply(&mut state.tickets, ended, round.most());
-            state.relieve_watcher(after);
             state.call_scout_from_place(after);
             match supply {
                 Some(supply) => Turn::Run(supply),
@@ -286,11 +285,13 @@ impl<S: Source> Core<S> {
         })
     }
 
-    /// Takes back what a place has not begun, and what has ended there: it now waits.
-    pub(crate) fn break_off(self: &Arc<Self>, mut round: Round<S>) {
+    /// Takes back what a place has not begun, and what has ended there: it now waits. `calls` somebody else for it, or is
+    /// itself at hand.
+    pub(crate) fn break_off(self: &Arc<Self>, mut round: Round<S>, calls: bool) {
         if round.is_empty() {
             return;
         }
+        let ended = self.ctx.is_done();
         let stopped = self.with(|state, after| {
             for hand_in in round.take_ended() {
                 state.hand_in(hand_in, after);
@@ -299,13 +300,29 @@ impl<S: Source> Core<S> {
                 return round.jobs;
             }
             state.source.take_back(round.jobs);
-            state.call_scout_from_place(after);
+            state.start(ended, after);
+            if calls {
+                state.call_scout_from_place(after);
+            }
             VecDeque::new()
         });
         for (tag, job) in stopped {
             let outcome = Outcome::of_drop(panic::catch(|| drop(job)));
             self.end_off_counter(tag, outcome, None);
         }
+    }
+
+    /// It is others' turn. A place that holds no job and no iterator comes again only if nobody else is on the way.
+    pub(crate) fn yield_place(self: &Arc<Self>, round: Round<S>, holds: bool) -> At {
+        self.break_off(round, holds);
+        if holds {
+            return At::Work;
+        }
+        if self.with(|state, _| state.has_work() && state.tickets.stay_as_scout()) {
+            return At::OnTheWay;
+        }
+        self.reap();
+        At::Left
     }
 
     /// Whether everything was stopped, as far as this thread knows.

@@ -46,11 +46,11 @@ impl Frame {
     }
 
     /// That of an item of a fan-out.
-    pub(crate) fn item(outer: Option<Arc<Outer>>) -> Frame {
+    pub(crate) fn item(outer: &Arc<Outer>) -> Frame {
         Frame {
             own: None,
             lender: None,
-            outer,
+            outer: Some(outer.clone()),
             waits: false,
         }
     }
@@ -59,7 +59,7 @@ impl Frame {
     pub(crate) fn pull(outer: &Arc<Outer>) -> Frame {
         Frame {
             waits: true,
-            ..Frame::item(Some(outer.clone()))
+            ..Frame::item(outer)
         }
     }
 
@@ -90,10 +90,13 @@ impl Frame {
     }
 }
 
-/// Polls a task. `poll` must not unwind.
+/// Polls a task, or what acts for nobody. `poll` must not unwind.
 pub(crate) fn polling<T>(frame: &mut Option<Frame>, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
-    frame.iter().for_each(Frame::begin_poll);
-    let interrupted = CURRENT.replace(frame.take());
+    let Some(mine) = frame.take() else {
+        return poll();
+    };
+    mine.begin_poll();
+    let interrupted = CURRENT.replace(Some(mine));
     let polled = poll();
     *frame = CURRENT.replace(interrupted);
     frame.iter().for_each(|frame| frame.lend(polled.is_ready()));

@@ -28,7 +28,7 @@ pin_project! {
         tag: Option<S::Tag>,
         #[pin]
         job: Option<S::Job>,
-        // Out while the job is polled.
+        // Out while the job is polled; none if it acts for nobody.
         frame: Option<Frame>,
     }
 
@@ -63,7 +63,7 @@ pin_project! {
 
 /// Where a place is.
 #[derive(Clone, Copy)]
-enum At {
+pub(crate) enum At {
     /// Spawned as a scout, not polled yet.
     OnTheWay,
     Work,
@@ -73,7 +73,7 @@ enum At {
 
 impl<S: Source> Place<S> {
     pub(crate) fn new(core: Arc<Core<S>>) -> Self {
-        let frame = Some(S::frame(&core));
+        let frame = S::frame(&core);
         Place {
             core,
             at: At::OnTheWay,
@@ -99,6 +99,18 @@ impl<S: Source> Future for Place<S> {
         *this.at = At::Work;
         let mut round = Round::new();
         loop {
+            let Poll::Ready(budget) = coop::poll_proceed(cx) else {
+                let holds = this.tag.is_some() || this.wait.is_some();
+                *this.at = match scouting {
+                    true => At::OnTheWay,
+                    false => this.core.yield_place(round, holds),
+                };
+                return match this.at {
+                    At::Left => Poll::Ready(()),
+                    _ => Poll::Pending,
+                };
+            };
+            budget.made_progress();
             if this.tag.is_none() {
                 if let Some((tag, job)) = round.next(this.core) {
                     *this.tag = Some(tag);
@@ -144,14 +156,8 @@ impl<S: Source> Future for Place<S> {
                     }
                 }
             }
-            let Poll::Ready(budget) = coop::poll_proceed(cx) else {
-                this.core.break_off(round);
-                return Poll::Pending;
-            };
-            budget.made_progress();
-
             let Poll::Ready(outcome) = poll_job(this.job.as_mut(), this.frame, cx) else {
-                this.core.break_off(round);
+                this.core.break_off(round, true);
                 return Poll::Pending;
             };
             let Some(tag) = this.tag.take() else { continue };

@@ -302,8 +302,8 @@ where
         debug_assert!(jobs.is_empty());
     }
 
-    fn frame(core: &Arc<Core<Self>>) -> Frame {
-        Frame::task(core.clone())
+    fn frame(core: &Arc<Core<Self>>) -> Option<Frame> {
+        Some(Frame::task(core.clone()))
     }
 
     fn abandon(_: &Arc<Core<Self>>, wait: Never) {

@@ -50,7 +50,7 @@ impl<S: Source> Round<S> {
     /// What the place runs next, unless everything has been stopped.
     pub(crate) fn next(&mut self, core: &Arc<Core<S>>) -> Option<(S::Tag, S::Job)> {
         if !self.jobs.is_empty() && core.is_stopped() {
-            core.break_off(std::mem::replace(self, Round::new()));
+            core.break_off(std::mem::replace(self, Round::new()), true);
         }
         self.jobs.pop_front()
     }

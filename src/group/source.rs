@@ -82,8 +82,8 @@ pub(crate) trait Source: Send + Sized + 'static {
     ) -> Opened<Self>;
     /// Takes back jobs that have their tickets and were not begun, to be run before everything else.
     fn take_back(&mut self, jobs: VecDeque<(Self::Tag, Self::Job)>);
-    /// What a new place says of the jobs that it polls.
-    fn frame(core: &Arc<Core<Self>>) -> Frame;
+    /// What a new place says of the jobs that it polls, if that is of use.
+    fn frame(core: &Arc<Core<Self>>) -> Option<Frame>;
     /// Takes back what a place waited with when it was dropped.
     fn abandon(core: &Arc<Core<Self>>, wait: Self::Wait);
     /// Tells somebody how far it has come, if somebody wants to know; outside the lock.

@@ -60,6 +60,17 @@ pub(crate) struct After {
 }
 
 impl After {
+    /// Mostly nothing follows.
+    pub(crate) fn is_nothing(&self) -> bool {
+        let flags = self.spawn | self.displace | self.cut | self.watch | self.report;
+        !flags
+            && self.enough.is_none()
+            && self.wake.is_empty()
+            && self.replaced.is_empty()
+            && self.observers.is_empty()
+            && self.garbage.is_empty()
+    }
+
     /// Has what is queued removed: the context has ended, by a deadline of which nobody tells.
     pub(crate) fn cut_if(&mut self, ended: bool) {
         self.cut |= ended;
@@ -146,7 +157,7 @@ impl<S: Source> State<S> {
         }
     }
 
-    fn has_work(&self) -> bool {
+    pub(crate) fn has_work(&self) -> bool {
         let work = self.source.has_supply(&self.tickets) || !self.stopped.is_empty();
         self.is_open() && work
     }
@@ -171,12 +182,16 @@ impl<S: Source> State<S> {
 
     /// Tickets have become free: claims first, then what may start.
     pub(crate) fn hand_out(&mut self, ended: bool, after: &mut After) {
+        self.start(ended, after);
+        self.call_scout(after);
+    }
+
+    pub(crate) fn start(&mut self, ended: bool, after: &mut After) {
         self.tickets.grant(&mut after.wake);
         if !ended {
             self.source.start(&mut self.tickets, after);
         }
         self.relieve_watcher(after);
-        self.call_scout(after);
     }
 
     /// Takes the ticket of a job that has ended, and keeps what it gave.
