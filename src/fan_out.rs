@@ -46,6 +46,7 @@ mod quorum;
 mod run;
 mod settle;
 mod stream;
+mod tap;
 
 pub use builder::{FanOut, Local, Progress, Spawned};
 pub use hedge::hedge;

@@ -3,6 +3,7 @@
 //! Every core takes its primitives from here, so that one alias decides whether they are std's or a model checker's.
 //! A lock here is never poisoned: no user code runs under one, so a panic cannot leave its data half-changed.
 
+pub(crate) use std::hint::spin_loop;
 pub(crate) use std::sync::{Arc, OnceLock, Weak, atomic};
 
 use std::sync::{self, PoisonError};

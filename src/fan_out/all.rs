@@ -48,7 +48,7 @@ impl<T, E: From<ContextError>> End<T, E> for All<T> {
     type Output = Result<Vec<T>, E>;
 
     const ON_FAILURE: OnFailure = OnFailure::EndContext;
-    const IN_ROUNDS: bool = true;
+    const STREAKS: bool = true;
 
     fn keep(result: Result<T, E>) -> Result<T, TaskErrorKind<E>> {
         result.map_err(TaskErrorKind::Failed)
@@ -78,7 +78,7 @@ impl<T, E: From<ContextError>> End<T, E> for ForEach {
     type Output = Result<(), E>;
 
     const ON_FAILURE: OnFailure = OnFailure::EndContext;
-    const IN_ROUNDS: bool = true;
+    const STREAKS: bool = true;
 
     fn keep(result: Result<T, E>) -> Result<(), TaskErrorKind<E>> {
         result.map(drop).map_err(TaskErrorKind::Failed)

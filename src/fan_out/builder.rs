@@ -97,7 +97,8 @@ impl<S, F, P, W> FanOut<S, F, P, W> {
     /// How long what is in flight may run on after the context has ended, before it is dropped. By default it is dropped at
     /// once.
     ///
-    /// The context ends when the caller's does, at a failure where the end stops at one, and when there is enough.
+    /// The context ends when the caller's does, at a failure where the end stops at one, and when there is enough. The time
+    /// runs on a timer of the runtime, also with [`local`](FanOut::local).
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self

@@ -23,8 +23,8 @@ pub(crate) trait End<T, E>: Default {
     const ON_FAILURE: OnFailure;
     /// Whether its errors are to say how long their items ran.
     const TIMED: bool = false;
-    /// Whether nobody looks at outcomes before the end, so that several may come at once.
-    const IN_ROUNDS: bool = false;
+    /// Whether nobody looks at an outcome before the last: see [`streak`](crate::group::streak).
+    const STREAKS: bool = false;
 
     /// Decides, in the item's own place, what its result is to the others: a failure is recorded, in the order in which
     /// items end.

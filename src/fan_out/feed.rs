@@ -1,14 +1,12 @@
 //! A fan-out's source: an iterator or a stream of items, and the function that makes a future of each.
 //!
-//! Both are user code, so neither runs under the lock. The place that is to start the next item takes the two *out* of the
-//! state, together with a ticket, pulls one item, and puts them back: at most one place pulls at a time, and a slow iterator
-//! holds up that place alone. Where items are quick, it pulls several, each with a ticket: see
-//! [`round`](crate::group::round). A stream that has no item yet is waited for by the place that has it in hand. Places that
-//! come meanwhile stay parked, and are called when there is something to pull.
+//! A place with a ticket pulls its item itself, at the [`tap`](super::tap), and outside the lock of the core: a slow iterator
+//! holds up that place alone. A stream that has no item yet is waited for by the place that found none, which has what it
+//! pulls from in hand meanwhile. Other places that come stay parked, and are called when there is something to pull.
 //!
 //! A consumer that is slow holds tickets too: what runs and what waits for it are together at most `limit`.
 
-use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::fmt::Display;
 use std::future::Future;
 use std::marker::PhantomData;
@@ -23,6 +21,7 @@ use super::Progress;
 use super::end::{End, Origin};
 use super::items::{Item, Next, SizeHint, poll_pull};
 use super::ledger::Ledger;
+use super::tap::Tap;
 use crate::error::{ContextError, Label};
 use crate::group::admission::Tickets;
 use crate::group::core::Core;
@@ -32,16 +31,23 @@ use crate::group::state::After;
 use crate::panic::{self, Payload};
 use crate::sync::Arc;
 
-pub(crate) struct Feed<P: Next, C, T, E> {
-    /// `None` while a place pulls, and once nothing more is to be pulled.
-    pull: Option<Pin<Box<P>>>,
+pub(crate) struct Feed<P, C, T, E> {
+    /// Whether a place waits for the next item, or has found the tap in use, so that nobody else need come.
+    blocked: bool,
     /// The place that waits for the next item.
     puller: Option<Waker>,
-    /// What was pulled, has its ticket, and has come back: the place that was to run it has another that waits.
-    ready: VecDeque<(Index, Item<P::Future, C>)>,
     pub(crate) ledger: Ledger<C>,
     reporter: Option<Reporter>,
+    pull: PhantomData<fn() -> P>,
     results: PhantomData<fn() -> (T, E)>,
+}
+
+/// What the places share without the lock.
+pub(crate) struct Inlet<P> {
+    pub(crate) origin: Origin,
+    pub(crate) tap: Tap<P>,
+    /// Whether somebody is told of each start and each end.
+    reports: bool,
 }
 
 /// Who wants to know how far it has come. Called outside the lock, by one place at a time: whoever finds it here.
@@ -54,24 +60,18 @@ pub(crate) struct Reporter {
 pub(crate) type Report = Box<dyn FnMut(Progress) + Send>;
 
 /// What a place is handed.
-pub(crate) enum Supply<P: Next, C> {
-    Ready(Index, Item<P::Future, C>),
-    Pull(Hand<P>),
+pub(crate) enum Supply<P> {
+    Ticket,
+    /// What it has waited with.
+    Hand(Hand<P>),
 }
 
-/// What a place has in hand while it pulls.
-pub(crate) struct Hand<P> {
-    pull: Pin<Box<P>>,
-    tickets: usize,
-    /// The number of the next item.
-    next: usize,
-    /// Whether it has waited for that one.
-    waited: bool,
-}
+/// What a place waits with for the next item.
+pub(crate) struct Hand<P>(Pin<Box<P>>);
 
-impl<P: Next, C> From<Hand<P>> for Supply<P, C> {
-    fn from(hand: Hand<P>) -> Supply<P, C> {
-        Supply::Pull(hand)
+impl<P> From<Hand<P>> for Supply<P> {
+    fn from(hand: Hand<P>) -> Supply<P> {
+        Supply::Hand(hand)
     }
 }
 
@@ -82,6 +82,13 @@ pub(crate) struct Index {
 }
 
 impl Index {
+    fn started(number: usize, timed: bool) -> Index {
+        Index {
+            number: Some(number),
+            started: timed.then(Instant::now),
+        }
+    }
+
     /// That of an item which never starts.
     fn of(number: usize) -> Index {
         Index {
@@ -95,50 +102,56 @@ impl Tag for Index {
     fn started(&mut self) {}
 }
 
+impl<P: Next> Inlet<P> {
+    pub(crate) fn new(pull: Pin<Box<P>>, origin: Origin, reports: bool) -> Inlet<P> {
+        Inlet {
+            origin,
+            tap: Tap::new(pull),
+            reports,
+        }
+    }
+}
+
 impl<P, C, T, E> Feed<P, C, T, E>
 where
-    P: Next,
     C: End<T, E>,
 {
-    pub(crate) fn new(pull: Pin<Box<P>>, end: C, report: Option<Report>) -> Self {
+    pub(crate) fn new(end: C, left: SizeHint, report: Option<Report>) -> Self {
         Feed {
-            ledger: Ledger::new(end, pull.size_hint()),
-            pull: Some(pull),
+            blocked: false,
             puller: None,
-            ready: VecDeque::new(),
+            ledger: Ledger::new(end, left),
             reporter: report.map(|call| Reporter {
                 call: Some(call),
                 due: 0,
             }),
+            pull: PhantomData,
             results: PhantomData,
         }
     }
 
     /// What is left of the user's code, and what came out: to be dropped outside the lock.
-    pub(crate) fn take_all(&mut self) -> (Option<Pin<Box<P>>>, Option<Reporter>, C) {
+    pub(crate) fn take_all(&mut self) -> (Option<Reporter>, C) {
         let end = std::mem::take(&mut self.ledger.end);
-        (self.pull.take(), self.reporter.take(), end)
+        (self.reporter.take(), end)
     }
 
     pub(crate) fn judge(&mut self, after: &mut After) {
         after.enough = after.enough.or(self.ledger.judge());
     }
 
-    /// So many have started or ended.
-    fn note(&mut self, events: usize, after: &mut After) {
+    /// Something has started or ended.
+    fn note(&mut self, after: &mut After) {
         if let Some(reporter) = &mut self.reporter {
-            reporter.due += events;
+            reporter.due += 1;
             after.report = true;
         }
     }
 
-    /// How many may be pulled now.
-    fn room(&self, tickets: &Tickets) -> usize {
-        if self.pull.is_none() || !self.ledger.is_pulling() || !tickets.is_free() {
-            return 0;
-        }
+    /// Whether an item may be pulled now.
+    fn has_room(&self, tickets: &Tickets) -> bool {
         let held = tickets.running().saturating_add(self.ledger.end.waiting());
-        tickets.limit().saturating_sub(held)
+        self.ledger.is_pulling() && !self.blocked && tickets.is_free() && held < tickets.limit()
     }
 
     fn take_report(&mut self) -> Option<(Report, Progress)> {
@@ -161,47 +174,35 @@ where
     type Value = C::Kept;
     type Tag = Index;
     type Job = Item<P::Future, C>;
-    type Supply = Supply<P, C>;
-    /// What is pulled starts at once, and is that.
-    type Work = Item<P::Future, C>;
+    type Supply = Supply<P>;
+    /// What is pulled starts at once.
+    type Work = Infallible;
     type Wait = Hand<P>;
-    type Origin = Origin;
+    type Origin = Inlet<P>;
 
-    const IN_ROUNDS: bool = C::IN_ROUNDS;
-
+    const STREAKS: bool = C::STREAKS;
     /// What is left of the items is dropped by whoever waits for the end.
-    fn stops_anywhere(&self) -> bool {
-        self.ready.is_empty()
-    }
+    const STOPS_ANYWHERE: bool = true;
+    const COUNTS_IN: usize = 1;
 
     fn start(&mut self, _: &mut Tickets, _: &mut After) {}
 
-    fn supply(&mut self, tickets: &mut Tickets, ended: bool, most: usize) -> Option<Supply<P, C>> {
-        if let Some((index, job)) = self.ready.pop_front() {
-            return Some(Supply::Ready(index, job));
-        }
-        let room = self.room(tickets);
-        if ended || room == 0 {
-            return None;
-        }
-        let pull = self.pull.take()?;
-        // Not all of them: others may want to run some, too.
-        let most = most.min(tickets.limit().div_ceil(2)).min(room);
-        Some(Supply::Pull(Hand {
-            pull,
-            tickets: tickets.take_some(most),
-            next: self.ledger.next(),
-            waited: false,
-        }))
+    fn supply(&mut self, tickets: &mut Tickets, ended: bool) -> Option<Supply<P>> {
+        let supplies = !ended && self.has_room(tickets) && tickets.take();
+        supplies.then_some(Supply::Ticket)
     }
 
     fn has_supply(&self, tickets: &Tickets) -> bool {
-        !self.ready.is_empty() || self.room(tickets) > 0
+        self.has_room(tickets)
     }
 
-    fn take_back(&mut self, jobs: VecDeque<(Index, Item<P::Future, C>)>) {
-        for job in jobs.into_iter().rev() {
-            self.ready.push_front(job);
+    fn block(&mut self) {
+        self.blocked = true;
+    }
+
+    fn look_again(core: &Arc<Core<Self>>) {
+        if core.origin.tap.want() {
+            answer(core);
         }
     }
 
@@ -228,7 +229,7 @@ where
                 after.garbage.push(Box::new(unneeded));
             }
             self.judge(after);
-            self.note(1, after);
+            self.note(after);
         }
         None
     }
@@ -237,80 +238,86 @@ where
         self.ledger.end.is_ready()
     }
 
-    fn cut(&mut self, _: &mut Tickets, after: &mut After) -> Vec<(Index, Item<P::Future, C>)> {
+    fn cut(&mut self, _: &mut Tickets, after: &mut After) -> Vec<(Index, Infallible)> {
         self.ledger.cut();
         after.wake.extend(self.puller.take());
         Vec::new()
     }
 
-    fn reclaim(&mut self, _: &mut Vec<AbortHandle>) -> Vec<(Index, Item<P::Future, C>)> {
-        self.ready.drain(..).collect()
+    fn reclaim(&mut self, _: &mut Vec<AbortHandle>) -> Vec<(Index, Infallible)> {
+        Vec::new()
     }
 
-    fn describe(origin: &Origin, index: &Index) -> (Label, Duration) {
+    fn describe(inlet: &Inlet<P>, index: &Index) -> (Label, Duration) {
         let elapsed = index.started.map_or(Duration::ZERO, |at| at.elapsed());
         let label = match index.number {
-            Some(number) => origin.label_of(number),
-            None => origin.label("on_progress"),
+            Some(number) => inlet.origin.label_of(number),
+            None => inlet.origin.label("on_progress"),
         };
         (label, elapsed)
     }
 
-    fn open(
-        core: &Arc<Core<Self>>,
-        supply: Supply<P, C>,
-        more: &mut VecDeque<(Index, Item<P::Future, C>)>,
-        cx: &mut task::Context<'_>,
-    ) -> Opened<Self> {
-        let hand = match supply {
-            Supply::Ready(index, job) => return Opened::Job(index, job),
-            Supply::Pull(hand) => hand,
-        };
-        let mut pull = Some(hand.pull);
-        let (tickets, next) = (hand.tickets, hand.next);
-        if hand.waited && !core.read(|state| state.source.ledger.is_pulling()) {
-            return close(core, pull, tickets, 0, None);
-        }
-        let mut frame = core.origin.outer.get().map(Frame::pull);
-        let mut left = (0, None);
-        while more.len() < tickets {
-            let pulled = current::polling(&mut frame, || poll_pull(&mut pull, core.ctx(), cx));
-            match pulled {
-                Poll::Ready(Ok(Some((future, then_left)))) => {
-                    let index = Index {
-                        number: Some(next + more.len()),
-                        started: C::TIMED.then(Instant::now),
-                    };
-                    more.push_back((index, Item::new(future)));
-                    left = then_left;
-                }
-                Poll::Pending if more.is_empty() => return wait(core, pull, tickets, next, cx),
-                // `None`: it is gone.
-                Poll::Pending | Poll::Ready(Ok(None)) => break,
-                Poll::Ready(Err(payload)) => {
-                    let unstarted = discard(more);
-                    return close(core, pull, tickets, unstarted, Some(payload));
-                }
+    fn open(core: &Arc<Core<Self>>, supply: Supply<P>, cx: &mut task::Context<'_>) -> Opened<Self> {
+        if let Supply::Hand(Hand(pull)) = supply {
+            if !core.read(|state| state.source.ledger.is_pulling()) {
+                close(core, Some(pull));
+                return give_back(core);
             }
+            core.origin.tap.put_back(Some(pull));
         }
-        let items = more.len();
-        if !start(core, &mut pull, tickets, items, left) {
-            let unstarted = discard(more);
-            return close(core, pull, tickets, unstarted, None);
-        }
-        match more.pop_front() {
-            Some((index, job)) => Opened::Job(index, job),
-            None => Opened::Nothing,
+        match pull(core, cx) {
+            Pulled::InUse => Opened::Later { in_use: true },
+            Pulled::Item(number, job, left) => {
+                let index = Index::started(number, C::TIMED);
+                if start(core, number, left) {
+                    return Opened::Job(index, job);
+                }
+                let outcome = Outcome::of_drop(panic::catch(|| drop(job)));
+                core.end_off_counter(index, outcome, None);
+                close(core, core.origin.tap.take());
+                Opened::Nothing
+            }
+            Pulled::NotYet(pull) => match wait(core, cx) {
+                true => Opened::Wait(Hand(pull)),
+                false => {
+                    close(core, Some(pull));
+                    give_back(core)
+                }
+            },
+            Pulled::Nothing => give_back(core),
         }
     }
 
+    fn another(
+        core: &Arc<Core<Self>>,
+        cx: &mut task::Context<'_>,
+    ) -> Option<(Index, Item<P::Future, C>)> {
+        if core.origin.reports || core.is_stopped() || core.ctx().is_done() {
+            return None;
+        }
+        let pulled = pull(core, cx);
+        let next = match pulled {
+            Pulled::Item(number, job, _) => Some((Index::started(number, C::TIMED), job)),
+            Pulled::NotYet(pull) => {
+                core.origin.tap.put_back(Some(pull));
+                None
+            }
+            Pulled::InUse | Pulled::Nothing => return None,
+        };
+        if core.origin.tap.is_wanted() {
+            answer(core);
+        }
+        next
+    }
+
     fn frame(core: &Arc<Core<Self>>) -> Option<Frame> {
-        core.origin.outer.get().map(Frame::item)
+        core.origin.origin.outer.get().map(Frame::item)
     }
 
     /// Dropped in mid-wait: aborted, or its runtime shut down.
     fn abandon(core: &Arc<Core<Self>>, hand: Hand<P>) {
-        close(core, Some(hand.pull), hand.tickets, 0, None);
+        close(core, Some(hand.0));
+        give_back(core);
     }
 
     fn report(core: &Arc<Core<Self>>) {
@@ -334,117 +341,156 @@ where
     }
 }
 
-/// Drops items that were pulled and are not started any more. Says how many.
-fn discard<J>(items: &mut VecDeque<J>) -> usize {
-    let unstarted = items.len();
-    items.drain(..).for_each(panic::discard);
-    unstarted
+/// What came out of the tap.
+enum Pulled<P: Next, C> {
+    Item(usize, Item<P::Future, C>, SizeHint),
+    /// The stream has no item yet; taken out, for the place to wait with.
+    NotYet(Pin<Box<P>>),
+    /// There are no more, or there was a panic: that has been said.
+    Nothing,
+    InUse,
 }
 
-/// Counts items in, puts back what pulls them, if there is more, and has the next place called; unless there is no reason any
-/// more to start anything.
-fn start<P, C, T, E>(
-    core: &Arc<Core<Feed<P, C, T, E>>>,
-    pull: &mut Option<Pin<Box<P>>>,
-    tickets: usize,
-    items: usize,
-    left: SizeHint,
-) -> bool
+/// Pulls an item.
+fn pull<P, C, T, E>(core: &Arc<Core<Feed<P, C, T, E>>>, cx: &mut task::Context<'_>) -> Pulled<P, C>
+where
+    Feed<P, C, T, E>: Source<Tag = Index, Origin = Inlet<P>>,
+    P: Next,
+    C: End<T, E>,
+{
+    let inlet = &core.origin;
+    let mut frame = inlet.origin.outer.get().map(Frame::pull);
+    let Some(mut flow) = inlet.tap.try_use() else {
+        return Pulled::InUse;
+    };
+    let pulled = current::polling(&mut frame, || poll_pull(&mut flow.pull, core.ctx(), cx));
+    match pulled {
+        Poll::Ready(Ok(Some((future, left)))) => {
+            flow.left = left;
+            Pulled::Item(flow.number(), Item::new(future), left)
+        }
+        Poll::Ready(Ok(None)) => {
+            flow.left = (0, Some(0));
+            drop(flow);
+            exhaust(core);
+            Pulled::Nothing
+        }
+        Poll::Ready(Err(payload)) => {
+            let pull = flow.pull.take();
+            let number = flow.number();
+            drop(flow);
+            fail(core, number, payload);
+            close(core, pull);
+            Pulled::Nothing
+        }
+        Poll::Pending => match flow.pull.take() {
+            Some(pull) => Pulled::NotYet(pull),
+            None => Pulled::InUse,
+        },
+    }
+}
+
+/// Counts an item as started, and has the next place called. Says whether there is still a reason to run it.
+fn start<P, C, T, E>(core: &Arc<Core<Feed<P, C, T, E>>>, number: usize, left: SizeHint) -> bool
 where
     Feed<P, C, T, E>: Source,
-    P: Next,
     C: End<T, E>,
 {
     core.with(|state, after| {
         let feed = &mut state.source;
-        if !feed.ledger.is_pulling() {
+        feed.ledger.start(number, left);
+        feed.blocked = false;
+        // Another place may have seen the end of the items meanwhile: that is none.
+        if feed.ledger.is_cut() {
             return false;
-        }
-        feed.ledger.start(items, left);
-        feed.pull = pull.take();
-        let exhausted = feed.pull.is_none();
-        if exhausted {
-            feed.ledger.exhaust();
         }
         after.replaced.extend(feed.puller.take());
         feed.judge(after);
-        feed.note(items, after);
-        state.count_in(items);
-        state.tickets.return_unused(tickets - items);
-        if exhausted {
-            state.dismiss_parked(after);
-            state.wake_waiter(after);
-        }
+        feed.note(after);
         state.call_scout_from_place(after);
         true
     })
 }
 
-/// There is no item yet. The place waits for it, with one ticket, unless there is no reason any more.
-fn wait<P, C, T, E>(
-    core: &Arc<Core<Feed<P, C, T, E>>>,
-    mut pull: Option<Pin<Box<P>>>,
-    tickets: usize,
-    next: usize,
-    cx: &mut task::Context<'_>,
-) -> Opened<Feed<P, C, T, E>>
+/// There is no item yet: the place is to wait, unless there is no reason any more.
+fn wait<P, C, T, E>(core: &Arc<Core<Feed<P, C, T, E>>>, cx: &mut task::Context<'_>) -> bool
 where
-    Feed<P, C, T, E>: Source<Tag = Index, Wait = Hand<P>>,
-    P: Next,
-    C: End<T, E>,
+    Feed<P, C, T, E>: Source,
 {
     let waker = cx.waker().clone();
-    let waits = core.with(|state, after| {
+    core.with(|state, after| {
         let feed = &mut state.source;
         if !feed.ledger.is_pulling() {
             after.replaced.push(waker);
             return false;
         }
         after.replaced.extend(feed.puller.replace(waker));
-        state.tickets.return_unused(tickets - 1);
+        feed.blocked = true;
         true
+    })
+}
+
+/// The tap is free, and somebody found it in use.
+fn answer<P, C, T, E>(core: &Arc<Core<Feed<P, C, T, E>>>)
+where
+    Feed<P, C, T, E>: Source<Origin = Inlet<P>>,
+    P: Next,
+{
+    let goes_on = core.with(|state, after| {
+        state.source.blocked = false;
+        state.call_scout_from_place(after);
+        state.is_open()
     });
-    match pull.take() {
-        Some(pull) if waits => Opened::Wait(Hand {
-            pull,
-            tickets: 1,
-            next,
-            waited: true,
-        }),
-        pull => close(core, pull, tickets, 0, None),
+    if !goes_on {
+        panic::discard(core.origin.tap.take());
     }
 }
 
-/// Nothing more is pulled: a panic came, or the end of the context. Gives the tickets back. So many were pulled and
-/// are not started.
-fn close<P, C, T, E>(
-    core: &Arc<Core<Feed<P, C, T, E>>>,
-    pull: Option<Pin<Box<P>>>,
-    tickets: usize,
-    unstarted: usize,
-    panicked: Option<Payload>,
-) -> Opened<Feed<P, C, T, E>>
+/// The last item has come.
+fn exhaust<P, C, T, E>(core: &Arc<Core<Feed<P, C, T, E>>>)
 where
-    Feed<P, C, T, E>: Source<Tag = Index>,
-    P: Next,
+    Feed<P, C, T, E>: Source,
     C: End<T, E>,
 {
-    let left = match &pull {
-        Some(pull) => panic::catch(|| pull.size_hint()).unwrap_or((0, None)),
-        None => (0, Some(0)),
-    };
-    let dropped = panic::catch(|| drop(pull)).err();
-    for payload in [panicked, dropped].into_iter().flatten() {
-        let index = core.read(|state| Index::of(state.source.ledger.next()));
-        core.record(&index, Outcome::Panicked(payload));
-    }
     core.with(|state, after| {
         let feed = &mut state.source;
-        feed.ledger.leave(unstarted, left);
+        feed.ledger.exhaust();
         after.replaced.extend(feed.puller.take());
-        state.tickets.return_unused(tickets);
+        feed.judge(after);
         state.dismiss_parked(after);
         state.wake_waiter(after);
     });
+}
+
+/// A panic of what makes the items.
+fn fail<P, C, T, E>(core: &Arc<Core<Feed<P, C, T, E>>>, number: usize, payload: Payload)
+where
+    Feed<P, C, T, E>: Source<Tag = Index>,
+{
+    core.record(&Index::of(number), Outcome::Panicked(payload));
+}
+
+/// Nothing more is pulled: a panic came, or the end of the context.
+fn close<P, C, T, E>(core: &Arc<Core<Feed<P, C, T, E>>>, pull: Option<Pin<Box<P>>>)
+where
+    Feed<P, C, T, E>: Source<Tag = Index>,
+    C: End<T, E>,
+{
+    if let Err(payload) = panic::catch(|| drop(pull)) {
+        let next = core.read(|state| state.source.ledger.started());
+        fail(core, next, payload);
+    }
+    core.with(|state, after| {
+        let feed = &mut state.source;
+        feed.ledger.cut();
+        after.replaced.extend(feed.puller.take());
+        state.dismiss_parked(after);
+        state.wake_waiter(after);
+    });
+}
+
+/// No item came out of a ticket.
+fn give_back<S: Source>(core: &Arc<Core<S>>) -> Opened<S> {
+    core.with(|state, after| state.give_back(after));
     Opened::Nothing
 }

@@ -77,7 +77,7 @@ where
         max > 0,
         "a hedge with a max of 0 would never ask: pass at least 1"
     );
-    let flight = Arc::new(Flight(Mutex::new((0, None))));
+    let flight = Arc::new(Flight(Mutex::new(State::default())));
     let attempts = Attempts {
         delay,
         next: 0,
@@ -92,14 +92,30 @@ where
     fan_out.named("attempt").first_ok()
 }
 
-/// How many attempts have not ended; and who is to be woken when the last of them has.
-struct Flight(Mutex<(usize, Option<Waker>)>);
+/// What has become of the attempts so far.
+struct Flight(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    in_flight: usize,
+    /// Whether one has succeeded, so that there is no further one.
+    answered: bool,
+    /// Who is to be woken when the last of them has ended.
+    waker: Option<Waker>,
+}
+
+enum Look {
+    Answered,
+    /// All have failed.
+    Empty,
+    InFlight,
+}
 
 struct InFlight(Arc<Flight>);
 
 impl InFlight {
     fn new(flight: &Arc<Flight>) -> InFlight {
-        flight.0.lock().0 += 1;
+        flight.0.lock().in_flight += 1;
         InFlight(flight.clone())
     }
 }
@@ -107,8 +123,11 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         let mut flight = self.0.0.lock();
-        flight.0 -= 1;
-        let waker = if flight.0 == 0 { flight.1.take() } else { None };
+        flight.in_flight -= 1;
+        let waker = match flight.in_flight {
+            0 => flight.waker.take(),
+            _ => None,
+        };
         drop(flight);
         waker.into_iter().for_each(panic::wake);
     }
@@ -123,11 +142,18 @@ pin_project! {
     }
 }
 
-impl<Fut: Future> Future for Attempt<Fut> {
+impl<Fut, T, E> Future for Attempt<Fut>
+where
+    Fut: Future<Output = Result<T, E>>,
+{
     type Output = Fut::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Fut::Output> {
-        self.project().future.poll(cx)
+        let this = self.project();
+        let answer = ready!(this.future.poll(cx));
+        // Noted before it counts as ended, or the next attempt might begin in between.
+        this.flight.0.0.lock().answered |= answer.is_ok();
+        Poll::Ready(answer)
     }
 }
 
@@ -147,12 +173,16 @@ impl Stream for Attempts {
         if self.next == self.max {
             return Poll::Ready(None);
         }
-        if self.next > 0 && !self.flight.poll_empty(cx) {
-            let delay = self.delay;
-            let timer = self
-                .timer
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep(delay)));
-            ready!(timer.as_mut().poll(cx));
+        match self.flight.poll(cx) {
+            Look::Answered => return Poll::Ready(None),
+            Look::InFlight => {
+                let delay = self.delay;
+                let timer = self
+                    .timer
+                    .get_or_insert_with(|| Box::pin(tokio::time::sleep(delay)));
+                ready!(timer.as_mut().poll(cx));
+            }
+            Look::Empty => {}
         }
         self.timer = None;
         self.next += 1;
@@ -166,18 +196,17 @@ impl Stream for Attempts {
 }
 
 impl Flight {
-    /// Whether no attempt is in flight. If one is, the task is woken when none is.
-    fn poll_empty(&self, cx: &mut task::Context<'_>) -> bool {
+    /// Looks; if an attempt is in flight, the task is woken when none is.
+    fn poll(&self, cx: &mut task::Context<'_>) -> Look {
         let waker = cx.waker().clone();
         let mut flight = self.0.lock();
-        if flight.0 == 0 {
-            drop(flight);
-            drop(waker);
-            return true;
-        }
-        let old = flight.1.replace(waker);
+        let (look, unneeded) = match (flight.answered, flight.in_flight) {
+            (true, _) => (Look::Answered, Some(waker)),
+            (false, 0) => (Look::Empty, Some(waker)),
+            (false, _) => (Look::InFlight, flight.waker.replace(waker)),
+        };
         drop(flight);
-        drop(old);
-        false
+        drop(unneeded);
+        look
     }
 }

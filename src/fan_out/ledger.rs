@@ -2,8 +2,9 @@
 //!
 //! # Invariants
 //!
-//! 1. `started` items have been pulled, numbered from 0 in the order in which they were; `ended` of them have ended, each
-//!    of which was accepted by the end exactly once.
+//! 1. Items are numbered from 0 in the order in which they are pulled. All of a number below `started` have been; `ended`
+//!    of them have ended, each of which was accepted by the end exactly once. An item that has started and not ended may be
+//!    missing from `started` while nobody looks: see [`streak`](crate::group::streak).
 //! 2. `stage` only moves away from `Pulling`. Nothing is pulled in any other.
 //! 3. Once `decided`, the end's verdict does not change: the context ends for it, and what still comes is not needed.
 
@@ -54,12 +55,16 @@ impl<C> Ledger<C> {
         self.stage == Stage::Exhausted
     }
 
+    /// Whether nothing that was pulled starts any more.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.stage == Stage::Cut
+    }
+
     pub(crate) fn is_decided(&self) -> bool {
         self.decided
     }
 
-    /// The number of the next item.
-    pub(crate) fn next(&self) -> usize {
+    pub(crate) fn started(&self) -> usize {
         self.started
     }
 
@@ -74,10 +79,12 @@ impl<C> Ledger<C> {
         }
     }
 
-    /// So many items were pulled, and so many are still to come.
-    pub(crate) fn start(&mut self, items: usize, left: SizeHint) {
-        self.started += items;
-        self.left = left;
+    /// An item was pulled, and so many are still to come after it. Two places may come to say so in either order.
+    pub(crate) fn start(&mut self, number: usize, left: SizeHint) {
+        if number >= self.started {
+            self.started = number + 1;
+            self.left = left;
+        }
     }
 
     /// A failure was recorded; what failed is accepted as nothing.
@@ -91,15 +98,6 @@ impl<C> Ledger<C> {
             self.stage = Stage::Exhausted;
             self.left = (0, Some(0));
         }
-    }
-
-    /// Nothing more is pulled. What was pulled and has not been started is among those that are left.
-    pub(crate) fn leave(&mut self, unstarted: usize, (least, most): SizeHint) {
-        self.cut();
-        self.left = (
-            least.saturating_add(unstarted),
-            most.and_then(|most| most.checked_add(unstarted)),
-        );
     }
 
     pub(crate) fn progress(&self) -> Progress {
@@ -116,11 +114,12 @@ impl<C> Ledger<C> {
 }
 
 impl<C> Ledger<C> {
-    /// An item has ended. Hands back what the end does not need.
+    /// An item has ended, and so had started. Hands back what the end does not need.
     pub(crate) fn accept<T, E>(&mut self, number: usize, kept: Option<C::Kept>) -> Option<C::Kept>
     where
         C: End<T, E>,
     {
+        self.started = self.started.max(number + 1);
         self.ended += 1;
         match &kept {
             Some(kept) if C::succeeded(kept) => self.done += 1,

@@ -63,7 +63,7 @@ enum Stage {
     Finished,
 }
 
-type Dropped = Arc<Mutex<Option<(usize, Payload)>>>;
+type Dropped = Arc<Mutex<Vec<(usize, Payload)>>>;
 
 pin_project! {
     /// An item that runs.
@@ -79,8 +79,7 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             if let Err(payload) = panic::catch(|| this.item.set(None)) {
-                let later = this.dropped.lock().replace((*this.number, payload));
-                panic::discard(later);
+                this.dropped.lock().push((*this.number, payload));
             }
         }
     }
@@ -131,7 +130,7 @@ where
             ctx,
             cancel: guard.disarm(),
             running: FuturesUnordered::new(),
-            dropped: Arc::new(Mutex::new(None)),
+            dropped: Arc::new(Mutex::new(Vec::new())),
             ledger: Ledger::new(end, pull.size_hint()),
             pull: Some(pull),
             failures: Failures::new(),
@@ -182,7 +181,9 @@ where
             Stage::Stopped => {}
             Stage::Finished => return Poll::Ready(Step::Over),
         }
-        if self.has_room() && self.poll_pull(cx).is_ready() {
+        // One at a time: it is polled before the next is pulled, or items without an end would be all that ever comes.
+        let pulled = self.has_room() && self.poll_pull(cx).is_ready();
+        if pulled && self.ctx.is_done() {
             return Poll::Ready(Step::Moved);
         }
         match Pin::new(&mut self.running).poll_next(cx) {
@@ -190,6 +191,7 @@ where
                 self.end(number, started, ended);
                 Poll::Ready(Step::Moved)
             }
+            _ if pulled => Poll::Ready(Step::Moved),
             Poll::Ready(None) if !self.ledger.is_pulling() => Poll::Ready(Step::Over),
             // Waiting for the next item, or for the consumer.
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
@@ -205,8 +207,8 @@ where
     fn poll_pull(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         match ready!(poll_pull(&mut self.pull, &self.ctx, cx)) {
             Ok(Some((future, left))) => {
-                let number = self.ledger.next();
-                self.ledger.start(1, left);
+                let number = self.ledger.started();
+                self.ledger.start(number, left);
                 self.running.push(Running {
                     number,
                     started: C::TIMED.then(Instant::now),
@@ -228,7 +230,7 @@ where
     /// A panic of what makes the items.
     fn fail_whole(&mut self, payload: Payload) {
         self.ledger.cut();
-        let label = self.origin.label_of(self.ledger.next());
+        let label = self.origin.label_of(self.ledger.started());
         self.record(
             label,
             Duration::ZERO,
@@ -318,14 +320,13 @@ where
         let mut stopped: Vec<_> = in_flight.map(|it| (it.number, it.started)).collect();
         stopped.sort_unstable();
         drop(running);
-        let panicked = self.dropped.lock().take();
-        if let Some((number, payload)) = panicked {
-            let label = self.origin.label_of(number);
-            self.record(
-                label,
-                Duration::ZERO,
-                TaskErrorKind::Panicked(Panic::new(payload)),
-            );
+        let panicked = std::mem::take(&mut *self.dropped.lock());
+        for (number, payload) in panicked {
+            let started = match stopped.iter().position(|it| it.0 == number) {
+                Some(at) => stopped.remove(at).1,
+                None => None,
+            };
+            self.end(number, started, Err(payload));
         }
         let error = reason(self.ctx.err());
         for (number, started) in stopped {
@@ -368,19 +369,24 @@ where
         self.stage = Stage::Finished;
         let error = self.ctx.err();
         self.end_context(Cause::note(&FAN_OUT_ENDED));
-        let left = match self.pull.take() {
-            Some(pull) => pull.size_hint().1,
-            None => self.ledger.left(),
-        };
+        self.drop_inputs();
         let ended = Ended {
             failures: std::mem::replace(&mut self.failures, Failures::new()),
             exhausted: self.ledger.is_exhausted(),
-            left,
+            left: self.ledger.left(),
             error,
             decided: self.ledger.is_decided(),
             origin: self.origin.clone(),
         };
         (std::mem::take(&mut self.ledger.end), ended)
+    }
+}
+
+impl<P: Next, C, T, E, R> Local<P, C, T, E, R> {
+    /// Drops what the user gave, one by one: two destructors that panic would otherwise end the process.
+    fn drop_inputs(&mut self) {
+        panic::discard(self.pull.take());
+        panic::discard(self.report.take());
     }
 }
 
@@ -394,5 +400,7 @@ where
             let _ = panic::catch(|| self.cancel.cancel_with(Cause::note(&FAN_OUT_DROPPED)))
                 .map_err(panic::discard);
         }
+        self.running.clear();
+        self.drop_inputs();
     }
 }

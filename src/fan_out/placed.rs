@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::task::{JoinSet, coop};
 
 use super::end::{End, Ended, Origin, StreamEnd, Taken, reason};
-use super::feed::{Feed, Report};
+use super::feed::{Feed, Inlet, Report};
 use super::items::Next;
 use super::run::Run;
 use crate::context::{Context, Note};
@@ -59,9 +59,10 @@ where
         grace: Duration,
     ) -> Self {
         let (ctx, guard) = parent.with_cancel();
-        let feed = Feed::new(pull, end, report);
+        let inlet = Inlet::new(pull, origin, report.is_some());
+        let feed = Feed::new(end, inlet.tap.left(), report);
         Placed {
-            core: Core::new(feed, origin, (ctx, guard.disarm()), limit, C::ON_FAILURE),
+            core: Core::new(feed, inlet, (ctx, guard.disarm()), limit, C::ON_FAILURE),
             grace,
             stage: Stage::Unstarted,
         }
@@ -73,7 +74,7 @@ where
             self.core.bind("a fan-out");
             self.stage = Stage::Running(None);
             if let Some(outer) = current::outer() {
-                let _ = self.core.origin.outer.set(outer);
+                let _ = self.core.origin.origin.outer.set(outer);
             }
             self.core.with(|state, after| {
                 state.source.judge(after);
@@ -135,17 +136,19 @@ where
         let error = self.core.ctx().err();
         self.core.end_context(&FAN_OUT_ENDED);
         let failures = self.core.take_failures();
+        let inlet = &self.core.origin;
+        panic::discard(inlet.tap.take());
         self.core.with(|state, after| {
-            let (pull, reporter, end) = state.source.take_all();
-            after.garbage.push(Box::new((pull, reporter)));
+            let (reporter, end) = state.source.take_all();
+            after.garbage.push(Box::new(reporter));
             let ledger = &state.source.ledger;
             let ended = Ended {
                 failures,
                 exhausted: ledger.is_exhausted(),
-                left: ledger.left(),
+                left: inlet.tap.left().1,
                 error,
                 decided: ledger.is_decided(),
-                origin: self.core.origin.clone(),
+                origin: inlet.origin.clone(),
             };
             (end, ended)
         })
@@ -164,8 +167,8 @@ where
             return;
         }
         self.core.abort(&FAN_OUT_DROPPED);
-        let (pull, reporter, end) = self.core.with(|state, _| state.source.take_all());
-        panic::discard(pull);
+        let (reporter, end) = self.core.with(|state, _| state.source.take_all());
+        panic::discard(self.core.origin.tap.take());
         panic::discard(reporter);
         panic::discard(end);
     }

@@ -19,7 +19,7 @@ impl<T, E: From<ContextError>> End<T, E> for Settle<T, E> {
     type Output = Vec<Result<T, E>>;
 
     const ON_FAILURE: OnFailure = OnFailure::EndAtPanic;
-    const IN_ROUNDS: bool = true;
+    const STREAKS: bool = true;
 
     fn keep(result: Result<T, E>) -> Result<Result<T, E>, TaskErrorKind<E>> {
         Ok(result)
@@ -35,14 +35,18 @@ impl<T, E: From<ContextError>> End<T, E> for Settle<T, E> {
     }
 
     fn finish(mut self, ended: Ended<E>) -> Vec<Result<T, E>> {
-        let (left, exhausted, reason) = (ended.left, ended.exhausted, ended.reason());
+        let (exhausted, reason) = (ended.exhausted, ended.reason());
+        let left = if exhausted {
+            0
+        } else {
+            ended.left.unwrap_or(0)
+        };
         ended.failures.resume_panic();
         let stopped = || Err(E::from(reason.clone()));
         let results = self.0.take().into_iter();
         let mut results: Vec<_> = results
             .map(|result| result.unwrap_or_else(stopped))
             .collect();
-        let left = if exhausted { 0 } else { left.unwrap_or(0) };
         // A bound that cannot be meant, such as that of `0..usize::MAX`, is as good as none.
         if results.try_reserve_exact(left).is_ok() {
             results.extend(std::iter::repeat_with(stopped).take(left));

@@ -111,22 +111,6 @@ impl Tickets {
         free
     }
 
-    /// Takes as many as are free, and at most `most`.
-    pub(crate) fn take_some(&mut self, most: usize) -> usize {
-        let free = match self.claims.is_empty() {
-            true => self.limit.saturating_sub(self.running),
-            false => 0,
-        };
-        let taken = free.min(most);
-        self.running += taken;
-        taken
-    }
-
-    /// Takes back tickets that were not used.
-    pub(crate) fn return_unused(&mut self, tickets: usize) {
-        self.running -= tickets;
-    }
-
     /// Takes back the ticket of a task that has ended.
     pub(crate) fn put_back(&mut self, lender: Option<LenderId>, unneeded: &mut Vec<Waker>) {
         let lender = lender.and_then(|id| Some((id, self.lenders.remove(&id)?)));

@@ -32,7 +32,6 @@
 //!    that of the first failure, whichever task comes to say so.
 //! 8. Nobody need come to the counter for the context's end to be seen: see [`watch`](super::watch).
 
-use std::collections::VecDeque;
 use std::task::Waker;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -41,9 +40,9 @@ use tokio::task::JoinSet;
 use super::admission::{LenderId, Waiter};
 use super::failures::OnFailure;
 use super::place::{At, Place};
-use super::round::Round;
-use super::source::{Lending, Outcome, Source};
+use super::source::{Lending, Source};
 use super::state::{After, ParkId, State, Turn};
+use super::streak::Streak;
 use crate::context::{CancelHandle, Context, Note};
 use crate::panic;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -250,9 +249,9 @@ impl<S: Source> Core<S> {
     }
 
     /// A place comes to the counter, as a scout or with the ticket of what it has run.
-    pub(crate) fn turn(self: &Arc<Self>, scouting: bool, round: &mut Round<S>) -> Turn<S> {
+    pub(crate) fn turn(self: &Arc<Self>, scouting: bool, streak: &mut Streak<S>) -> Turn<S> {
         let ended = self.ctx.is_done();
-        if let Some(observed) = round.take_observed() {
+        if let Some(observed) = streak.take_observed() {
             // Whoever awaits this job claims before the ticket goes to one that has not started.
             self.with(|state, after| state.hand_in(observed, after));
         }
@@ -260,9 +259,7 @@ impl<S: Source> Core<S> {
             if scouting {
                 state.tickets.scout_arrived();
             }
-            for hand_in in round.take_ended() {
-                state.hand_in(hand_in, after);
-            }
+            state.hand_in_all(streak, after);
             if !state.is_open() {
                 return Turn::Leave;
             }
@@ -275,7 +272,7 @@ impl<S: Source> Core<S> {
                 return Turn::Dispose(stopped);
             }
             state.start(ended, after);
-            let supply = state.source.supply(&mut state.tickets, ended, round.most());
+            let supply = state.supply(ended);
             state.call_scout_from_place(after);
             match supply {
                 Some(supply) => Turn::Run(supply),
@@ -285,40 +282,22 @@ impl<S: Source> Core<S> {
         })
     }
 
-    /// Takes back what a place has not begun, and what has ended there: it now waits. `calls` somebody else for it, or is
-    /// itself at hand.
-    pub(crate) fn break_off(self: &Arc<Self>, mut round: Round<S>, calls: bool) {
-        if round.is_empty() {
-            return;
-        }
-        let ended = self.ctx.is_done();
-        let stopped = self.with(|state, after| {
-            for hand_in in round.take_ended() {
-                state.hand_in(hand_in, after);
-            }
-            if !state.is_open() {
-                return round.jobs;
-            }
-            state.source.take_back(round.jobs);
-            state.start(ended, after);
-            if calls {
-                state.call_scout_from_place(after);
-            }
-            VecDeque::new()
-        });
-        for (tag, job) in stopped {
-            let outcome = Outcome::of_drop(panic::catch(|| drop(job)));
-            self.end_off_counter(tag, outcome, None);
+    /// The job of a place has to wait. What has ended there before it does not.
+    pub(crate) fn keep_earlier(self: &Arc<Self>, mut streak: Streak<S>) {
+        if streak.has_earlier() {
+            self.with(|state, after| state.hand_in_all(&mut streak, after));
         }
     }
 
-    /// It is others' turn. A place that holds no job and no iterator comes again only if nobody else is on the way.
-    pub(crate) fn yield_place(self: &Arc<Self>, round: Round<S>, holds: bool) -> At {
-        self.break_off(round, holds);
-        if holds {
-            return At::Work;
-        }
-        if self.with(|state, _| state.has_work() && state.tickets.stay_as_scout()) {
+    /// It is others' turn. A place that holds nothing comes again only if nobody else is on the way.
+    pub(crate) fn yield_place(self: &Arc<Self>, mut streak: Streak<S>) -> At {
+        let ended = self.ctx.is_done();
+        let stays = self.with(|state, after| {
+            state.hand_in_all(&mut streak, after);
+            state.start(ended, after);
+            state.has_work() && state.tickets.stay_as_scout()
+        });
+        if stays {
             return At::OnTheWay;
         }
         self.reap();
@@ -331,10 +310,15 @@ impl<S: Source> Core<S> {
         self.stopped.load(Ordering::Relaxed)
     }
 
-    /// Lets a place stay until it is called, unless nothing more will be brought.
-    pub(crate) fn park(self: &Arc<Self>, waker: &Waker) -> Option<ParkId> {
+    /// Lets a place stay until it is called, unless nothing more will be brought. One that found the source in use gives its
+    /// ticket back.
+    pub(crate) fn park(self: &Arc<Self>, waker: &Waker, found_in_use: bool) -> Option<ParkId> {
         let waker = waker.clone();
-        self.with(|state, after| {
+        let parked = self.with(|state, after| {
+            if found_in_use {
+                state.source.block();
+                state.give_back(after);
+            }
             if !state.is_open() || !state.source.is_busy() {
                 after.replaced.push(waker);
                 return None;
@@ -342,7 +326,11 @@ impl<S: Source> Core<S> {
             state.next_park += 1;
             state.parked.push((state.next_park, waker));
             Some(state.next_park)
-        })
+        });
+        if found_in_use {
+            S::look_again(self);
+        }
+        parked
     }
 
     /// Ends a stay. Says whether the place was called, and so is a scout.

@@ -10,9 +10,9 @@ use tokio::task::coop;
 use super::core::Core;
 use super::current::{self, Frame};
 use super::job;
-use super::round::Round;
 use super::source::{JobOutput, Opened, Outcome, Source, Tag};
 use super::state::{HandIn, ParkId, Turn};
+use super::streak::Streak;
 use crate::panic;
 use crate::sync::Arc;
 
@@ -97,13 +97,13 @@ impl<S: Source> Future for Place<S> {
             At::Left => return Poll::Ready(()),
         };
         *this.at = At::Work;
-        let mut round = Round::new();
+        let mut streak = Streak::new();
         loop {
             let Poll::Ready(budget) = coop::poll_proceed(cx) else {
-                let holds = this.tag.is_some() || this.wait.is_some();
                 *this.at = match scouting {
                     true => At::OnTheWay,
-                    false => this.core.yield_place(round, holds),
+                    false if this.tag.is_some() || this.wait.is_some() => At::Work,
+                    false => this.core.yield_place(streak),
                 };
                 return match this.at {
                     At::Left => Poll::Ready(()),
@@ -112,58 +112,56 @@ impl<S: Source> Future for Place<S> {
             };
             budget.made_progress();
             if this.tag.is_none() {
-                if let Some((tag, job)) = round.next(this.core) {
-                    *this.tag = Some(tag);
-                    this.job.set(Some(job));
-                }
-            }
-            if this.tag.is_none() {
-                let turn = match this.wait.take() {
-                    Some(wait) => Turn::Run(wait.into()),
+                let opened = match streak.another(this.core, cx) {
+                    Some((tag, job)) => Opened::Job(tag, job),
                     None => {
-                        round.pace();
-                        this.core.turn(std::mem::take(&mut scouting), &mut round)
+                        let turn = match this.wait.take() {
+                            Some(wait) => Turn::Run(wait.into()),
+                            None => this.core.turn(std::mem::take(&mut scouting), &mut streak),
+                        };
+                        match turn {
+                            Turn::Run(supply) => S::open(this.core, supply, cx),
+                            Turn::Dispose(stopped) => {
+                                this.core.dispose_stopped(stopped);
+                                Opened::Nothing
+                            }
+                            Turn::Park => Opened::Later { in_use: false },
+                            Turn::Leave => {
+                                this.core.reap();
+                                *this.at = At::Left;
+                                return Poll::Ready(());
+                            }
+                        }
                     }
                 };
-                match turn {
-                    Turn::Run(supply) => match S::open(this.core, supply, &mut round.jobs, cx) {
-                        Opened::Job(mut tag, job) => {
-                            tag.started();
-                            *this.tag = Some(tag);
-                            this.job.set(Some(job));
-                        }
-                        Opened::Nothing => continue,
-                        Opened::Wait(wait) => {
-                            *this.wait = Some(wait);
-                            return Poll::Pending;
-                        }
-                    },
-                    Turn::Dispose(stopped) => {
-                        this.core.dispose_stopped(stopped);
-                        continue;
+                match opened {
+                    Opened::Job(mut tag, job) => {
+                        tag.started();
+                        *this.tag = Some(tag);
+                        this.job.set(Some(job));
                     }
-                    Turn::Park => match this.core.park(cx.waker()) {
+                    Opened::Nothing => continue,
+                    Opened::Wait(wait) => {
+                        *this.wait = Some(wait);
+                        return Poll::Pending;
+                    }
+                    Opened::Later { in_use } => match this.core.park(cx.waker(), in_use) {
                         Some(id) => {
                             *this.at = At::Parked(id);
                             return Poll::Pending;
                         }
                         None => continue,
                     },
-                    Turn::Leave => {
-                        this.core.reap();
-                        *this.at = At::Left;
-                        return Poll::Ready(());
-                    }
                 }
             }
             let Poll::Ready(outcome) = poll_job(this.job.as_mut(), this.frame, cx) else {
-                this.core.break_off(round, true);
+                this.core.keep_earlier(streak);
                 return Poll::Pending;
             };
             let Some(tag) = this.tag.take() else { continue };
             let value = this.core.record(&tag, outcome);
             let lender = this.frame.as_mut().and_then(Frame::renew);
-            round.end(HandIn { lender, tag, value });
+            streak.end(HandIn { lender, tag, value });
         }
     }
 }

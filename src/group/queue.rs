@@ -202,12 +202,9 @@ where
     type Wait = Never;
     type Origin = ();
 
-    const IN_ROUNDS: bool = false;
-
     /// What is queued is dropped.
-    fn stops_anywhere(&self) -> bool {
-        false
-    }
+    const STOPS_ANYWHERE: bool = false;
+    const COUNTS_IN: usize = 0;
 
     fn start(&mut self, tickets: &mut Tickets, after: &mut After) {
         while !self.waiting.is_empty() && tickets.is_free() {
@@ -227,7 +224,7 @@ where
         give_back(&mut self.waiting);
     }
 
-    fn supply(&mut self, _: &mut Tickets, _ended: bool, _: usize) -> Option<Entry<E>> {
+    fn supply(&mut self, _: &mut Tickets, _ended: bool) -> Option<Entry<E>> {
         let entry = self.ready.pop_front();
         give_back(&mut self.ready);
         entry
@@ -285,7 +282,6 @@ where
     fn open(
         core: &Arc<Core<Self>>,
         Entry { task, work }: Entry<E>,
-        _: &mut VecDeque<(Task, Job<E>)>,
         _: &mut task::Context<'_>,
     ) -> Opened<Self> {
         match work {
@@ -295,11 +291,6 @@ where
                 Opened::Nothing
             }
         }
-    }
-
-    /// It hands out one at a time.
-    fn take_back(&mut self, jobs: VecDeque<(Task, Job<E>)>) {
-        debug_assert!(jobs.is_empty());
     }
 
     fn frame(core: &Arc<Core<Self>>) -> Option<Frame> {

@@ -1,6 +1,5 @@
 //! What a core runs: the seams between it and a group's queue or a fan-out's items.
 
-use std::collections::VecDeque;
 use std::fmt::Display;
 use std::future::Future;
 use std::task::{self, Waker};
@@ -35,21 +34,21 @@ pub(crate) trait Source: Send + Sized + 'static {
     /// What all its jobs have in common, and what never changes: read without the lock.
     type Origin: Send + Sync;
 
-    /// Whether places take several jobs at once, if they are quick.
-    const IN_ROUNDS: bool;
-
+    /// Whether a place may run several jobs on one ticket: see [`streak`](super::streak).
+    const STREAKS: bool = false;
     /// Whether stopping everything drops none of the user's code on the spot, so that it may be done in the thread of
     /// whoever ends the context.
-    fn stops_anywhere(&self) -> bool;
+    const STOPS_ANYWHERE: bool;
+    /// How many jobs are counted in when something is supplied: none, if they were when they came.
+    const COUNTS_IN: usize;
 
     /// Starts what may start: gives tickets to what is queued.
     fn start(&mut self, tickets: &mut Tickets, after: &mut After);
-    /// Hands out what a place is to run next, with its tickets, for at most so many jobs; nothing that would start now if the
-    /// context `ended`.
-    fn supply(&mut self, tickets: &mut Tickets, ended: bool, most: usize) -> Option<Self::Supply>;
+    /// Hands out what a place is to run next, with its ticket; nothing that would start now if the context `ended`.
+    fn supply(&mut self, tickets: &mut Tickets, ended: bool) -> Option<Self::Supply>;
     /// Whether `supply` would hand something out now.
     fn has_supply(&self, tickets: &Tickets) -> bool;
-    /// Whether a place that gets nothing should stay, because another place is about to bring more.
+    /// Whether a place that gets nothing should stay, because more will come.
     fn is_busy(&self) -> bool;
     /// Whether something is left that has not started.
     fn has_unstarted(&self) -> bool;
@@ -73,15 +72,20 @@ pub(crate) trait Source: Send + Sized + 'static {
 
     /// What a job is called, and how long it has been running; asked when it failed.
     fn describe(origin: &Self::Origin, tag: &Self::Tag) -> (Label, Duration);
-    /// Makes a job of what was supplied, and adds to `more` what follows on it; outside the lock.
+    /// Makes a job of what was supplied; outside the lock.
     fn open(
         core: &Arc<Core<Self>>,
         supply: Self::Supply,
-        more: &mut VecDeque<(Self::Tag, Self::Job)>,
         cx: &mut task::Context<'_>,
     ) -> Opened<Self>;
-    /// Takes back jobs that have their tickets and were not begun, to be run before everything else.
-    fn take_back(&mut self, jobs: VecDeque<(Self::Tag, Self::Job)>);
+    /// The next job of a streak, if there is one at once; outside the lock.
+    fn another(_: &Arc<Core<Self>>, _: &mut task::Context<'_>) -> Option<(Self::Tag, Self::Job)> {
+        None
+    }
+    /// A place has found in use what it needs, and gone away: nothing is supplied until it is free.
+    fn block(&mut self) {}
+    /// That place is to be called: it may have become free just before; outside the lock.
+    fn look_again(_: &Arc<Core<Self>>) {}
     /// What a new place says of the jobs that it polls, if that is of use.
     fn frame(core: &Arc<Core<Self>>) -> Option<Frame>;
     /// Takes back what a place waited with when it was dropped.
@@ -97,6 +101,10 @@ pub(crate) enum Opened<S: Source> {
     Nothing,
     /// None yet; the place is woken when it should look again.
     Wait(S::Wait),
+    /// None for this place now: it is called. If what it needs is `in_use`, it still has a ticket.
+    Later {
+        in_use: bool,
+    },
 }
 
 /// What a job ends with.

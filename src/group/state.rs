@@ -6,6 +6,7 @@ use std::task::Waker;
 use super::admission::{LenderId, Tickets};
 use super::failures::Failures;
 use super::source::{Observer, Source};
+use super::streak::Streak;
 use super::watch::Watch;
 use crate::context::Note;
 use crate::sync::Arc;
@@ -192,6 +193,30 @@ impl<S: Source> State<S> {
             self.source.start(&mut self.tickets, after);
         }
         self.relieve_watcher(after);
+    }
+
+    /// Hands out what a place is to run next.
+    pub(crate) fn supply(&mut self, ended: bool) -> Option<S::Supply> {
+        let supply = self.source.supply(&mut self.tickets, ended)?;
+        self.count_in(S::COUNTS_IN);
+        Some(supply)
+    }
+
+    /// Takes back the ticket of a supply that no job came out of.
+    pub(crate) fn give_back(&mut self, after: &mut After) {
+        self.tickets.put_back(None, &mut after.replaced);
+        self.count_out(after);
+    }
+
+    /// Takes what has ended in a place.
+    pub(crate) fn hand_in_all(&mut self, streak: &mut Streak<S>, after: &mut After) {
+        for (tag, value) in streak.take_earlier() {
+            let observer = self.source.accept(tag, Some(value), after);
+            debug_assert!(observer.is_none(), "nobody awaits a job of a streak");
+        }
+        if let Some(last) = streak.take_last() {
+            self.hand_in(last, after);
+        }
     }
 
     /// Takes the ticket of a job that has ended, and keeps what it gave.

@@ -125,8 +125,7 @@ impl<S: Source> Core<S> {
             state.cut(after);
             state.watch.ended.get_or_insert(ended);
             state.call_watcher(after);
-            let at_once =
-                state.watch.grace == Some(Duration::ZERO) && state.source.stops_anywhere();
+            let at_once = S::STOPS_ANYWHERE && state.watch.grace == Some(Duration::ZERO);
             at_once.then(|| self.stop(state, after))
         });
         match stopped {

@@ -20,6 +20,7 @@ both_flavours![
     a_stream_may_move_between_tasks,
     the_first_success_of_a_hedge_wins_and_the_others_are_gone,
     a_hedge_asks_once_if_the_answer_comes,
+    no_attempt_begins_after_an_answer,
     when_all_attempts_have_failed_the_next_begins_at_once,
     a_hedge_lists_every_failure_in_order_of_completion,
     a_hedge_that_is_dropped_stops_its_attempts,
@@ -273,6 +274,24 @@ async fn a_hedge_asks_once_if_the_answer_comes() {
     });
     assert_eq!(hedge.await.unwrap(), 0);
     assert_eq!(asked.get(), 1);
+}
+
+async fn no_attempt_begins_after_an_answer() {
+    let asked = Count::default();
+    for round in 0..3_000 {
+        let asks = asked.clone();
+        let hedge = hedge(&background(), HOUR, 2, move |_, _| {
+            asks.add();
+            async move {
+                for _ in 0..round % 400 * 10 {
+                    std::hint::spin_loop();
+                }
+                OK
+            }
+        });
+        hedge.await.unwrap();
+    }
+    assert_eq!(asked.get(), 3_000);
 }
 
 async fn when_all_attempts_have_failed_the_next_begins_at_once() {

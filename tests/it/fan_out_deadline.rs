@@ -365,7 +365,11 @@ async fn a_context_that_has_ended_starts_nothing() {
 async fn an_end_of_the_context_after_the_last_item_changes_nothing() {
     in_each_place!(|at| {
         let (ctx, guard) = background().with_cancel();
-        let new = || fan_out(&ctx, 0..3, |_, item| ready(Ok::<_, String>(item))).limit(3);
+        let f = |_: Context, item| async move {
+            yields(10).await;
+            Ok::<_, String>(item)
+        };
+        let new = || fan_out(&ctx, 0..3, f).limit(3);
         assert_eq!(at!(new()).all().await.unwrap(), [0, 1, 2]);
         // The results of a stream that wait for the consumer are not lost to a later end.
         let all_started = Count::default();

@@ -32,6 +32,10 @@ both_flavours![
     in_a_hedge,
     of_a_destructor_when_it_is_dropped_half_way_is_nobodys,
     of_the_destructors_of_many_values_that_nobody_gets_do_not_end_the_process,
+    of_the_destructors_of_what_the_caller_gave_is_nobodys_once_it_has_ended,
+    of_what_is_stopped_each_counts_as_one_failure,
+    a_hint_that_panics_after_the_iterator_changes_nothing,
+    of_an_item_lets_nothing_more_start_in_the_grace,
 ];
 
 /// What a panic of a test carries.
@@ -428,6 +432,114 @@ fn a_value_whose_destructor_panics_and_is_not_needed_panics_nobody() {
             std::mem::forget(stream.next().await);
             drop(stream);
         });
+    });
+}
+
+async fn of_the_destructors_of_what_the_caller_gave_is_nobodys_once_it_has_ended() {
+    in_each_place!(|at| {
+        for (ends, is_dropped) in [("well", false), ("with an error", false), ("", true)] {
+            let bomb = PanicsOnDrop("the items");
+            let items = (0..3).inspect(move |_| _ = &bomb);
+            let f = move |_: Context, item| async move {
+                match ends {
+                    "well" => Ok(item),
+                    "" => pending().await,
+                    _ => Err(ends.to_owned()),
+                }
+            };
+            let bomb = PanicsOnDrop("on_progress");
+            let report = move |_: Progress| _ = &bomb;
+            // So that it ends before the iterator does.
+            let fan_out = fan_out(&background(), items, f)
+                .limit(1)
+                .on_progress(report);
+            let mut first = at!(fan_out).stream();
+            if is_dropped {
+                assert!(futures::poll!(first.next()).is_pending());
+                yields(10).await;
+            } else {
+                assert_eq!(first.next().await.unwrap().is_ok(), ends == "well");
+            }
+            drop(first);
+        }
+    });
+}
+
+async fn of_what_is_stopped_each_counts_as_one_failure() {
+    in_each_place!(|at| {
+        let (ctx, guard) = background().with_cancel();
+        let failed = Count::default();
+        let fails = failed.clone();
+        let begun = Count::default();
+        let begins = begun.clone();
+        let stopped = fan_out(&ctx, 0..3, move |_, _: usize| {
+            let (bomb, begun) = (PanicsOnDrop("an item"), begins.clone());
+            async move {
+                let _bomb = bomb;
+                begun.add();
+                pending::<Result<(), String>>().await
+            }
+        });
+        let most = std::sync::atomic::AtomicUsize::new(0);
+        let stopped = stopped.on_progress(move |progress| {
+            let before = most.fetch_max(progress.failed, std::sync::atomic::Ordering::SeqCst);
+            (before..progress.failed).for_each(|_| _ = fails.add());
+        });
+        let mut all = Box::pin(panic_of(at!(stopped).all()));
+        assert!(futures::poll!(&mut all).is_pending());
+        until(|| begun.get() == 3).await;
+        drop(guard);
+        assert_eq!(text(all.await), "an item");
+        assert_eq!(failed.get(), 3);
+    });
+}
+
+/// Panics in `next`, and in `size_hint` from then on, with what panics when it is dropped.
+struct Broken(bool);
+
+impl Iterator for Broken {
+    type Item = ();
+
+    fn next(&mut self) -> Option<()> {
+        self.0 = true;
+        panic_any(Bug("next"))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        if self.0 {
+            panic_any(PanicsOnDrop("size_hint"));
+        }
+        (0, None)
+    }
+}
+
+async fn a_hint_that_panics_after_the_iterator_changes_nothing() {
+    at_each_end!(|end| {
+        let fan_out = fan_out(&background(), Broken(false), |_, ()| ready(OK));
+        assert_bug(end!(fan_out), "next", &Probe::default()).await;
+    });
+}
+
+async fn of_an_item_lets_nothing_more_start_in_the_grace() {
+    at_each_end!(|end| {
+        let late = Count::default();
+        let counts = late.clone();
+        let fan_out = fan_out(&background(), 0..2_000, move |ctx: Context, item| {
+            let late = counts.clone();
+            async move {
+                if ctx.is_done() {
+                    late.add();
+                }
+                if item == 50 {
+                    panic_any(Bug("item 50"));
+                }
+                Err::<(), _>("no".to_owned())
+            }
+        });
+        let ends = end!(fan_out.limit(4).grace(std::time::Duration::from_secs(5)));
+        std::panic::AssertUnwindSafe(ends).catch_unwind().await.ok();
+        // One that was polled at that instant on the other worker.
+        assert!(late.get() <= 1, "{} began", late.get());
     });
 }
 

@@ -2,7 +2,7 @@
 
 use std::future::{pending, ready};
 use std::pin::Pin;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::task::{self, Poll};
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ both_flavours![
     what_runs_and_what_waits_are_never_more_than_the_limit,
     an_ordered_stream_counts_what_is_held_up,
     the_iterator_may_be_infinite,
+    items_without_an_end_and_without_a_limit_run_between_pulls,
+    an_item_is_polled_before_the_iterator_is_asked_for_what_it_feeds,
     the_iterator_may_be_a_generator,
     an_iterator_that_has_ended_is_not_asked_again,
     after_a_failure_nothing_more_is_pulled,
@@ -174,6 +176,81 @@ async fn the_iterator_may_be_infinite() {
         assert!(at!(ends_at(0)).first_ok().await.is_ok());
         assert_eq!(at!(ends_at(100)).quorum(300).await.unwrap().len(), 300);
     });
+}
+
+async fn items_without_an_end_and_without_a_limit_run_between_pulls() {
+    at_ends! {
+        |end| {
+            let pulled = Count::default();
+            let pulls = pulled.clone();
+            let items = (0..1_000_000).inspect(move |_| _ = pulls.add());
+            let fan_out = fan_out(&background(), items, |_, item: usize| async move {
+                if item == 10 { Err("ten".to_owned()) } else { OK }
+            });
+            end!(fan_out).await;
+            assert!(pulled.get() < 10_000, "{} were pulled", pulled.get());
+        };
+        [.first_ok().map(drop)]
+        [.for_each().map(drop)]
+        [.stream().take(3).count().map(drop)]
+        [.local().first_ok().map(drop)]
+        [.local().for_each().map(drop)]
+        [.local().stream().take(3).count().map(drop)]
+    }
+}
+
+/// An iterator that blocks until an item has given it the next one.
+async fn an_item_is_polled_before_the_iterator_is_asked_for_what_it_feeds() {
+    for limit in [1, 8, usize::MAX] {
+        let (give, given) = mpsc::channel();
+        give.send(0).unwrap();
+        let give = Arc::new(std::sync::Mutex::new(Some(give)));
+        let patience = Duration::from_secs(20);
+        let items = std::iter::from_fn(move || match given.recv_timeout(patience) {
+            Ok(item) => Some(item),
+            Err(mpsc::RecvTimeoutError::Disconnected) => None,
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("the item was not polled"),
+        });
+        let crawl = fan_out(&background(), items, move |_, item| {
+            let give = give.clone();
+            async move {
+                let mut give = give.lock().unwrap();
+                match &*give {
+                    Some(give) if item < 2_000 => give.send(item + 1).unwrap(),
+                    _ => *give = None,
+                }
+                Ok::<_, String>(item)
+            }
+        });
+        let all = in_time(crawl.limit(limit).all()).await.unwrap();
+        assert_eq!(all.len(), 2_001);
+    }
+}
+
+/// What is quick is run on one ticket; what blocks its thread in between holds up nothing behind it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn an_item_that_blocks_its_thread_among_quick_ones_holds_up_none() {
+    let begun = Count::default();
+    let begins = begun.clone();
+    let blocks = fan_out(&background(), 0..5_000, move |_, item: usize| {
+        let begun = begins.clone();
+        async move {
+            let before = begun.add();
+            if item % 1_000 == 500 {
+                let start = std::time::Instant::now();
+                while begun.get() <= before + 20 {
+                    assert!(
+                        start.elapsed() < Duration::from_secs(20),
+                        "the next never began"
+                    );
+                    std::thread::yield_now();
+                }
+            }
+            OK
+        }
+    });
+    in_time(blocks.limit(64).for_each()).await.unwrap();
+    assert_eq!(begun.get(), 5_000);
 }
 
 async fn the_iterator_may_be_a_generator() {

@@ -1,0 +1,94 @@
+//! Where the items of a fan-out come from, as what the places share.
+//!
+//! The iterator and the function are user code and may take their time, so nobody waits for a place that pulls: whoever
+//! finds the tap in use goes away, and is called when it is free.
+//!
+//! # Invariants
+//!
+//! 1. One place at a time pulls: the one that holds the guard, or has taken out what it pulls from. A guard is held for a pull
+//!    or for a look; nobody blocks on one that is held for a pull.
+//! 2. Who finds the tap in use says so in the core's state, then in `wanted`, and then looks once more. Who stops using it
+//!    either goes to the state, or asks `wanted`. Both touch `wanted` by a read-modify-write; so one of the two sees the
+//!    other, and whoever sees a free tap that somebody wants has a place called.
+//! 3. Items are numbered from 0 in the order in which they are pulled.
+
+use std::pin::Pin;
+
+use super::items::{Next, SizeHint};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, MutexGuard, spin_loop};
+
+/// How often a place looks again before it goes away: an iterator that is quick is free again by then.
+const LOOKS: usize = 64;
+
+pub(crate) struct Tap<P> {
+    flow: Mutex<Flow<P>>,
+    wanted: AtomicBool,
+}
+
+pub(crate) struct Flow<P> {
+    /// `None` while a place waits with it for the next item, and once nothing more is to be pulled.
+    pub(crate) pull: Option<Pin<Box<P>>>,
+    next: usize,
+    /// How many are left.
+    pub(crate) left: SizeHint,
+}
+
+impl<P: Next> Tap<P> {
+    pub(crate) fn new(pull: Pin<Box<P>>) -> Tap<P> {
+        Tap {
+            flow: Mutex::new(Flow {
+                left: pull.size_hint(),
+                pull: Some(pull),
+                next: 0,
+            }),
+            wanted: AtomicBool::new(false),
+        }
+    }
+
+    /// For a pull, if nobody else is at it.
+    pub(crate) fn try_use(&self) -> Option<MutexGuard<'_, Flow<P>>> {
+        for _ in 0..LOOKS {
+            if let Some(flow) = self.flow.try_lock() {
+                return flow.pull.is_some().then_some(flow);
+            }
+            spin_loop();
+        }
+        None
+    }
+
+    /// Puts back what was taken out.
+    pub(crate) fn put_back(&self, pull: Option<Pin<Box<P>>>) {
+        self.flow.lock().pull = pull;
+    }
+
+    /// Whether somebody found it in use; for who has stopped using it.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.wanted.swap(false, Ordering::AcqRel)
+    }
+
+    /// Says that it is wanted. Whether it is free now.
+    pub(crate) fn want(&self) -> bool {
+        self.wanted.swap(true, Ordering::AcqRel);
+        self.flow.try_lock().is_some_and(|flow| flow.pull.is_some())
+    }
+
+    /// Takes what is left, to drop it; if somebody is at it, that one does so.
+    pub(crate) fn take(&self) -> Option<Pin<Box<P>>> {
+        self.wanted.swap(true, Ordering::AcqRel);
+        self.flow.try_lock()?.pull.take()
+    }
+
+    /// How many are left, when nobody pulls.
+    pub(crate) fn left(&self) -> SizeHint {
+        self.flow.lock().left
+    }
+}
+
+impl<P> Flow<P> {
+    /// The number of the item that was pulled.
+    pub(crate) fn number(&mut self) -> usize {
+        self.next += 1;
+        self.next - 1
+    }
+}
