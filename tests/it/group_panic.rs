@@ -187,12 +187,13 @@ async fn a_payload_that_panics_when_it_is_dropped_harms_nobody_when_the_group_is
     let (g, ctx) = group();
     let later = Count::default();
     let counted = later.clone();
-    g.go(async { panic!("first") });
     g.go_with(|ctx| async move {
         let _counts = OnDrop(move || _ = counted.add());
         ctx.done().await;
         panic_any(PanicsOnDrop("payload"))
-    });
+    })
+    .await;
+    g.go(async { panic!("first") });
     ctx.done().await;
     until(|| later.get() == 1).await;
     drop(g);
