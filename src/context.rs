@@ -28,7 +28,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::error::ContextError;
-use crate::sync::{Arc, OnceLock};
+use crate::sync::{Arc, Shared};
 use node::{Kind, Node};
 
 /// Says when to stop, and why: a handle on a node of a tree down which cancellation and deadlines flow.
@@ -95,10 +95,8 @@ impl Context {
     /// It is where `main`, tests and servers start. Only the first call allocates.
     #[must_use]
     pub fn background() -> Context {
-        static BACKGROUND: OnceLock<Context> = OnceLock::new();
-        BACKGROUND
-            .get_or_init(|| Context::root(Kind::Background))
-            .clone()
+        static BACKGROUND: Shared<Context> = Shared::new();
+        BACKGROUND.get(|| Context::root(Kind::Background))
     }
 
     /// A root like [`background`](Context::background), for code that does not have a context to hand on yet.
@@ -106,8 +104,8 @@ impl Context {
     /// It behaves the same; the name is there to be searched for.
     #[must_use]
     pub fn todo() -> Context {
-        static TODO: OnceLock<Context> = OnceLock::new();
-        TODO.get_or_init(|| Context::root(Kind::Todo)).clone()
+        static TODO: Shared<Context> = Shared::new();
+        TODO.get(|| Context::root(Kind::Todo))
     }
 
     fn root(kind: Kind) -> Context {

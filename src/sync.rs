@@ -1,37 +1,75 @@
-//! The only door to locks and atomics.
+//! The only door to locks, atomics, and the tasks of the runtime that the cores stand on.
 //!
-//! Every core takes its primitives from here, so that one alias decides whether they are std's or a model checker's.
-//! A lock here is never poisoned: no user code runs under one, so a panic cannot leave its data half-changed.
+//! Every core takes its primitives from here, so that one alias decides whether they are std's and tokio's or those of a
+//! model checker: with `--cfg errgroup_loom` they are loom's, for the models in `models/`. A lock here is never poisoned: no user
+//! code runs under one, so a panic cannot leave its data half-changed. (What the tap of a fan-out guards is user code, and
+//! nobody ever waits for that lock.)
 
-pub(crate) use std::hint::spin_loop;
-pub(crate) use std::sync::{Arc, OnceLock, Weak, atomic};
+#[cfg(errgroup_loom)]
+mod loom;
+#[cfg(errgroup_loom)]
+pub(crate) use loom::*;
 
-use std::sync::{self, PoisonError};
+#[cfg(not(errgroup_loom))]
+pub(crate) use real::*;
 
-pub(crate) use std::sync::MutexGuard;
+pub(crate) use std::sync::{Arc, Weak};
 
-/// A mutex whose `lock` cannot fail.
-pub(crate) struct Mutex<T>(sync::Mutex<T>);
+#[cfg(not(errgroup_loom))]
+mod real {
+    use std::sync::{self, PoisonError};
 
-impl<T> Mutex<T> {
-    pub(crate) const fn new(value: T) -> Self {
-        Mutex(sync::Mutex::new(value))
+    pub(crate) use std::hint::spin_loop;
+    pub(crate) use std::sync::{MutexGuard, OnceLock, atomic};
+    pub(crate) use tokio::runtime::Handle;
+    pub(crate) use tokio::task::JoinSet;
+
+    /// A mutex whose `lock` cannot fail.
+    pub(crate) struct Mutex<T>(sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(crate) const fn new(value: T) -> Self {
+            Mutex(sync::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+
+        pub(crate) fn into_inner(self) -> T {
+            self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+        }
+
+        /// For whoever never waits.
+        pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            match self.0.try_lock() {
+                Ok(guard) => Some(guard),
+                Err(sync::TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+                Err(sync::TryLockError::WouldBlock) => None,
+            }
+        }
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A static of each thread, with an initial value that costs nothing to have.
+    macro_rules! thread_static {
+        (static $name:ident: $type:ty = $value:expr;) => {
+            std::thread_local! {
+                static $name: $type = const { $value };
+            }
+        };
     }
+    pub(crate) use thread_static;
 
-    pub(crate) fn into_inner(self) -> T {
-        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
-    }
+    /// What the whole process shares, made when it is first asked for.
+    pub(crate) struct Shared<T>(OnceLock<T>);
 
-    /// For `Debug`, which never blocks.
-    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-        match self.0.try_lock() {
-            Ok(guard) => Some(guard),
-            Err(sync::TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(sync::TryLockError::WouldBlock) => None,
+    impl<T: Clone> Shared<T> {
+        pub(crate) const fn new() -> Self {
+            Shared(OnceLock::new())
+        }
+
+        pub(crate) fn get(&self, make: impl FnOnce() -> T) -> T {
+            self.0.get_or_init(make).clone()
         }
     }
 }

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{self, Poll, ready};
 use std::time::Duration;
 
-use tokio::task::{JoinSet, coop};
+use tokio::task::coop;
 
 use super::end::{End, Ended, Origin, StreamEnd, Taken, reason};
 use super::feed::{Feed, Inlet, Report};
@@ -17,7 +17,7 @@ use crate::error::ContextError;
 use crate::group::core::Core;
 use crate::group::current;
 use crate::panic;
-use crate::sync::Arc;
+use crate::sync::{Arc, JoinSet};
 
 pub(crate) static FAN_OUT_ENDED: Note = Note("the fan-out has ended");
 pub(crate) static FAN_OUT_DROPPED: Note = Note("the fan-out was dropped");

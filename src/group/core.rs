@@ -34,8 +34,7 @@
 
 use std::task::Waker;
 
-use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::task::JoinSet;
+use tokio::runtime::RuntimeFlavor;
 
 use super::admission::{LenderId, Waiter};
 use super::failures::OnFailure;
@@ -46,7 +45,7 @@ use super::streak::Streak;
 use crate::context::{CancelHandle, Context, Note};
 use crate::panic;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use crate::sync::{Arc, Mutex, OnceLock};
+use crate::sync::{Arc, Handle, JoinSet, Mutex, OnceLock};
 
 static RUNTIME_GONE: Note = Note("the runtime of the tasks has shut down");
 

@@ -10,7 +10,7 @@ use std::task::Poll;
 
 use super::admission::LenderId;
 use super::source::Lending;
-use crate::sync::Arc;
+use crate::sync::{Arc, thread_static};
 
 /// What a place says of what it polls. It is moved here for the length of a poll.
 pub(crate) struct Frame {
@@ -30,8 +30,8 @@ pub(crate) struct Outer {
     lender: LenderId,
 }
 
-thread_local! {
-    static CURRENT: Cell<Option<Frame>> = const { Cell::new(None) };
+thread_static! {
+    static CURRENT: Cell<Option<Frame>> = Cell::new(None);
 }
 
 impl Frame {
@@ -96,9 +96,9 @@ pub(crate) fn polling<T>(frame: &mut Option<Frame>, poll: impl FnOnce() -> Poll<
         return poll();
     };
     mine.begin_poll();
-    let interrupted = CURRENT.replace(Some(mine));
+    let interrupted = CURRENT.with(|current| current.replace(Some(mine)));
     let polled = poll();
-    *frame = CURRENT.replace(interrupted);
+    *frame = CURRENT.with(|current| current.replace(interrupted));
     frame.iter().for_each(|frame| frame.lend(polled.is_ready()));
     polled
 }

@@ -4,7 +4,7 @@ use std::panic::Location;
 use std::task::{self, Poll, ready};
 use std::time::Duration;
 
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::AbortHandle;
 
 use super::admission::LenderId;
 use super::core::Core;
@@ -14,8 +14,8 @@ use super::state::{After, HandIn, Phase, State};
 use crate::context::{Cause, Note};
 use crate::error::{ContextError, Label, Panic, TaskErrorKind};
 use crate::panic::{self, Payload};
-use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
+use crate::sync::{Arc, JoinSet};
 
 static WATCHER_FAILED: Note = Note("the group's watcher panicked: does the runtime have a timer?");
 static TASK_ABORTED: Note = Note("the task was aborted");
@@ -30,9 +30,19 @@ pub(crate) struct Stopped<S: Source> {
 
 impl<S: Source> Core<S> {
     /// Records how a job ended, and stops the others if it failed (invariant 7). Hands back what a success gave.
+    #[inline]
     pub(crate) fn record(self: &Arc<Self>, tag: &S::Tag, outcome: Outcome<S>) -> Option<S::Value> {
+        if let Outcome::Returned(Ok(value)) = outcome {
+            return Some(value);
+        }
+        self.record_failure(tag, outcome);
+        None
+    }
+
+    #[cold]
+    fn record_failure(self: &Arc<Self>, tag: &S::Tag, outcome: Outcome<S>) {
         let kind = match outcome {
-            Outcome::Returned(Ok(value)) => return Some(value),
+            Outcome::Returned(Ok(_)) => return,
             Outcome::Returned(Err(kind)) => kind,
             Outcome::Panicked(payload) => TaskErrorKind::Panicked(Panic::new(payload)),
             Outcome::Aborted => TaskErrorKind::Aborted(
@@ -43,7 +53,7 @@ impl<S: Source> Core<S> {
         };
         if !matches!(kind, TaskErrorKind::Panicked(_)) && tag.hand_over_failure() {
             panic::discard(kind);
-            return None;
+            return;
         }
         let (label, elapsed) = S::describe(&self.origin, tag);
         let cause = self.on_failure.cause(&label, &kind);
@@ -59,7 +69,6 @@ impl<S: Source> Core<S> {
         if let Some(cause) = cause {
             self.end_context_with(cause);
         }
-        None
     }
 
     /// Ends the context, and drops everything now: what waits, and what runs as soon as its present poll returns.

@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::task::{self, Poll};
 
 use pin_project_lite::pin_project;
-use tokio::task::coop;
 
 use super::core::Core;
 use super::current::{self, Frame};
@@ -16,11 +15,12 @@ use super::streak::Streak;
 use crate::panic;
 use crate::sync::Arc;
 
+/// How many jobs a place runs before it yields, or 100,000 that are ready at once would starve the runtime: as many as a task's
+/// cooperative budget in tokio has units.
+const JOBS_A_POLL: usize = 128;
+
 pin_project! {
     /// Comes to the counter, runs what it gets, comes again; leaves when there is nothing to be had.
-    ///
-    /// It yields by tokio's cooperative budget, one unit a job, or 100,000 jobs that are ready at once would starve the
-    /// runtime.
     pub(crate) struct Place<S: Source> {
         core: Arc<Core<S>>,
         at: At,
@@ -98,19 +98,19 @@ impl<S: Source> Future for Place<S> {
         };
         *this.at = At::Work;
         let mut streak = Streak::new();
+        let mut jobs = 0;
         loop {
-            let Poll::Ready(budget) = coop::poll_proceed(cx) else {
-                *this.at = match scouting {
-                    true => At::OnTheWay,
-                    false if this.tag.is_some() || this.wait.is_some() => At::Work,
-                    false => this.core.yield_place(streak),
-                };
+            if jobs == JOBS_A_POLL {
+                *this.at = this.core.yield_place(streak);
                 return match this.at {
                     At::Left => Poll::Ready(()),
-                    _ => Poll::Pending,
+                    _ => {
+                        cx.waker().wake_by_ref();
+                        Poll::Pending
+                    }
                 };
-            };
-            budget.made_progress();
+            }
+            jobs += 1;
             if this.tag.is_none() {
                 let opened = match streak.another(this.core, cx) {
                     Some((tag, job)) => Opened::Job(tag, job),

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# The models of the cores, in every interleaving that loom tries; then each mutant, which the models named in its head must find.
+# A mutant is a patch to a copy under target/, so that no trace of it is in the code.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# The copy is inside a repository, which `git apply` is not to look for.
+export CARGO_TARGET_DIR=$PWD/target/loom GIT_CEILING_DIRECTORIES=$PWD/target/loom RUSTFLAGS='--cfg errgroup_loom'
+copy=$CARGO_TARGET_DIR/mutant
+rm -rf "$copy"
+mkdir -p "$copy"
+cp -R Cargo.toml src examples models "$copy"
+cd "$copy/models"
+
+# Quiet: a mutant says a lot when it is found.
+models() {
+    timeout 600 cargo test --release --quiet -- --test-threads 2 "$@"
+}
+
+models
+
+log=$CARGO_TARGET_DIR/mutant.log
+cd "$copy"
+found=0
+for mutant in models/mutants/*.patch; do
+    git apply "$mutant"
+    cargo test --release --quiet --manifest-path models/Cargo.toml --no-run
+    for model in $(sed -n 's/^Model: //p' "$mutant"); do
+        if (cd models && models --exact "$model") >"$log" 2>&1; then
+            echo "loom: $model does not find $mutant" >&2
+            exit 1
+        # A deadlock ends the process, with threads that hold guards.
+        elif ! grep -q '^running 1 test' "$log" || ! grep -q 'panicked at' "$log"; then
+            cat "$log" >&2
+            echo "loom: $mutant: neither found nor missed" >&2
+            exit 1
+        fi
+        found=$((found + 1))
+    done
+    git apply --reverse "$mutant"
+done
+echo "loom: all models hold, and $found times out of $found a model found its mutant"

@@ -1,0 +1,140 @@
+//! The end of a context, against whoever registers, derives, or goes.
+
+use errgroup::Context;
+use loom::thread;
+
+use crate::{block_on, check};
+
+#[test]
+fn a_waiter_that_registers_while_the_context_ends_is_woken() {
+    check(3, || {
+        let (ctx, guard) = Context::background().with_cancel();
+        let cancels = thread::spawn(move || guard.cancel_with("enough"));
+        let error = block_on(ctx.done());
+        assert_eq!(error.cause().unwrap().to_string(), "enough");
+        cancels.join().unwrap();
+    });
+}
+
+#[test]
+fn a_waiter_below_is_woken_by_an_end_further_up() {
+    check(2, || {
+        let (top, guard) = Context::background().with_cancel();
+        let (_middle, _kept) = top.with_cancel();
+        let (ctx, _keeps) = _middle.with_cancel();
+        let cancels = thread::spawn(move || guard.cancel());
+        block_on(ctx.done());
+        cancels.join().unwrap();
+    });
+}
+
+#[test]
+fn when_cancel_returns_every_child_has_ended() {
+    check(2, || {
+        let (ctx, guard) = Context::background().with_cancel();
+        let waits = ctx.clone();
+        let waiter = thread::spawn(move || {
+            let (child, _guard) = waits.with_cancel();
+            block_on(child.done()).to_string()
+        });
+        let (child, _child_guard) = ctx.with_cancel();
+        guard.cancel_with("enough");
+        assert!(child.is_done() && ctx.is_done());
+        assert_eq!(child.cause().unwrap().to_string(), "enough");
+        assert_eq!(waiter.join().unwrap(), "context cancelled");
+    });
+}
+
+#[test]
+fn a_second_canceller_returns_no_earlier_than_the_tree_is_done() {
+    check(2, || {
+        let (ctx, guard) = Context::background().with_cancel();
+        let (child, _child_guard) = ctx.with_cancel();
+        // Linked, and so told; it does not ask.
+        let mut done = Box::pin(child.done_owned());
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(done.as_mut().poll(&mut cx).is_pending());
+        let handle = guard.handle();
+        let other = thread::spawn(move || handle.cancel());
+        guard.cancel();
+        assert!(child.is_done());
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn a_child_that_is_derived_while_the_context_ends_ends_with_it() {
+    check(3, || {
+        let (ctx, guard) = Context::background().with_cancel();
+        let cancels = thread::spawn(move || guard.cancel_with("enough"));
+        let (child, child_guard) = ctx.with_cancel();
+        let error = block_on(child.done());
+        assert_eq!(error.cause().unwrap().to_string(), "enough");
+        // Too late: the first end is final.
+        child_guard.cancel_with("late");
+        assert_eq!(child.cause().unwrap().to_string(), "enough");
+        cancels.join().unwrap();
+    });
+}
+
+#[test]
+fn a_child_that_goes_while_the_context_ends_harms_nobody() {
+    check(2, || {
+        let (ctx, guard) = Context::background().with_cancel();
+        let (goes, goes_guard) = ctx.with_cancel();
+        let mut done = Box::pin(goes.done_owned());
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(done.as_mut().poll(&mut cx).is_pending());
+        let drops = thread::spawn(move || drop((done, goes, goes_guard)));
+        let stays = ctx.clone();
+        let waits = thread::spawn(move || block_on(stays.done()).is_cancelled());
+        guard.cancel();
+        drops.join().unwrap();
+        assert!(waits.join().unwrap());
+    });
+}
+
+#[test]
+fn a_child_that_has_ended_takes_back_nobody_elses_entry_when_it_goes() {
+    check(2, || {
+        let (ctx, guard) = Context::background().with_cancel();
+        let (goes, goes_guard) = ctx.with_cancel();
+        let mut done = Box::pin(goes.done_owned());
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(done.as_mut().poll(&mut cx).is_pending());
+        let stays = ctx.clone();
+        let waits = thread::spawn(move || block_on(stays.done()).is_cancelled());
+        goes_guard.cancel();
+        drop((done, goes, goes_guard));
+        guard.cancel();
+        assert!(waits.join().unwrap());
+    });
+}
+
+#[test]
+fn of_two_ends_one_is_final_for_all() {
+    check(2, || {
+        let (ctx, guard) = Context::background().with_cancel();
+        let (child, _child_guard) = ctx.with_cancel();
+        let handle = guard.handle();
+        let other = thread::spawn(move || handle.cancel_with("one"));
+        guard.cancel_with("two");
+        let seen = ctx.cause().unwrap().to_string();
+        other.join().unwrap();
+        assert_eq!(ctx.cause().unwrap().to_string(), seen);
+        assert_eq!(child.cause().unwrap().to_string(), seen);
+    });
+}
+
+#[test]
+fn either_of_two_ends_a_merged_context() {
+    check(2, || {
+        let (one, one_guard) = Context::background().with_cancel();
+        let (two, two_guard) = Context::background().with_cancel();
+        let cancels = thread::spawn(move || two_guard.cancel());
+        let merged = one.merge(&two);
+        block_on(merged.done());
+        cancels.join().unwrap();
+        drop(one_guard);
+    });
+}

@@ -1,0 +1,93 @@
+//! Places at the tap of a fan-out, and a consumer at the end of it.
+
+use std::sync::Arc;
+
+use errgroup::{Context, fan_out};
+use loom::sync::atomic::{AtomicUsize, Ordering};
+use loom::thread;
+
+use crate::{block_on, check};
+
+/// A function that another thread may come in between of: a pull that takes its time.
+fn slow() -> impl Fn() + Send {
+    let calls = AtomicUsize::new(0);
+    move || _ = calls.fetch_add(1, Ordering::Relaxed)
+}
+
+#[test]
+fn two_places_at_one_tap_get_every_item_once() {
+    check(2, || {
+        let slow = slow();
+        let all = fan_out(&Context::background(), 0..3, move |_, item| {
+            slow();
+            async move { Ok::<_, String>(item) }
+        });
+        assert_eq!(block_on(all.limit(2).all()), Ok(vec![0, 1, 2]));
+    });
+}
+
+#[test]
+fn a_place_that_finds_the_tap_in_use_is_called_when_it_is_free() {
+    check(2, || {
+        let (second, guard) = Context::background().with_cancel();
+        let (second, guard) = (Arc::new(second), Arc::new(guard));
+        let slow = slow();
+        let all = fan_out(&Context::background(), 0..2, move |_, item| {
+            slow();
+            let (second, guard) = (second.clone(), guard.clone());
+            async move {
+                match item {
+                    // Its place waits: the other item is for another one to pull.
+                    0 => drop(second.done().await),
+                    _ => guard.cancel(),
+                }
+                Ok::<_, String>(())
+            }
+        });
+        assert_eq!(block_on(all.limit(2).for_each()), Ok(()));
+    });
+}
+
+#[test]
+fn an_end_of_the_context_stops_the_pulling() {
+    check(1, || {
+        let (ctx, guard) = Context::background().with_cancel();
+        let cancels = thread::spawn(move || guard.cancel());
+        let all = fan_out(&ctx, 0..1, |_, item| async move { Ok::<_, String>(item) });
+        let results = block_on(all.limit(1).settle());
+        assert_eq!(results.len(), 1);
+        cancels.join().unwrap();
+    });
+}
+
+#[test]
+fn a_consumer_is_woken_for_each_outcome() {
+    check(2, || {
+        let stream = fan_out(&Context::background(), 0..2, |_, item| async move {
+            Ok::<_, String>(item)
+        });
+        let mut stream = Box::pin(stream.limit(1).stream());
+        let mut came = Vec::new();
+        while let Some(result) = block_on(std::future::poll_fn(|cx| {
+            futures_core::Stream::poll_next(stream.as_mut(), cx)
+        })) {
+            came.push(result.unwrap());
+        }
+        assert_eq!(came, [0, 1]);
+    });
+}
+
+#[test]
+fn a_fan_out_that_is_dropped_half_way_leaves_nobody_behind() {
+    check(2, || {
+        let mut all = Box::pin(
+            fan_out(&Context::background(), 0..2, |_, item| async move {
+                Ok::<_, String>(item)
+            })
+            .all(),
+        );
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        let _ = all.as_mut().poll(&mut cx);
+        drop(all);
+    });
+}

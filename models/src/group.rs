@@ -1,0 +1,250 @@
+//! A group's ends, starts, limits and failures, against each other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use errgroup::Context;
+use loom::thread;
+
+use crate::{Group, block_on, check};
+
+/// Counts what runs: std's, which is no point of the model.
+#[derive(Clone, Default)]
+struct Gauge {
+    now: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+    ended: Arc<AtomicUsize>,
+}
+
+impl Gauge {
+    async fn run(self) -> Result<(), String> {
+        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+        yield_once().await;
+        self.now.fetch_sub(1, Ordering::SeqCst);
+        self.ended.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn ended(&self) -> usize {
+        self.ended.load(Ordering::SeqCst)
+    }
+
+    fn most(&self) -> usize {
+        self.most.load(Ordering::SeqCst)
+    }
+}
+
+async fn yield_once() {
+    let mut yielded = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return std::task::Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await;
+}
+
+#[test]
+fn a_wait_sees_the_end_of_the_last_task() {
+    check(2, || {
+        let g = Group::new();
+        let gauge = Gauge::default();
+        g.go(gauge.clone().run());
+        assert_eq!(block_on(g.wait()), Ok(()));
+        assert_eq!(gauge.ended(), 1);
+    });
+}
+
+#[test]
+fn a_wait_sees_the_ends_of_two() {
+    check(2, || {
+        let g = Group::new();
+        let gauge = Gauge::default();
+        g.go(gauge.clone().run());
+        g.go(gauge.clone().run());
+        assert_eq!(block_on(g.wait()), Ok(()));
+        assert_eq!(gauge.ended(), 2);
+    });
+}
+
+#[test]
+fn what_is_queued_while_the_last_place_leaves_is_run() {
+    check(3, || {
+        let g = Group::new();
+        g.set_limit(1);
+        let gauge = Gauge::default();
+        g.go(async { Ok(()) });
+        g.go(gauge.clone().run());
+        assert_eq!(block_on(g.wait()), Ok(()));
+        assert_eq!((gauge.ended(), gauge.most()), (1, 1));
+    });
+}
+
+#[test]
+fn what_is_queued_by_a_task_is_run() {
+    check(2, || {
+        let g = Group::new();
+        g.set_limit(1);
+        let gauge = Gauge::default();
+        let (spawner, child) = (g.spawner(), gauge.clone());
+        g.go(async move {
+            spawner.go(child.run());
+            Ok(())
+        });
+        assert_eq!(block_on(g.wait()), Ok(()));
+        assert_eq!(gauge.ended(), 1);
+    });
+}
+
+#[test]
+fn an_admission_resolves_when_its_task_starts() {
+    check(2, || {
+        let g = Group::new();
+        g.set_limit(1);
+        g.go(async { Ok(()) });
+        let admitted = block_on(g.go(async { Ok(()) }).into_future());
+        assert!(admitted.is_started());
+        assert_eq!(block_on(g.wait()), Ok(()));
+    });
+}
+
+#[test]
+fn a_limit_that_is_raised_starts_what_is_queued() {
+    check(2, || {
+        let g = Arc::new(Group::new());
+        g.set_limit(0);
+        let gauge = Gauge::default();
+        let raises = g.clone();
+        let raiser = thread::spawn(move || raises.set_limit(1));
+        g.go(gauge.clone().run());
+        raiser.join().unwrap();
+        let g = Arc::into_inner(g).unwrap();
+        assert_eq!(block_on(g.wait()), Ok(()));
+        assert_eq!((gauge.ended(), gauge.most()), (1, 1));
+    });
+}
+
+#[test]
+fn a_limit_that_changes_while_a_place_leaves_loses_nothing() {
+    check(2, || {
+        let g = Arc::new(Group::new());
+        g.set_limit(1);
+        let gauge = Gauge::default();
+        g.go(gauge.clone().run());
+        let changes = g.clone();
+        let changer = thread::spawn(move || {
+            changes.set_limit(0);
+            changes.set_limit(1);
+        });
+        g.go(gauge.clone().run());
+        changer.join().unwrap();
+        let g = Arc::into_inner(g).unwrap();
+        assert_eq!(block_on(g.wait()), Ok(()));
+        assert_eq!((gauge.ended(), gauge.most()), (2, 1));
+    });
+}
+
+#[test]
+fn a_task_that_awaits_an_admission_lends_its_place_and_gets_it_back() {
+    check(2, || {
+        let g = Group::new();
+        g.set_limit(1);
+        let gauge = Gauge::default();
+        let (spawner, child) = (g.spawner(), gauge.clone());
+        let lends = gauge.clone();
+        g.go(async move {
+            let admitted = spawner.go(child.run()).await;
+            assert!(admitted.is_started());
+            lends.run().await
+        });
+        assert_eq!(block_on(g.wait()), Ok(()));
+        assert_eq!((gauge.ended(), gauge.most()), (2, 1));
+    });
+}
+
+#[test]
+fn a_value_of_a_sibling_comes_to_a_task_that_lends_for_it() {
+    check(2, || {
+        let g = Group::new();
+        g.set_limit(1);
+        let spawner = g.spawner();
+        g.go(async move {
+            let handle = spawner.spawn(async { Ok(7) });
+            assert_eq!(handle.await, Some(7));
+            Ok(())
+        });
+        assert_eq!(block_on(g.wait()), Ok(()));
+    });
+}
+
+#[test]
+fn of_an_error_and_a_panic_the_first_is_the_cause_and_the_panic_is_resumed() {
+    quiet();
+    check(2, || {
+        let (g, ctx) = Group::with_context(Context::background());
+        g.go(async { Err("the error".to_owned()) });
+        g.go(async { panic!("the panic") });
+        let errors = block_on(g.wait_all()).unwrap_err();
+        let first = errors.iter().next().unwrap().to_string();
+        let cause = ctx.cause().unwrap().to_string();
+        let is_panic = |text: &str| text.contains("the panic");
+        assert_eq!(is_panic(&first), is_panic(&cause), "{first}; {cause}");
+    });
+}
+
+#[test]
+fn the_error_is_there_when_a_sibling_sees_the_end() {
+    check(2, || {
+        let (g, ctx) = Group::with_context(Context::background());
+        let sees = ctx.clone();
+        g.go(async move {
+            let error = sees.done().await;
+            assert_eq!(error.cause().unwrap().to_string(), "no");
+            Err("obeyed".to_owned())
+        });
+        g.go(async { Err("no".to_owned()) });
+        assert_eq!(block_on(g.wait()), Err("no".to_owned()));
+    });
+}
+
+#[test]
+fn what_is_queued_when_the_context_ends_never_starts_and_is_told() {
+    check(2, || {
+        let (ctx, guard) = Context::background().with_cancel();
+        let (g, _ctx) = Group::with_context(&ctx);
+        g.set_limit(0);
+        let gauge = Gauge::default();
+        let admission = g.go(gauge.clone().run());
+        let cancels = thread::spawn(move || guard.cancel());
+        assert!(!block_on(admission.into_future()).is_started());
+        cancels.join().unwrap();
+        assert!(block_on(g.wait()).is_err());
+        assert_eq!(gauge.ended(), 0);
+    });
+}
+
+#[test]
+fn a_group_that_is_dropped_while_its_task_ends_stops_all() {
+    check(2, || {
+        let (g, ctx) = Group::with_context(Context::background());
+        g.set_limit(1);
+        g.go(async { Ok(()) });
+        g.go(std::future::pending());
+        drop(g);
+        assert!(ctx.is_done());
+    });
+}
+
+/// Panics of tasks are part of a model: they are not printed in each of its thousands of runs.
+fn quiet() {
+    let printed = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let text = info.payload().downcast_ref::<&str>();
+        if text != Some(&"the panic") {
+            printed(info);
+        }
+    }));
+}

@@ -1,0 +1,26 @@
+//! Models of the cores: loom runs each in every interleaving, up to a bound on preemptions.
+//!
+//! `../.ci/loom.sh` runs them, and then each of the mutants in `mutants/`, which a model must find.
+#![cfg(all(test, errgroup_loom))]
+
+mod context;
+mod fan_out;
+mod group;
+
+use loom::model::Builder;
+
+/// Runs a model with at most so many preemptions: two find nearly all that there is to be found, and end in seconds. (M.
+/// Musuvathi and S. Qadeer, *Iterative Context Bounding for Systematic Testing of Multithreaded Programs*, PLDI 2007.)
+fn check(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.max_branches = 10_000;
+    builder.check(model);
+}
+
+/// Errors of the models are texts.
+type Group = errgroup::Group<String>;
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    loom::future::block_on(future)
+}

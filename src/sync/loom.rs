@@ -1,0 +1,227 @@
+//! The same, as loom sees it: each operation is a point at which it tries what another thread may do.
+//!
+//! Not modelled: the counts of `Arc` (loom's has no `Weak`), time, and the blocking pool. A task is a loom thread, so a model
+//! has few of them.
+
+use std::future::{Future, poll_fn};
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::task::{self, Poll, Waker};
+
+pub(crate) use loom::hint::spin_loop;
+pub(crate) use loom::sync::{MutexGuard, atomic};
+
+use atomic::{AtomicBool, Ordering};
+use loom::sync::Mutex as LoomMutex;
+use tokio::runtime::RuntimeFlavor;
+
+pub(crate) struct Mutex<T>(LoomMutex<T>);
+
+impl<T> Mutex<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Mutex(LoomMutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        match self.0.lock() {
+            Ok(guard) => guard,
+            Err(poisoned) => poisoned.into_inner(),
+        }
+    }
+
+    pub(crate) fn into_inner(self) -> T {
+        match self.0.into_inner() {
+            Ok(value) => value,
+            Err(poisoned) => poisoned.into_inner(),
+        }
+    }
+
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        self.0.try_lock().ok()
+    }
+}
+
+/// Loom has none: std's, behind a lock and a flag that loom sees.
+pub(crate) struct OnceLock<T> {
+    value: std::sync::OnceLock<T>,
+    sets: LoomMutex<()>,
+    is_set: AtomicBool,
+}
+
+impl<T> OnceLock<T> {
+    pub(crate) fn new() -> Self {
+        OnceLock {
+            value: std::sync::OnceLock::new(),
+            sets: LoomMutex::new(()),
+            is_set: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn get(&self) -> Option<&T> {
+        match self.is_set.load(Ordering::Acquire) {
+            true => self.value.get(),
+            false => None,
+        }
+    }
+
+    pub(crate) fn set(&self, value: T) -> Result<(), T> {
+        let _sets = self.sets.lock();
+        let set = self.value.set(value);
+        self.is_set.store(true, Ordering::Release);
+        set
+    }
+}
+
+impl<T: Clone> Clone for OnceLock<T> {
+    fn clone(&self) -> Self {
+        let clone = OnceLock::new();
+        if let Some(value) = self.get() {
+            let _ = clone.set(value.clone());
+        }
+        clone
+    }
+}
+
+macro_rules! thread_static {
+    (static $name:ident: $type:ty = $value:expr;) => {
+        loom::thread_local! {
+            static $name: $type = $value;
+        }
+    };
+}
+pub(crate) use thread_static;
+
+/// An iteration of a model shares nothing with the last one.
+pub(crate) struct Shared<T>(PhantomData<fn() -> T>);
+
+impl<T> Shared<T> {
+    pub(crate) const fn new() -> Self {
+        Shared(PhantomData)
+    }
+
+    pub(crate) fn get(&self, make: impl FnOnce() -> T) -> T {
+        make()
+    }
+}
+
+/// The runtime of a model: everything is in it.
+#[derive(Clone)]
+pub(crate) struct Handle;
+
+impl Handle {
+    pub(crate) fn try_current() -> Result<Handle, std::convert::Infallible> {
+        Ok(Handle)
+    }
+
+    pub(crate) fn runtime_flavor(&self) -> RuntimeFlavor {
+        RuntimeFlavor::CurrentThread
+    }
+
+    pub(crate) fn spawn_blocking(&self, _: impl FnOnce() + Send + 'static) {
+        unimplemented!("no model has a blocking pool")
+    }
+}
+
+/// Tasks, each a thread.
+pub(crate) struct JoinSet<T> {
+    tasks: Vec<Arc<LoomMutex<Task>>>,
+    output: PhantomData<T>,
+}
+
+#[derive(Default)]
+struct Task {
+    is_aborted: bool,
+    has_ended: bool,
+    /// Who is to be woken when it is aborted, and when it has ended.
+    task: Option<Waker>,
+    waiter: Option<Waker>,
+}
+
+impl<T> JoinSet<T> {
+    pub(crate) fn new() -> Self {
+        JoinSet {
+            tasks: Vec::new(),
+            output: PhantomData,
+        }
+    }
+
+    pub(crate) fn spawn_on<F>(&mut self, future: F, _: &Handle)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let task = Arc::new(LoomMutex::new(Task::default()));
+        self.tasks.push(task.clone());
+        loom::thread::spawn(move || {
+            {
+                let mut future = Box::pin(future);
+                loom::future::block_on(poll_fn(|cx| {
+                    if with(&task, |task| task.is_aborted) {
+                        return Poll::Ready(());
+                    }
+                    let polled = future.as_mut().poll(cx);
+                    let is_aborted = with(&task, |task| {
+                        task.task = Some(cx.waker().clone());
+                        task.is_aborted
+                    });
+                    match is_aborted {
+                        true => Poll::Ready(()),
+                        false => polled,
+                    }
+                }));
+            }
+            let waiter = with(&task, |task| {
+                task.has_ended = true;
+                task.task = None;
+                task.waiter.take()
+            });
+            waiter.into_iter().for_each(Waker::wake);
+        });
+    }
+
+    pub(crate) fn try_join_next(&mut self) -> Option<()> {
+        let has_ended = |task: &Arc<_>| with(task, |task: &mut Task| task.has_ended);
+        let ended = self.tasks.iter().position(has_ended)?;
+        self.tasks.swap_remove(ended);
+        Some(())
+    }
+
+    pub(crate) fn poll_join_next(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<()>> {
+        for task in &self.tasks {
+            with(task, |task| task.waiter = Some(cx.waker().clone()));
+        }
+        match self.try_join_next() {
+            Some(()) => Poll::Ready(Some(())),
+            None if self.tasks.is_empty() => Poll::Ready(None),
+            None => Poll::Pending,
+        }
+    }
+
+    pub(crate) fn abort_all(&mut self) {
+        for task in &self.tasks {
+            let waker = with(task, |task| {
+                task.is_aborted = true;
+                task.task.take()
+            });
+            waker.into_iter().for_each(Waker::wake);
+        }
+    }
+}
+
+impl<T> Default for JoinSet<T> {
+    fn default() -> Self {
+        JoinSet::new()
+    }
+}
+
+impl<T> Drop for JoinSet<T> {
+    fn drop(&mut self) {
+        self.abort_all();
+    }
+}
+
+fn with<T>(task: &LoomMutex<Task>, look: impl FnOnce(&mut Task) -> T) -> T {
+    match task.lock() {
+        Ok(mut task) => look(&mut task),
+        Err(poisoned) => look(&mut poisoned.into_inner()),
+    }
+}
