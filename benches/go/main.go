@@ -1,0 +1,183 @@
+// Command peers measures Go's errgroup and context, for the rows of `cargo bench --bench peers` that compare with them.
+//
+//	go run . [-rounds 15] [NAME...]   medians, in nanoseconds (or bytes): a name and a number a line
+//	go run . -serve                   a number for each name on standard input, one round of it
+package main
+
+import (
+	"bufio"
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"sort"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// The counts are those of the Rust side.
+const (
+	tasks   = 100000
+	limit   = 64
+	derived = 100000
+	asked   = 1000000
+	waiting = 10000
+)
+
+type benchmark struct {
+	name string
+	run  func() float64
+}
+
+var benchmarks = []benchmark{
+	{"go", func() float64 { return group(0, endsAtOnce) }},
+	{"go_yields", func() float64 { return group(0, yieldsOnce) }},
+	{"limited_go", func() float64 { return group(limit, endsAtOnce) }},
+	{"limited_go_yields", func() float64 { return group(limit, yieldsOnce) }},
+	{"with_cancel", withCancel},
+	{"with_timeout", withTimeout},
+	{"err", err},
+	{"blocked_bytes", blockedBytes},
+}
+
+func main() {
+	rounds := flag.Int("rounds", 15, "how many `rounds` the medians are of")
+	serve := flag.Bool("serve", false, "measure what is named on standard input")
+	flag.Parse()
+
+	if *serve {
+		lines := bufio.NewScanner(os.Stdin)
+		for lines.Scan() {
+			fmt.Println(find(lines.Text()).run())
+		}
+		return
+	}
+	chosen := benchmarks
+	if flag.NArg() > 0 {
+		chosen = nil
+		for _, name := range flag.Args() {
+			chosen = append(chosen, find(name))
+		}
+	}
+	for _, b := range chosen {
+		fmt.Printf("%s %.2f\n", b.name, median(*rounds, b.run))
+	}
+}
+
+func find(name string) benchmark {
+	for _, b := range benchmarks {
+		if b.name == name {
+			return b
+		}
+	}
+	fmt.Fprintln(os.Stderr, "there is no benchmark", name)
+	os.Exit(2)
+	panic("unreachable")
+}
+
+func median(rounds int, run func() float64) float64 {
+	run()
+	results := make([]float64, 0, rounds)
+	for len(results) < rounds {
+		results = append(results, run())
+	}
+	sort.Float64s(results)
+	return results[len(results)/2]
+}
+
+func each(start time.Time, count int) float64 {
+	return float64(time.Since(start).Nanoseconds()) / float64(count)
+}
+
+func endsAtOnce() error { return nil }
+
+func yieldsOnce() error {
+	runtime.Gosched()
+	return nil
+}
+
+func group(limit int, body func() error) float64 {
+	start := time.Now()
+	g, _ := errgroup.WithContext(context.Background())
+	if limit > 0 {
+		g.SetLimit(limit)
+	}
+	for i := 0; i < tasks; i++ {
+		g.Go(body)
+	}
+	if err := g.Wait(); err != nil {
+		panic(err)
+	}
+	return each(start, tasks)
+}
+
+// What the compiler must not see through.
+var (
+	sinkContext context.Context
+	sinkError   error
+)
+
+func withCancel() float64 {
+	parent, cancelParent := context.WithCancel(context.Background())
+	defer cancelParent()
+	start := time.Now()
+	for i := 0; i < derived; i++ {
+		ctx, cancel := context.WithCancel(parent)
+		sinkContext = ctx
+		cancel()
+	}
+	return each(start, derived)
+}
+
+func withTimeout() float64 {
+	parent, cancelParent := context.WithCancel(context.Background())
+	defer cancelParent()
+	start := time.Now()
+	for i := 0; i < derived; i++ {
+		ctx, cancel := context.WithTimeout(parent, time.Hour)
+		sinkContext = ctx
+		cancel()
+	}
+	return each(start, derived)
+}
+
+func err() float64 {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	sinkContext = ctx
+	start := time.Now()
+	for i := 0; i < asked; i++ {
+		sinkError = sinkContext.Err()
+	}
+	return each(start, asked)
+}
+
+// What the heap and the stacks have more for each goroutine that waits.
+func blockedBytes() float64 {
+	before := inUse()
+	g, _ := errgroup.WithContext(context.Background())
+	release := make(chan struct{})
+	for i := 0; i < waiting; i++ {
+		g.Go(func() error {
+			<-release
+			return nil
+		})
+	}
+	time.Sleep(200 * time.Millisecond)
+	after := inUse()
+	close(release)
+	if err := g.Wait(); err != nil {
+		panic(err)
+	}
+	return float64(after-before) / waiting
+}
+
+func inUse() int64 {
+	runtime.GC()
+	runtime.GC()
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return int64(stats.HeapAlloc + stats.StackInuse)
+}

@@ -1,0 +1,59 @@
+//! The command line.
+
+use std::time::Duration;
+
+use crate::rounds::Rounds;
+
+/// Measures errgroup next to its peers, round by round in one process, and prints a line for each row: what it is, ours,
+/// the peer's, their ratio, the limit that the ratio is held to, and whether it is kept.
+///
+/// Ends with status 1 if a row is over its limit. The limits are for 2 workers; with another number, what depends on it is
+/// shown for information.
+#[derive(clap::Parser)]
+#[command(name = "peers", bin_name = "cargo bench --bench peers --")]
+pub(crate) struct Cli {
+    /// Only the rows whose name, or whose peer's, contains this
+    #[arg(long, value_name = "SUBSTRING")]
+    pub(crate) only: Option<String>,
+
+    /// Fewer rounds: to see that it works, not to believe the figures
+    #[arg(long)]
+    pub(crate) quick: bool,
+
+    /// With so many workers; may be given several times. By default 2, and then 1
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    workers: Vec<u8>,
+
+    /// One JSON document instead of the table
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// What cargo passes to every benchmark; means nothing
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+impl Cli {
+    pub(crate) fn workers(&self) -> Vec<usize> {
+        if self.workers.is_empty() {
+            return vec![2, 1];
+        }
+        self.workers.iter().copied().map(usize::from).collect()
+    }
+
+    pub(crate) fn rounds(&self) -> Rounds {
+        if self.quick {
+            Rounds {
+                budget: Duration::from_millis(200),
+                least: 3,
+                most: 31,
+            }
+        } else {
+            Rounds {
+                budget: Duration::from_secs(4),
+                least: 9,
+                most: 201,
+            }
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! Contexts: asking, deriving, and telling ten thousand tasks.
+
+use std::hint::black_box;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use errgroup::{CancelGuard, Context};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::table::{Row, Table};
+use crate::workload::{Workers, each};
+
+const ASKED: usize = 1_000_000;
+const DERIVED: usize = 100_000;
+const WAITING: usize = 10_000;
+/// Far enough never to come.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// What needs no runtime.
+pub(crate) fn rows(table: &mut Table) -> io::Result<()> {
+    asking(table)?;
+    deriving(table)
+}
+
+fn asking(table: &mut Table) -> io::Result<()> {
+    let (ctx, _guards) = chain(1);
+    let (deep_ctx, _deep_guards) = chain(8);
+    let (token, deep_token) = (token_chain(1), token_chain(8));
+    let flag = AtomicBool::new(false);
+
+    let load = || asked(|| black_box(&flag).load(Ordering::Acquire));
+    let at_depth_1 = "is_cancelled, depth 1";
+    let at_depth_8 = "is_cancelled, depth 8";
+    table.pair(
+        Row::new("is_done, depth 1", "one Acquire load").at_most(2.0),
+        || is_done(&ctx),
+        load,
+    )?;
+    table.pair(
+        Row::new("check, depth 1", "one Acquire load").at_most(2.0),
+        || check(&ctx),
+        load,
+    )?;
+    table.pair(
+        Row::new("is_done, depth 1", at_depth_1).at_most(0.10),
+        || is_done(&ctx),
+        || is_cancelled(&token),
+    )?;
+    table.pair(
+        Row::new("check, depth 1", at_depth_1).at_most(0.10),
+        || check(&ctx),
+        || is_cancelled(&token),
+    )?;
+    table.pair(
+        Row::new("is_done, depth 8", at_depth_8).at_most(0.50),
+        || is_done(&deep_ctx),
+        || is_cancelled(&deep_token),
+    )?;
+    table.pair(
+        Row::new("check, depth 8", at_depth_8).at_most(0.50),
+        || check(&deep_ctx),
+        || is_cancelled(&deep_token),
+    )
+}
+
+/// A context so many `with_cancel` below the root, and what keeps it from ending.
+pub(crate) fn chain(depth: usize) -> (Context, Vec<CancelGuard>) {
+    let mut ctx = Context::background();
+    let guards = (0..depth)
+        .map(|_| {
+            let (child, guard) = ctx.with_cancel();
+            ctx = child;
+            guard
+        })
+        .collect();
+    (ctx, guards)
+}
+
+fn token_chain(depth: usize) -> CancellationToken {
+    (1..depth).fold(CancellationToken::new(), |token, _| token.child_token())
+}
+
+/// One of many calls, the loop around it included.
+fn asked(ask: impl Fn() -> bool) -> f64 {
+    let start = Instant::now();
+    for _ in 0..ASKED {
+        black_box(ask());
+    }
+    each(start, ASKED)
+}
+
+fn is_done(ctx: &Context) -> f64 {
+    asked(|| black_box(ctx).is_done())
+}
+
+pub(crate) fn check(ctx: &Context) -> f64 {
+    asked(|| black_box(ctx).check().is_err())
+}
+
+pub(crate) fn err(ctx: &Context) -> f64 {
+    asked(|| black_box(ctx).err().is_some())
+}
+
+fn is_cancelled(token: &CancellationToken) -> f64 {
+    asked(|| black_box(token).is_cancelled())
+}
+
+fn deriving(table: &mut Table) -> io::Result<()> {
+    let (ctx, _guards) = chain(1);
+    let token = CancellationToken::new();
+    table.pair(
+        Row::new("with_cancel + drop", "child_token + drop")
+            .at_most(0.60)
+            .stretch(0.35),
+        || with_cancel(&ctx),
+        || child_token(&token),
+    )?;
+    table.pair(
+        Row::new("with_timeout + drop", "child_token + drop")
+            .at_most(0.60)
+            .stretch(0.35),
+        || with_timeout(&ctx),
+        || child_token(&token),
+    )?;
+
+    let alone = "ours, one thread";
+    table.pair(
+        Row::new("with_cancel + drop, two threads", alone).at_most(1.3),
+        || on_threads([&ctx, &ctx], with_cancel),
+        || on_threads([&ctx], with_cancel),
+    )?;
+    table.pair(
+        Row::new("with_timeout + drop, two threads", alone).at_most(1.3),
+        || on_threads([&ctx, &ctx], with_timeout),
+        || on_threads([&ctx], with_timeout),
+    )?;
+
+    // What a second thread costs that shares nothing: the part of the rows above that is the machine's.
+    let (other, _other_guards) = chain(1);
+    table.pair(
+        Row::new("with_cancel + drop, a parent for each", alone),
+        || on_threads([&ctx, &other], with_cancel),
+        || on_threads([&ctx], with_cancel),
+    )?;
+    table.pair(
+        Row::new("child_token + drop, two threads", "the same, one thread"),
+        || on_threads([&token, &token], child_token),
+        || on_threads([&token], child_token),
+    )
+}
+
+pub(crate) fn with_cancel(parent: &Context) -> f64 {
+    let start = Instant::now();
+    for _ in 0..DERIVED {
+        drop(black_box(parent.with_cancel()));
+    }
+    each(start, DERIVED)
+}
+
+pub(crate) fn with_timeout(parent: &Context) -> f64 {
+    let start = Instant::now();
+    for _ in 0..DERIVED {
+        drop(black_box(parent.with_timeout(TIMEOUT)));
+    }
+    each(start, DERIVED)
+}
+
+fn child_token(parent: &CancellationToken) -> f64 {
+    let start = Instant::now();
+    for _ in 0..DERIVED {
+        drop(black_box(parent.child_token()));
+    }
+    each(start, DERIVED)
+}
+
+/// What the work takes on threads that begin together, a parent for each: the mean of what each of them measures.
+fn on_threads<P: Sync, const N: usize>(parents: [&P; N], work: fn(&P) -> f64) -> f64 {
+    let here = AtomicUsize::new(0);
+    let threads = parents.map(|parent| {
+        let here = &here;
+        move || {
+            here.fetch_add(1, Ordering::SeqCst);
+            while here.load(Ordering::SeqCst) < N {
+                std::hint::spin_loop();
+            }
+            work(parent)
+        }
+    });
+    let sum: f64 = thread::scope(|scope| {
+        let threads = threads.map(|thread| scope.spawn(thread));
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or(f64::NAN))
+            .sum()
+    });
+    sum / N as f64
+}
+
+/// What needs a runtime: ten thousand tasks that wait.
+pub(crate) fn cancel_rows(table: &mut Table, workers: &Workers) -> io::Result<()> {
+    table.pair(
+        Row::new("cancel, 10,000 tasks await done()", "cancelled()")
+            .at_most(1.00)
+            .stretch(0.80),
+        || workers.run(cancel(false)),
+        || workers.run(cancel_token(false)),
+    )?;
+    table.pair(
+        Row::new("the same, a child for each task", "a child token for each"),
+        || workers.run(cancel(true)),
+        || workers.run(cancel_token(true)),
+    )
+}
+
+/// The tasks that wait, and those that have ended.
+#[derive(Default)]
+struct Census {
+    waiting: AtomicUsize,
+    ended: AtomicUsize,
+    all_ended: Notify,
+}
+
+impl Census {
+    fn enter(&self) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn leave(&self) {
+        if self.ended.fetch_add(1, Ordering::AcqRel) + 1 == WAITING {
+            self.all_ended.notify_one();
+        }
+    }
+
+    async fn until_all_wait(&self) {
+        while self.waiting.load(Ordering::Relaxed) < WAITING {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    async fn until_all_have_ended(&self) {
+        self.all_ended.notified().await;
+    }
+}
+
+/// From `cancel()` until the last has ended, in nanoseconds a task.
+async fn cancel(child_for_each: bool) -> f64 {
+    let (ctx, guard) = Context::background().with_cancel();
+    let census = Arc::new(Census::default());
+    for _ in 0..WAITING {
+        let census = census.clone();
+        let (ctx, of_child) = match child_for_each {
+            true => {
+                let (child, guard) = ctx.with_cancel();
+                (child, Some(guard))
+            }
+            false => (ctx.clone(), None),
+        };
+        tokio::spawn(async move {
+            let mut done = pin!(ctx.done());
+            assert!(futures::poll!(&mut done).is_pending());
+            census.enter();
+            done.await;
+            drop(of_child);
+            census.leave();
+        });
+    }
+    census.until_all_wait().await;
+
+    let start = Instant::now();
+    guard.cancel();
+    census.until_all_have_ended().await;
+    each(start, WAITING)
+}
+
+async fn cancel_token(child_for_each: bool) -> f64 {
+    let token = CancellationToken::new();
+    let census = Arc::new(Census::default());
+    for _ in 0..WAITING {
+        let census = census.clone();
+        let token = match child_for_each {
+            true => token.child_token(),
+            false => token.clone(),
+        };
+        tokio::spawn(async move {
+            let mut cancelled = pin!(token.cancelled());
+            assert!(futures::poll!(&mut cancelled).is_pending());
+            census.enter();
+            cancelled.await;
+            census.leave();
+        });
+    }
+    census.until_all_wait().await;
+
+    let start = Instant::now();
+    token.cancel();
+    census.until_all_have_ended().await;
+    each(start, WAITING)
+}

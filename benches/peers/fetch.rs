@@ -1,0 +1,90 @@
+//! `fetch_all` next to `buffer_unordered`.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use errgroup::{Context, fetch_all};
+use futures::stream::{self, StreamExt, TryStreamExt};
+
+use crate::table::{Row, Table};
+use crate::workload::{Spin, Workers, each};
+
+const TRIVIAL: usize = 100_000;
+const COMPUTED: usize = 2_000;
+const LIMIT: usize = 64;
+
+pub(crate) fn rows(table: &mut Table, workers: &Workers) -> io::Result<()> {
+    table.pair(
+        Row::new("fetch_all, trivial items", "buffer_unordered, one task")
+            .at_most(1.00)
+            .stretch(0.40),
+        || workers.run(fetched(TRIVIAL, trivial)),
+        || workers.run(buffered(TRIVIAL, trivial)),
+    )?;
+    table.pair(
+        Row::new("fetch_all, trivial items", "buffer_unordered over spawn")
+            .at_most(0.15)
+            .stretch(0.05),
+        || workers.run(fetched(TRIVIAL, trivial)),
+        || workers.run(buffered_spawned(TRIVIAL)),
+    )?;
+
+    let spin = Spin::calibrated(Duration::from_micros(20));
+    let computed = move |item| Ok(spin.run(item));
+    table.pair(
+        Row::new("fetch_all, items of 20 us", "buffer_unordered, one task")
+            .at_most(0.60)
+            .stretch(0.52),
+        || workers.run(fetched(COMPUTED, computed)),
+        || workers.run(buffered(COMPUTED, computed)),
+    )
+}
+
+fn trivial(item: u64) -> Result<u64, String> {
+    Ok(item)
+}
+
+/// Results in the order of the items.
+async fn fetched<B>(items: usize, body: B) -> f64
+where
+    B: Fn(u64) -> Result<u64, String> + Copy + Send + 'static,
+{
+    let start = Instant::now();
+    let ctx = Context::background();
+    let results = fetch_all(&ctx, LIMIT, 0..items as u64, move |_ctx, item| async move {
+        body(item)
+    });
+    let results = results.await;
+    let each = each(start, items);
+    assert_eq!(results.map(|results| results.len()), Ok(items));
+    each
+}
+
+/// Results as they come.
+async fn buffered<B>(items: usize, body: B) -> f64
+where
+    B: Fn(u64) -> Result<u64, String> + Copy + Send + 'static,
+{
+    let start = Instant::now();
+    let results = stream::iter(0..items as u64)
+        .map(|item| async move { body(item) })
+        .buffer_unordered(LIMIT)
+        .try_collect::<Vec<_>>()
+        .await;
+    let each = each(start, items);
+    assert_eq!(results.map(|results| results.len()), Ok(items));
+    each
+}
+
+async fn buffered_spawned(items: usize) -> f64 {
+    let start = Instant::now();
+    let results = stream::iter(0..items as u64)
+        .map(|item| tokio::spawn(async move { trivial(item) }))
+        .buffer_unordered(LIMIT)
+        .map(|joined| joined.unwrap_or_else(|error| Err(error.to_string())))
+        .try_collect::<Vec<_>>()
+        .await;
+    let each = each(start, items);
+    assert_eq!(results.map(|results| results.len()), Ok(items));
+    each
+}

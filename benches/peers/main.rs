@@ -1,0 +1,60 @@
+//! What errgroup costs next to what one would write by hand, next to its neighbours, and next to Go: one table.
+//!
+//! ```sh
+//! cargo bench --bench peers                                # the table, with 2 workers and with 1
+//! cargo bench --bench peers -- --workers 2 --only go       # some rows of it
+//! cargo bench --bench peers -- --quick                     # to see that it works
+//! cargo bench --bench peers -- --json                      # for a program
+//! ```
+//!
+//! Both sides of a row are measured in turns, in this process, and their ratio has a limit. The status is 1 if one is over
+//! it. How the figures come about: `benches/README.md`.
+
+mod bytes;
+mod cli;
+mod context;
+mod fetch;
+mod go;
+mod http;
+mod rounds;
+mod spawn;
+mod table;
+mod workload;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::Cli;
+use table::Table;
+use workload::Workers;
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// The number of rows that are over their limit.
+fn run(cli: &Cli) -> anyhow::Result<usize> {
+    let mut table = Table::new(cli);
+    for count in cli.workers() {
+        table.begin(Some(count))?;
+        let workers = Workers::new(count)?;
+        spawn::rows(&mut table, &workers)?;
+        fetch::rows(&mut table, &workers)?;
+        context::cancel_rows(&mut table, &workers)?;
+        http::rows(&mut table, &workers)?;
+        go::rows(&mut table, &workers)?;
+    }
+    table.begin(None)?;
+    context::rows(&mut table)?;
+    bytes::rows(&mut table)?;
+    go::context_rows(&mut table)?;
+    Ok(table.finish()?)
+}

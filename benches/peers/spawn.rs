@@ -1,0 +1,152 @@
+//! Tasks that are started and waited for: `go`, without a limit and with one.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use errgroup::{Context, Group};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::table::{Row, Table};
+use crate::workload::{Done, Workers, at_once, each, yields_once};
+
+pub(crate) const TASKS: usize = 100_000;
+pub(crate) const LIMIT: usize = 64;
+
+pub(crate) fn rows(table: &mut Table, workers: &Workers) -> io::Result<()> {
+    body(table, workers, "ends at once", at_once)?;
+    body(table, workers, "yields once", yields_once)
+}
+
+fn body<B, F>(table: &mut Table, workers: &Workers, name: &str, body: B) -> io::Result<()>
+where
+    B: Fn() -> F + Copy + Send + 'static,
+    F: Future<Output = Done> + Send + 'static,
+{
+    table.pair(
+        Row::new(format!("go, {name}"), "JoinSet")
+            .at_most(1.00)
+            .stretch(0.70),
+        || workers.run(unlimited(body)),
+        || workers.run(join_set(body)),
+    )?;
+    table.pair(
+        Row::new(format!("limited go, {name}"), "JoinSet + Semaphore")
+            .at_most(0.50)
+            .stretch(0.25),
+        || workers.run(limited(body)),
+        || workers.run(acquire_inside(body)),
+    )?;
+    table.pair(
+        Row::new(
+            format!("limited go(..).await, {name}"),
+            "JoinSet + Semaphore",
+        )
+        .at_most(0.70)
+        .stretch(0.40),
+        || workers.run(limited_awaited(body)),
+        || workers.run(acquire_before(body)),
+    )
+}
+
+fn group() -> (Group<String>, Context) {
+    Group::with_context(Context::background())
+}
+
+pub(crate) async fn unlimited<F>(body: impl Fn() -> F) -> f64
+where
+    F: Future<Output = Done> + Send + 'static,
+{
+    let start = Instant::now();
+    let (g, _ctx) = group();
+    for _ in 0..TASKS {
+        g.go(body());
+    }
+    assert_eq!(g.wait().await, Ok(()));
+    each(start, TASKS)
+}
+
+pub(crate) async fn limited<F>(body: impl Fn() -> F) -> f64
+where
+    F: Future<Output = Done> + Send + 'static,
+{
+    let start = Instant::now();
+    let (g, _ctx) = group();
+    g.set_limit(LIMIT);
+    for _ in 0..TASKS {
+        g.go(body());
+    }
+    assert_eq!(g.wait().await, Ok(()));
+    each(start, TASKS)
+}
+
+pub(crate) async fn limited_awaited<F>(body: impl Fn() -> F) -> f64
+where
+    F: Future<Output = Done> + Send + 'static,
+{
+    let start = Instant::now();
+    let (g, _ctx) = group();
+    g.set_limit(LIMIT);
+    for _ in 0..TASKS {
+        g.go(body()).await;
+    }
+    assert_eq!(g.wait().await, Ok(()));
+    each(start, TASKS)
+}
+
+async fn join_set<F>(body: impl Fn() -> F) -> f64
+where
+    F: Future<Output = Done> + Send + 'static,
+{
+    let start = Instant::now();
+    let mut tasks = JoinSet::new();
+    for _ in 0..TASKS {
+        tasks.spawn(body());
+    }
+    join_all(tasks).await;
+    each(start, TASKS)
+}
+
+/// All are spawned at once, and each waits for its turn.
+async fn acquire_inside<F>(body: impl Fn() -> F) -> f64
+where
+    F: Future<Output = Done> + Send + 'static,
+{
+    let start = Instant::now();
+    let (mut tasks, permits) = (JoinSet::new(), Arc::new(Semaphore::new(LIMIT)));
+    for _ in 0..TASKS {
+        let (permits, body) = (permits.clone(), body());
+        tasks.spawn(async move {
+            let _permit = permits.acquire_owned().await;
+            body.await
+        });
+    }
+    join_all(tasks).await;
+    each(start, TASKS)
+}
+
+/// Each is spawned when it is its turn.
+async fn acquire_before<F>(body: impl Fn() -> F) -> f64
+where
+    F: Future<Output = Done> + Send + 'static,
+{
+    let start = Instant::now();
+    let (mut tasks, permits) = (JoinSet::new(), Arc::new(Semaphore::new(LIMIT)));
+    for _ in 0..TASKS {
+        let (permit, body) = (permits.clone().acquire_owned().await, body());
+        tasks.spawn(async move {
+            let _permit = permit;
+            body.await
+        });
+    }
+    join_all(tasks).await;
+    each(start, TASKS)
+}
+
+async fn join_all(mut tasks: JoinSet<Done>) {
+    while let Some(ended) = tasks.join_next().await {
+        assert!(matches!(ended, Ok(Ok(()))));
+    }
+}
