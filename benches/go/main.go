@@ -22,7 +22,7 @@ const (
 	tasks   = 100000
 	limit   = 64
 	derived = 100000
-	asked   = 1000000
+	asked   = 1024000
 	waiting = 10000
 )
 
@@ -116,7 +116,7 @@ func group(limit int, body func() error) float64 {
 // What the compiler must not see through.
 var (
 	sinkContext context.Context
-	sinkError   error
+	sinkInt     int
 )
 
 func withCancel() float64 {
@@ -147,10 +147,15 @@ func err() float64 {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	sinkContext = ctx
+	ctx = sinkContext
+	ended := 0
 	start := time.Now()
 	for i := 0; i < asked; i++ {
-		sinkError = sinkContext.Err()
+		if ctx.Err() != nil {
+			ended++
+		}
 	}
+	sinkInt = ended
 	return each(start, asked)
 }
 

@@ -8,14 +8,12 @@ use anyhow::{Context as _, ensure};
 
 use crate::table::{Row, Table};
 
-/// A hundred thousand may keep less than this between them: the room that a queue of the runtime has grown by.
-const NOTHING: f64 = 1024.0;
 const FINISHED: &str = "100,000 finished tasks";
 
 pub(crate) fn rows(table: &mut Table) -> anyhow::Result<()> {
     let waiting = Row::new("a task that waits in a group", "tokio::spawn").at_most(256.0);
-    let limited = Row::new(format!("{FINISHED}, limited group"), "nothing").at_most(NOTHING);
-    let unlimited = Row::new(format!("{FINISHED}, unlimited"), "nothing").at_most(NOTHING);
+    let limited = Row::new(format!("{FINISHED}, limited group"), "nothing").at_most(0.0);
+    let unlimited = Row::new(format!("{FINISHED}, unlimited"), "nothing").at_most(0.0);
     let children = Row::new("300,000 dropped child contexts", "nothing").at_most(0.0);
     if ![&waiting, &limited, &unlimited, &children]
         .iter()

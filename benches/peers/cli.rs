@@ -24,6 +24,10 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
     workers: Vec<u8>,
 
+    /// How long to measure a row, a few excepted
+    #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=600), conflicts_with = "quick")]
+    seconds: u16,
+
     /// One JSON document instead of the table
     #[arg(long)]
     pub(crate) json: bool,
@@ -50,7 +54,7 @@ impl Cli {
             }
         } else {
             Rounds {
-                budget: Duration::from_secs(4),
+                budget: Duration::from_secs(self.seconds.into()),
                 least: 9,
                 most: 201,
             }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use errgroup::{Context, fetch_all};
 use futures::stream::{self, StreamExt, TryStreamExt};
+use tokio::task::JoinSet;
 
 use crate::table::{Row, Table};
 use crate::workload::{Spin, Workers, each};
@@ -30,6 +31,13 @@ pub(crate) fn rows(table: &mut Table, workers: &Workers) -> io::Result<()> {
     )?;
 
     let spin = Spin::calibrated(Duration::from_micros(20));
+    // What the machine gives at most just then: 0.50 if it has a core for each of two workers, 1.00 if it has not.
+    let count = table.workers();
+    table.pair(
+        Row::new("control: 20 us each, by hand on all workers", "one task"),
+        || workers.run(split(count, spin)),
+        || workers.run(split(1, spin)),
+    )?;
     let computed = move |item| Ok(spin.run(item));
     table.pair(
         Row::new("fetch_all, items of 20 us", "buffer_unordered, one task")
@@ -74,6 +82,20 @@ where
     let each = each(start, items);
     assert_eq!(results.map(|results| results.len()), Ok(items));
     each
+}
+
+/// The same computation by so many tasks, a share for each.
+async fn split(tasks: usize, spin: Spin) -> f64 {
+    let start = Instant::now();
+    let tasks: JoinSet<()> = (0..tasks)
+        .map(|_| async move {
+            for item in 0..COMPUTED / tasks {
+                spin.run(item as u64);
+            }
+        })
+        .collect();
+    tasks.join_all().await;
+    each(start, COMPUTED)
 }
 
 async fn buffered_spawned(items: usize) -> f64 {

@@ -1,4 +1,4 @@
-//! Real requests: 20,000 of them over loopback, with one client for both sides.
+//! Real requests over loopback, with one client for both sides: 20,000 for each at the least, in slices that take turns.
 
 use std::future::IntoFuture;
 use std::io;
@@ -20,7 +20,12 @@ use tokio::task::JoinSet;
 use crate::table::{Row, Table};
 use crate::workload::{Workers, each};
 
-const GETS: usize = 20_000;
+/// A slice is a round. It is short because the limit is tight: the shorter a round is, the less the machine changes within
+/// it, and the more of them there are to take the median of.
+const GETS: usize = 2_000;
+const LEAST_ROUNDS: usize = 10;
+/// How many times the time that other rows have.
+const BUDGETS: u32 = 5;
 const LIMIT: usize = 64;
 const PAGE: &str = "the page";
 
@@ -32,7 +37,9 @@ pub(crate) fn rows(table: &mut Table, workers: &Workers) -> anyhow::Result<()> {
     let server = Server::start()?;
     let url = Url::parse(&format!("http://{}/", server.address))?;
     let client = Client::builder().no_proxy().build()?;
-    table.pair(
+    table.pair_for(
+        BUDGETS,
+        LEAST_ROUNDS,
         row,
         || workers.run(fetched(client.clone(), url.clone())),
         || workers.run(spawned(client.clone(), url.clone())),

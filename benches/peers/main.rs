@@ -44,7 +44,7 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> anyhow::Result<usize> {
     let mut table = Table::new(cli);
     for count in cli.workers() {
-        table.begin(Some(count))?;
+        table.begin(Some(count));
         let workers = Workers::new(count)?;
         spawn::rows(&mut table, &workers)?;
         fetch::rows(&mut table, &workers)?;
@@ -52,7 +52,7 @@ fn run(cli: &Cli) -> anyhow::Result<usize> {
         http::rows(&mut table, &workers)?;
         go::rows(&mut table, &workers)?;
     }
-    table.begin(None)?;
+    table.begin(None);
     context::rows(&mut table)?;
     bytes::rows(&mut table)?;
     go::context_rows(&mut table)?;

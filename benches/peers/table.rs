@@ -87,20 +87,27 @@ impl Outcome {
     }
 
     fn json(&self) -> Value {
+        let Paired {
+            ours,
+            peer,
+            middle_half: (low, high),
+            rounds,
+            ..
+        } = self.paired;
         json!({
             "work": self.row.work,
             "peer": self.row.peer,
             "workers": self.workers,
             "unit": self.unit,
-            "ours": self.paired.ours,
-            "peers": self.paired.peer,
+            "ours": ours,
+            "peers": peer,
             "compared": match self.measure {
                 Measure::Ratio => "ratio",
                 Measure::Over => "difference",
             },
             "measured": self.measured(),
-            "middle_half": [self.paired.middle_half.0, self.paired.middle_half.1],
-            "rounds": self.paired.rounds,
+            "middle_half": (rounds > 1).then_some([low, high]),
+            "rounds": rounds,
             "limit": self.limit(),
             "stretch": self.row.stretch,
             "verdict": self.verdict(),
@@ -114,6 +121,8 @@ pub(crate) struct Table {
     silent: bool,
     rounds: Rounds,
     workers: Option<usize>,
+    /// The head of a part, until a row of it is shown.
+    head: Option<String>,
     outcomes: Vec<Outcome>,
     left_out: Vec<(String, String)>,
 }
@@ -125,29 +134,30 @@ impl Table {
             silent: cli.json,
             rounds: cli.rounds(),
             workers: None,
+            head: None,
             outcomes: Vec::new(),
             left_out: Vec::new(),
         }
     }
 
     /// The rows that follow are measured with so many workers, or have none.
-    pub(crate) fn begin(&mut self, workers: Option<usize>) -> io::Result<()> {
+    pub(crate) fn begin(&mut self, workers: Option<usize>) {
         self.workers = workers;
-        self.say(match workers {
-            None => "\nwithout a runtime".to_owned(),
-            Some(1) => "\n1 worker".to_owned(),
-            Some(count) => format!("\n{count} workers"),
-        })?;
-        self.say(line([
-            "",
+        let part = match workers {
+            None => "with no runtime".to_owned(),
+            Some(1) => "1 worker".to_owned(),
+            Some(count) => format!("{count} workers"),
+        };
+        self.head = Some(line([
+            &part,
             "next to",
             "ours",
-            "peer",
+            "peer's",
             "ratio",
             "limit",
             "",
-            "the rounds' middle half",
-        ]))
+            "middle half of the rounds",
+        ]));
     }
 
     pub(crate) fn workers(&self) -> usize {
@@ -168,11 +178,27 @@ impl Table {
         ours: impl FnMut() -> f64,
         peer: impl FnMut() -> f64,
     ) -> io::Result<()> {
+        self.pair_for(1, self.rounds.least, row, ours, peer)
+    }
+
+    /// The same with so many times the budget, and so many rounds at the least.
+    pub(crate) fn pair_for(
+        &mut self,
+        budgets: u32,
+        least: usize,
+        row: Row,
+        ours: impl FnMut() -> f64,
+        peer: impl FnMut() -> f64,
+    ) -> io::Result<()> {
         if !self.wants(&row) {
             return Ok(());
         }
-        let paired = self.rounds.pair(ours, peer);
-        self.enter(row, "ns", Measure::Ratio, paired)
+        let rounds = Rounds {
+            budget: self.rounds.budget * budgets,
+            least,
+            ..self.rounds
+        };
+        self.enter(row, "ns", Measure::Ratio, rounds.pair(ours, peer))
     }
 
     /// Enters two figures in bytes; it is their difference that has a limit.
@@ -214,7 +240,7 @@ impl Table {
             measure,
             paired,
         };
-        self.say(shown(&outcome))?;
+        self.show(shown(&outcome))?;
         self.outcomes.push(outcome);
         Ok(())
     }
@@ -225,7 +251,7 @@ impl Table {
             return Ok(());
         }
         let name = format!("{} next to {}", row.work, row.peer);
-        self.say(format!("left out: {name}: {why}"))?;
+        self.show(format!("left out: {name}: {why}"))?;
         self.left_out.push((name, why.to_owned()));
         Ok(())
     }
@@ -249,6 +275,14 @@ impl Table {
             writeln!(io::stdout(), "{document:#}")?;
         }
         Ok(over)
+    }
+
+    /// A line of a part.
+    fn show(&mut self, line: String) -> io::Result<()> {
+        if let Some(head) = self.head.take() {
+            self.say(format!("\n{head}"))?;
+        }
+        self.say(line)
     }
 
     fn say(&self, text: impl AsRef<str>) -> io::Result<()> {
