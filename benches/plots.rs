@@ -149,10 +149,8 @@ fn draw(path: &Path, plot: &Plot, lines: &Lines) -> Result<(), Box<dyn std::erro
     let root = SVGBackend::new(path, (720, 440)).into_drawing_area();
     root.fill(&WHITE)?;
     let points = || lines.values().flatten();
-    let (x, y) = (
-        around(points().map(|point| point.0)),
-        around(points().map(|point| point.1)),
-    );
+    let x = around(points().map(|point| point.0));
+    let y = decades(around(points().map(|point| point.1)));
     let mut chart = ChartBuilder::on(&root)
         .caption(plot.title, ("sans-serif", 18))
         .margin(12)
@@ -192,11 +190,18 @@ fn around(values: impl Iterator<Item = f64>) -> Range<f64> {
     low / 1.3..high * 1.3
 }
 
+/// Whole powers of ten, so that a curve that is nearly flat looks it.
+fn decades(range: Range<f64>) -> Range<f64> {
+    let power = |exponent: f64| 10_f64.powf(exponent);
+    power(range.start.log10().floor())..power(range.end.log10().ceil())
+}
+
 fn nanoseconds(time: f64) -> String {
-    match time {
-        ..1e3 => format!("{time} ns"),
-        ..1e6 => format!("{} us", time / 1e3),
-        ..1e9 => format!("{} ms", time / 1e6),
-        _ => format!("{} s", time / 1e9),
+    // A power of ten may be a little less than it.
+    match time * 1.001 {
+        ..1e3 => format!("{time:.0} ns"),
+        ..1e6 => format!("{:.0} us", time / 1e3),
+        ..1e9 => format!("{:.0} ms", time / 1e6),
+        _ => format!("{:.0} s", time / 1e9),
     }
 }
