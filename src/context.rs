@@ -144,7 +144,10 @@ impl Context {
     /// `Duration::MAX` saturates to an instant some thirty years from now.
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Context {
-        self.with_deadline(after(timeout))
+        let node = self
+            .node
+            .with_deadline(after(timeout), None, || timeout.is_zero());
+        Context { node }
     }
 
     /// Like [`with_timeout`](Context::with_timeout), with the cause that [`cause`](Context::cause) gives if it is *this*
@@ -159,7 +162,8 @@ impl Context {
     /// An instant in the past gives a context that has ended.
     #[must_use]
     pub fn with_deadline(&self, deadline: impl Into<Instant>) -> Context {
-        let node = self.node.with_deadline(deadline.into(), None);
+        let at = deadline.into();
+        let node = self.node.with_deadline(at, None, || at <= Instant::now());
         Context { node }
     }
 
@@ -171,7 +175,8 @@ impl Context {
         deadline: impl Into<Instant>,
         cause: impl Into<Cause>,
     ) -> Context {
-        let node = self.node.with_deadline(deadline.into(), Some(cause.into()));
+        let (at, cause) = (deadline.into(), Some(cause.into()));
+        let node = self.node.with_deadline(at, cause, || at <= Instant::now());
         Context { node }
     }
 
@@ -227,8 +232,12 @@ impl Context {
     }
 
     /// The error of a context that has ended.
+    #[inline]
     #[must_use]
     pub fn err(&self) -> Option<ContextError> {
+        if !self.is_done() {
+            return None;
+        }
         self.node.err()
     }
 
@@ -254,10 +263,10 @@ impl Context {
     /// ```
     #[inline]
     pub fn check(&self) -> Result<(), ContextError> {
-        if self.is_done() {
-            return self.err().map_or(Ok(()), Err);
+        if !self.is_done() {
+            return Ok(());
         }
-        Ok(())
+        self.node.err().map_or(Ok(()), Err)
     }
 
     /// Why the context ended, where that was said.

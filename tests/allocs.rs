@@ -150,6 +150,18 @@ fn a_million_children_that_are_linked_and_unlinked_leave_nothing() {
 }
 
 #[test]
+fn children_that_are_asked_often_leave_nothing() {
+    let (parent, _guard) = parent();
+    let children = bytes_kept(|| {
+        for _ in 0..10_000 {
+            let child = parent.with_value(());
+            assert!((0..100).all(|_| !child.is_done()));
+        }
+    });
+    assert_eq!(children, 0);
+}
+
+#[test]
 fn a_parent_that_had_many_children_at_once_gives_back_what_they_took() {
     let (parent, _guard) = Context::background().with_cancel();
     let children = bytes_kept(|| {

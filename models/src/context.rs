@@ -138,3 +138,16 @@ fn either_of_two_ends_a_merged_context() {
         drop(one_guard);
     });
 }
+
+#[test]
+fn one_that_is_asked_often_is_told_while_the_context_ends() {
+    check(2, || {
+        let (ctx, guard) = Context::background().with_cancel();
+        let (child, _child_guard) = ctx.with_cancel();
+        let cancels = thread::spawn(move || guard.cancel());
+        // More often than it asks before it is linked; it stops at the end, or loom would go on for ever.
+        let _ended = (0..18).any(|_| child.is_done());
+        cancels.join().unwrap();
+        assert!(child.is_done());
+    });
+}

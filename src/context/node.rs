@@ -13,9 +13,9 @@
 //!               D   C   waker           D is not: it asks, by reading D, B
 //! ```
 //!
-//! Asking and telling are the two ways in which an end gets down the tree. A node that nobody waits on is never
+//! Asking and telling are the two ways in which an end gets down the tree. A node that nobody waits on is not
 //! linked: deriving it is one allocation and takes no lock, and its siblings never meet. A node that somebody waits on
-//! is linked when the waiting begins, all the way up, and stays so.
+//! is linked when the waiting begins, all the way up, and stays so; and so is one that is asked often.
 //!
 //! # Invariants
 //!
@@ -67,10 +67,14 @@ const TIMED: u8 = 1 << 4;
 const OWN_DEADLINE: u8 = 1 << 5;
 /// Nothing can ever end this node: a root, or what has only such nodes above it and adds no end.
 const ENDLESS: u8 = 1 << 6;
+/// The node has a `deadline`, its own or from above.
+const DEADLINE: u8 = 1 << 7;
 
 pub(crate) struct Node {
     /// The bits above. All but `ENDED` and `LINKED` only ever save work.
     flags: AtomicU8,
+    /// How often it was asked whether it has ended and had to ask further up, while that is less than [`ask::OFTEN`].
+    asked: AtomicU8,
     /// Written by the first `latch`.
     end: OnceLock<End>,
     /// The effective deadline: the earlier of the node's own and the one above.
@@ -157,8 +161,10 @@ impl Node {
         deadline: Option<Instant>,
         kind: Kind,
     ) -> Arc<Node> {
+        let flags = flags | if deadline.is_some() { DEADLINE } else { 0 };
         Arc::new(Node {
             flags: AtomicU8::new(flags),
+            asked: AtomicU8::new(0),
             end: OnceLock::new(),
             deadline,
             parent,

@@ -255,3 +255,34 @@ fn a_chain_dropped_while_its_top_is_cancelled_is_gone_once() {
         assert_eq!(drops.count(), 4, "round {round}");
     }
 }
+
+#[test]
+fn one_that_is_asked_often_is_told_from_then_on() {
+    for asked in [0, 1, 15, 16, 17, 1_000] {
+        let (top, guard) = Context::background().with_cancel();
+        let child = top.with_value(1).with_value(2).with_timeout(HOUR);
+        let sibling = top.with_value(3);
+        for _ in 0..asked {
+            assert!(!child.is_done() && child.err().is_none() && child.check().is_ok());
+            assert!(!sibling.is_done());
+        }
+        guard.cancel_with("enough");
+        for ctx in [&child, &sibling, &child.with_value(4)] {
+            assert!(ctx.is_done());
+            assert_eq!(ctx.cause().unwrap().to_string(), "enough");
+        }
+    }
+}
+
+#[test]
+fn asked_often_while_it_ends_it_never_misses_the_end() {
+    for _ in 0..ROUNDS {
+        let (top, guard) = Context::background().with_cancel();
+        let child = top.with_value(1).with_value(2);
+        let asks = child.clone();
+        let asker = std::thread::spawn(move || while !asks.is_done() {});
+        guard.cancel();
+        assert!(child.is_done());
+        asker.join().unwrap();
+    }
+}

@@ -2,19 +2,35 @@
 
 use tokio::time::Instant;
 
-use super::{ENDED, End, Kind, LINKED, Node, OWN_DEADLINE};
+use super::{DEADLINE, ENDED, End, Kind, LINKED, Node, OWN_DEADLINE};
 use crate::context::cause::Cause;
 use crate::error::ContextError;
+use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 
+/// How often a node asks further up before it is linked, so that it need not: that costs as much as about so many asks.
+pub(super) const OFTEN: u8 = 16;
+
 impl Node {
-    pub(crate) fn is_done(&self) -> bool {
+    #[inline]
+    pub(crate) fn is_done(self: &Arc<Node>) -> bool {
         let flags = self.flags();
-        if flags & ENDED != 0 {
-            return true;
-        }
-        if flags & LINKED != 0 && self.deadline.is_none() {
+        if flags & (ENDED | LINKED | DEADLINE) == LINKED {
+            // It would have been told.
             return false;
+        }
+        flags & ENDED != 0 || self.ask()
+    }
+
+    /// Asks further up, or the clock.
+    #[inline(never)]
+    fn ask(self: &Arc<Node>) -> bool {
+        if !self.has(LINKED) {
+            match self.asked.load(Ordering::Relaxed) {
+                // `Relaxed`, and not counted exactly: it only says when linking pays.
+                asked if asked < OFTEN => self.asked.store(asked + 1, Ordering::Relaxed),
+                _ => self.link(),
+            }
         }
         self.end().is_some()
     }

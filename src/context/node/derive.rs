@@ -31,7 +31,13 @@ impl Node {
         Node::new(ENDLESS | LINKED, Some(self.clone()), None, kind)
     }
 
-    pub(crate) fn with_deadline(self: &Arc<Node>, at: Instant, cause: Option<Cause>) -> Arc<Node> {
+    /// `has_passed` says whether the deadline has; it is not asked where an earlier one counts.
+    pub(crate) fn with_deadline(
+        self: &Arc<Node>,
+        at: Instant,
+        cause: Option<Cause>,
+        has_passed: impl FnOnce() -> bool,
+    ) -> Arc<Node> {
         let mut flags = self.inherited_flags();
         let own = self.deadline.is_none_or(|above| at < above);
         if own {
@@ -41,7 +47,7 @@ impl Node {
         let deadline = if own { Some(at) } else { self.deadline };
         let kind = Kind::WithDeadline { cause };
         let child = Node::new(flags, Some(self.clone()), deadline, kind);
-        if own && at <= Instant::now() {
+        if own && has_passed() {
             // A child of an ended parent is born with the parent's end, even where its own deadline lies further back. One
             // that lies ahead needs no look: the instants tell, and a walk up each time would make a chain quadratic.
             if let Some(end) = self.end() {
