@@ -1,0 +1,95 @@
+//! Runtimes that shut down in mid-flight, while somebody on another runtime waits for what ran there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use errgroup::{Context, Group};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::group::{Starter, check_wait_all, start};
+use crate::plan::{GroupPlan, ShutdownPlan, Victim};
+use crate::script::{Stage, outcome};
+use crate::watch::{step, tally};
+use crate::world::{Fault, World};
+use crate::{fan_out, watch};
+
+pub(crate) async fn run(plan: ShutdownPlan, ctx: &Context) {
+    let runtime = match plan.workers {
+        0 => Builder::new_current_thread().enable_time().build(),
+        workers => {
+            let mut builder = Builder::new_multi_thread();
+            builder.worker_threads(workers).enable_time().build()
+        }
+    };
+    let runtime = runtime.unwrap();
+    let ends = Ends {
+        driven: plan.driven,
+        background: plan.background,
+    };
+    match plan.what {
+        Victim::Group(group) => run_group(runtime, group, ends, ctx).await,
+        Victim::FanOut(plan) => {
+            // Its tasks go to the runtime in which it is polled first.
+            let prepared = fan_out::prepare(plan, ctx, false);
+            let world = Arc::clone(&prepared.world);
+            let task = runtime.spawn(prepared.to_its_end());
+            ends.shut_down(runtime);
+            step("waiting for a fan-out whose runtime has gone");
+            let _ = task.await;
+            world.dropped().await;
+        }
+    }
+}
+
+struct Ends {
+    driven: Duration,
+    background: bool,
+}
+
+impl Ends {
+    /// On a thread of its own: it blocks, and where somebody must drive the runtime, it is that thread.
+    fn shut_down(self, runtime: Runtime) {
+        tally().shutdowns.add(1);
+        std::thread::spawn(move || {
+            runtime.block_on(async { tokio::time::sleep(self.driven).await });
+            match self.background {
+                true => runtime.shutdown_background(),
+                false => drop(runtime),
+            }
+        });
+    }
+}
+
+/// Whatever the shutdown has dropped is accounted for, and the wait ends.
+async fn run_group(runtime: Runtime, plan: GroupPlan, ends: Ends, ctx: &Context) {
+    tally().groups.add(1);
+    let world = World::new(false);
+    let (ctx, guard) = ctx.with_cancel();
+    let (g, ctx) = Group::<Fault>::with_context(ctx);
+    g.set_limit(plan.limit);
+    g.set_grace(plan.grace);
+    let stage = Stage {
+        ctx,
+        spawner: Some(g.spawner()),
+        world: world.clone(),
+        single: false,
+    };
+    {
+        let _entered = runtime.enter();
+        for task in plan.tasks {
+            // What it gives is not awaited: the group may be stuck until the runtime has gone.
+            drop(start(Starter::Group(&g), task, &stage, false));
+        }
+    }
+    ends.shut_down(runtime);
+    watch::step("waiting for a group whose runtime shuts down");
+    let wait = outcome(g.wait_all());
+    let ask = async {
+        // A closure that waits to be asked is asked: a shutdown does not stop it.
+        tokio::time::sleep(Duration::from_millis(3)).await;
+        guard.cancel();
+    };
+    let (ended, ()) = futures::join!(wait, ask);
+    drop(check_wait_all(ended, &world));
+    world.holds(0, "wait_all");
+}
