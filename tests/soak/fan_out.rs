@@ -161,12 +161,14 @@ pub(crate) fn prepare(plan: FanOutPlan, ctx: &Context, single: bool) -> Prepared
             item
         });
         let mut last = 0;
+        // A panic of the function counts as a failure, of an item that does not count as started.
+        let unstarted = usize::from(plan.f_panics.is_some());
         let fan_out = options!(errgroup::fan_out_stream(ctx, Box::pin(items), f));
         let fan_out = fan_out.on_progress(move |progress: Progress| {
             let ended = progress.done + progress.failed;
             check(
-                ended <= progress.started && last <= ended + progress.started,
-                format_args!("progress goes back: {progress:?}"),
+                ended <= progress.started + unstarted && last <= ended + progress.started,
+                format_args!("progress goes back, or does not add up: {progress:?}"),
             );
             last = ended + progress.started;
         });
@@ -226,7 +228,12 @@ fn verdict(
     step("checking what a fan-out gave");
     world.returned("a fan-out");
     let records = world.records();
-    let of = |fate| records.iter().filter(move |record| record.fate == fate).count();
+    let of = |fate| {
+        records
+            .iter()
+            .filter(move |record| record.fate == fate)
+            .count()
+    };
     let (succeeded, failed, panicked) = (of(Fate::Ok), of(Fate::Failed), of(Fate::Panicked));
     let wrong = |what: &str| -> ! {
         fail(format_args!("{end:?} of {count} items {what}: {records:?}"));
@@ -265,7 +272,10 @@ fn verdict(
     if seen.iter().any(|times| *times > 1) {
         wrong("gave an outcome twice");
     }
-    let ordered = matches!(end, FanOutEnd::All | FanOutEnd::Settle | FanOutEnd::OrderedStream);
+    let ordered = matches!(
+        end,
+        FanOutEnd::All | FanOutEnd::Settle | FanOutEnd::OrderedStream
+    );
     if ordered && !values.is_sorted_by_key(|value| value.id) {
         wrong("is out of order");
     }
@@ -361,7 +371,10 @@ pub(crate) async fn run_hedge(plan: HedgePlan, ctx: &Context, single: bool) -> O
         move |ctx, attempt| {
             let script = attempts.next().unwrap_or_default();
             let guard = world.make(script.trap);
-            check(guard.id() == attempt, format_args!("an attempt was left out"));
+            check(
+                guard.id() == attempt,
+                format_args!("an attempt was left out"),
+            );
             let stage = Stage {
                 ctx,
                 spawner: None,

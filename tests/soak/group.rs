@@ -63,9 +63,9 @@ pub(crate) fn start(on: Starter<'_>, task: TaskPlan, stage: &Stage, local: bool)
                     What::Admission($on.go_local(body(guard, script, stage)))
                 }
                 Way::Go | Way::Local => What::Admission($on.go(body(guard, script, stage))),
-                Way::GoWith => What::Admission($on.go_with(move |ctx| {
-                    body(guard, script, Stage { ctx, ..stage })
-                })),
+                Way::GoWith => What::Admission(
+                    $on.go_with(move |ctx| body(guard, script, Stage { ctx, ..stage })),
+                ),
                 Way::GoCancellable => {
                     What::Admission($on.go_cancellable(body(guard, script, stage)))
                 }
@@ -159,11 +159,19 @@ fn check_value(value: Option<&Token>, id: Id, world: &World) {
     let fate = world.fate(id);
     check(
         value.is_some() == (fate == Fate::Ok) && value.is_none_or(|value| value.id == id),
-        format_args!("the handle of task {id} gave {:?}, but it is {fate:?}", value.map(|value| value.id)),
+        format_args!(
+            "the handle of task {id} gave {:?}, but it is {fate:?}",
+            value.map(|value| value.id)
+        ),
     );
 }
 
-fn new_group(plan: &GroupPlan, ctx: &Context, world: &Arc<World>, single: bool) -> (Group<Fault>, Stage) {
+fn new_group(
+    plan: &GroupPlan,
+    ctx: &Context,
+    world: &Arc<World>,
+    single: bool,
+) -> (Group<Fault>, Stage) {
     tally().groups.add(1);
     let g = match plan.zero {
         true => Group::new(),
@@ -231,7 +239,11 @@ pub(crate) async fn run_here(plan: GroupPlan, ctx: &Context, single: bool) -> Op
     end(g, plan.ending, handles, &world).await
 }
 
-fn meddle(g: &Arc<Group<Fault>>, meddling: Vec<Meddle>, stage: &Stage) -> Option<thread::JoinHandle<()>> {
+fn meddle(
+    g: &Arc<Group<Fault>>,
+    meddling: Vec<Meddle>,
+    stage: &Stage,
+) -> Option<thread::JoinHandle<()>> {
     if meddling.is_empty() {
         return None;
     }
@@ -249,7 +261,11 @@ fn meddle(g: &Arc<Group<Fault>>, meddling: Vec<Meddle>, stage: &Stage) -> Option
                 Meddle::Abort => g.abort(),
                 Meddle::Go => {
                     tally().tasks.add(1);
-                    g.go(body(stage.world.make(false), Script::default(), stage.clone()));
+                    g.go(body(
+                        stage.world.make(false),
+                        Script::default(),
+                        stage.clone(),
+                    ));
                 }
             }
         }
@@ -363,13 +379,18 @@ pub(crate) fn check_wait(
             world.owns(boom) && records[boom.id].fate == Fate::Panicked
         }
         Ok(_) if there_is(Fate::Panicked) => false,
-        Ok(Err(Fault::Own(id))) => records[*id].fate == Fate::Failed && records[*id].told != Told::Caller,
+        Ok(Err(Fault::Own(id))) => {
+            records[*id].fate == Fate::Failed && records[*id].told != Told::Caller
+        }
         Ok(Err(Fault::Context(_))) => records.iter().any(|record| record.fate == Fate::Unfinished),
         Ok(Ok(())) => !there_is(Fate::Failed) && !there_is(Fate::Unfinished),
     };
     check(
         holds,
-        format_args!("{what} gave {:?}, where the bodies ended so: {records:?}", ended.as_ref().ok()),
+        format_args!(
+            "{what} gave {:?}, where the bodies ended so: {records:?}",
+            ended.as_ref().ok()
+        ),
     );
     ended.err()
 }
@@ -392,13 +413,19 @@ pub(crate) fn check_wait_all(
                 seen[id] += 1;
                 let record = records[id];
                 let failed = record.fate == Fate::Failed && record.told != Told::Caller;
-                check(failed, format_args!("wait_all says that {id} failed: {record:?}"));
+                check(
+                    failed,
+                    format_args!("wait_all says that {id} failed: {record:?}"),
+                );
             }
             TaskErrorKind::Panicked(panic) => {
                 let boom = boom(&*panic.into_payload());
                 seen[boom.id] += 1;
                 let panicked = world.owns(boom) && records[boom.id].fate == Fate::Panicked;
-                check(panicked, format_args!("wait_all says that {} panicked", boom.id));
+                check(
+                    panicked,
+                    format_args!("wait_all says that {} panicked", boom.id),
+                );
             }
             TaskErrorKind::Aborted(_) => aborted += 1,
             TaskErrorKind::Failed(Fault::Context(error)) => {
@@ -421,7 +448,9 @@ pub(crate) fn check_wait_all(
     }
     check(
         (unfinished.0..=unfinished.1).contains(&aborted),
-        format_args!("wait_all says that {aborted} were aborted, where it was {unfinished:?}: {records:?}"),
+        format_args!(
+            "wait_all says that {aborted} were aborted, where it was {unfinished:?}: {records:?}"
+        ),
     );
     None
 }

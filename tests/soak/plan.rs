@@ -323,7 +323,9 @@ impl Random {
         if meddled {
             for _ in 0..self.below(8) {
                 meddling.push(match self.below(6) {
-                    0 | 1 => Meddle::Limit([Some(0), Some(1), Some(2), Some(5), None][self.below(5)]),
+                    0 | 1 => {
+                        Meddle::Limit([Some(0), Some(1), Some(2), Some(5), None][self.below(5)])
+                    }
                     2 => Meddle::Grace(match self.grace() {
                         None if bounds.dropped => Some(Duration::ZERO),
                         grace => grace,
@@ -396,7 +398,9 @@ impl Random {
     }
 
     fn tasks(&mut self, bounds: Bounds, most: usize) -> Vec<TaskPlan> {
-        (0..self.below(most + 1)).map(|_| self.task(bounds)).collect()
+        (0..self.below(most + 1))
+            .map(|_| self.task(bounds))
+            .collect()
     }
 
     fn task(&mut self, bounds: Bounds) -> TaskPlan {
@@ -425,6 +429,8 @@ impl Random {
             awaits: match self.below(4) {
                 0 => Awaits::ToTheEnd,
                 1 => Awaits::Abandons(self.pause()),
+                // Without a poll it starts nothing.
+                _ if way == Way::Start => Awaits::Abandons(self.pause()),
                 _ => Awaits::Nothing,
             },
             script: self.script(bounds, true),

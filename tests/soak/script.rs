@@ -1,7 +1,7 @@
 //! What bodies do.
 
-use std::future::Future;
 use std::any::Any;
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, panic_any, resume_unwind};
 use std::sync::Arc;
 

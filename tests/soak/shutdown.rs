@@ -7,7 +7,7 @@ use errgroup::{Context, Group};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::group::{Starter, check_wait_all, start};
-use crate::plan::{GroupPlan, ShutdownPlan, Victim};
+use crate::plan::{GroupPlan, ShutdownPlan, Victim, Way};
 use crate::script::{Stage, outcome};
 use crate::watch::{step, tally};
 use crate::world::{Fault, World};
@@ -76,8 +76,10 @@ async fn run_group(runtime: Runtime, plan: GroupPlan, ends: Ends, ctx: &Context)
     };
     {
         let _entered = runtime.enter();
-        for task in plan.tasks {
-            // What it gives is not awaited: the group may be stuck until the runtime has gone.
+        for mut task in plan.tasks {
+            // What it gives is not awaited: the group may be stuck until the runtime has gone. So a `start` starts nothing,
+            // and its closure is dropped here.
+            task.script.trap &= task.way != Way::Start;
             drop(start(Starter::Group(&g), task, &stage, false));
         }
     }

@@ -221,14 +221,20 @@ impl Guard {
                     format_args!("body {} was polled after its call was dropped", self.id),
                 );
             }
-            _ => fail(format_args!("body {} was polled after its call returned", self.id)),
+            _ => fail(format_args!(
+                "body {} was polled after its call returned",
+                self.id
+            )),
         }
     }
 
     /// A closure is told through its context only: it may begin while its call is being dropped.
     pub(crate) fn polled_on_the_pool(&mut self) {
         if self.world.phase.load(Ordering::SeqCst) == CLOSED {
-            fail(format_args!("closure {} began after its call returned", self.id));
+            fail(format_args!(
+                "closure {} began after its call returned",
+                self.id
+            ));
         }
     }
 
