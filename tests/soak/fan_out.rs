@@ -9,6 +9,7 @@ use futures::{Stream, StreamExt};
 
 use crate::plan::{FanOutEnd, FanOutPlan, HedgePlan, Pause, Script};
 use crate::script::{Payload, Stage, outcome, pause, perform, unless_dropped};
+use crate::shutdown;
 use crate::watch::{boom, check, fail, step, tally};
 use crate::world::{Body, DropMark, Fate, Fault, Guard, Token, Valued, World};
 
@@ -200,7 +201,7 @@ pub(crate) async fn run(plan: FanOutPlan, ctx: &Context, single: bool) -> Option
         world.dropped().await;
         return None;
     }
-    verdict(ended, &world, end, count, !ctx.is_done())
+    verdict(ended, &world, end, count, is_clean(ctx))
 }
 
 impl Prepared {
@@ -217,7 +218,11 @@ impl Prepared {
     }
 }
 
-/// `clean`: the context had not ended, so the answer is certain.
+fn is_clean(ctx: &Context) -> bool {
+    !ctx.is_done() && !shutdown::expected()
+}
+
+/// `clean`: nobody else than the items had a say, so the answer is certain.
 fn verdict(
     ended: thread::Result<Got>,
     world: &World,
@@ -389,5 +394,5 @@ pub(crate) async fn run_hedge(plan: HedgePlan, ctx: &Context, single: bool) -> O
         return None;
     };
     let ended = ended.map(Got::First);
-    verdict(ended, &world, FanOutEnd::FirstOk, count, !ctx.is_done())
+    verdict(ended, &world, FanOutEnd::FirstOk, count, is_clean(ctx))
 }
