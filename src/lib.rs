@@ -99,6 +99,14 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+/// Under the model checker, tokio's names are those of a shim over its executor.
+#[cfg(errgroup_shuttle)]
+extern crate self as tokio;
+#[cfg(errgroup_shuttle)]
+extern crate tokio as tokio_itself;
+#[cfg(errgroup_shuttle)]
+use sync::shuttle::{runtime, spawn, task, time};
+
 mod context;
 mod error;
 pub mod fan_out;

@@ -1,7 +1,7 @@
 //! The only door to locks, atomics, and the tasks of the runtime that the cores stand on.
 //!
 //! Every core takes its primitives from here, so that one alias decides whether they are std's and tokio's or those of a
-//! model checker: with `--cfg errgroup_loom` they are loom's, for the models in `models/`. A lock here is never poisoned: no user
+//! model checker: with `--cfg errgroup_loom` they are loom's, and with `--cfg errgroup_shuttle` shuttle's, for `models/`. A lock here is never poisoned: no user
 //! code runs under one, so a panic cannot leave its data half-changed. (What the tap of a fan-out guards is user code, and
 //! nobody ever waits for that lock.)
 
@@ -15,12 +15,20 @@ pub(crate) use real::*;
 
 pub(crate) use std::sync::{Arc, Weak};
 
+#[cfg(errgroup_shuttle)]
+pub(crate) mod shuttle;
+
 #[cfg(not(errgroup_loom))]
 mod real {
-    use std::sync::{self, PoisonError};
+    #[cfg(errgroup_shuttle)]
+    use ::shuttle::{hint, sync};
+    use std::sync::PoisonError;
+    #[cfg(not(errgroup_shuttle))]
+    use std::{hint, sync};
 
-    pub(crate) use std::hint::spin_loop;
-    pub(crate) use std::sync::{MutexGuard, OnceLock, atomic};
+    pub(crate) use hint::spin_loop;
+    pub(crate) use std::sync::OnceLock;
+    pub(crate) use sync::{MutexGuard, atomic};
     pub(crate) use tokio::runtime::Handle;
     pub(crate) use tokio::task::JoinSet;
 
@@ -53,8 +61,13 @@ mod real {
     /// A static of each thread, with an initial value that costs nothing to have.
     macro_rules! thread_static {
         (static $name:ident: $type:ty = $value:expr;) => {
+            #[cfg(not(errgroup_shuttle))]
             std::thread_local! {
                 static $name: $type = const { $value };
+            }
+            #[cfg(errgroup_shuttle)]
+            ::shuttle::thread_local! {
+                static $name: $type = $value;
             }
         };
     }

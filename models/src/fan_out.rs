@@ -69,7 +69,7 @@ fn a_consumer_is_woken_for_each_outcome() {
         let mut stream = Box::pin(stream.limit(1).stream());
         let mut came = Vec::new();
         while let Some(result) = block_on(std::future::poll_fn(|cx| {
-            futures_core::Stream::poll_next(stream.as_mut(), cx)
+            futures::Stream::poll_next(stream.as_mut(), cx)
         })) {
             came.push(result.unwrap());
         }

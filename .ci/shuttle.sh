@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Groups and fan-outs in 80,000 random schedules. In a target directory of its own: the flag would rebuild the other.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+export RUSTFLAGS="--cfg errgroup_shuttle${RUSTFLAGS:+ $RUSTFLAGS}"
+cargo test --release --manifest-path models/Cargo.toml --target-dir target/shuttle --test shuttle

@@ -1,0 +1,118 @@
+//! The parts of tokio that the crate stands on, over shuttle's executor: for `tests/shuttle.rs` alone.
+//!
+//! The crate root takes this module's names for those of tokio, so that `tokio::task::JoinSet` is the one below. It is as thin
+//! as it can be: a task is a shuttle task, and a `JoinSet` a list of their handles.
+//!
+//! It is not `shuttle-tokio`, whose `JoinSet` cannot be polled (`poll_join_next`, `try_join_next`), which has no
+//! `coop::poll_proceed`, and whose `runtime_flavor` is `unimplemented!()`.
+//!
+//! What is not modelled: a runtime that shuts down; time (its types are tokio's own, and waiting for a timer panics); what
+//! `OnceLock` synchronizes, which is std's and no point at which tasks are switched; orderings weaker than `SeqCst`.
+
+/// tokio's own: the name `tokio` is this crate's here.
+pub(crate) use tokio_itself::time;
+
+pub(crate) use task::spawn;
+
+pub(crate) mod runtime {
+    #[derive(Debug, Clone)]
+    pub(crate) struct Handle(());
+
+    #[derive(PartialEq, Eq)]
+    pub(crate) enum RuntimeFlavor {
+        CurrentThread,
+        MultiThread,
+    }
+
+    impl Handle {
+        pub(crate) fn try_current() -> Result<Handle, ()> {
+            Ok(Handle(()))
+        }
+
+        pub(crate) fn runtime_flavor(&self) -> RuntimeFlavor {
+            RuntimeFlavor::MultiThread
+        }
+
+        pub(crate) fn spawn_blocking(&self, run: impl FnOnce() + Send + 'static) {
+            drop(shuttle::thread::spawn(run));
+        }
+    }
+}
+
+pub(crate) mod task {
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use shuttle::future;
+    pub(crate) use shuttle::future::{AbortHandle, JoinHandle, spawn, spawn_local};
+
+    use super::runtime::Handle;
+
+    #[derive(Default)]
+    pub(crate) struct JoinSet<T>(Vec<JoinHandle<T>>);
+
+    impl<T: Send + 'static> JoinSet<T> {
+        pub(crate) fn new() -> JoinSet<T> {
+            JoinSet(Vec::new())
+        }
+
+        pub(crate) fn spawn_on<F>(&mut self, task: F, _: &Handle)
+        where
+            F: Future<Output = T> + Send + 'static,
+        {
+            self.0.push(future::spawn(task));
+        }
+
+        pub(crate) fn abort_all(&mut self) {
+            self.0.iter().for_each(JoinHandle::abort);
+        }
+
+        pub(crate) fn try_join_next(&mut self) -> Option<()> {
+            let at = self.0.iter().position(JoinHandle::is_finished)?;
+            drop(self.0.swap_remove(at));
+            Some(())
+        }
+
+        pub(crate) fn poll_join_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<()>> {
+            if self.0.is_empty() {
+                return Poll::Ready(None);
+            }
+            let ready = |task: &mut JoinHandle<T>| Pin::new(task).poll(cx).is_ready();
+            match self.0.iter_mut().position(ready) {
+                Some(at) => {
+                    drop(self.0.swap_remove(at));
+                    Poll::Ready(Some(()))
+                }
+                None => Poll::Pending,
+            }
+        }
+    }
+
+    impl<T> Drop for JoinSet<T> {
+        fn drop(&mut self) {
+            self.0.iter().for_each(JoinHandle::abort);
+        }
+    }
+
+    pub(crate) mod coop {
+        use std::task::{Context, Poll};
+
+        use shuttle::rand::Rng;
+
+        pub(crate) struct Budget;
+
+        impl Budget {
+            pub(crate) fn made_progress(&self) {}
+        }
+
+        /// The budget is used up at any time: shuttle says when.
+        pub(crate) fn poll_proceed(cx: &mut Context<'_>) -> Poll<Budget> {
+            if shuttle::rand::thread_rng().gen_ratio(1, 16) {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Poll::Ready(Budget)
+        }
+    }
+}
