@@ -119,6 +119,10 @@ pub(crate) fn prepare(plan: FanOutPlan, ctx: &Context, single: bool) -> Prepared
         consumer: plan.consumer,
     };
     let count = plan.items.len();
+    // Known: a panic of the function, and of the destructor of an item that was pulled when all was stopped, counts as a failure,
+    // and the item does not count as started.
+    let traps = plan.items.iter().filter(|script| script.trap).count();
+    let unstarted = traps + usize::from(plan.f_panics.is_some());
     let f: Made = {
         let (world, f_panics) = (world.clone(), plan.f_panics);
         Box::new(move |ctx, (guard, script)| {
@@ -162,8 +166,6 @@ pub(crate) fn prepare(plan: FanOutPlan, ctx: &Context, single: bool) -> Prepared
             item
         });
         let mut last = 0;
-        // A panic of the function counts as a failure, of an item that does not count as started.
-        let unstarted = usize::from(plan.f_panics.is_some());
         let fan_out = options!(errgroup::fan_out_stream(ctx, Box::pin(items), f));
         let fan_out = fan_out.on_progress(move |progress: Progress| {
             let ended = progress.done + progress.failed;
