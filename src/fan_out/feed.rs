@@ -467,6 +467,7 @@ fn fail<P, C, T, E>(core: &Arc<Core<Feed<P, C, T, E>>>, number: usize, payload: 
 where
     Feed<P, C, T, E>: Source<Tag = Index>,
 {
+    core.with(|state, _| state.source.ledger.break_at(number));
     core.record(&Index::of(number), Outcome::Panicked(payload));
 }
 

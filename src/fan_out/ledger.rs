@@ -87,6 +87,13 @@ impl<C> Ledger<C> {
         }
     }
 
+    /// What makes the items has panicked: that is an item that has started and ended.
+    pub(crate) fn break_at(&mut self, number: usize) {
+        self.started = self.started.max(number + 1);
+        self.ended += 1;
+        self.cut();
+    }
+
     /// A failure was recorded; what failed is accepted as nothing.
     pub(crate) fn fail(&mut self) {
         self.failed += 1;

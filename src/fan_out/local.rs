@@ -229,8 +229,9 @@ where
 
     /// A panic of what makes the items.
     fn fail_whole(&mut self, payload: Payload) {
-        self.ledger.cut();
-        let label = self.origin.label_of(self.ledger.started());
+        let number = self.ledger.started();
+        self.ledger.break_at(number);
+        let label = self.origin.label_of(number);
         self.record(
             label,
             Duration::ZERO,
