@@ -9,7 +9,8 @@ export CARGO_TARGET_DIR=$PWD/target/loom GIT_CEILING_DIRECTORIES=$PWD/target/loo
 copy=$CARGO_TARGET_DIR/mutant
 rm -rf "$copy"
 mkdir -p "$copy"
-cp -R Cargo.toml src examples models "$copy"
+# Whole, since the manifest names its benches and tests; what the models build goes into the target directory above.
+cp -R Cargo.toml src tests benches examples models "$copy"
 cd "$copy/models"
 
 # Quiet: a mutant says a lot when it is found.
