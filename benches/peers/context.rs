@@ -128,6 +128,16 @@ fn deriving(table: &mut Table) -> io::Result<()> {
         || child_token(&token),
     )?;
     table.pair(
+        Row::new(
+            "with_cancel, guard dropped first",
+            "child_token + drop_guard",
+        )
+        .at_most(0.60)
+        .stretch(0.35),
+        || with_guard(&ctx),
+        || with_drop_guard(&token),
+    )?;
+    table.pair(
         Row::new("with_timeout + drop", "child_token + drop")
             .at_most(0.60)
             .stretch(0.35),
@@ -165,6 +175,26 @@ pub(crate) fn with_cancel(parent: &Context) -> f64 {
     let start = Instant::now();
     for _ in 0..DERIVED {
         drop(black_box(parent.with_cancel()));
+    }
+    each(start, DERIVED)
+}
+
+/// As `let (ctx, _guard)` has it: the guard ends a context that is still there.
+fn with_guard(parent: &Context) -> f64 {
+    let start = Instant::now();
+    for _ in 0..DERIVED {
+        let (ctx, _guard) = parent.with_cancel();
+        black_box(&ctx);
+    }
+    each(start, DERIVED)
+}
+
+fn with_drop_guard(parent: &CancellationToken) -> f64 {
+    let start = Instant::now();
+    for _ in 0..DERIVED {
+        let token = parent.child_token();
+        let _guard = token.clone().drop_guard();
+        black_box(&token);
     }
     each(start, DERIVED)
 }

@@ -67,7 +67,11 @@ impl CancelGuard {
 
 impl Drop for CancelGuard {
     fn drop(&mut self) {
-        self.with_handle(|handle| handle.node.cancel(Some(Cause::note(&GUARD_DROPPED))));
+        if let Some(handle) = &mut self.handle {
+            if !Node::is_unseen(&mut handle.node) {
+                handle.node.cancel(Some(Cause::note(&GUARD_DROPPED)));
+            }
+        }
     }
 }
 

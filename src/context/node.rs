@@ -27,8 +27,8 @@
 //!    is a copy of *that node's* final end (same kind, same cause). Ends are therefore latched from the top down.
 //! 3. A deadline is the node's own end if it passed before the end that came from above: each end knows the instant at
 //!    which it happened, if anybody below has a deadline to compare it with (`TIMED`).
-//! 4. `LINKED` is set only when every ancestor that can end is linked and holds an entry for the one below it. A
-//!    linked node has been told of an ancestor's cancel when that cancel returns; an unlinked one asks.
+//! 4. A node is linked when it does not have `ASKS`: that is cleared only when every ancestor that can end is linked and holds
+//!    an entry for the one below it. A linked node has been told of an ancestor's cancel when that cancel returns; another asks.
 //! 5. An entry is added to `links` only under its lock, with `WATCHED` set and `ENDED` not. So an ending thread that does
 //!    not see `WATCHED` has nobody to tell, and one that sees it finds everybody under the lock.
 //! 6. `TOLD` is set on an ended node only when everything linked below it has ended. A second canceller that does not
@@ -55,8 +55,8 @@ use crate::sync::{Arc, Mutex, OnceLock};
 
 /// `end` can be read.
 const ENDED: u8 = 1;
-/// Every ancestor's cancel is told to this node, or there is none that could end.
-const LINKED: u8 = 1 << 1;
+/// The node is not linked: nobody tells it of an ancestor's cancel, and so it has to ask.
+const ASKS: u8 = 1 << 1;
 /// Somebody has an entry in `links`, or had one.
 const WATCHED: u8 = 1 << 2;
 /// Everything linked below has ended.
@@ -71,7 +71,7 @@ const ENDLESS: u8 = 1 << 6;
 const DEADLINE: u8 = 1 << 7;
 
 pub(crate) struct Node {
-    /// The bits above. All but `ENDED` and `LINKED` only ever save work.
+    /// The bits above. All but `ENDED` and `ASKS` only ever save work.
     flags: AtomicU8,
     /// How often it was asked whether it has ended and had to ask further up, while that is less than [`ask::OFTEN`].
     asked: AtomicU8,
@@ -176,7 +176,7 @@ impl Node {
 
     /// A root: `Kind::Background` or `Kind::Todo`.
     pub(crate) fn root(kind: Kind) -> Arc<Node> {
-        Node::new(ENDLESS | LINKED, None, None, kind)
+        Node::new(ENDLESS, None, None, kind)
     }
 
     /// `Acquire` pairs with the `AcqRel` of every write: whoever sees a bit sees what was done before it was set.
@@ -205,6 +205,12 @@ impl Node {
     /// Whether nothing can ever end this node.
     pub(crate) fn is_endless(&self) -> bool {
         self.has(ENDLESS)
+    }
+
+    /// Whether nobody else has the node and nobody waits for its end, so that it may end unsaid.
+    pub(crate) fn is_unseen(node: &mut Arc<Node>) -> bool {
+        // The count first: it is a load, where `get_mut` is more.
+        Arc::strong_count(node) == 1 && Arc::get_mut(node).is_some_and(|node| !node.has(WATCHED))
     }
 
     /// The node that ends come from.

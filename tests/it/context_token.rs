@@ -72,6 +72,16 @@ fn a_token_outlives_every_handle_of_its_context_and_still_hears_of_its_ancestors
 }
 
 #[test]
+fn a_guard_that_is_the_last_to_hold_a_context_cancels_its_token() {
+    let (ctx, guard) = Context::background().with_cancel();
+    let token = ctx.to_cancellation_token();
+    drop(ctx);
+    assert!(!token.is_cancelled());
+    drop(guard);
+    assert!(token.is_cancelled());
+}
+
+#[test]
 fn a_token_of_a_context_that_can_never_end_is_never_cancelled() {
     let (parent, guard) = Context::background().with_cancel();
     let token = parent.without_cancel().to_cancellation_token();

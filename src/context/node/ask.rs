@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::{DEADLINE, ENDED, End, Kind, LINKED, Node, OWN_DEADLINE};
+use super::{ASKS, DEADLINE, ENDED, End, Kind, Node, OWN_DEADLINE};
 use crate::context::cause::Cause;
 use crate::error::ContextError;
 use crate::sync::Arc;
@@ -14,18 +14,14 @@ pub(super) const OFTEN: u8 = 16;
 impl Node {
     #[inline]
     pub(crate) fn is_done(self: &Arc<Node>) -> bool {
-        let flags = self.flags();
-        if flags & (ENDED | LINKED | DEADLINE) == LINKED {
-            // It would have been told.
-            return false;
-        }
-        flags & ENDED != 0 || self.ask()
+        // With none of these it would have been told.
+        self.has(ENDED | ASKS | DEADLINE) && self.look()
     }
 
-    /// Asks further up, or the clock.
+    /// Asks further up, or the clock, unless it has ended.
     #[inline(never)]
-    fn ask(self: &Arc<Node>) -> bool {
-        if !self.has(LINKED) {
+    fn look(self: &Arc<Node>) -> bool {
+        if self.flags() & (ENDED | ASKS) == ASKS {
             match self.asked.load(Ordering::Relaxed) {
                 // `Relaxed`, and not counted exactly: it only says when linking pays.
                 asked if asked < OFTEN => self.asked.store(asked + 1, Ordering::Relaxed),
@@ -74,7 +70,7 @@ impl Node {
                 source = Some(distance);
                 break;
             }
-            if now.is_none() && node.has(LINKED) {
+            if now.is_none() && !node.has(ASKS) {
                 break;
             }
             let Some(above) = node.above() else { break };

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::{ENDLESS, Kind, LINKED, Merge, Node, OWN_DEADLINE, Slot, TIMED};
+use super::{ASKS, ENDLESS, Kind, Merge, Node, OWN_DEADLINE, Slot, TIMED};
 use crate::context::cause::Cause;
 use crate::context::links::Link;
 use crate::sync::Arc;
@@ -11,7 +11,7 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 impl Node {
     /// What a child starts with: nothing above an endless parent can end, so there is nothing to link to.
     pub(super) fn inherited_flags(&self) -> u8 {
-        if self.has(ENDLESS) { LINKED } else { 0 }
+        if self.has(ENDLESS) { 0 } else { ASKS }
     }
 
     /// A child that can be cancelled.
@@ -28,7 +28,7 @@ impl Node {
 
     pub(crate) fn without_cancel(self: &Arc<Node>) -> Arc<Node> {
         let kind = Kind::WithoutCancel;
-        Node::new(ENDLESS | LINKED, Some(self.clone()), None, kind)
+        Node::new(ENDLESS, Some(self.clone()), None, kind)
     }
 
     /// `has_passed` says whether the deadline has; it is not asked where an earlier one counts.

@@ -2,7 +2,7 @@
 
 use std::task::Waker;
 
-use super::{ENDED, Kind, LINKED, Node, WATCHED};
+use super::{ASKS, ENDED, Kind, Node, WATCHED};
 use crate::context::links::Link;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicUsize, Ordering};
@@ -12,12 +12,12 @@ impl Node {
     ///
     /// An ancestor found ended on the way ends the ones below it by asking, so `subscribe`, which comes next, sees it.
     pub(crate) fn link(self: &Arc<Node>) {
-        if self.has(LINKED) {
+        if !self.has(ASKS) {
             return;
         }
         let mut unlinked = vec![self];
         let mut node = self;
-        while let Some(parent) = node.parent.as_ref().filter(|parent| !parent.has(LINKED)) {
+        while let Some(parent) = node.parent.as_ref().filter(|parent| parent.has(ASKS)) {
             unlinked.push(parent);
             node = parent;
         }
@@ -43,7 +43,7 @@ impl Node {
                 self.end();
             }
         }
-        self.flags.fetch_or(LINKED, Ordering::AcqRel);
+        self.flags.fetch_and(!ASKS, Ordering::AcqRel);
     }
 
     /// Adds an entry, or hands it back if the node has ended (invariant 5).
