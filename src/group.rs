@@ -6,6 +6,7 @@ pub(crate) mod core;
 pub(crate) mod current;
 mod end;
 pub(crate) mod failures;
+mod glance;
 mod handle;
 pub(crate) mod job;
 mod launch;

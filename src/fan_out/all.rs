@@ -16,7 +16,11 @@ impl<V> Default for Slots<V> {
 
 impl<V> Slots<V> {
     pub(crate) fn put(&mut self, number: usize, value: Option<V>) {
-        if self.0.len() <= number {
+        if number == self.0.len() {
+            self.0.push(value);
+            return;
+        }
+        if self.0.len() < number {
             self.0.resize_with(number + 1, || None);
         }
         self.0[number] = value;
@@ -46,6 +50,7 @@ impl<T> Default for All<T> {
 impl<T, E: From<ContextError>> End<T, E> for All<T> {
     type Kept = T;
     type Output = Result<Vec<T>, E>;
+    type Stopwatch = ();
 
     const ON_FAILURE: OnFailure = OnFailure::EndContext;
     const STREAKS: bool = true;
@@ -65,7 +70,9 @@ impl<T, E: From<ContextError>> End<T, E> for All<T> {
         if !exhausted || self.0.0.iter().any(Option::is_none) {
             return Err(E::from(reason));
         }
-        Ok(self.0.take().into_iter().flatten().collect())
+        // Of an `Option`, so that it is collected where it is.
+        let values: Option<Vec<T>> = self.0.take().into_iter().collect();
+        Ok(values.unwrap_or_default())
     }
 }
 
@@ -76,6 +83,7 @@ pub(crate) struct ForEach;
 impl<T, E: From<ContextError>> End<T, E> for ForEach {
     type Kept = ();
     type Output = Result<(), E>;
+    type Stopwatch = ();
 
     const ON_FAILURE: OnFailure = OnFailure::EndContext;
     const STREAKS: bool = true;

@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 use std::panic::Location;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::context::{Cause, Note};
 use crate::error::{ContextError, Label, TaskErrorKind};
@@ -19,10 +22,10 @@ pub(crate) trait End<T, E>: Default {
     type Kept;
     /// What comes out when all is over; of a stream, what it gives last.
     type Output;
+    /// What says how long an item ran; `()` where no error is to say so.
+    type Stopwatch: Stopwatch;
 
     const ON_FAILURE: OnFailure;
-    /// Whether its errors are to say how long their items ran.
-    const TIMED: bool = false;
     /// Whether nobody looks at an outcome before the last: see [`streak`](crate::group::streak).
     const STREAKS: bool = false;
 
@@ -49,6 +52,31 @@ pub(crate) trait End<T, E>: Default {
     }
     /// Makes the output, when all is over and gone.
     fn finish(self, ended: Ended<E>) -> Self::Output;
+}
+
+/// Runs from when it is made.
+pub(crate) trait Stopwatch: Copy + Send + 'static {
+    fn start() -> Self;
+    fn elapsed(&self) -> Duration;
+}
+
+impl Stopwatch for Instant {
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    fn elapsed(&self) -> Duration {
+        Instant::elapsed(self)
+    }
+}
+
+/// Costs nothing and says nothing.
+impl Stopwatch for () {
+    fn start() {}
+
+    fn elapsed(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// An end that hands outcomes out as they come.

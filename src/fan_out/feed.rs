@@ -15,10 +15,9 @@ use std::task::{self, Poll, Waker};
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
 
 use super::Progress;
-use super::end::{End, Origin};
+use super::end::{End, Origin, Stopwatch};
 use super::items::{Item, Next, SizeHint, poll_pull};
 use super::ledger::Ledger;
 use super::tap::Tap;
@@ -75,30 +74,28 @@ impl<P> From<Hand<P>> for Supply<P> {
     }
 }
 
-/// Which item it is; `None` is the `on_progress` of them all.
-pub(crate) struct Index {
-    number: Option<usize>,
-    started: Option<Instant>,
+/// Which item it is.
+#[derive(Clone, Copy)]
+pub(crate) enum Index<W> {
+    Item {
+        number: usize,
+        /// `None` for one that never starts.
+        started: Option<W>,
+    },
+    /// The `on_progress` of them all.
+    Whole,
 }
 
-impl Index {
-    fn started(number: usize, timed: bool) -> Index {
-        Index {
-            number: Some(number),
-            started: timed.then(Instant::now),
-        }
-    }
-
-    /// That of an item which never starts.
-    fn of(number: usize) -> Index {
-        Index {
-            number: Some(number),
-            started: None,
+impl<W: Stopwatch> Index<W> {
+    fn started(number: usize) -> Self {
+        Index::Item {
+            number,
+            started: Some(W::start()),
         }
     }
 }
 
-impl Tag for Index {
+impl<W: Stopwatch> Tag for Index<W> {
     fn started(&mut self) {}
 }
 
@@ -172,7 +169,7 @@ where
 {
     type Error = E;
     type Value = C::Kept;
-    type Tag = Index;
+    type Tag = Index<C::Stopwatch>;
     type Job = Item<P::Future, C>;
     type Supply = Supply<P>;
     /// What is pulled starts at once.
@@ -220,11 +217,11 @@ where
 
     fn accept(
         &mut self,
-        index: Index,
+        index: Self::Tag,
         kept: Option<C::Kept>,
         after: &mut After,
     ) -> Option<Arc<dyn Observer>> {
-        if let Some(number) = index.number {
+        if let Index::Item { number, .. } = index {
             if let Some(unneeded) = self.ledger.accept(number, kept) {
                 after.garbage.push(Box::new(unneeded));
             }
@@ -238,26 +235,32 @@ where
         self.ledger.end.is_ready()
     }
 
-    fn cut(&mut self, _: &mut Tickets, after: &mut After) -> Vec<(Index, Infallible)> {
+    fn cut(&mut self, _: &mut Tickets, after: &mut After) -> Vec<(Self::Tag, Infallible)> {
         self.ledger.cut();
         after.wake.extend(self.puller.take());
         Vec::new()
     }
 
-    fn reclaim(&mut self, _: &mut Vec<AbortHandle>) -> Vec<(Index, Infallible)> {
+    fn reclaim(&mut self, _: &mut Vec<AbortHandle>) -> Vec<(Self::Tag, Infallible)> {
         Vec::new()
     }
 
-    fn describe(inlet: &Inlet<P>, index: &Index) -> (Label, Duration) {
-        let elapsed = index.started.map_or(Duration::ZERO, |at| at.elapsed());
-        let label = match index.number {
-            Some(number) => inlet.origin.label_of(number),
-            None => inlet.origin.label("on_progress"),
-        };
-        (label, elapsed)
+    fn describe(inlet: &Inlet<P>, index: &Self::Tag) -> (Label, Duration) {
+        match *index {
+            Index::Item { number, started } => {
+                let elapsed = started.map_or(Duration::ZERO, |watch| watch.elapsed());
+                (inlet.origin.label_of(number), elapsed)
+            }
+            Index::Whole => (inlet.origin.label("on_progress"), Duration::ZERO),
+        }
     }
 
-    fn open(core: &Arc<Core<Self>>, supply: Supply<P>, cx: &mut task::Context<'_>) -> Opened<Self> {
+    fn open(
+        core: &Arc<Core<Self>>,
+        supply: Supply<P>,
+        mut place: Pin<&mut Option<Self::Job>>,
+        cx: &mut task::Context<'_>,
+    ) -> Opened<Self> {
         if let Supply::Hand(Hand(pull)) = supply {
             if !core.read(|state| state.source.ledger.is_pulling()) {
                 close(core, Some(pull));
@@ -265,14 +268,14 @@ where
             }
             core.origin.tap.put_back(Some(pull));
         }
-        match pull(core, cx) {
+        match pull(core, place.as_mut(), cx) {
             Pulled::InUse => Opened::Later { in_use: true },
-            Pulled::Item(number, job, left) => {
-                let index = Index::started(number, C::TIMED);
+            Pulled::Item(number, left) => {
+                let index = Index::started(number);
                 if start(core, number, left) {
-                    return Opened::Job(index, job);
+                    return Opened::Job(index);
                 }
-                let outcome = Outcome::of_drop(panic::catch(|| drop(job)));
+                let outcome = Outcome::of_drop(panic::catch(|| place.set(None)));
                 core.end_off_counter(index, outcome, None);
                 close(core, core.origin.tap.take());
                 Opened::Nothing
@@ -290,14 +293,14 @@ where
 
     fn another(
         core: &Arc<Core<Self>>,
+        place: Pin<&mut Option<Self::Job>>,
         cx: &mut task::Context<'_>,
-    ) -> Option<(Index, Item<P::Future, C>)> {
+    ) -> Option<Self::Tag> {
         if core.origin.reports || core.is_stopped() || core.ctx().is_done() {
             return None;
         }
-        let pulled = pull(core, cx);
-        let next = match pulled {
-            Pulled::Item(number, job, _) => Some((Index::started(number, C::TIMED), job)),
+        let next = match pull(core, place, cx) {
+            Pulled::Item(number, _) => Some(Index::started(number)),
             Pulled::NotYet(pull) => {
                 core.origin.tap.put_back(Some(pull));
                 None
@@ -308,6 +311,10 @@ where
             answer(core);
         }
         next
+    }
+
+    fn pulled(core: &Core<Self>) -> usize {
+        core.origin.tap.pulled()
     }
 
     fn frame(core: &Arc<Core<Self>>) -> Option<Frame> {
@@ -325,11 +332,7 @@ where
         while let Some((mut call, progress)) = core.with(|state, _| state.source.take_report()) {
             if let Err(payload) = panic::catch(|| call(progress)) {
                 panic::discard(call);
-                let whole = Index {
-                    number: None,
-                    started: None,
-                };
-                core.record(&whole, Outcome::Panicked(payload));
+                core.record(&Index::Whole, Outcome::Panicked(payload));
                 return;
             }
             let unneeded = core.with(|state, _| match &mut state.source.reporter {
@@ -342,8 +345,9 @@ where
 }
 
 /// What came out of the tap.
-enum Pulled<P: Next, C> {
-    Item(usize, Item<P::Future, C>, SizeHint),
+enum Pulled<P> {
+    /// It is in its place.
+    Item(usize, SizeHint),
     /// The stream has no item yet; taken out, for the place to wait with.
     NotYet(Pin<Box<P>>),
     /// There are no more, or there was a panic: that has been said.
@@ -351,10 +355,14 @@ enum Pulled<P: Next, C> {
     InUse,
 }
 
-/// Pulls an item.
-fn pull<P, C, T, E>(core: &Arc<Core<Feed<P, C, T, E>>>, cx: &mut task::Context<'_>) -> Pulled<P, C>
+/// Pulls an item, into its place.
+fn pull<P, C, T, E>(
+    core: &Arc<Core<Feed<P, C, T, E>>>,
+    mut place: Pin<&mut Option<Item<P::Future, C>>>,
+    cx: &mut task::Context<'_>,
+) -> Pulled<P>
 where
-    Feed<P, C, T, E>: Source<Tag = Index, Origin = Inlet<P>>,
+    Feed<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Inlet<P>>,
     P: Next,
     C: End<T, E>,
 {
@@ -363,11 +371,14 @@ where
     let Some(mut flow) = inlet.tap.try_use() else {
         return Pulled::InUse;
     };
-    let pulled = current::polling(&mut frame, || poll_pull(&mut flow.pull, core.ctx(), cx));
+    let put = |future| place.set(Some(Item::new(future)));
+    let pulled = current::polling(&mut frame, || {
+        poll_pull(&mut flow.pull, put, core.ctx(), cx)
+    });
     match pulled {
-        Poll::Ready(Ok(Some((future, left)))) => {
+        Poll::Ready(Ok(Some(left))) => {
             flow.left = left;
-            Pulled::Item(flow.number(), Item::new(future), left)
+            Pulled::Item(inlet.tap.number(&mut flow), left)
         }
         Poll::Ready(Ok(None)) => {
             flow.left = (0, Some(0));
@@ -377,8 +388,10 @@ where
         }
         Poll::Ready(Err(payload)) => {
             let pull = flow.pull.take();
-            let number = flow.number();
+            let number = inlet.tap.number(&mut flow);
             drop(flow);
+            // There is a future if it was the size hint that panicked.
+            panic::discard(panic::catch(|| place.set(None)));
             fail(core, number, payload);
             close(core, pull);
             Pulled::Nothing
@@ -465,16 +478,21 @@ where
 /// A panic of what makes the items.
 fn fail<P, C, T, E>(core: &Arc<Core<Feed<P, C, T, E>>>, number: usize, payload: Payload)
 where
-    Feed<P, C, T, E>: Source<Tag = Index>,
+    Feed<P, C, T, E>: Source<Tag = Index<C::Stopwatch>>,
+    C: End<T, E>,
 {
     core.with(|state, _| state.source.ledger.break_at(number));
-    core.record(&Index::of(number), Outcome::Panicked(payload));
+    let index = Index::Item {
+        number,
+        started: None,
+    };
+    core.record(&index, Outcome::Panicked(payload));
 }
 
 /// Nothing more is pulled: a panic came, or the end of the context.
 fn close<P, C, T, E>(core: &Arc<Core<Feed<P, C, T, E>>>, pull: Option<Pin<Box<P>>>)
 where
-    Feed<P, C, T, E>: Source<Tag = Index>,
+    Feed<P, C, T, E>: Source<Tag = Index<C::Stopwatch>>,
     C: End<T, E>,
 {
     if let Err(payload) = panic::catch(|| drop(pull)) {

@@ -98,26 +98,28 @@ where
     }
 }
 
-/// A future, and how many are still to come; `None` after the last.
-type Pulled<P> = Option<(<P as Next>::Future, SizeHint)>;
-
-/// Pulls the next future, and says how many are still to come. After the last one `pull` is dropped, here, where a panic of
-/// its destructor is seen.
+/// Pulls the next future, hands it to `put`, and says how many are still to come; `None` after the last one, when `pull` is
+/// dropped, here, where a panic of its destructor is seen.
 pub(crate) fn poll_pull<P: Next>(
     pull: &mut Option<Pin<Box<P>>>,
+    put: impl FnOnce(P::Future),
     ctx: &Context,
     cx: &mut task::Context<'_>,
-) -> Poll<Result<Pulled<P>, Payload>> {
+) -> Poll<Result<Option<SizeHint>, Payload>> {
     let pulled = panic::catch(|| {
         let Some(it) = pull else {
             return Poll::Ready(None);
         };
-        let next = ready!(it.as_mut().poll_next(ctx, cx));
-        let next = next.map(|future| (future, it.size_hint()));
-        if next.is_none() {
-            *pull = None;
+        match ready!(it.as_mut().poll_next(ctx, cx)) {
+            Some(future) => {
+                put(future);
+                Poll::Ready(Some(it.size_hint()))
+            }
+            None => {
+                *pull = None;
+                Poll::Ready(None)
+            }
         }
-        Poll::Ready(next)
     });
     match pulled {
         Ok(next) => next.map(Ok),

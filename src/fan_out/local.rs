@@ -14,10 +14,10 @@ use futures_core::Stream;
 use futures_util::stream::FuturesUnordered;
 use pin_project_lite::pin_project;
 use tokio::task::coop;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 use super::Progress;
-use super::end::{End, Ended, Origin, StreamEnd, Taken, reason};
+use super::end::{End, Ended, Origin, Stopwatch, StreamEnd, Taken, reason};
 use super::items::{Item, Next, poll_pull};
 use super::ledger::Ledger;
 use super::placed::{FAN_OUT_DROPPED, FAN_OUT_ENDED};
@@ -33,11 +33,12 @@ use crate::sync::{Arc, Mutex};
 pub(crate) struct Local<P, C, T, E, R>
 where
     P: Next,
+    C: End<T, E>,
 {
     ctx: Context,
     cancel: CancelHandle,
     done: DoneOwned,
-    running: FuturesUnordered<Running<P::Future, C>>,
+    running: FuturesUnordered<Running<P::Future, C, C::Stopwatch>>,
     /// What their destructors panicked with.
     dropped: Dropped,
     pull: Option<Pin<Box<P>>>,
@@ -52,7 +53,7 @@ where
 }
 
 // What is polled is in boxes of its own.
-impl<P: Next, C, T, E, R> Unpin for Local<P, C, T, E, R> {}
+impl<P: Next, C: End<T, E>, T, E, R> Unpin for Local<P, C, T, E, R> {}
 
 enum Stage {
     Unstarted,
@@ -67,15 +68,15 @@ type Dropped = Arc<Mutex<Vec<(usize, Payload)>>>;
 
 pin_project! {
     /// An item that runs.
-    struct Running<Fut, C> {
+    struct Running<Fut, C, W> {
         number: usize,
-        started: Option<Instant>,
+        started: W,
         dropped: Dropped,
         #[pin]
         item: Option<Item<Fut, C>>,
     }
 
-    impl<Fut, C> PinnedDrop for Running<Fut, C> {
+    impl<Fut, C, W> PinnedDrop for Running<Fut, C, W> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             if let Err(payload) = panic::catch(|| this.item.set(None)) {
@@ -85,15 +86,12 @@ pin_project! {
     }
 }
 
-impl<Fut, C> Future for Running<Fut, C>
+impl<Fut, C, W> Future for Running<Fut, C, W>
 where
     Item<Fut, C>: Future,
+    W: Stopwatch,
 {
-    type Output = (
-        usize,
-        Option<Instant>,
-        Result<<Item<Fut, C> as Future>::Output, Payload>,
-    );
+    type Output = (usize, W, Result<<Item<Fut, C> as Future>::Output, Payload>);
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
@@ -188,7 +186,7 @@ where
         }
         match Pin::new(&mut self.running).poll_next(cx) {
             Poll::Ready(Some((number, started, ended))) => {
-                self.end(number, started, ended);
+                self.end(number, Some(started), ended);
                 Poll::Ready(Step::Moved)
             }
             _ if pulled => Poll::Ready(Step::Moved),
@@ -205,15 +203,17 @@ where
 
     /// Pulls the next item, if there is one yet.
     fn poll_pull(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
-        match ready!(poll_pull(&mut self.pull, &self.ctx, cx)) {
-            Ok(Some((future, left))) => {
+        let mut item = None;
+        let put = |future| item = Some(Item::new(future));
+        match ready!(poll_pull(&mut self.pull, put, &self.ctx, cx)) {
+            Ok(Some(left)) => {
                 let number = self.ledger.started();
                 self.ledger.start(number, left);
                 self.running.push(Running {
                     number,
-                    started: C::TIMED.then(Instant::now),
+                    started: C::Stopwatch::start(),
                     dropped: self.dropped.clone(),
-                    item: Some(Item::new(future)),
+                    item,
                 });
                 self.judge();
                 self.tell();
@@ -222,7 +222,11 @@ where
                 self.ledger.exhaust();
                 self.judge();
             }
-            Err(payload) => self.fail_whole(payload),
+            Err(payload) => {
+                // There is a future if it was the size hint that panicked.
+                panic::discard(item);
+                self.fail_whole(payload);
+            }
         }
         Poll::Ready(())
     }
@@ -242,7 +246,7 @@ where
     fn end(
         &mut self,
         number: usize,
-        started: Option<Instant>,
+        started: Option<C::Stopwatch>,
         ended: Result<Result<C::Kept, TaskErrorKind<E>>, Payload>,
     ) {
         let ended =
@@ -250,7 +254,7 @@ where
         let kept = match ended {
             Ok(kept) => Some(kept),
             Err(kind) => {
-                let elapsed = started.map_or(Duration::ZERO, |at| at.elapsed());
+                let elapsed = started.map_or(Duration::ZERO, |watch| watch.elapsed());
                 self.record(self.origin.label_of(number), elapsed, kind);
                 None
             }
@@ -319,12 +323,12 @@ where
         let running = std::mem::take(&mut self.running);
         let in_flight = Pin::new(&running).iter_pin_ref();
         let mut stopped: Vec<_> = in_flight.map(|it| (it.number, it.started)).collect();
-        stopped.sort_unstable();
+        stopped.sort_unstable_by_key(|it| it.0);
         drop(running);
         let panicked = std::mem::take(&mut *self.dropped.lock());
         for (number, payload) in panicked {
             let started = match stopped.iter().position(|it| it.0 == number) {
-                Some(at) => stopped.remove(at).1,
+                Some(at) => Some(stopped.remove(at).1),
                 None => None,
             };
             self.end(number, started, Err(payload));
@@ -332,7 +336,7 @@ where
         let error = reason(self.ctx.err());
         for (number, started) in stopped {
             let kind = TaskErrorKind::Aborted(error.clone());
-            self.end(number, started, Ok(Err(kind)));
+            self.end(number, Some(started), Ok(Err(kind)));
         }
     }
 }
@@ -383,7 +387,7 @@ where
     }
 }
 
-impl<P: Next, C, T, E, R> Local<P, C, T, E, R> {
+impl<P: Next, C: End<T, E>, T, E, R> Local<P, C, T, E, R> {
     /// Drops what the user gave, one by one: two destructors that panic would otherwise end the process.
     fn drop_inputs(&mut self) {
         panic::discard(self.pull.take());
@@ -394,6 +398,7 @@ impl<P: Next, C, T, E, R> Local<P, C, T, E, R> {
 impl<P, C, T, E, R> Drop for Local<P, C, T, E, R>
 where
     P: Next,
+    C: End<T, E>,
 {
     /// The context ends before what runs is dropped.
     fn drop(&mut self) {

@@ -1,5 +1,7 @@
 //! Enough is enough: the first so many successes.
 
+use tokio::time::Instant;
+
 use super::end::{End, Ended};
 use crate::context::{Cause, Note};
 use crate::error::{ContextError, Errors, TaskError, TaskErrorKind};
@@ -45,9 +47,9 @@ impl<T> Drop for Quorum<T> {
 impl<T, E: From<ContextError>> End<T, E> for Quorum<T> {
     type Kept = T;
     type Output = Result<Vec<T>, Errors<E>>;
+    type Stopwatch = Instant;
 
     const ON_FAILURE: OnFailure = OnFailure::EndAtPanic;
-    const TIMED: bool = true;
 
     fn keep(result: Result<T, E>) -> Result<T, TaskErrorKind<E>> {
         result.map_err(TaskErrorKind::Failed)
@@ -117,9 +119,9 @@ impl<T> Default for FirstOk<T> {
 impl<T, E: From<ContextError>> End<T, E> for FirstOk<T> {
     type Kept = T;
     type Output = Result<T, Errors<E>>;
+    type Stopwatch = Instant;
 
     const ON_FAILURE: OnFailure = OnFailure::EndAtPanic;
-    const TIMED: bool = true;
 
     fn keep(result: Result<T, E>) -> Result<T, TaskErrorKind<E>> {
         <Quorum<T> as End<T, E>>::keep(result)

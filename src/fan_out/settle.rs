@@ -17,6 +17,7 @@ impl<T, E> Default for Settle<T, E> {
 impl<T, E: From<ContextError>> End<T, E> for Settle<T, E> {
     type Kept = Result<T, E>;
     type Output = Vec<Result<T, E>>;
+    type Stopwatch = ();
 
     const ON_FAILURE: OnFailure = OnFailure::EndAtPanic;
     const STREAKS: bool = true;

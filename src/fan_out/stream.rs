@@ -31,6 +31,7 @@ impl<T> Default for TryStream<T> {
 impl<T, E: From<ContextError>> End<T, E> for TryStream<T> {
     type Kept = T;
     type Output = Option<Result<T, E>>;
+    type Stopwatch = ();
 
     const ON_FAILURE: OnFailure = OnFailure::EndContext;
 
@@ -79,6 +80,7 @@ impl<T, E> Default for Unordered<T, E> {
 impl<T, E> End<T, E> for Unordered<T, E> {
     type Kept = Result<T, E>;
     type Output = Option<Result<T, E>>;
+    type Stopwatch = ();
 
     const ON_FAILURE: OnFailure = OnFailure::EndAtPanic;
 
@@ -138,6 +140,7 @@ impl<T, E> Default for Ordered<T, E> {
 impl<T, E> End<T, E> for Ordered<T, E> {
     type Kept = Result<T, E>;
     type Output = Option<Result<T, E>>;
+    type Stopwatch = ();
 
     const ON_FAILURE: OnFailure = OnFailure::EndAtPanic;
 

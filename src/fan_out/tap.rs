@@ -15,7 +15,7 @@
 use std::pin::Pin;
 
 use super::items::{Next, SizeHint};
-use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard, spin_loop};
 
 /// How often a place looks again before it goes away: an iterator that is quick is free again by then.
@@ -24,12 +24,13 @@ const LOOKS: usize = if cfg!(errgroup_loom) { 1 } else { 64 };
 pub(crate) struct Tap<P> {
     flow: Mutex<Flow<P>>,
     wanted: AtomicBool,
+    /// How many have been pulled. Written by whoever holds the guard.
+    pulled: AtomicUsize,
 }
 
 pub(crate) struct Flow<P> {
     /// `None` while a place waits with it for the next item, and once nothing more is to be pulled.
     pub(crate) pull: Option<Pin<Box<P>>>,
-    next: usize,
     /// How many are left.
     pub(crate) left: SizeHint,
 }
@@ -40,13 +41,14 @@ impl<P: Next> Tap<P> {
             flow: Mutex::new(Flow {
                 left: pull.size_hint(),
                 pull: Some(pull),
-                next: 0,
             }),
             wanted: AtomicBool::new(false),
+            pulled: AtomicUsize::new(0),
         }
     }
 
     /// For a pull, if nobody else is at it.
+    #[inline]
     pub(crate) fn try_use(&self) -> Option<MutexGuard<'_, Flow<P>>> {
         for _ in 0..LOOKS {
             if let Some(flow) = self.flow.try_lock() {
@@ -79,16 +81,21 @@ impl<P: Next> Tap<P> {
         self.flow.try_lock()?.pull.take()
     }
 
+    /// The number of the item that was pulled.
+    pub(crate) fn number(&self, _: &mut Flow<P>) -> usize {
+        // `Relaxed`: only the guard's holder writes, and who looks without it wants to know about how many.
+        let number = self.pulled.load(Ordering::Relaxed);
+        self.pulled.store(number + 1, Ordering::Relaxed);
+        number
+    }
+
+    /// How many have been pulled, as far as this thread knows.
+    pub(crate) fn pulled(&self) -> usize {
+        self.pulled.load(Ordering::Relaxed)
+    }
+
     /// How many are left, when nobody pulls.
     pub(crate) fn left(&self) -> SizeHint {
         self.flow.lock().left
-    }
-}
-
-impl<P> Flow<P> {
-    /// The number of the item that was pulled.
-    pub(crate) fn number(&mut self) -> usize {
-        self.next += 1;
-        self.next - 1
     }
 }

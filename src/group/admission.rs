@@ -45,6 +45,8 @@ pub(crate) struct Tickets {
     lenders: BTreeMap<LenderId, Lender>,
     next_lender: LenderId,
     scout: bool,
+    /// Whether the scout comes and goes until it is needed.
+    hangs_back: bool,
     /// Whether the scout has been pushed out of the sending worker's own slot.
     displaced: bool,
 }
@@ -83,6 +85,7 @@ impl Tickets {
             lenders: BTreeMap::new(),
             next_lender: 0,
             scout: false,
+            hangs_back: false,
             displaced: false,
         }
     }
@@ -164,8 +167,18 @@ impl Tickets {
         self.scout && !std::mem::replace(&mut self.displaced, true)
     }
 
+    /// The scout has come, and goes again: those who are there need no help.
+    pub(crate) fn hold_scout_back(&mut self) {
+        self.hangs_back = self.scout;
+    }
+
+    pub(crate) fn scout_hangs_back(&self) -> bool {
+        self.hangs_back
+    }
+
     pub(crate) fn scout_arrived(&mut self) {
         self.scout = false;
+        self.hangs_back = false;
     }
 }
 

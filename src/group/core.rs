@@ -38,6 +38,7 @@ use tokio::runtime::RuntimeFlavor;
 
 use super::admission::{LenderId, Waiter};
 use super::failures::OnFailure;
+use super::glance::Glance;
 use super::place::{At, Place};
 use super::source::{Lending, Source};
 use super::state::{After, ParkId, State, Turn};
@@ -190,10 +191,8 @@ impl<S: Source> Core<S> {
     /// tokio puts what a worker spawns or wakes into a slot of that worker, from which no other takes it, until the next comes.
     /// So that a job that blocks its thread does not keep the scout there, an empty task pushes it out.
     pub(crate) fn displace(self: &Arc<Self>) {
-        if let Some(runtime) = self.runtime.get() {
-            if runtime.runtime_flavor() != RuntimeFlavor::CurrentThread {
-                self.spawn_in(runtime, |_| std::future::ready(()));
-            }
+        if let Some(runtime) = self.runtime.get().filter(|_| self.has_threads()) {
+            self.spawn_in(runtime, |_| std::future::ready(()));
         }
     }
 
@@ -288,19 +287,45 @@ impl<S: Source> Core<S> {
         }
     }
 
-    /// It is others' turn. A place that holds nothing comes again only if nobody else is on the way.
+    /// It is others' turn. A place that holds nothing comes again only if nobody else is on the way to take over.
     pub(crate) fn yield_place(self: &Arc<Self>, mut streak: Streak<S>) -> At {
         let ended = self.ctx.is_done();
-        let stays = self.with(|state, after| {
+        let at = self.with(|state, after| {
             state.hand_in_all(&mut streak, after);
             state.start(ended, after);
-            state.has_work() && state.tickets.stay_as_scout()
+            if !state.has_work() {
+                At::Left
+            } else if state.tickets.stay_as_scout() {
+                At::OnTheWay(Glance::new(S::pulled(self)))
+            } else if state.tickets.scout_hangs_back() {
+                At::Work
+            } else {
+                At::Left
+            }
         });
-        if stays {
-            return At::OnTheWay;
+        if let At::Left = at {
+            self.reap();
         }
-        self.reap();
-        At::Left
+        at
+    }
+
+    /// A scout comes. `Some` if it is not to take part now, but to come again.
+    pub(crate) fn hang_back(&self, mut glance: Glance) -> Option<Glance> {
+        let is_first = glance.is_first();
+        if !glance.others_are_quick(|| S::pulled(self)) || !self.has_threads() {
+            return None;
+        }
+        if is_first {
+            self.state.lock().tickets.hold_scout_back();
+        }
+        Some(glance)
+    }
+
+    /// Whether places may run at once.
+    fn has_threads(&self) -> bool {
+        self.runtime
+            .get()
+            .is_some_and(|runtime| runtime.runtime_flavor() != RuntimeFlavor::CurrentThread)
     }
 
     /// Whether everything was stopped, as far as this thread knows.

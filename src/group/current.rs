@@ -91,10 +91,19 @@ impl Frame {
 }
 
 /// Polls a task, or what acts for nobody. `poll` must not unwind.
+#[inline]
 pub(crate) fn polling<T>(frame: &mut Option<Frame>, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
-    let Some(mine) = frame.take() else {
-        return poll();
-    };
+    match frame.take() {
+        Some(mine) => polling_in(mine, frame, poll),
+        None => poll(),
+    }
+}
+
+fn polling_in<T>(
+    mine: Frame,
+    frame: &mut Option<Frame>,
+    poll: impl FnOnce() -> Poll<T>,
+) -> Poll<T> {
     mine.begin_poll();
     let interrupted = CURRENT.with(|current| current.replace(Some(mine)));
     let polled = poll();

@@ -8,6 +8,7 @@ use pin_project_lite::pin_project;
 
 use super::core::Core;
 use super::current::{self, Frame};
+use super::glance::Glance;
 use super::job;
 use super::source::{JobOutput, Opened, Outcome, Source, Tag};
 use super::state::{HandIn, ParkId, Turn};
@@ -48,13 +49,13 @@ pin_project! {
             }
             match *this.at {
                 At::Left => {}
-                At::OnTheWay => this.core.lose_scout(),
+                At::OnTheWay(_) => this.core.lose_scout(),
                 At::Parked(id) => {
                     if this.core.unpark(id) {
                         this.core.lose_scout();
                     }
                 }
-                // Not between polls: in them it has a job, waits for one, is parked, or leaves.
+                // Between polls it has a job, waits for one, is parked, or a scout is on its way.
                 At::Work => {}
             }
         }
@@ -64,8 +65,8 @@ pin_project! {
 /// Where a place is.
 #[derive(Clone, Copy)]
 pub(crate) enum At {
-    /// Spawned as a scout, not polled yet.
-    OnTheWay,
+    /// A scout, that has not come to the counter yet.
+    OnTheWay(Glance),
     Work,
     Parked(ParkId),
     Left,
@@ -74,9 +75,10 @@ pub(crate) enum At {
 impl<S: Source> Place<S> {
     pub(crate) fn new(core: Arc<Core<S>>) -> Self {
         let frame = S::frame(&core);
+        let glance = Glance::new(S::pulled(&core));
         Place {
             core,
-            at: At::OnTheWay,
+            at: At::OnTheWay(glance),
             wait: None,
             tag: None,
             job: None,
@@ -91,7 +93,14 @@ impl<S: Source> Future for Place<S> {
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
         let mut this = self.project();
         let mut scouting = match *this.at {
-            At::OnTheWay => true,
+            At::OnTheWay(glance) => match this.core.hang_back(glance) {
+                Some(glance) => {
+                    *this.at = At::OnTheWay(glance);
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                None => true,
+            },
             At::Parked(id) => this.core.unpark(id),
             At::Work => false,
             At::Left => return Poll::Ready(()),
@@ -112,33 +121,27 @@ impl<S: Source> Future for Place<S> {
             }
             jobs += 1;
             if this.tag.is_none() {
-                let opened = match streak.another(this.core, cx) {
-                    Some((tag, job)) => Opened::Job(tag, job),
-                    None => {
-                        let turn = match this.wait.take() {
-                            Some(wait) => Turn::Run(wait.into()),
-                            None => this.core.turn(std::mem::take(&mut scouting), &mut streak),
-                        };
-                        match turn {
-                            Turn::Run(supply) => S::open(this.core, supply, cx),
-                            Turn::Dispose(stopped) => {
-                                this.core.dispose_stopped(stopped);
-                                Opened::Nothing
-                            }
-                            Turn::Park => Opened::Later { in_use: false },
-                            Turn::Leave => {
-                                this.core.reap();
-                                *this.at = At::Left;
-                                return Poll::Ready(());
-                            }
-                        }
+                let turn = match this.wait.take() {
+                    Some(wait) => Turn::Run(wait.into()),
+                    None => this.core.turn(std::mem::take(&mut scouting), &mut streak),
+                };
+                let opened = match turn {
+                    Turn::Run(supply) => S::open(this.core, supply, this.job.as_mut(), cx),
+                    Turn::Dispose(stopped) => {
+                        this.core.dispose_stopped(stopped);
+                        Opened::Nothing
+                    }
+                    Turn::Park => Opened::Later { in_use: false },
+                    Turn::Leave => {
+                        this.core.reap();
+                        *this.at = At::Left;
+                        return Poll::Ready(());
                     }
                 };
                 match opened {
-                    Opened::Job(mut tag, job) => {
+                    Opened::Job(mut tag) => {
                         tag.started();
                         *this.tag = Some(tag);
-                        this.job.set(Some(job));
                     }
                     Opened::Nothing => continue,
                     Opened::Wait(wait) => {
@@ -161,6 +164,14 @@ impl<S: Source> Future for Place<S> {
             let Some(tag) = this.tag.take() else { continue };
             let value = this.core.record(&tag, outcome);
             let lender = this.frame.as_mut().and_then(Frame::renew);
+            // A failure is handed in at once.
+            if value.is_some() && streak.goes_on() && jobs < JOBS_A_POLL {
+                *this.tag = S::another(this.core, this.job.as_mut(), cx);
+                if this.tag.is_some() {
+                    streak.add(tag, value);
+                    continue;
+                }
+            }
             streak.end(HandIn { lender, tag, value });
         }
     }

@@ -15,6 +15,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Display;
+use std::pin::Pin;
 use std::task;
 use std::time::Duration;
 
@@ -282,10 +283,14 @@ where
     fn open(
         core: &Arc<Core<Self>>,
         Entry { task, work }: Entry<E>,
+        mut place: Pin<&mut Option<Job<E>>>,
         _: &mut task::Context<'_>,
     ) -> Opened<Self> {
         match work {
-            Work::Future(job) => Opened::Job(task, job),
+            Work::Future(job) => {
+                place.set(Some(job));
+                Opened::Job(task)
+            }
             Work::Blocking(job) => {
                 blocking::run(core, task, job);
                 Opened::Nothing

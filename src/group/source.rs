@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::future::Future;
+use std::pin::Pin;
 use std::task::{self, Waker};
 use std::time::Duration;
 
@@ -72,15 +73,24 @@ pub(crate) trait Source: Send + Sized + 'static {
 
     /// What a job is called, and how long it has been running; asked when it failed.
     fn describe(origin: &Self::Origin, tag: &Self::Tag) -> (Label, Duration);
-    /// Makes a job of what was supplied; outside the lock.
+    /// Makes a job of what was supplied, in its place; outside the lock.
     fn open(
         core: &Arc<Core<Self>>,
         supply: Self::Supply,
+        place: Pin<&mut Option<Self::Job>>,
         cx: &mut task::Context<'_>,
     ) -> Opened<Self>;
-    /// The next job of a streak, if there is one at once; outside the lock.
-    fn another(_: &Arc<Core<Self>>, _: &mut task::Context<'_>) -> Option<(Self::Tag, Self::Job)> {
+    /// Makes the next job of a streak, if there is one at once; outside the lock.
+    fn another(
+        _core: &Arc<Core<Self>>,
+        _place: Pin<&mut Option<Self::Job>>,
+        _cx: &mut task::Context<'_>,
+    ) -> Option<Self::Tag> {
         None
+    }
+    /// How many jobs have been pulled so far, where two places would be in each other's way at that; read without the lock.
+    fn pulled(_: &Core<Self>) -> usize {
+        0
     }
     /// A place has found in use what it needs, and gone away: nothing is supplied until it is free.
     fn block(&mut self) {}
@@ -96,15 +106,14 @@ pub(crate) trait Source: Send + Sized + 'static {
 
 /// What has become of what was supplied.
 pub(crate) enum Opened<S: Source> {
-    Job(S::Tag, S::Job),
+    /// A job, which is in the place now.
+    Job(S::Tag),
     /// There is no job in it (any more).
     Nothing,
     /// None yet; the place is woken when it should look again.
     Wait(S::Wait),
     /// None for this place now: it is called. If what it needs is `in_use`, it still has a ticket.
-    Later {
-        in_use: bool,
-    },
+    Later { in_use: bool },
 }
 
 /// What a job ends with.

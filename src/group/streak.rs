@@ -4,12 +4,8 @@
 //! place whose job succeeds keeps the ticket, takes the next job without a turn, and hands in what it has every so often, and
 //! whenever a job has to wait. It never has more than the job that it runs, so nothing stands behind one that takes its time.
 
-use std::task;
-
-use super::core::Core;
 use super::source::{Source, Tag};
 use super::state::HandIn;
-use crate::sync::Arc;
 
 /// The most jobs of a streak: the lock is then a small part of what they cost.
 const MOST: usize = 32;
@@ -19,40 +15,43 @@ pub(crate) struct Streak<S: Source> {
     /// With its ticket.
     last: Option<HandIn<S>>,
     /// Those before it, whose ticket went on to the next.
-    earlier: Vec<(S::Tag, S::Value)>,
+    first: Option<Ended<S>>,
+    more: Vec<Ended<S>>,
 }
+
+/// What it was, and what it gave.
+type Ended<S> = (<S as Source>::Tag, Option<<S as Source>::Value>);
 
 impl<S: Source> Streak<S> {
     pub(crate) fn new() -> Streak<S> {
         Streak {
             last: None,
-            earlier: Vec::new(),
+            first: None,
+            more: Vec::new(),
         }
     }
 
+    /// Whether the ticket of a job that has succeeded may go on to another.
+    pub(crate) fn goes_on(&self) -> bool {
+        S::STREAKS && self.more.len() + 2 < MOST
+    }
+
+    /// A job has succeeded, and its ticket has gone on.
+    pub(crate) fn add(&mut self, tag: S::Tag, value: Option<S::Value>) {
+        if self.first.is_none() {
+            // Of jobs that all have to wait there is one each time.
+            self.first = Some((tag, value));
+            return;
+        }
+        if self.more.capacity() == 0 {
+            self.more.reserve_exact(MOST);
+        }
+        self.more.push((tag, value));
+    }
+
+    /// A job has ended, and its ticket is to be handed in.
     pub(crate) fn end(&mut self, hand_in: HandIn<S>) {
         self.last = Some(hand_in);
-    }
-
-    /// The next job on the same ticket.
-    pub(crate) fn another(
-        &mut self,
-        core: &Arc<Core<S>>,
-        cx: &mut task::Context<'_>,
-    ) -> Option<(S::Tag, S::Job)> {
-        if !S::STREAKS || self.earlier.len() + 1 >= MOST {
-            return None;
-        }
-        // A failure is handed in at once.
-        self.last.as_ref()?.value.as_ref()?;
-        let next = S::another(core, cx)?;
-        if let Some(HandIn { tag, value, .. }) = self.last.take() {
-            if self.earlier.capacity() == 0 {
-                self.earlier.reserve_exact(MOST);
-            }
-            self.earlier.extend(value.map(|value| (tag, value)));
-        }
-        Some(next)
     }
 
     /// A job that has ended and whose end somebody awaits.
@@ -65,11 +64,11 @@ impl<S: Source> Streak<S> {
     }
 
     /// What has ended before the last, in order.
-    pub(crate) fn take_earlier(&mut self) -> impl Iterator<Item = (S::Tag, S::Value)> + use<'_, S> {
-        self.earlier.drain(..)
+    pub(crate) fn take_earlier(&mut self) -> impl Iterator<Item = Ended<S>> + use<'_, S> {
+        self.first.take().into_iter().chain(self.more.drain(..))
     }
 
     pub(crate) fn has_earlier(&self) -> bool {
-        !self.earlier.is_empty()
+        self.first.is_some()
     }
 }
