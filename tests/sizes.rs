@@ -1,0 +1,241 @@
+//! How big things are: a value that grows is paid for by everyone who holds it, a future by every task that awaits it.
+//!
+//! The rule: a budget is what the type took when it was written down, in bytes, and not one more. One that must grow is raised
+//! in the commit that grows it, whose message says why; one that shrinks is lowered. What the compiler lays out, `async`, has
+//! two words to spare, for compilers differ. What is the caller's own, a future or an error, is counted apart.
+#![cfg(target_pointer_width = "64")]
+
+use std::ops::Range;
+use std::time::Duration;
+
+use errgroup::fan_out::Items;
+use errgroup::{
+    Admission, Admitted, AfterFunc, CancelGuard, CancelHandle, Cause, Context, ContextError, Done,
+    DoneOwned, Errors, FanOut, Group, Named, Panic, Progress, Ready, Run, Spawner, TaskError,
+    TaskErrorKind, TaskHandle, TryGoError, fan_out, fetch_all, hedge,
+};
+use futures::future::LocalBoxFuture;
+use tokio::time::Sleep;
+
+type G = Group<String>;
+
+/// What the compiler may lay out otherwise.
+const SPARE: usize = 16;
+
+/// Something of the user's that nobody wants to hold twice.
+const BIG: usize = 1024;
+type Big = [u8; BIG];
+
+/// Fails with every one that is over its budget.
+#[track_caller]
+fn check(sizes: &[(&str, usize, usize)]) {
+    let over: Vec<_> = sizes
+        .iter()
+        .filter(|(_, size, budget)| size > budget)
+        .map(|(what, size, budget)| format!("{what}: {size} bytes, budget {budget}"))
+        .collect();
+    assert!(over.is_empty(), "{over:#?}");
+}
+
+macro_rules! types {
+    ($($of:ty => $budget:expr),+ $(,)?) => {
+        check(&[$((stringify!($of), size_of::<$of>(), $budget)),+])
+    };
+}
+
+macro_rules! values {
+    ($($of:expr => $budget:expr),+ $(,)?) => {
+        check(&[$((stringify!($of), size_of_val(&$of), $budget)),+])
+    };
+}
+
+async fn item(_: Context, item: usize) -> Result<usize, String> {
+    Ok(item)
+}
+
+async fn big_item(_: Context, item: Big) -> Result<Big, String> {
+    tokio::task::yield_now().await;
+    Ok(item)
+}
+
+#[test]
+fn a_context_and_what_ends_it_are_one_pointer_and_so_is_none() {
+    types! {
+        Context => 8,
+        Option<Context> => 8,
+        CancelGuard => 8,
+        CancelHandle => 8,
+        Option<CancelHandle> => 8,
+    }
+}
+
+#[test]
+fn a_group_and_its_spawners_are_one_pointer() {
+    types! { G => 8, Spawner<String> => 8, Ready<Big> => 8 }
+}
+
+#[test]
+fn what_starting_a_task_gives_back_is_small_whatever_the_task_is() {
+    types! {
+        Admission => 48,
+        Admitted => 1,
+        TaskHandle<Big> => 40,
+        Named<String> => 40,
+        TryGoError<Big> => BIG + 1,
+    }
+}
+
+#[test]
+fn an_error_is_small_enough_to_return() {
+    types! {
+        Cause => 16,
+        ContextError => 32,
+        Result<(), ContextError> => 32,
+        Errors<Big> => 32,
+        Panic => 48,
+        TaskErrorKind<()> => 48,
+        TaskErrorKind<Big> => BIG + 8,
+        TaskError<()> => 104,
+        TaskError<Big> => BIG + 64,
+    }
+}
+
+#[test]
+fn what_waits_for_a_context_is_four_words() {
+    types! { Done<'_> => 32, DoneOwned => 32, AfterFunc => 16 }
+}
+
+#[test]
+fn run_adds_five_words_to_its_future() {
+    let ctx = Context::background();
+    let pending = async || std::future::pending::<()>().await;
+    check(&[
+        ("of bytes", size_of::<Run<'_, Big>>(), BIG + 40),
+        (
+            "of a block",
+            size_of_val(&ctx.run(pending())),
+            size_of_val(&pending()) + 40,
+        ),
+    ]);
+}
+
+#[test]
+fn sleep_adds_nine_words_to_that_of_tokio() {
+    values! { Context::background().sleep(Duration::ZERO) => size_of::<Sleep>() + 72 + SPARE }
+}
+
+#[test]
+fn a_wait_is_nine_words() {
+    values! { G::new().wait() => 72 + SPARE, G::new().wait_all() => 72 + SPARE }
+}
+
+#[test]
+fn start_holds_its_closure_once_and_no_task() {
+    let (g, big) = (G::new(), [0_u8; BIG]);
+    values! {
+        g.start(|ready| async move {
+            ready.ok(());
+            Ok(())
+        }) => 192 + SPARE,
+        g.start(|_: Ready<Big>| async { Ok(()) }) => 192 + SPARE,
+        g.start(move |ready| async move {
+            ready.ok(big);
+            Ok(())
+        }) => BIG + 192 + SPARE,
+        g.named("task").start(|_: Ready<()>| async { Ok(()) }) => 192 + SPARE,
+        g.spawner().start(|_: Ready<()>| async { Ok(()) }) => 192 + SPARE,
+    }
+}
+
+#[test]
+fn a_scope_adds_26_words_and_holds_its_body_once_and_the_future_of_that_twice() {
+    fn scope<F: AsyncFnOnce(&G, Context) -> Result<(), String>>(body: F) -> usize {
+        size_of_val(&G::scope(&Context::background(), body))
+    }
+    let big = [0_u8; BIG];
+    // Behind a box, what the body takes is a pointer, and so is its future.
+    let boxed =
+        |_: &G, _| -> LocalBoxFuture<'static, Result<(), String>> { Box::pin(async { Ok(()) }) };
+    check(&[
+        ("a body of nothing", scope(async |_, _| Ok(())), 208 + SPARE),
+        ("a boxed body", scope(boxed), 208 + SPARE),
+        (
+            "a big body",
+            scope(async move |_, _| {
+                std::hint::black_box(&big);
+                Ok(())
+            }),
+            3 * BIG + 160 + SPARE,
+        ),
+    ]);
+}
+
+#[test]
+fn a_fan_out_is_its_items_and_its_function_and_eleven_words() {
+    types! {
+        FanOut<(), ()> => 88,
+        FanOut<Big, Big> => 2 * BIG + 88,
+        FanOut<Items<Range<usize>>, ()> => size_of::<Range<usize>>() + 88,
+        Items<Big> => BIG,
+        Progress => 48,
+    }
+}
+
+#[test]
+fn the_ends_are_six_words() {
+    let ctx = Context::background();
+    let over = || fan_out(&ctx, 0..3, item);
+    values! {
+        fetch_all(&ctx, 2, 0..3, item) => 48,
+        over().all() => 48,
+        over().for_each() => 48,
+        over().settle() => 48,
+        over().try_stream() => 48,
+        over().stream() => 48,
+        over().ordered_stream() => 48,
+        over().first_ok() => 48,
+        over().quorum(2) => 48,
+        hedge(&ctx, Duration::ZERO, 2, item) => 48,
+    }
+}
+
+#[test]
+fn the_ends_on_the_callers_own_task_are_at_most_45_words() {
+    let ctx = Context::background();
+    let over = || fan_out(&ctx, 0..3, item).local();
+    values! {
+        over().all() => 336,
+        over().for_each() => 312,
+        over().settle() => 336,
+        over().try_stream() => 344,
+        over().stream() => 344,
+        over().ordered_stream() => 360,
+        over().first_ok() => 344,
+        over().quorum(2) => 344,
+    }
+}
+
+#[test]
+fn no_end_holds_items_or_futures_or_functions_in_itself() {
+    let (ctx, big) = (Context::background(), [0_u8; BIG]);
+    let over = || {
+        let function = move |ctx, item| {
+            std::hint::black_box(&big);
+            big_item(ctx, item)
+        };
+        fan_out(&ctx, [big; 4], function)
+    };
+    let report = move |_| {
+        std::hint::black_box(&big);
+    };
+    values! {
+        fetch_all(&ctx, 2, [big; 4], big_item) => 48,
+        over().on_progress(report).all() => 48,
+        over().on_progress(report).ordered_stream() => 48,
+        over().on_progress(report).quorum(2) => 48,
+        over().on_progress(report).local().all() => 336,
+        over().on_progress(report).local().ordered_stream() => 360,
+        over().on_progress(report).local().quorum(2) => 344,
+        hedge(&ctx, Duration::ZERO, 2, move |ctx, _| big_item(ctx, big)) => 48,
+    }
+}
