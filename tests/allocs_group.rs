@@ -2,12 +2,13 @@
 
 use std::future::{Future, pending};
 use std::sync::Arc;
+use std::time::Duration;
 
 use allocation_counter::measure;
 use errgroup::{Context, Group, fetch_all};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Semaphore;
-use tokio::task::yield_now;
+use tokio::task::{LocalSet, yield_now};
 
 type G = Group<String>;
 
@@ -191,4 +192,183 @@ fn a_fan_out_that_has_ended_keeps_nothing() {
     };
     runtime.block_on(all(100));
     assert_eq!(bytes_kept(&runtime, all(MANY)), 0);
+}
+
+/// How many allocations one call of `each` makes, its task's start, end and leaving included; once all that is made once is there.
+fn allocations<R>(each: impl AsyncFn(&G) -> R) -> u64 {
+    const CALLS: u64 = 1_000;
+    let runtime = Builder::new_current_thread()
+        .enable_time()
+        // A closure that finds no thread idle starts none, which would count.
+        .max_blocking_threads(1)
+        .thread_keep_alive(Duration::from_secs(3600))
+        .build()
+        .unwrap();
+    let (local, g) = (LocalSet::new(), G::new());
+    g.set_limit(4);
+    let calls = |calls| {
+        let run = || {
+            local.block_on(&runtime, async {
+                for _ in 0..calls {
+                    drop(each(&g).await);
+                    until_idle(&g).await;
+                }
+            });
+        };
+        measure(run).count_total
+    };
+    calls(CALLS);
+    // The difference, so that what a `block_on` takes does not count; and rounded, nor does a buffer that grows.
+    let (few, many) = (calls(CALLS), calls(2 * CALLS));
+    (many - few + CALLS / 2) / CALLS
+}
+
+/// Fails with every one that is over its budget.
+#[track_caller]
+fn check(calls: &[(&str, u64, u64)]) {
+    let over: Vec<_> = calls
+        .iter()
+        .filter(|(_, made, budget)| made > budget)
+        .map(|(call, made, budget)| format!("{call}: {made} allocations, budget {budget}"))
+        .collect();
+    assert!(over.is_empty(), "{over:#?}");
+}
+
+/// What `each` allocates in each call, at most.
+macro_rules! budgets {
+    ($($each:expr => $budget:expr),+ $(,)?) => {
+        check(&[$((stringify!($each), allocations($each), $budget)),+])
+    };
+}
+
+async fn ok() -> Result<(), String> {
+    Ok(())
+}
+
+#[test]
+fn a_task_is_two_allocations_over_a_bare_spawn() {
+    let bare = allocations(async |_| tokio::spawn(ok()).await);
+    budgets! {
+        async |g| g.go(ok()) => bare + 2,
+        async |g| g.go(ok()).await => bare + 2,
+        async |g| g.go_with(|_| ok()) => bare + 2,
+        async |g| g.go_cancellable(ok()) => bare + 2,
+        async |g| g.try_go(ok()).unwrap() => bare + 2,
+        async |g| g.go_blocking(|_| Ok(())) => bare + 2,
+        async |g| g.go_local(ok()) => bare + 1,
+    }
+}
+
+#[test]
+fn a_task_that_yields_allocates_no_more() {
+    let yields = || async {
+        yield_now().await;
+        Ok(())
+    };
+    budgets! {
+        async |g| g.go(yields()) => 3,
+        async |g| g.go_cancellable(yields()) => 3,
+        async |g| g.go_local(yields()) => 2,
+    }
+}
+
+#[test]
+fn a_name_is_allocated_only_by_who_makes_it() {
+    budgets! {
+        async |g| drop(g.named("task")) => 0,
+        async |g| g.named("task").go(ok()) => 3,
+        async |g| g.named(String::from("task")).go(ok()) => 4,
+    }
+}
+
+#[test]
+fn a_spawner_costs_nothing_and_starts_as_the_group_does() {
+    budgets! {
+        async |g| g.spawner() => 0,
+        async |g| g.spawner().clone().go(ok()) => 3,
+        async |g| g.spawner().named("task").go(ok()) => 3,
+    }
+}
+
+#[test]
+fn a_handle_is_two_more_and_awaiting_it_one() {
+    budgets! {
+        async |g| drop(g.spawn(async { Ok(7) })) => 5,
+        async |g| g.spawn(async { Ok(7) }).await.unwrap() => 6,
+    }
+}
+
+#[test]
+fn a_start_is_eight_allocations_from_call_to_end() {
+    let starts = async |g: &G| {
+        let ready = g.start(|ready| async {
+            ready.ok(7);
+            Ok(())
+        });
+        ready.await.unwrap()
+    };
+    budgets! {
+        starts => 8,
+        async |g| drop(g.start(|ready| async { ready.ok(7); Ok(()) })) => 0,
+    }
+}
+
+#[test]
+fn waiting_for_a_place_is_no_allocation_and_awaiting_it_two() {
+    budgets! {
+        async |g| {
+            g.set_limit(0);
+            drop(g.go(ok()));
+            g.set_limit(4);
+        } => 3,
+        async |g| {
+            g.set_limit(0);
+            let mut admission = g.go(ok());
+            assert!(futures::poll!(&mut admission).is_pending());
+            g.set_limit(4);
+            assert!(admission.await.is_started());
+        } => 5,
+        async |g| {
+            g.set_limit(0);
+            g.try_go(ok()).unwrap_err();
+            g.set_limit(4);
+        } => 0,
+    }
+}
+
+#[test]
+fn asking_a_group_and_setting_it_allocates_nothing() {
+    budgets! {
+        async |g| (g.limit(), g.running(), g.queued(), g.context()) => 0,
+        async |g| g.set_limit(4) => 0,
+        async |g| (g.set_grace(Duration::from_secs(1)), g.set_grace(None)) => 0,
+    }
+}
+
+#[test]
+fn a_group_is_four_allocations_and_its_end_at_most_two() {
+    budgets! {
+        async |_| G::new() => 4,
+        async |_| G::with_context(Context::background()) => 4,
+        async |_| G::new().cancel() => 4,
+        async |_| G::new().abort() => 4,
+        async |_| G::new().wait().await.unwrap() => 6,
+        async |_| G::new().wait_all().await.unwrap() => 6,
+        async |_| G::with_context(Context::background()).0.wait().await.unwrap() => 6,
+        async |_| G::scope(&Context::background(), async |_, _| Ok(())).await.unwrap() => 6,
+    }
+}
+
+#[test]
+fn a_failure_is_one_allocation_more_than_a_success() {
+    let group = async |result: Result<(), String>| {
+        let g = G::new();
+        g.go(async { result });
+        g
+    };
+    budgets! {
+        async |_| group(Ok(())).await.wait().await.unwrap() => 11,
+        async |_| group(Err(String::new())).await.wait().await.unwrap_err() => 12,
+        async |_| group(Err(String::new())).await.wait_all().await.unwrap_err() => 12,
+    }
 }
