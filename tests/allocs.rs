@@ -1,14 +1,16 @@
 //! What contexts cost in memory. Counted for each thread by itself, so the tests may run side by side.
 
+use std::future::{pending, ready};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use allocation_counter::{AllocationInfo, measure};
-use errgroup::{CancelGuard, Context};
+use errgroup::{CancelGuard, Cause, Context};
 use futures::FutureExt;
+use tokio::runtime::Builder;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const MANY: usize = 100_000;
@@ -78,6 +80,88 @@ fn deriving_with_a_deadline_is_one_allocation() {
 fn deriving_without_cancel_is_one_allocation() {
     let (parent, _guard) = parent();
     assert_eq!(allocations(|| parent.without_cancel()), 1);
+}
+
+#[test]
+fn deriving_is_one_allocation_beside_the_value_or_the_cause() {
+    let (parent, _guard) = parent();
+    // What a parent needs once for children with deadlines.
+    drop(parent.with_timeout(HOUR));
+    let cause = allocations(|| Cause::from("slow"));
+    assert_eq!(allocations(|| parent.with_value(())), 1);
+    assert_eq!(allocations(|| parent.with_value(7_u64)), 2);
+    assert_eq!(
+        allocations(|| parent.with_deadline(Instant::now() + HOUR)),
+        1
+    );
+    let with_cause = || parent.with_timeout_cause(HOUR, "slow");
+    assert!(allocations(with_cause) <= 1 + cause);
+    let with_cause = || parent.with_deadline_cause(Instant::now() + HOUR, "slow");
+    assert!(allocations(with_cause) <= 1 + cause);
+}
+
+#[test]
+fn merging_is_at_most_four_allocations() {
+    let ((ctx, _guard), (other, _of_other)) = (parent(), parent());
+    drop(ctx.merge(&other));
+    assert!(allocations(|| ctx.merge(&other)) <= 4);
+}
+
+#[test]
+fn beginning_to_wait_on_a_child_is_two_allocations_and_a_timer_one() {
+    let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+    let _inside = runtime.enter();
+    let (parent, _guard) = parent();
+    assert!(allocations(|| linked(parent.with_value(()))) <= 1 + 2);
+    linked(parent.with_timeout(HOUR));
+    assert!(allocations(|| linked(parent.with_timeout(HOUR))) <= 1 + 2 + 1);
+}
+
+#[test]
+fn running_and_sleeping_allocate_nothing_where_somebody_waits_already() {
+    let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+    let _inside = runtime.enter();
+    let (ctx, _guard) = parent();
+    assert_eq!(allocations(|| ctx.run(ready(())).now_or_never()), 0);
+    assert_eq!(allocations(|| ctx.run(pending::<()>()).now_or_never()), 0);
+    // The first use of the runtime's timer.
+    assert!(ctx.sleep(HOUR).now_or_never().is_none());
+    assert_eq!(allocations(|| ctx.sleep(HOUR).now_or_never()), 0);
+    assert_eq!(allocations(|| ctx.done_owned().now_or_never()), 0);
+}
+
+#[test]
+fn an_after_func_is_at_most_two_allocations_and_stopping_it_none() {
+    let runtime = Builder::new_current_thread().build().unwrap();
+    let _inside = runtime.enter();
+    let (ctx, _guard) = parent();
+    assert!(ctx.after_func(|| ()).stop());
+    let mut func = None;
+    assert!(measure(|| func = Some(ctx.after_func(|| ()))).count_total <= 2);
+    assert_eq!(allocations(|| assert!(func.unwrap().stop())), 0);
+}
+
+#[test]
+fn ending_with_a_cause_allocates_the_cause() {
+    let cause = allocations(|| Cause::from("stop"));
+    assert!(cause <= 3, "{cause}");
+    let (_ctx, guard) = Context::background().with_cancel();
+    assert_eq!(allocations(|| guard.cancel_with("stop")), cause);
+    let (_ctx, guard) = Context::background().with_cancel();
+    let cause = Cause::from("stop");
+    assert_eq!(allocations(|| guard.handle().cancel_with(cause)), 0);
+}
+
+#[cfg(feature = "tokio-util")]
+#[test]
+fn a_token_of_a_context_is_at_most_four_allocations_and_so_is_the_way_back() {
+    let (ctx, _guard) = parent();
+    drop(ctx.to_cancellation_token());
+    let made = allocations(|| ctx.to_cancellation_token());
+    assert!(made <= 4, "{made}");
+    let token = tokio_util::sync::CancellationToken::new();
+    let made = allocations(|| Context::from_cancellation_token(token.clone()));
+    assert!(made <= 4, "{made}");
 }
 
 #[test]
