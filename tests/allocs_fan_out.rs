@@ -2,12 +2,14 @@
 //!
 //! Ten million items with optimizations, a million without: `cargo test --release --test allocs_fan_out`.
 
-use std::future::Future;
+use std::future::{Future, ready};
+use std::time::Duration;
 
 use allocation_counter::{AllocationInfo, measure};
-use errgroup::{Context, fan_out, fan_out_stream};
+use errgroup::{Context, fan_out, fan_out_stream, fetch_all, hedge};
 use futures::StreamExt;
 use tokio::runtime::{Builder, Runtime};
+use tokio::task::yield_now;
 
 const MANY: usize = if cfg!(debug_assertions) {
     1_000_000
@@ -17,7 +19,7 @@ const MANY: usize = if cfg!(debug_assertions) {
 const FEW: usize = MANY / 100;
 
 fn runtime() -> Runtime {
-    Builder::new_current_thread().build().unwrap()
+    Builder::new_current_thread().enable_time().build().unwrap()
 }
 
 fn measured<F: Future>(future: F) -> AllocationInfo {
@@ -78,4 +80,110 @@ fn a_hundred_times_the_items_through_three_stages_take_no_more_memory() {
         let third = fan_out_stream(&ctx, second, |_, item| async { item });
         third.limit(4).for_each().await.unwrap();
     });
+}
+
+async fn yields(_: Context, item: usize) -> Result<usize, String> {
+    yield_now().await;
+    Ok(item)
+}
+
+/// For no item, and for a thousand.
+type Made = (u64, u64);
+/// For no item, and for each of many.
+type Budget = (u64, u64);
+
+fn allocations<F: Future>(run: impl Fn(usize) -> F) -> Made {
+    let made = |items| measured(run(items)).count_total;
+    // What the thread keeps from its first use on.
+    made(1_000);
+    (made(0), made(1_000))
+}
+
+/// What places, buffers and lists that grow may take beside, however many items there are.
+const ONCE: u64 = 160;
+
+/// Fails with every one that is over its budget.
+#[track_caller]
+fn check(calls: &[(&str, Made, Budget)]) {
+    let over: Vec<_> = calls
+        .iter()
+        .filter(|(_, made, budget)| {
+            made.0 > budget.0 || made.1 > budget.0 + 1_000 * budget.1 + ONCE
+        })
+        .map(|(call, made, budget)| format!("{call}: {made:?} for 0 and 1,000; {budget:?}"))
+        .collect();
+    assert!(over.is_empty(), "{over:#?}");
+}
+
+macro_rules! budgets {
+    ($($run:expr => $budget:expr),+ $(,)?) => {
+        check(&[$((stringify!($run), allocations($run), $budget)),+])
+    };
+}
+
+#[test]
+fn an_item_is_at_most_one_allocation_at_every_end() {
+    let ctx = &Context::background();
+    let over = |items| fan_out(ctx, 0..items, yields).limit(8);
+    budgets! {
+        async |n| fetch_all(ctx, 8, 0..n, yields).await => (18, 1),
+        async |n| over(n).all().await => (18, 1),
+        async |n| over(n).for_each().await => (18, 1),
+        async |n| over(n).settle().await => (18, 1),
+        async |n| over(n).try_stream().count().await => (18, 1),
+        async |n| over(n).stream().count().await => (18, 1),
+        async |n| over(n).ordered_stream().count().await => (18, 1),
+        async |n| over(n).quorum(n).await => (11, 0),
+        async |n| over(n).named("item").for_each().await => (18, 1),
+        async |n| over(n).on_progress(|_| ()).for_each().await => (18, 0),
+    }
+}
+
+#[test]
+fn an_item_on_the_callers_own_task_is_at_most_one_allocation() {
+    let ctx = &Context::background();
+    let over = |items| fan_out(ctx, 0..items, yields).limit(8).local();
+    budgets! {
+        async |n| over(n).all().await => (10, 1),
+        async |n| over(n).for_each().await => (10, 1),
+        async |n| over(n).settle().await => (10, 1),
+        async |n| over(n).try_stream().count().await => (10, 1),
+        async |n| over(n).stream().count().await => (10, 1),
+        async |n| over(n).ordered_stream().count().await => (10, 1),
+        async |n| over(n).quorum(n).await => (9, 1),
+    }
+}
+
+#[test]
+fn a_failure_on_the_way_to_a_success_is_at_most_one_allocation_more() {
+    let ctx = &Context::background();
+    let fails = |_, _| ready(Err::<(), _>(String::new()));
+    let over = |items| fan_out(ctx, 0..items, fails).limit(8);
+    budgets! {
+        async |n| over(n).settle().await => (18, 0),
+        async |n| over(n).first_ok().await => (15, 1),
+        async |n| over(n).local().first_ok().await => (13, 2),
+    }
+}
+
+#[test]
+fn a_hedge_is_at_most_27_allocations_and_two_for_each_attempt_more() {
+    let ctx = &Context::background();
+    let fails = |_, _| ready(Err::<(), _>(String::new()));
+    budgets! {
+        async |_| hedge(ctx, Duration::from_secs(1), 3, yields).await => (27, 0),
+        async |n| hedge(ctx, Duration::from_secs(1), n.max(1), fails).await => (23, 2),
+    }
+}
+
+#[test]
+fn a_fan_out_that_is_not_awaited_is_at_most_seven_allocations_and_a_builder_none() {
+    let ctx = &Context::background();
+    budgets! {
+        async |n| drop(fan_out(ctx, 0..n, yields)) => (0, 0),
+        async |n| drop(fan_out(ctx, 0..n, yields).named("item").limit(8).local()) => (0, 0),
+        async |n| drop(fan_out(ctx, 0..n, yields).all()) => (5, 0),
+        async |n| drop(fan_out(ctx, 0..n, yields).stream()) => (5, 0),
+        async |n| drop(fan_out(ctx, 0..n, yields).local().all()) => (7, 0),
+    }
 }
