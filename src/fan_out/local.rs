@@ -327,10 +327,8 @@ where
         drop(running);
         let panicked = std::mem::take(&mut *self.dropped.lock());
         for (number, payload) in panicked {
-            let started = match stopped.iter().position(|it| it.0 == number) {
-                Some(at) => Some(stopped.remove(at).1),
-                None => None,
-            };
+            let at = stopped.iter().position(|it| it.0 == number);
+            let started = at.map(|at| stopped.remove(at).1);
             self.end(number, started, Err(payload));
         }
         let error = reason(self.ctx.err());
