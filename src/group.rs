@@ -404,13 +404,13 @@ where
     /// ```
     #[track_caller]
     pub fn named(&self, name: impl Into<Cow<'static, str>>) -> Named<E> {
-        Named::new(self.launch(), name.into())
+        Named::new(self.launch().into_owned(), name.into())
     }
 
     #[track_caller]
-    fn launch(&self) -> Launch<E> {
+    fn launch(&self) -> Launch<'_, E> {
         Launch {
-            core: Some(self.core.clone()),
+            core: Some(Cow::Borrowed(&self.core)),
             label: Label {
                 name: None,
                 site: Location::caller(),

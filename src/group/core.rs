@@ -122,6 +122,8 @@ impl<S: Source> Core<S> {
 
     fn follow(self: &Arc<Self>, after: After) {
         if after.is_nothing() {
+            // Its lists are empty: there is nothing to drop, and that need not be asked of each.
+            std::mem::forget(after);
             return;
         }
         if let Some(why) = after.enough {

@@ -1,5 +1,6 @@
 //! Every way to start a task, once: what the faces of `Group`, `Named` and `Spawner` stand on.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::future::Future;
 
@@ -16,26 +17,35 @@ use crate::panic;
 use crate::sync::{Arc, Weak};
 
 /// A task about to be started: where, and under which name.
-pub(crate) struct Launch<E>
+pub(crate) struct Launch<'a, E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
-    /// `None` if the group has gone: nothing starts any more.
-    pub(crate) core: Option<Arc<Core<Queue<E>>>>,
+    /// `None` if the group has gone: nothing starts any more. Borrowed where that can be: places and whoever starts tasks would
+    /// contend for the count.
+    pub(crate) core: Option<Cow<'a, Arc<Core<Queue<E>>>>>,
     pub(crate) label: Label,
 }
 
-impl<E> Launch<E>
+impl<E> Launch<'_, E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
+    /// To be kept for later.
+    pub(crate) fn into_owned(self) -> Launch<'static, E> {
+        Launch {
+            core: self.core.map(|core| Cow::Owned(core.into_owned())),
+            label: self.label,
+        }
+    }
+
     #[track_caller]
     fn submit<W>(
         self,
         what: &str,
         observer: Option<Arc<dyn Observer>>,
         work: W,
-        into_work: impl FnOnce(W, Context) -> Work<E>,
+        into_work: impl FnOnce(W, &Context) -> Work<E>,
     ) -> Admission {
         let Some(core) = self.core else {
             // There is nobody left to tell of a panic in what is dropped here.
@@ -43,7 +53,7 @@ where
             return Admission::decided(false);
         };
         core.bind(what);
-        let work = into_work(work, core.ctx().clone());
+        let work = into_work(work, core.ctx());
         core.submit(Task::new(self.label, observer), work)
     }
 
@@ -64,6 +74,7 @@ where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
         self.submit("go_with", None, start, |start, ctx| {
+            let ctx = ctx.clone();
             Work::Future(Box::pin(job::of_start(move || start(ctx), job::result)))
         })
     }
@@ -78,7 +89,10 @@ where
                 Ok(result) => job::result(result),
                 Err(ended) => Err(TaskErrorKind::Aborted(ended)),
             };
-            Work::Future(Box::pin(job::of_future(RunOwned::new(ctx, future), finish)))
+            Work::Future(Box::pin(job::of_future(
+                RunOwned::new(ctx.clone(), future),
+                finish,
+            )))
         })
     }
 
@@ -149,6 +163,6 @@ where
         S: FnOnce(Ready<R>) -> F + Send + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
-        start::start(self, begin)
+        start::start(self.into_owned(), begin)
     }
 }

@@ -114,14 +114,14 @@ pub struct Named<E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
-    launch: Launch<E>,
+    launch: Launch<'static, E>,
 }
 
 impl<E> Named<E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
-    pub(crate) fn new(mut launch: Launch<E>, name: Cow<'static, str>) -> Named<E> {
+    pub(crate) fn new(mut launch: Launch<'static, E>, name: Cow<'static, str>) -> Named<E> {
         launch.label.name = Some(name);
         Named { launch }
     }
@@ -196,9 +196,9 @@ where
     }
 
     #[track_caller]
-    fn launch(&self) -> Launch<E> {
+    fn launch(&self) -> Launch<'static, E> {
         Launch {
-            core: self.core.upgrade(),
+            core: self.core.upgrade().map(Cow::Owned),
             label: Label {
                 name: None,
                 site: Location::caller(),

@@ -82,7 +82,7 @@ impl<R> Drop for Caller<R> {
 }
 
 /// The whole of `start`.
-pub(crate) async fn start<E, R, S, F>(launch: Launch<E>, begin: S) -> Result<R, E>
+pub(crate) async fn start<E, R, S, F>(launch: Launch<'static, E>, begin: S) -> Result<R, E>
 where
     E: From<ContextError> + Display + Send + 'static,
     R: Send + 'static,

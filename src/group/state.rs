@@ -210,9 +210,11 @@ impl<S: Source> State<S> {
 
     /// Takes what has ended in a place.
     pub(crate) fn hand_in_all(&mut self, streak: &mut Streak<S>, after: &mut After) {
-        for (tag, value) in streak.take_earlier() {
-            let observer = self.source.accept(tag, value, after);
-            debug_assert!(observer.is_none(), "nobody awaits a job of a streak");
+        if streak.has_earlier() {
+            for (tag, value) in streak.take_earlier() {
+                let observer = self.source.accept(tag, value, after);
+                debug_assert!(observer.is_none(), "nobody awaits a job of a streak");
+            }
         }
         if let Some(last) = streak.take_last() {
             self.hand_in(last, after);
