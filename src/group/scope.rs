@@ -70,12 +70,10 @@ where
         async move {
             let ended = {
                 // The call, each poll and the drop are the user's code: none of them may get past `wait`.
-                match panic::catch(|| body(&g, ctx)) {
+                let mut running = pin!(None);
+                match panic::catch(|| running.set(Some(body(&g, ctx)))) {
                     Err(payload) => Err(payload),
-                    Ok(body) => {
-                        let mut body = pin!(Some(body));
-                        poll_fn(|cx| job::poll_to_end(body.as_mut(), cx)).await
-                    }
+                    Ok(()) => poll_fn(|cx| job::poll_to_end(running.as_mut(), cx)).await,
                 }
             };
             let (value, failure) = match ended {
