@@ -235,9 +235,6 @@ impl Context {
     #[inline]
     #[must_use]
     pub fn err(&self) -> Option<ContextError> {
-        if !self.is_done() {
-            return None;
-        }
         self.node.err()
     }
 
@@ -263,9 +260,6 @@ impl Context {
     /// ```
     #[inline]
     pub fn check(&self) -> Result<(), ContextError> {
-        if !self.is_done() {
-            return Ok(());
-        }
         self.node.err().map_or(Ok(()), Err)
     }
 

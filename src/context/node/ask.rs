@@ -14,13 +14,33 @@ pub(super) const OFTEN: u8 = 16;
 impl Node {
     #[inline]
     pub(crate) fn is_done(self: &Arc<Node>) -> bool {
-        // With none of these it would have been told.
-        self.has(ENDED | ASKS | DEADLINE) && self.look()
+        self.may_have_ended() && self.look().is_some()
+    }
+
+    /// The end as the error that users see.
+    #[inline]
+    pub(crate) fn err(self: &Arc<Node>) -> Option<ContextError> {
+        match self.may_have_ended() {
+            true => self.look_for_error(),
+            false => None,
+        }
+    }
+
+    /// Whether there is reason to look: without it, the node would have been told of an end.
+    #[inline]
+    fn may_have_ended(&self) -> bool {
+        self.has(ENDED | ASKS | DEADLINE)
+    }
+
+    // `cold`, so that it is out of the way where a loop asks.
+    #[cold]
+    fn look_for_error(self: &Arc<Node>) -> Option<ContextError> {
+        self.look().map(|end| end.error.clone())
     }
 
     /// Asks further up, or the clock, unless it has ended.
-    #[inline(never)]
-    fn look(self: &Arc<Node>) -> bool {
+    #[cold]
+    fn look(self: &Arc<Node>) -> Option<&End> {
         if self.flags() & (ENDED | ASKS) == ASKS {
             match self.asked.load(Ordering::Relaxed) {
                 // `Relaxed`, and not counted exactly: it only says when linking pays.
@@ -28,12 +48,7 @@ impl Node {
                 _ => self.link(),
             }
         }
-        self.end().is_some()
-    }
-
-    /// The end as the error that users see.
-    pub(crate) fn err(&self) -> Option<ContextError> {
-        self.end().map(|end| end.error.clone())
+        self.end()
     }
 
     pub(crate) fn ended_at(&self) -> Option<Instant> {
