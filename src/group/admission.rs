@@ -30,7 +30,8 @@
 //!    fan-out await that the task awaits, it awaits (see [`current`](super::current)).
 //! 6. At most one place at a time is a *scout*: spawned or woken and not yet at the counter. Whenever something could
 //!    start, there is a scout or a place in its turn that will look again; so one task that blocks its thread cannot keep
-//!    the next from starting on another.
+//!    the next from starting on another. A scout may come and go (see [`glance`](super::glance)), but not once a place has
+//!    left because of it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::task::Waker;
@@ -44,11 +45,27 @@ pub(crate) struct Tickets {
     claims: VecDeque<LenderId>,
     lenders: BTreeMap<LenderId, Lender>,
     next_lender: LenderId,
-    scout: bool,
-    /// Whether the scout comes and goes until it is needed.
-    hangs_back: bool,
+    scout: Scout,
     /// Whether the scout has been pushed out of the sending worker's own slot.
     displaced: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scout {
+    None,
+    OnTheWay,
+    /// It has come, and gone again, and so on until it is needed: a place is at work that comes again.
+    HangsBack,
+    /// A place has left because it is on its way.
+    TakesOver,
+}
+
+/// As what a place comes again that has yielded.
+pub(crate) enum Yields {
+    AsScout,
+    AsPlace,
+    /// Not at all.
+    ToScout,
 }
 
 struct Lender {
@@ -84,8 +101,7 @@ impl Tickets {
             claims: VecDeque::new(),
             lenders: BTreeMap::new(),
             next_lender: 0,
-            scout: false,
-            hangs_back: false,
+            scout: Scout::None,
             displaced: false,
         }
     }
@@ -149,36 +165,47 @@ impl Tickets {
 impl Tickets {
     /// Whether the caller must send one: there is none on its way.
     pub(crate) fn send_scout(&mut self) -> bool {
-        let sends = !std::mem::replace(&mut self.scout, true);
-        self.displaced &= !sends;
+        let sends = self.scout == Scout::None;
+        if sends {
+            self.scout = Scout::OnTheWay;
+            self.displaced = false;
+        }
         sends
     }
 
-    /// Whether the caller, which yields, must come again as the scout: there is none on its way.
-    pub(crate) fn stay_as_scout(&mut self) -> bool {
-        // tokio wakes what yields behind everything else.
-        let stays = self.send_scout();
-        self.displaced |= stays;
-        stays
+    /// Who looks again when a place yields that holds nothing.
+    pub(crate) fn yields(&mut self) -> Yields {
+        match self.scout {
+            Scout::None => {
+                self.scout = Scout::OnTheWay;
+                // tokio wakes what yields behind everything else.
+                self.displaced = true;
+                Yields::AsScout
+            }
+            Scout::HangsBack => Yields::AsPlace,
+            Scout::OnTheWay | Scout::TakesOver => {
+                self.scout = Scout::TakesOver;
+                Yields::ToScout
+            }
+        }
     }
 
     /// Whether a scout is on its way that the caller must push out of its worker's slot; once for each.
     pub(crate) fn displace_scout(&mut self) -> bool {
-        self.scout && !std::mem::replace(&mut self.displaced, true)
+        self.scout != Scout::None && !std::mem::replace(&mut self.displaced, true)
     }
 
-    /// The scout has come, and goes again: those who are there need no help.
-    pub(crate) fn hold_scout_back(&mut self) {
-        self.hangs_back = self.scout;
-    }
-
-    pub(crate) fn scout_hangs_back(&self) -> bool {
-        self.hangs_back
+    /// Whether the scout may go again and leave the work to those who are there: nobody has left it to the scout.
+    pub(crate) fn hold_scout_back(&mut self) -> bool {
+        let may = self.scout != Scout::TakesOver;
+        if may {
+            self.scout = Scout::HangsBack;
+        }
+        may
     }
 
     pub(crate) fn scout_arrived(&mut self) {
-        self.scout = false;
-        self.hangs_back = false;
+        self.scout = Scout::None;
     }
 }
 

@@ -36,7 +36,7 @@ use std::task::Waker;
 
 use tokio::runtime::RuntimeFlavor;
 
-use super::admission::{LenderId, Waiter};
+use super::admission::{LenderId, Waiter, Yields};
 use super::failures::OnFailure;
 use super::glance::Glance;
 use super::place::{At, Place};
@@ -296,13 +296,12 @@ impl<S: Source> Core<S> {
             state.hand_in_all(&mut streak, after);
             state.start(ended, after);
             if !state.has_work() {
-                At::Left
-            } else if state.tickets.stay_as_scout() {
-                At::OnTheWay(Glance::new(S::pulled(self)))
-            } else if state.tickets.scout_hangs_back() {
-                At::Work
-            } else {
-                At::Left
+                return At::Left;
+            }
+            match state.tickets.yields() {
+                Yields::AsScout => At::OnTheWay(Glance::new(S::pulled(self))),
+                Yields::AsPlace => At::Work,
+                Yields::ToScout => At::Left,
             }
         });
         if let At::Left = at {
@@ -317,10 +316,8 @@ impl<S: Source> Core<S> {
         if !glance.others_are_quick(|| S::pulled(self)) || !self.has_threads() {
             return None;
         }
-        if is_first {
-            self.state.lock().tickets.hold_scout_back();
-        }
-        Some(glance)
+        let may = !is_first || self.state.lock().tickets.hold_scout_back();
+        may.then_some(glance)
     }
 
     /// Whether places may run at once.
