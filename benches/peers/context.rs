@@ -144,9 +144,7 @@ fn deriving(table: &mut Table) -> io::Result<()> {
         Row::new(
             "with_cancel, guard dropped first",
             "child_token + drop_guard",
-        )
-        .at_most(0.60)
-        .stretch(0.35),
+        ),
         || with_guard(&ctx),
         || with_drop_guard(&token),
     )?;
@@ -155,6 +153,16 @@ fn deriving(table: &mut Table) -> io::Result<()> {
             .at_most(0.60)
             .stretch(0.35),
         || with_timeout(&ctx),
+        || child_token(&token),
+    )?;
+
+    // What no way to derive a context with a deadline can do without: to read the clock, and to allocate.
+    table.pair(
+        Row::new(
+            "floor: a look at the clock, a Box of 192 B",
+            "child_token + drop",
+        ),
+        clock_and_box,
         || child_token(&token),
     )?;
 
@@ -168,6 +176,17 @@ fn deriving(table: &mut Table) -> io::Result<()> {
         Row::new("with_timeout + drop, two threads", alone).at_most(1.3),
         || on_threads([&ctx, &ctx], with_timeout),
         || on_threads([&ctx], with_timeout),
+    )?;
+
+    // What every way to hold the parent does that counts who holds it.
+    let shared = Arc::new(());
+    table.pair(
+        Row::new(
+            "floor: Arc, clone + drop, two threads",
+            "the same, one thread",
+        ),
+        || on_threads([&shared, &shared], arc),
+        || on_threads([&shared], arc),
     )?;
 
     // What a second thread costs that shares nothing: the part of the rows above that is the machine's.
@@ -216,6 +235,25 @@ pub(crate) fn with_timeout(parent: &Context) -> f64 {
     let start = Instant::now();
     for _ in 0..DERIVED {
         drop(black_box(parent.with_timeout(TIMEOUT)));
+    }
+    each(start, DERIVED)
+}
+
+fn clock_and_box() -> f64 {
+    let start = Instant::now();
+    for _ in 0..DERIVED {
+        drop(black_box((
+            tokio::time::Instant::now(),
+            Box::new([0_u64; 24]),
+        )));
+    }
+    each(start, DERIVED)
+}
+
+fn arc(shared: &Arc<()>) -> f64 {
+    let start = Instant::now();
+    for _ in 0..DERIVED {
+        drop(black_box(shared.clone()));
     }
     each(start, DERIVED)
 }

@@ -50,7 +50,7 @@ use tokio::time::Instant;
 use super::cause::Cause;
 use super::links::Links;
 use crate::error::ContextError;
-use crate::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicU8, AtomicUsize, Ordering, fence};
 use crate::sync::{Arc, Mutex, OnceLock};
 
 /// `end` can be read.
@@ -209,8 +209,14 @@ impl Node {
 
     /// Whether nobody else has the node and nobody waits for its end, so that it may end unsaid.
     pub(crate) fn is_unseen(node: &mut Arc<Node>) -> bool {
-        // The count first: it is a load, where `get_mut` is more.
-        Arc::strong_count(node) == 1 && Arc::get_mut(node).is_some_and(|node| !node.has(WATCHED))
+        if Arc::strong_count(node) > 1 {
+            return false;
+        }
+        // Pairs with the release of whoever had the node before: what they have done to its flags is seen.
+        fence(Ordering::Acquire);
+        let flags = node.flags() & (ASKS | WATCHED);
+        // One that asks was never linked, and so there is no `Weak` from which somebody might have it again and show it.
+        flags == ASKS || flags == 0 && Arc::get_mut(node).is_some()
     }
 
     /// The node that ends come from.
