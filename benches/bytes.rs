@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use allocation_counter::measure;
-use errgroup::{Context, Group};
+use errgroup::{Context, Group, fan_out};
+use futures::FutureExt;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::yield_now;
@@ -33,6 +34,11 @@ fn main() -> io::Result<()> {
         ("finished in a limited group", finished_in_limited()),
         ("finished in an unlimited group", finished_in_unlimited()),
         ("dropped children", dropped_children()),
+        ("an idle context", idle_context()),
+        ("a context that a task awaits", awaited_context()),
+        ("waiting for a place in a group", queued()),
+        ("in flight in a fan-out", in_flight()),
+        ("in flight in a local fan-out", in_flight_local()),
     ];
     let mut out = io::stdout();
     for (name, bytes) in figures {
@@ -130,6 +136,69 @@ fn dropped_children() -> f64 {
         }
     });
     kept.bytes_current as f64
+}
+
+/// Of each: a child that nobody waits on.
+fn idle_context() -> f64 {
+    let (parent, _guard) = Context::background().with_cancel();
+    let mut kept = Vec::with_capacity(WAITING);
+    let bytes = measure(|| kept.extend((0..WAITING).map(|_| parent.with_cancel())));
+    bytes.bytes_current as f64 / WAITING as f64
+}
+
+/// Of each: a child that one waits on, linked into its parent; what waits not counted.
+fn awaited_context() -> f64 {
+    let (parent, _guard) = Context::background().with_cancel();
+    let mut kept = Vec::with_capacity(WAITING);
+    let bytes = measure(|| {
+        kept.extend((0..WAITING).map(|_| {
+            let (child, guard) = parent.with_cancel();
+            let mut done = child.done_owned();
+            assert!((&mut done).now_or_never().is_none());
+            (done, guard)
+        }));
+    });
+    bytes.bytes_current as f64 / WAITING as f64
+}
+
+/// Of each task.
+fn queued() -> f64 {
+    let (runtime, g) = (runtime(), G::new());
+    g.set_limit(1);
+    runtime.block_on(async { drop(g.go(pending())) });
+    let bytes = bytes_kept(&runtime, async {
+        for _ in 0..WAITING {
+            g.go(pending());
+        }
+    });
+    bytes as f64 / WAITING as f64
+}
+
+/// Of each item, on the runtime's workers.
+fn in_flight() -> f64 {
+    let ctx = Context::background();
+    let items = fan_out(&ctx, 0..WAITING, |_, _| pending::<Result<(), String>>());
+    held(items.limit(WAITING).for_each())
+}
+
+/// Of each item, on the caller's own task.
+fn in_flight_local() -> f64 {
+    let ctx = Context::background();
+    let items = fan_out(&ctx, 0..WAITING, |_, _| pending::<Result<(), String>>());
+    held(items.limit(WAITING).local().for_each())
+}
+
+/// What a fan-out has for each of its items when all are in flight.
+fn held(all: impl Future) -> f64 {
+    let runtime = runtime();
+    let mut all = Box::pin(all);
+    let bytes = bytes_kept(&runtime, async {
+        for _ in 0..2 * WAITING {
+            assert!(all.as_mut().now_or_never().is_none());
+            yield_now().await;
+        }
+    });
+    bytes as f64 / WAITING as f64
 }
 
 fn runtime() -> Runtime {

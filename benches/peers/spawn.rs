@@ -14,10 +14,17 @@ use crate::workload::{Done, Workers, at_once, each, yields_once};
 
 pub(crate) const TASKS: usize = 100_000;
 pub(crate) const LIMIT: usize = 64;
+const FEW: usize = 3;
+const GROUPS: usize = 10_000;
 
 pub(crate) fn rows(table: &mut Table, workers: &Workers) -> io::Result<()> {
     body(table, workers, "ends at once", at_once)?;
-    body(table, workers, "yields once", yields_once)
+    body(table, workers, "yields once", yields_once)?;
+    table.pair(
+        Row::new("a group of 3 tasks and its wait, yield once", "JoinSet"),
+        || workers.run(many(|| unlimited_of(FEW, yields_once))),
+        || workers.run(many(|| join_set_of(FEW, yields_once))),
+    )
 }
 
 fn body<B, F>(table: &mut Table, workers: &Workers, name: &str, body: B) -> io::Result<()>
@@ -55,17 +62,33 @@ fn group() -> (Group<String>, Context) {
     Group::with_context(Context::background())
 }
 
+/// A small group after the other, as request handlers have them; for each group.
+async fn many<F: Future>(group: impl Fn() -> F) -> f64 {
+    let start = Instant::now();
+    for _ in 0..GROUPS {
+        group().await;
+    }
+    each(start, GROUPS)
+}
+
 pub(crate) async fn unlimited<F>(body: impl Fn() -> F) -> f64
 where
     F: Future<Output = Done> + Send + 'static,
 {
     let start = Instant::now();
+    unlimited_of(TASKS, body).await;
+    each(start, TASKS)
+}
+
+async fn unlimited_of<F>(tasks: usize, body: impl Fn() -> F)
+where
+    F: Future<Output = Done> + Send + 'static,
+{
     let (g, _ctx) = group();
-    for _ in 0..TASKS {
+    for _ in 0..tasks {
         g.go(body());
     }
     assert_eq!(g.wait().await, Ok(()));
-    each(start, TASKS)
 }
 
 pub(crate) async fn limited<F>(body: impl Fn() -> F) -> f64
@@ -101,12 +124,19 @@ where
     F: Future<Output = Done> + Send + 'static,
 {
     let start = Instant::now();
+    join_set_of(TASKS, body).await;
+    each(start, TASKS)
+}
+
+async fn join_set_of<F>(count: usize, body: impl Fn() -> F)
+where
+    F: Future<Output = Done> + Send + 'static,
+{
     let mut tasks = JoinSet::new();
-    for _ in 0..TASKS {
+    for _ in 0..count {
         tasks.spawn(body());
     }
     join_all(tasks).await;
-    each(start, TASKS)
 }
 
 /// All are spawned at once, and each waits for its turn.
