@@ -54,8 +54,11 @@ fn a_second_canceller_returns_no_earlier_than_the_tree_is_done() {
         let mut done = Box::pin(child.done_owned());
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
         assert!(done.as_mut().poll(&mut cx).is_pending());
-        let handle = guard.handle();
-        let other = thread::spawn(move || handle.cancel());
+        let (handle, same) = (guard.handle(), child.clone());
+        let other = thread::spawn(move || {
+            handle.cancel();
+            assert!(same.is_done());
+        });
         guard.cancel();
         assert!(child.is_done());
         other.join().unwrap();

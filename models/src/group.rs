@@ -84,6 +84,23 @@ fn what_is_queued_while_the_last_place_leaves_is_run() {
 }
 
 #[test]
+fn what_comes_while_a_place_looks_need_not_wait_for_its_job() {
+    check(2, || {
+        let g = Group::new();
+        let (ctx, guard) = Context::background().with_cancel();
+        g.go(async move {
+            ctx.done().await;
+            Ok(())
+        });
+        g.go(async move {
+            drop(guard);
+            Ok(())
+        });
+        assert_eq!(block_on(g.wait()), Ok(()));
+    });
+}
+
+#[test]
 fn what_is_queued_by_a_task_is_run() {
     check(2, || {
         let g = Group::new();
