@@ -144,17 +144,14 @@ impl Context {
     /// `Duration::MAX` saturates to an instant some thirty years from now.
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Context {
-        let node = self
-            .node
-            .with_deadline(after(timeout), None, || timeout.is_zero());
-        Context { node }
+        self.until(after(timeout), None, || timeout.is_zero())
     }
 
     /// Like [`with_timeout`](Context::with_timeout), with the cause that [`cause`](Context::cause) gives if it is *this*
     /// deadline that ends the child, not an earlier one from above.
     #[must_use]
     pub fn with_timeout_cause(&self, timeout: Duration, cause: impl Into<Cause>) -> Context {
-        self.with_deadline_cause(after(timeout), cause)
+        self.until(after(timeout), Some(cause.into()), || timeout.is_zero())
     }
 
     /// A child that ends at `deadline`, or at its parent's deadline if that is earlier.
@@ -163,8 +160,7 @@ impl Context {
     #[must_use]
     pub fn with_deadline(&self, deadline: impl Into<Instant>) -> Context {
         let at = deadline.into();
-        let node = self.node.with_deadline(at, None, || at <= Instant::now());
-        Context { node }
+        self.until(at, None, || at <= Instant::now())
     }
 
     /// Like [`with_deadline`](Context::with_deadline), with the cause that [`cause`](Context::cause) gives if it is *this*
@@ -175,8 +171,18 @@ impl Context {
         deadline: impl Into<Instant>,
         cause: impl Into<Cause>,
     ) -> Context {
-        let (at, cause) = (deadline.into(), Some(cause.into()));
-        let node = self.node.with_deadline(at, cause, || at <= Instant::now());
+        let at = deadline.into();
+        self.until(at, Some(cause.into()), || at <= Instant::now())
+    }
+
+    /// A child that ends at `at`; `has_passed` says whether that is in the past.
+    fn until(
+        &self,
+        at: Instant,
+        cause: Option<Cause>,
+        has_passed: impl FnOnce() -> bool,
+    ) -> Context {
+        let node = self.node.with_deadline(at, cause, has_passed);
         Context { node }
     }
 

@@ -1,9 +1,10 @@
 //! The only door to locks, atomics, and the tasks of the runtime that the cores stand on.
 //!
 //! Every core takes its primitives from here, so that one alias decides whether they are std's and tokio's or those of a
-//! model checker: with `--cfg errgroup_loom` they are loom's, and with `--cfg errgroup_shuttle` shuttle's, for `models/`. A lock here is never poisoned: no user
-//! code runs under one, so a panic cannot leave its data half-changed. (What the tap of a fan-out guards is user code, and
-//! nobody ever waits for that lock.)
+//! model checker: with `--cfg errgroup_loom` they are loom's, and with `--cfg errgroup_shuttle` shuttle's, for `models/`.
+//!
+//! A lock here is never poisoned: no user code runs under one, so a panic cannot leave its data half-changed. (What the tap of a
+//! fan-out guards is user code, and nobody ever waits for that lock.)
 
 #[cfg(errgroup_loom)]
 mod loom;

@@ -16,14 +16,13 @@ impl<V> Default for Slots<V> {
 
 impl<V> Slots<V> {
     pub(crate) fn put(&mut self, number: usize, value: Option<V>) {
-        if number == self.0.len() {
-            self.0.push(value);
-            return;
-        }
         if self.0.len() < number {
-            self.0.resize_with(number + 1, || None);
+            self.0.resize_with(number, || None);
         }
-        self.0[number] = value;
+        match self.0.get_mut(number) {
+            Some(slot) => *slot = value,
+            None => self.0.push(value),
+        }
     }
 
     pub(crate) fn take(&mut self) -> Vec<Option<V>> {
