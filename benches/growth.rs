@@ -16,11 +16,16 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use errgroup::{CancelGuard, Context, Group, fetch_all};
+use errgroup::{Context, Group, fetch_all};
 use futures::future::FutureExt;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 use tokio::task::yield_now;
+
+#[path = "peers/chain.rs"]
+mod chain;
+
+use chain::chain;
 
 const DEPTHS: [usize; 4] = [1, 10, 100, 1_000];
 const TENS: [usize; 6] = [1, 10, 100, 1_000, 10_000, 100_000];
@@ -143,18 +148,6 @@ fn items(c: &mut Criterion) {
         }
     }
     group.finish();
-}
-
-fn chain(depth: usize) -> (Context, Vec<CancelGuard>) {
-    let mut ctx = Context::background();
-    let guards = (0..depth)
-        .map(|_| {
-            let (child, guard) = ctx.with_cancel();
-            ctx = child;
-            guard
-        })
-        .collect();
-    (ctx, guards)
 }
 
 /// The context as it is once somebody has waited on it: it is told of its ancestors' ends, and asks no more.

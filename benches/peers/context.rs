@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use errgroup::{CancelGuard, Context};
+use errgroup::Context;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::chain::chain;
 use crate::table::{Row, Table};
 use crate::workload::{Workers, each};
 
@@ -66,19 +67,6 @@ fn asking(table: &mut Table) -> io::Result<()> {
         || check(&deep_ctx),
         || is_cancelled(&deep_token),
     )
-}
-
-/// A context so many `with_cancel` below the root, and what keeps it from ending.
-pub(crate) fn chain(depth: usize) -> (Context, Vec<CancelGuard>) {
-    let mut ctx = Context::background();
-    let guards = (0..depth)
-        .map(|_| {
-            let (child, guard) = ctx.with_cancel();
-            ctx = child;
-            guard
-        })
-        .collect();
-    (ctx, guards)
 }
 
 fn token_chain(depth: usize) -> CancellationToken {

@@ -10,7 +10,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use anyhow::{Context as _, bail, ensure};
 
 use crate::bytes::Figures;
-use crate::context::{chain, check, err, with_cancel, with_timeout};
+use crate::chain::chain;
+use crate::context::{check, err, with_cancel, with_timeout};
 use crate::spawn::{limited, limited_awaited, unlimited};
 use crate::table::{Row, Table};
 use crate::workload::{Workers, at_once, yields_once};

@@ -11,6 +11,7 @@
 //! it. How the figures come about: `benches/README.md`.
 
 mod bytes;
+mod chain;
 mod cli;
 mod context;
 mod fetch;

@@ -1,9 +1,20 @@
 //! The end of a context, against whoever registers, derives, or goes.
 
-use errgroup::Context;
+use std::pin::Pin;
+use std::task;
+
+use errgroup::{Context, DoneOwned};
 use loom::thread;
 
 use crate::{block_on, check};
+
+/// A future that has begun to wait: the context is linked from then on.
+fn waiting_on(ctx: &Context) -> Pin<Box<DoneOwned>> {
+    let mut done = Box::pin(ctx.done_owned());
+    let mut cx = task::Context::from_waker(task::Waker::noop());
+    assert!(done.as_mut().poll(&mut cx).is_pending());
+    done
+}
 
 #[test]
 fn a_waiter_that_registers_while_the_context_ends_is_woken() {
@@ -51,9 +62,7 @@ fn a_second_canceller_returns_no_earlier_than_the_tree_is_done() {
         let (ctx, guard) = Context::background().with_cancel();
         let (child, _child_guard) = ctx.with_cancel();
         // Linked, and so told; it does not ask.
-        let mut done = Box::pin(child.done_owned());
-        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-        assert!(done.as_mut().poll(&mut cx).is_pending());
+        let _done = waiting_on(&child);
         let (handle, same) = (guard.handle(), child.clone());
         let other = thread::spawn(move || {
             handle.cancel();
@@ -85,9 +94,7 @@ fn a_child_that_goes_while_the_context_ends_harms_nobody() {
     check(2, || {
         let (ctx, guard) = Context::background().with_cancel();
         let (goes, goes_guard) = ctx.with_cancel();
-        let mut done = Box::pin(goes.done_owned());
-        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-        assert!(done.as_mut().poll(&mut cx).is_pending());
+        let done = waiting_on(&goes);
         let drops = thread::spawn(move || drop((done, goes, goes_guard)));
         let stays = ctx.clone();
         let waits = thread::spawn(move || block_on(stays.done()).is_cancelled());
@@ -102,9 +109,7 @@ fn a_child_that_has_ended_takes_back_nobody_elses_entry_when_it_goes() {
     check(2, || {
         let (ctx, guard) = Context::background().with_cancel();
         let (goes, goes_guard) = ctx.with_cancel();
-        let mut done = Box::pin(goes.done_owned());
-        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-        assert!(done.as_mut().poll(&mut cx).is_pending());
+        let done = waiting_on(&goes);
         let stays = ctx.clone();
         let waits = thread::spawn(move || block_on(stays.done()).is_cancelled());
         goes_guard.cancel();

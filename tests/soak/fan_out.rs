@@ -101,6 +101,17 @@ where
     }
 }
 
+/// The future of an item, or of an attempt.
+fn item(guard: Guard, script: Script, ctx: Context, world: &Arc<World>, single: bool) -> Valued {
+    let stage = Stage {
+        ctx,
+        spawner: None,
+        world: world.clone(),
+        single,
+    };
+    Valued(Body::new(guard, perform(script, stage)))
+}
+
 /// One that is about to run.
 pub(crate) struct Prepared {
     pub(crate) world: Arc<World>,
@@ -125,13 +136,7 @@ pub(crate) fn prepare(plan: FanOutPlan, ctx: &Context, single: bool) -> Prepared
             if f_panics == Some(guard.id()) {
                 guard.panic();
             }
-            let stage = Stage {
-                ctx,
-                spawner: None,
-                world: world.clone(),
-                single,
-            };
-            Valued(Body::new(guard, perform(script, stage)))
+            item(guard, script, ctx, &world, single)
         })
     };
     let pulled = world.clone();
@@ -378,13 +383,7 @@ pub(crate) async fn run_hedge(plan: HedgePlan, ctx: &Context, single: bool) -> O
                 guard.id() == attempt,
                 format_args!("an attempt was left out"),
             );
-            let stage = Stage {
-                ctx,
-                spawner: None,
-                world: world.clone(),
-                single,
-            };
-            Valued(Body::new(guard, perform(script, stage)))
+            item(guard, script, ctx, &world, single)
         }
     });
     let Some(ended) = unless_dropped(hedge, plan.dropped).await else {

@@ -1,0 +1,16 @@
+//! A chain of contexts.
+
+use errgroup::{CancelGuard, Context};
+
+/// A context so many `with_cancel` below the root, and what keeps it from ending.
+pub(crate) fn chain(depth: usize) -> (Context, Vec<CancelGuard>) {
+    let mut ctx = Context::background();
+    let guards = (0..depth)
+        .map(|_| {
+            let (child, guard) = ctx.with_cancel();
+            ctx = child;
+            guard
+        })
+        .collect();
+    (ctx, guards)
+}
