@@ -91,3 +91,13 @@ fn a_fan_out_that_is_dropped_half_way_leaves_nobody_behind() {
         drop(all);
     });
 }
+
+#[test]
+fn the_end_of_the_items_does_not_come_before_the_last_one_counts() {
+    check(2, || {
+        let first = fan_out(&Context::background(), 0..1, |ctx, item| async move {
+            ctx.check().map(|()| item).map_err(|error| error.to_string())
+        });
+        assert_eq!(block_on(first.limit(2).first_ok()).ok(), Some(0));
+    });
+}

@@ -382,8 +382,9 @@ where
         }
         Poll::Ready(Ok(None)) => {
             flow.left = (0, Some(0));
+            let count = inlet.tap.pulled();
             drop(flow);
-            exhaust(core);
+            exhaust(core, count);
             Pulled::Nothing
         }
         Poll::Ready(Err(payload)) => {
@@ -459,15 +460,15 @@ where
     }
 }
 
-/// The last item has come.
-fn exhaust<P, C, T, E>(core: &Arc<Core<Feed<P, C, T, E>>>)
+/// The last of so many items has come.
+fn exhaust<P, C, T, E>(core: &Arc<Core<Feed<P, C, T, E>>>, count: usize)
 where
     Feed<P, C, T, E>: Source,
     C: End<T, E>,
 {
     core.with(|state, after| {
         let feed = &mut state.source;
-        feed.ledger.exhaust();
+        feed.ledger.exhaust(count);
         after.replaced.extend(feed.puller.take());
         feed.judge(after);
         state.dismiss_parked(after);
@@ -492,12 +493,12 @@ where
 /// Nothing more is pulled: a panic came, or the end of the context.
 fn close<P, C, T, E>(core: &Arc<Core<Feed<P, C, T, E>>>, pull: Option<Pin<Box<P>>>)
 where
-    Feed<P, C, T, E>: Source<Tag = Index<C::Stopwatch>>,
+    Feed<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Inlet<P>>,
+    P: Next,
     C: End<T, E>,
 {
     if let Err(payload) = panic::catch(|| drop(pull)) {
-        let next = core.read(|state| state.source.ledger.started());
-        fail(core, next, payload);
+        fail(core, core.origin.tap.next_number(), payload);
     }
     core.with(|state, after| {
         let feed = &mut state.source;

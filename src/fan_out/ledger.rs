@@ -99,8 +99,9 @@ impl<C> Ledger<C> {
         self.failed += 1;
     }
 
-    /// There are no more items.
-    pub(crate) fn exhaust(&mut self) {
+    /// There are no more items than these. The place that pulled the last one may not have come to say so yet.
+    pub(crate) fn exhaust(&mut self, count: usize) {
+        self.started = self.started.max(count);
         if self.is_pulling() {
             self.stage = Stage::Exhausted;
             self.left = (0, Some(0));

@@ -219,7 +219,7 @@ where
                 self.tell();
             }
             Ok(None) => {
-                self.ledger.exhaust();
+                self.ledger.exhaust(self.ledger.started());
                 self.judge();
             }
             Err(payload) => {

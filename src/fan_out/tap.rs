@@ -89,6 +89,11 @@ impl<P: Next> Tap<P> {
         number
     }
 
+    /// The same for what is to drop what it has taken out, so that nobody is at it.
+    pub(crate) fn next_number(&self) -> usize {
+        self.number(&mut self.flow.lock())
+    }
+
     /// How many have been pulled, as far as this thread knows.
     pub(crate) fn pulled(&self) -> usize {
         self.pulled.load(Ordering::Relaxed)

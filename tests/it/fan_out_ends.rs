@@ -31,6 +31,7 @@ both_flavours![
     a_quorum_of_more_than_there_are_items_cannot_be_reached,
     where_nothing_failed_the_one_error_says_that_it_cannot_be_reached,
     a_quorum_fails_as_soon_as_it_cannot_be_reached,
+    the_last_item_is_waited_for_where_another_place_sees_the_end_of_them,
     failures_have_the_name_of_their_item,
     options_may_come_in_any_order,
     nothing_is_pulled_before_the_first_poll,
@@ -417,6 +418,17 @@ async fn a_quorum_fails_as_soon_as_it_cannot_be_reached() {
             assert_eq!(cause, "enough cannot be reached any more");
         }
     });
+}
+
+/// On real threads, and so by chance: the loom model of the same is sure to find it.
+async fn the_last_item_is_waited_for_where_another_place_sees_the_end_of_them() {
+    for _ in 0..5_000 {
+        let one = fan_out(&background(), [7], |_, item| async move {
+            yields(1).await;
+            Ok::<_, String>(item)
+        });
+        assert_eq!(one.first_ok().await.unwrap(), 7);
+    }
 }
 
 async fn failures_have_the_name_of_their_item() {
