@@ -1,13 +1,16 @@
 //! Tasks that are started and waited for: `go`, without a limit and with one.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use errgroup::{Context, Group};
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 
 use crate::table::{Row, Table};
 use crate::workload::{Done, Workers, at_once, each, yields_once};
@@ -44,6 +47,22 @@ where
             .at_most(0.50)
             .stretch(0.25),
         || workers.run(limited(body)),
+        || workers.run(acquire_inside(body)),
+    )?;
+    table.pair(
+        Row::new(
+            format!("the same, running alone: all were brought before, {name}"),
+            "JoinSet + Semaphore",
+        ),
+        || workers.run(brought_before(body)),
+        || workers.run(acquire_inside(body)),
+    )?;
+    table.pair(
+        Row::new(
+            format!("floor: 64 tasks empty a Mutex<VecDeque<Box<_>>>, {name}"),
+            "JoinSet + Semaphore",
+        ),
+        || workers.run(by_hand(body)),
         || workers.run(acquire_inside(body)),
     )?;
     table.pair(
@@ -101,6 +120,22 @@ where
     for _ in 0..TASKS {
         g.go(body());
     }
+    assert_eq!(g.wait().await, Ok(()));
+    each(start, TASKS)
+}
+
+/// The part of `limited` in which tasks run, with nobody who brings more at the same time.
+async fn brought_before<F>(body: impl Fn() -> F) -> f64
+where
+    F: Future<Output = Done> + Send + 'static,
+{
+    let (g, _ctx) = group();
+    g.set_limit(0);
+    for _ in 0..TASKS {
+        g.go(body());
+    }
+    let start = Instant::now();
+    g.set_limit(LIMIT);
     assert_eq!(g.wait().await, Ok(()));
     each(start, TASKS)
 }
@@ -173,6 +208,44 @@ where
     }
     join_all(tasks).await;
     each(start, TASKS)
+}
+
+/// The least that a bounded group of futures of any type can be: no errors, no panics, no context, and nobody is told of a start.
+async fn by_hand<F>(body: impl Fn() -> F) -> f64
+where
+    F: Future<Output = Done> + Send + 'static,
+{
+    let start = Instant::now();
+    let queue = Arc::new(Queue::default());
+    let mut places = JoinSet::new();
+    for _ in 0..LIMIT {
+        let queue = queue.clone();
+        places.spawn(async move {
+            loop {
+                // Asked before, or the last one might come in between.
+                let is_whole = queue.is_whole.load(Ordering::Acquire);
+                let next = queue.futures.lock().unwrap().pop_front();
+                match next {
+                    Some(future) => future.await?,
+                    None if is_whole => return Ok(()),
+                    None => yield_now().await,
+                }
+            }
+        });
+    }
+    for _ in 0..TASKS {
+        let future = Box::pin(body());
+        queue.futures.lock().unwrap().push_back(future);
+    }
+    queue.is_whole.store(true, Ordering::Release);
+    join_all(places).await;
+    each(start, TASKS)
+}
+
+#[derive(Default)]
+struct Queue {
+    futures: Mutex<VecDeque<Pin<Box<dyn Future<Output = Done> + Send>>>>,
+    is_whole: AtomicBool,
 }
 
 async fn join_all(mut tasks: JoinSet<Done>) {
