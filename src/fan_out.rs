@@ -61,6 +61,7 @@ use futures_core::Stream;
 use crate::context::Context;
 use crate::error::ContextError;
 use crate::sync::OnceLock;
+use crate::tracing::Span;
 use end::Origin;
 
 /// Begins a fan-out: `f` over every item, as [`FanOut`]'s options and ends have it.
@@ -143,6 +144,7 @@ fn origin() -> Origin {
     Origin {
         name: None,
         site: Location::caller(),
+        span: Span::current(),
         outer: OnceLock::new(),
     }
 }

@@ -96,6 +96,7 @@
 //!
 //! - `signal`: contexts that end on signals to the process.
 //! - `tokio-util`: to and from `CancellationToken`.
+//! - `tracing`: a span for each task and each item, inside the span of whoever started it; and events for what stops one.
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -113,6 +114,7 @@ pub mod fan_out;
 mod group;
 mod panic;
 mod sync;
+mod tracing;
 
 pub use context::{AfterFunc, CancelGuard, CancelHandle, Cause, Context, Done, DoneOwned, Run};
 pub use error::{ContextError, Errors, Panic, TaskError, TaskErrorKind, TryGoError};

@@ -5,6 +5,7 @@ use std::fmt;
 use super::cause::{Cause, Note};
 use super::node::Node;
 use crate::sync::Arc;
+use crate::tracing;
 
 static GUARD_DROPPED: Note = Note("the context's CancelGuard was dropped");
 
@@ -92,12 +93,22 @@ pub struct CancelHandle {
 impl CancelHandle {
     /// Ends the context, as [`CancelGuard::cancel`] does.
     pub fn cancel(&self) {
-        self.node.cancel(None);
+        self.end(None);
     }
 
     /// Ends the context with a cause, as [`CancelGuard::cancel_with`] does.
     pub fn cancel_with(&self, cause: impl Into<Cause>) {
-        self.node.cancel(Some(cause.into()));
+        self.end(Some(cause.into()));
+    }
+
+    fn end(&self, cause: Option<Cause>) {
+        tracing::cancelled(|| self.node.is_done(), cause.as_ref());
+        self.node.cancel(cause);
+    }
+
+    /// Ends the context on the crate's own account, which is nothing to be told of.
+    pub(crate) fn end_with(&self, cause: Cause) {
+        self.node.cancel(Some(cause));
     }
 }
 

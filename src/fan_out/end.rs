@@ -11,6 +11,7 @@ use crate::error::{ContextError, Label, TaskErrorKind};
 use crate::group::current::Outer;
 use crate::group::failures::{Failures, OnFailure};
 use crate::sync::{Arc, OnceLock};
+use crate::tracing::Span;
 
 static STOPPED: Note = Note("the tasks of the fan-out were aborted");
 
@@ -119,11 +120,18 @@ pub(crate) fn reason(error: Option<ContextError>) -> ContextError {
 pub(crate) struct Origin {
     pub(crate) name: Option<Cow<'static, str>>,
     pub(crate) site: &'static Location<'static>,
+    /// That of whoever made it, in which the items are.
+    pub(crate) span: Span,
     /// For whom the items act, from the first poll on.
     pub(crate) outer: OnceLock<Arc<Outer>>,
 }
 
 impl Origin {
+    /// That in which an item runs.
+    pub(crate) fn span_of(&self, number: usize) -> Span {
+        self.span.item(self.name.as_ref(), number, self.site)
+    }
+
     /// `name[3]`, or `item 3`.
     pub(crate) fn label_of(&self, number: usize) -> Label {
         let name = match &self.name {

@@ -29,6 +29,7 @@ use crate::group::source::{Observer, Opened, Outcome, Source, Tag};
 use crate::group::state::After;
 use crate::panic::{self, Payload};
 use crate::sync::Arc;
+use crate::tracing::Span;
 
 pub(crate) struct Feed<P, C, T, E> {
     /// Whether a place waits for the next item, or has found the tap in use, so that nobody else need come.
@@ -75,28 +76,36 @@ impl<P> From<Hand<P>> for Supply<P> {
 }
 
 /// Which item it is.
-#[derive(Clone, Copy)]
 pub(crate) enum Index<W> {
     Item {
         number: usize,
         /// `None` for one that never starts.
         started: Option<W>,
+        span: Span,
     },
     /// The `on_progress` of them all.
     Whole,
 }
 
 impl<W: Stopwatch> Index<W> {
-    fn started(number: usize) -> Self {
+    fn started(number: usize, origin: &Origin) -> Self {
         Index::Item {
             number,
             started: Some(W::start()),
+            span: origin.span_of(number),
         }
     }
 }
 
 impl<W: Stopwatch> Tag for Index<W> {
     fn started(&mut self) {}
+
+    fn span(&mut self) -> Option<&mut Span> {
+        match self {
+            Index::Item { span, .. } => Some(span),
+            Index::Whole => None,
+        }
+    }
 }
 
 impl<P: Next> Inlet<P> {
@@ -247,7 +256,9 @@ where
 
     fn describe(inlet: &Inlet<P>, index: &Self::Tag) -> (Label, Duration) {
         match *index {
-            Index::Item { number, started } => {
+            Index::Item {
+                number, started, ..
+            } => {
                 let elapsed = started.map_or(Duration::ZERO, |watch| watch.elapsed());
                 (inlet.origin.label_of(number), elapsed)
             }
@@ -271,7 +282,7 @@ where
         match pull(core, place.as_mut(), cx) {
             Pulled::InUse => Opened::Later { in_use: true },
             Pulled::Item(number, left) => {
-                let index = Index::started(number);
+                let index = Index::started(number, &core.origin.origin);
                 if start(core, number, left) {
                     return Opened::Job(index);
                 }
@@ -300,7 +311,7 @@ where
             return None;
         }
         let next = match pull(core, place, cx) {
-            Pulled::Item(number, _) => Some(Index::started(number)),
+            Pulled::Item(number, _) => Some(Index::started(number, &core.origin.origin)),
             Pulled::NotYet(pull) => {
                 core.origin.tap.put_back(Some(pull));
                 None
@@ -332,7 +343,7 @@ where
         while let Some((mut call, progress)) = core.with(|state, _| state.source.take_report()) {
             if let Err(payload) = panic::catch(|| call(progress)) {
                 panic::discard(call);
-                core.record(&Index::Whole, Outcome::Panicked(payload));
+                core.record(&mut Index::Whole, Outcome::Panicked(payload));
                 return;
             }
             let unneeded = core.with(|state, _| match &mut state.source.reporter {
@@ -479,15 +490,16 @@ where
 /// A panic of what makes the items.
 fn fail<P, C, T, E>(core: &Arc<Core<Feed<P, C, T, E>>>, number: usize, payload: Payload)
 where
-    Feed<P, C, T, E>: Source<Tag = Index<C::Stopwatch>>,
+    Feed<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Inlet<P>>,
     C: End<T, E>,
 {
     core.with(|state, _| state.source.ledger.break_at(number));
-    let index = Index::Item {
+    let mut index = Index::Item {
         number,
         started: None,
+        span: core.origin.origin.span_of(number),
     };
-    core.record(&index, Outcome::Panicked(payload));
+    core.record(&mut index, Outcome::Panicked(payload));
 }
 
 /// Nothing more is pulled: a panic came, or the end of the context.

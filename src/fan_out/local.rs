@@ -28,6 +28,7 @@ use crate::group::failures::Failures;
 use crate::group::job;
 use crate::panic::{self, Payload};
 use crate::sync::{Arc, Mutex};
+use crate::tracing::{self, Span};
 
 /// A fan-out, run by whoever polls it.
 pub(crate) struct Local<P, C, T, E, R>
@@ -72,6 +73,7 @@ pin_project! {
         number: usize,
         started: W,
         dropped: Dropped,
+        span: Span,
         #[pin]
         item: Option<Item<Fut, C>>,
     }
@@ -79,7 +81,10 @@ pin_project! {
     impl<Fut, C, W> PinnedDrop for Running<Fut, C, W> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
-            if let Err(payload) = panic::catch(|| this.item.set(None)) {
+            let item = &mut this.item;
+            let dropped = this.span.in_scope(|| panic::catch(|| item.set(None)));
+            this.span.close();
+            if let Err(payload) = dropped {
                 this.dropped.lock().push((*this.number, payload));
             }
         }
@@ -95,7 +100,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let ended = ready!(job::poll_to_end(this.item, cx));
+        let ended = ready!(this.span.in_scope(|| job::poll_to_end(this.item, cx)));
         Poll::Ready((*this.number, *this.started, ended))
     }
 }
@@ -213,6 +218,7 @@ where
                     number,
                     started: C::Stopwatch::start(),
                     dropped: self.dropped.clone(),
+                    span: self.origin.span_of(number),
                     item,
                 });
                 self.judge();
@@ -266,6 +272,7 @@ where
 
     /// Keeps a failure, and ends the context if that is what a failure does.
     fn record(&mut self, label: Label, elapsed: Duration, kind: TaskErrorKind<E>) {
+        tracing::failed(&label, elapsed, &kind);
         let cause = C::ON_FAILURE.cause(&label, &kind);
         if !matches!(kind, TaskErrorKind::Aborted(_)) {
             self.ledger.fail();
@@ -286,7 +293,7 @@ where
 
     /// A waker that panics is none of the items' doing.
     fn end_context(&self, cause: Cause) {
-        if let Err(payload) = panic::catch(|| self.cancel.cancel_with(cause)) {
+        if let Err(payload) = panic::catch(|| self.cancel.end_with(cause)) {
             panic::discard(payload);
         }
     }
@@ -401,7 +408,7 @@ where
     /// The context ends before what runs is dropped.
     fn drop(&mut self) {
         if !matches!(self.stage, Stage::Finished) {
-            let _ = panic::catch(|| self.cancel.cancel_with(Cause::note(&FAN_OUT_DROPPED)))
+            let _ = panic::catch(|| self.cancel.end_with(Cause::note(&FAN_OUT_DROPPED)))
                 .map_err(panic::discard);
         }
         self.running.clear();

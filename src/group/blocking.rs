@@ -49,7 +49,12 @@ where
         if let Some((mut task, job)) = self.work.take() {
             task.started();
             let ctx = self.core.ctx().clone();
-            let outcome = match panic::catch(|| job(ctx)) {
+            let run = || panic::catch(|| job(ctx));
+            let ended = match task.span() {
+                Some(span) => span.in_scope(run),
+                None => run(),
+            };
+            let outcome = match ended {
                 Ok(result) => Outcome::Returned(result.map_err(TaskErrorKind::Failed)),
                 Err(payload) => Outcome::Panicked(payload),
             };

@@ -16,6 +16,7 @@ use crate::error::{ContextError, Label, Panic, TaskErrorKind};
 use crate::panic::{self, Payload};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, JoinSet};
+use crate::tracing;
 
 static WATCHER_FAILED: Note = Note("the group's watcher panicked: does the runtime have a timer?");
 static TASK_ABORTED: Note = Note("the task was aborted");
@@ -31,16 +32,27 @@ pub(crate) struct Stopped<S: Source> {
 impl<S: Source> Core<S> {
     /// Records how a job ended, and stops the others if it failed (invariant 7). Hands back what a success gave.
     #[inline]
-    pub(crate) fn record(self: &Arc<Self>, tag: &S::Tag, outcome: Outcome<S>) -> Option<S::Value> {
-        if let Outcome::Returned(Ok(value)) = outcome {
-            return Some(value);
+    pub(crate) fn record(
+        self: &Arc<Self>,
+        tag: &mut S::Tag,
+        outcome: Outcome<S>,
+    ) -> Option<S::Value> {
+        let value = match outcome {
+            Outcome::Returned(Ok(value)) => Some(value),
+            failure => {
+                self.record_failure(tag, failure);
+                None
+            }
+        };
+        // Here, since no lock is held.
+        if let Some(span) = tag.span() {
+            span.close();
         }
-        self.record_failure(tag, outcome);
-        None
+        value
     }
 
     #[cold]
-    fn record_failure(self: &Arc<Self>, tag: &S::Tag, outcome: Outcome<S>) {
+    fn record_failure(self: &Arc<Self>, tag: &mut S::Tag, outcome: Outcome<S>) {
         let kind = match outcome {
             Outcome::Returned(Ok(_)) => return,
             Outcome::Returned(Err(kind)) => kind,
@@ -56,6 +68,10 @@ impl<S: Source> Core<S> {
             return;
         }
         let (label, elapsed) = S::describe(&self.origin, tag);
+        match tag.span() {
+            Some(span) => span.in_scope(|| tracing::failed(&label, elapsed, &kind)),
+            None => tracing::failed(&label, elapsed, &kind),
+        }
         let cause = self.on_failure.cause(&label, &kind);
         let ended = self.ctx().is_done();
         let (later, cause) = self.with(|state, _| {
@@ -138,19 +154,19 @@ impl<S: Source> Core<S> {
     }
 
     /// Counts a job as ended that never had a ticket.
-    pub(crate) fn end_unstarted(self: &Arc<Self>, tag: S::Tag, outcome: Outcome<S>) {
-        let value = self.record(&tag, outcome);
+    pub(crate) fn end_unstarted(self: &Arc<Self>, mut tag: S::Tag, outcome: Outcome<S>) {
+        let value = self.record(&mut tag, outcome);
         self.with(|state, after| state.end(tag, value, after));
     }
 
     /// Counts a job as ended that does not come to the counter with its ticket.
     pub(crate) fn end_off_counter(
         self: &Arc<Self>,
-        tag: S::Tag,
+        mut tag: S::Tag,
         outcome: Outcome<S>,
         lender: Option<LenderId>,
     ) {
-        let value = self.record(&tag, outcome);
+        let value = self.record(&mut tag, outcome);
         let hand_in = HandIn { lender, tag, value };
         self.with(|state, after| state.hand_in(hand_in, after));
         self.hand_out();
@@ -217,7 +233,7 @@ impl<S: Source> Core<S> {
 
     /// A waker that panics is not the task's doing, and must not undo the accounting.
     fn end_context_with(&self, cause: Cause) {
-        if let Err(payload) = panic::catch(|| self.cancel.cancel_with(cause)) {
+        if let Err(payload) = panic::catch(|| self.cancel.end_with(cause)) {
             panic::discard(payload);
         }
     }

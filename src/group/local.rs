@@ -162,7 +162,8 @@ where
                     *this.started = true;
                     this.task.iter_mut().for_each(Tag::started);
                 }
-                ready!(poll_job(this.future.as_mut(), this.frame, cx))
+                let span = this.task.as_mut().and_then(Tag::span);
+                ready!(poll_job(this.future.as_mut(), span, this.frame, cx))
             }
             _ => Outcome::of_drop(panic::catch(|| this.future.set(None))),
         };

@@ -33,6 +33,7 @@ use super::source::{Observer, Opened, Source, Tag};
 use super::state::After;
 use crate::error::{ContextError, Label};
 use crate::sync::Arc;
+use crate::tracing::Span;
 
 pub(crate) struct Queue<E> {
     pub(crate) ready: VecDeque<Entry<E>>,
@@ -88,11 +89,13 @@ pub(crate) struct Task {
     pub(crate) observer: Option<Arc<dyn Observer>>,
     pub(crate) local: Option<LocalId>,
     started: Option<Instant>,
+    span: Span,
 }
 
 impl Task {
     pub(crate) fn new(label: Label, observer: Option<Arc<dyn Observer>>) -> Task {
         Task {
+            span: Span::task(&label),
             label,
             observer,
             local: None,
@@ -104,6 +107,10 @@ impl Task {
 impl Tag for Task {
     fn started(&mut self) {
         self.started = Some(Instant::now());
+    }
+
+    fn span(&mut self) -> Option<&mut Span> {
+        Some(&mut self.span)
     }
 
     fn hand_over_failure(&self) -> bool {

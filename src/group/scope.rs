@@ -85,7 +85,7 @@ where
                 Err(payload) => (None, Some(Outcome::Panicked(payload))),
             };
             if let Some(outcome) = failure {
-                g.core.record(&Task::new(label, None), outcome);
+                g.core.record(&mut Task::new(label, None), outcome);
             }
             g.wait().await?;
             match value {

@@ -15,6 +15,7 @@ use super::state::After;
 use crate::error::{ContextError, Label, TaskErrorKind};
 use crate::panic::Payload;
 use crate::sync::Arc;
+use crate::tracing::Span;
 
 /// Where a core gets its jobs from, and where their values go.
 ///
@@ -123,6 +124,8 @@ pub(crate) type JobOutput<S> = Result<<S as Source>::Value, TaskErrorKind<<S as 
 pub(crate) trait Tag: Send {
     /// The job has been given its place.
     fn started(&mut self);
+    /// That in which it runs; it is closed when the job has ended.
+    fn span(&mut self) -> Option<&mut Span>;
     /// Whether somebody else takes a failure that is not a panic, so that it is none of the group's.
     fn hand_over_failure(&self) -> bool {
         false

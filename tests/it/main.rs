@@ -58,3 +58,5 @@ mod group_traits;
 mod group_try_go;
 mod group_wait_all;
 mod support;
+#[cfg(feature = "tracing")]
+mod tracing_spans;

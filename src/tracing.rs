@@ -1,0 +1,161 @@
+//! What the crate says to `tracing`: a span for each task and each item, and an event for what stops one.
+//!
+//! Without the feature all of this is nothing: a [`Span`] has no size, and its methods no body.
+//!
+//! A subscriber is user code. So a span is made, entered and dropped outside every lock; and since nothing of ours may be lost with
+//! a subscriber that panics, its panics are dropped here.
+
+#[cfg(feature = "tracing")]
+mod real {
+    use std::borrow::Cow;
+    use std::fmt::Display;
+    use std::panic::Location;
+    use std::time::Duration;
+
+    use ::tracing::{Level, debug, error, field, info_span, warn};
+
+    use crate::context::Cause;
+    use crate::error::{Label, TaskErrorKind};
+    use crate::panic;
+
+    /// That of a task, of an item, or of whoever makes them.
+    #[derive(Clone)]
+    pub(crate) struct Span(::tracing::Span);
+
+    impl Span {
+        fn of(make: impl FnOnce() -> ::tracing::Span) -> Span {
+            Span(panic::catch(make).unwrap_or_else(|payload| {
+                panic::discard(payload);
+                ::tracing::Span::none()
+            }))
+        }
+
+        /// That in which the caller runs.
+        pub(crate) fn current() -> Span {
+            Span::of(::tracing::Span::current)
+        }
+
+        /// That of a task which the caller starts; the caller's own if tasks are not to be seen, so that what a task logs is
+        /// always found where it was started.
+        pub(crate) fn task(label: &Label) -> Span {
+            Span::of(|| {
+                let (name, site) = (label.name.as_deref(), label.site);
+                let span = info_span!(target: "errgroup", "task", name, %site);
+                match span.is_disabled() {
+                    true => ::tracing::Span::current(),
+                    false => span,
+                }
+            })
+        }
+
+        /// The same for an item of a fan-out, inside of which `self` is that of its caller.
+        pub(crate) fn item(
+            &self,
+            name: Option<&Cow<'static, str>>,
+            number: usize,
+            site: &Location<'_>,
+        ) -> Span {
+            Span::of(|| {
+                let name = name.map(|name| &**name);
+                let span =
+                    info_span!(target: "errgroup", parent: &self.0, "item", name, number, %site);
+                match span.is_disabled() {
+                    true => self.0.clone(),
+                    false => span,
+                }
+            })
+        }
+
+        /// Polls or drops what the span is of. `f` must not unwind.
+        pub(crate) fn in_scope<T>(&self, f: impl FnOnce() -> T) -> T {
+            let entered = panic::catch(|| self.0.enter());
+            let output = f();
+            panic::discard(entered);
+            output
+        }
+
+        /// Closes it, where no lock is held.
+        pub(crate) fn close(&mut self) {
+            panic::discard(std::mem::replace(&mut self.0, ::tracing::Span::none()));
+        }
+    }
+
+    /// A task, or an item, has not ended well.
+    pub(crate) fn failed<E: Display>(label: &Label, elapsed: Duration, kind: &TaskErrorKind<E>) {
+        let said = panic::catch(|| {
+            let (name, site) = (label.name.as_deref(), label.site);
+            macro_rules! say {
+                ($event:ident, $message:literal, $($field:tt)+) => {
+                    $event!(target: "errgroup", name, %site, ?elapsed, $($field)+, $message)
+                };
+            }
+            match kind {
+                TaskErrorKind::Failed(error) => {
+                    say!(warn, "task failed", error = %format_args!("{error:#}"));
+                }
+                TaskErrorKind::Panicked(panic) => say!(error, "task panicked", panic = %panic),
+                TaskErrorKind::Aborted(reason) => {
+                    say!(debug, "task aborted", error = %reason, cause = reason.cause().map(field::display))
+                }
+            }
+        });
+        said.unwrap_or_else(panic::discard);
+    }
+
+    /// Somebody ends a context by hand, unless that has ended.
+    pub(crate) fn cancelled(has_ended: impl FnOnce() -> bool, cause: Option<&Cause>) {
+        let said = panic::catch(|| {
+            if ::tracing::enabled!(target: "errgroup", Level::DEBUG) && !has_ended() {
+                debug!(target: "errgroup", cause = cause.map(field::display), "context cancelled");
+            }
+        });
+        said.unwrap_or_else(panic::discard);
+    }
+}
+
+#[cfg(not(feature = "tracing"))]
+mod none {
+    use std::borrow::Cow;
+    use std::panic::Location;
+    use std::time::Duration;
+
+    use crate::context::Cause;
+    use crate::error::{Label, TaskErrorKind};
+
+    #[derive(Clone)]
+    pub(crate) struct Span;
+
+    impl Span {
+        pub(crate) fn current() -> Span {
+            Span
+        }
+
+        pub(crate) fn task(_: &Label) -> Span {
+            Span
+        }
+
+        pub(crate) fn item(
+            &self,
+            _: Option<&Cow<'static, str>>,
+            _: usize,
+            _: &Location<'_>,
+        ) -> Span {
+            Span
+        }
+
+        pub(crate) fn in_scope<T>(&self, f: impl FnOnce() -> T) -> T {
+            f()
+        }
+
+        pub(crate) fn close(&mut self) {}
+    }
+
+    pub(crate) fn failed<E>(_: &Label, _: Duration, _: &TaskErrorKind<E>) {}
+
+    pub(crate) fn cancelled(_: impl FnOnce() -> bool, _: Option<&Cause>) {}
+}
+
+#[cfg(not(feature = "tracing"))]
+pub(crate) use none::*;
+#[cfg(feature = "tracing")]
+pub(crate) use real::*;
