@@ -18,16 +18,19 @@ mod real {
     use crate::error::{Label, TaskErrorKind};
     use crate::panic;
 
-    /// That of a task, of an item, or of whoever makes them.
+    /// That of a task, of an item, or of whoever makes them; `None` if there is nobody to tell. Boxed, since tasks wait with it.
     #[derive(Clone)]
-    pub(crate) struct Span(::tracing::Span);
+    pub(crate) struct Span(Option<Box<::tracing::Span>>);
 
     impl Span {
         fn of(make: impl FnOnce() -> ::tracing::Span) -> Span {
-            Span(panic::catch(make).unwrap_or_else(|payload| {
-                panic::discard(payload);
-                ::tracing::Span::none()
-            }))
+            match panic::catch(make) {
+                Ok(span) => Span((!span.is_disabled()).then(|| Box::new(span))),
+                Err(payload) => {
+                    panic::discard(payload);
+                    Span(None)
+                }
+            }
         }
 
         /// That in which the caller runs.
@@ -38,14 +41,14 @@ mod real {
         /// That of a task which the caller starts; the caller's own if tasks are not to be seen, so that what a task logs is
         /// always found where it was started.
         pub(crate) fn task(label: &Label) -> Span {
-            Span::of(|| {
+            let own = Span::of(|| {
                 let (name, site) = (label.name.as_deref(), label.site);
-                let span = info_span!(target: "errgroup", "task", name, %site);
-                match span.is_disabled() {
-                    true => ::tracing::Span::current(),
-                    false => span,
-                }
-            })
+                info_span!(target: "errgroup", "task", name, %site)
+            });
+            match own.0 {
+                None => Span::current(),
+                Some(_) => own,
+            }
         }
 
         /// The same for an item of a fan-out, inside of which `self` is that of its caller.
@@ -55,20 +58,21 @@ mod real {
             number: usize,
             site: &Location<'_>,
         ) -> Span {
-            Span::of(|| {
+            let own = Span::of(|| {
                 let name = name.map(|name| &**name);
-                let span =
-                    info_span!(target: "errgroup", parent: &self.0, "item", name, number, %site);
-                match span.is_disabled() {
-                    true => self.0.clone(),
-                    false => span,
-                }
-            })
+                let parent = self.0.as_deref().and_then(::tracing::Span::id);
+                info_span!(target: "errgroup", parent: parent, "item", name, number, %site)
+            });
+            match own.0 {
+                None => self.clone(),
+                Some(_) => own,
+            }
         }
 
         /// Polls or drops what the span is of. `f` must not unwind.
         pub(crate) fn in_scope<T>(&self, f: impl FnOnce() -> T) -> T {
-            let entered = panic::catch(|| self.0.enter());
+            let Some(span) = &self.0 else { return f() };
+            let entered = panic::catch(|| span.enter());
             let output = f();
             panic::discard(entered);
             output
@@ -76,7 +80,7 @@ mod real {
 
         /// Closes it, where no lock is held.
         pub(crate) fn close(&mut self) {
-            panic::discard(std::mem::replace(&mut self.0, ::tracing::Span::none()));
+            panic::discard(self.0.take());
         }
     }
 

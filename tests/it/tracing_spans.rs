@@ -39,7 +39,7 @@ impl Log {
 
     /// Runs `body` with a subscriber that writes here, for everything on this thread.
     async fn of<T>(&self, most: LevelFilter, body: impl Future<Output = T>) -> T {
-        let _default = set_default(Registry::default().with(self.clone().with_filter(most)));
+        let _default = set_default(Registry::default().with(most).with(self.clone()));
         body.await
     }
 }
