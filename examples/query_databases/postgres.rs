@@ -7,13 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
-use errgroup::{Context, Group};
+use anyhow::{Context as _, bail, ensure};
+use errgroup::{Context, ContextError, Group};
 use futures::{StreamExt, TryFutureExt, TryStreamExt};
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use tokio::io::{self, AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
-use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::config::Host;
 use tokio_postgres::error::SqlState;
@@ -152,6 +151,7 @@ pub(crate) struct Postgres {
     watcher: Session,
     /// What a connection of ours is called in the server.
     name: String,
+    config: Config,
     connections: Group<anyhow::Error>,
     naive: bool,
 }
@@ -167,56 +167,46 @@ impl Postgres {
         let options = config.get_options().unwrap_or_default();
         let options = format!("{options} -c jit=off");
         config.options(options);
+        let server = server(&config).await?;
         let connections = Group::new();
         let pool = Pool::default();
         for _query in QUERIES {
-            give_back(&pool, session(&connections, &config).await?);
+            give_back(&pool, session(&connections, &config, server).await?);
         }
         Ok(Postgres {
             pool,
-            watcher: session(&connections, &config).await?,
+            watcher: session(&connections, &config, server).await?,
             name,
+            config,
             connections,
             naive,
         })
     }
 
-    /// Stops a query about when it begins or ends, and asks another at once, again and again: a cancel that comes too soon would
-    /// miss its query, and one that comes late would hit the other. Gives how many were stopped.
-    pub(crate) async fn stop_at_odd_moments(&self, rounds: u32) -> anyhow::Result<u32> {
+    /// Stops a query about when it ends, and asks another at once, again and again: a cancel that comes late would hit that.
+    /// Gives how many were stopped.
+    pub(crate) async fn stop_late(&self, rounds: u32) -> anyhow::Result<u32> {
         let mut session = take(&self.pool)?;
         let mut stopped = 0;
         for round in 0..rounds {
-            let (ctx, client) = Context::background().with_cancel();
-            let begins = round % 2 == 0;
-            let us = if begins {
-                60_000_000
-            } else {
-                round * 137 % 4_000
-            };
-            let leave = async {
-                if begins {
-                    for _turn in 0..round * 7 % 200 {
-                        yield_now().await;
-                    }
-                } else {
-                    sleep(Duration::from_millis(2)).await;
-                }
-                drop(client);
-            };
-            let sql = format!("SELECT pg_sleep({us} / 1e6)");
-            let (result, ()) = tokio::join!(query(&ctx, &mut session, &sql, drop), leave);
-            match result {
-                Err(_) if session.idle => stopped += 1,
-                result => result.with_context(|| format!("round {round}, {us} us"))?,
-            }
-            let ctx = Context::background();
-            query(&ctx, &mut session, "SELECT 1", drop)
-                .await
-                .with_context(|| format!("round {round}, {us} us: the next query"))?;
+            let sql = format!("SELECT pg_sleep({} / 1e6)", round * 137 % 4_000);
+            stopped += u32::from(stop(&mut session, &sql, 2).await.context(sql)?);
         }
         give_back(&self.pool, session);
         ensure!(stopped > 0, "none was stopped");
+        Ok(stopped)
+    }
+
+    /// Stops a query that is on its way to the server still, on a slow line: the cancel overtakes it. Gives how often.
+    pub(crate) async fn stop_early(&self) -> anyhow::Result<u32> {
+        let line = slow_line(&self.connections, self.watcher.server).await?;
+        let mut session = session(&self.connections, &self.config, line).await?;
+        // The cancels do not take the slow line.
+        session.server = self.watcher.server;
+        let mut stopped = 0;
+        for ms in (10..).step_by(10).take(12) {
+            stopped += u32::from(stop(&mut session, "SELECT pg_sleep(600)", ms).await?);
+        }
         Ok(stopped)
     }
 
@@ -233,14 +223,23 @@ impl Postgres {
     }
 }
 
-/// Opens a connection; a task of `connections` moves what it carries, until the client is dropped.
-async fn session(connections: &Group<anyhow::Error>, config: &Config) -> anyhow::Result<Session> {
+/// Where the server is: every connection and every cancel go there, though its name may have several addresses.
+async fn server(config: &Config) -> anyhow::Result<SocketAddr> {
     let port = config.get_ports().first().copied().unwrap_or(5432);
     let Some(Host::Tcp(host)) = config.get_hosts().first() else {
-        anyhow::bail!("the URL names no host");
+        bail!("the URL names no host");
     };
     let stream = TcpStream::connect((host.as_str(), port)).await?;
-    let server = stream.peer_addr()?;
+    Ok(stream.peer_addr()?)
+}
+
+/// Opens a connection; a task of `connections` moves what it carries, until the client is dropped.
+async fn session(
+    connections: &Group<anyhow::Error>,
+    config: &Config,
+    server: SocketAddr,
+) -> anyhow::Result<Session> {
+    let stream = TcpStream::connect(server).await?;
     let (client, connection) = config.connect_raw(stream, NoTls).await?;
     connections.go(async move { Ok(connection.await?) });
     Ok(Session {
@@ -248,6 +247,53 @@ async fn session(connections: &Group<anyhow::Error>, config: &Config) -> anyhow:
         server,
         idle: true,
     })
+}
+
+/// Runs a query whose client leaves after so many milliseconds, and the next at once; gives whether the first was stopped.
+async fn stop(session: &mut Session, sql: &str, ms: u64) -> anyhow::Result<bool> {
+    let (ctx, client) = Context::background().with_cancel();
+    let leave = async {
+        sleep(Duration::from_millis(ms)).await;
+        drop(client);
+    };
+    let (result, ()) = tokio::join!(query(&ctx, session, sql, drop), leave);
+    let stopped = session.idle && matches!(&result, Err(error) if error.is::<ContextError>());
+    if !stopped {
+        result?;
+    }
+    query(&Context::background(), session, "SELECT 1", drop)
+        .await
+        .context("the next query")?;
+    Ok(stopped)
+}
+
+/// Where one connection to the server can be made on which what goes there takes 30 ms.
+async fn slow_line(
+    connections: &Group<anyhow::Error>,
+    server: SocketAddr,
+) -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let address = listener.local_addr()?;
+    connections.go(async move {
+        let (mut near, _) = listener.accept().await?;
+        let mut far = TcpStream::connect(server).await?;
+        let ((mut from_near, mut to_near), (mut from_far, mut to_far)) =
+            (near.split(), far.split());
+        let there = async {
+            let mut buffer = [0; 4096];
+            loop {
+                let count = from_near.read(&mut buffer).await?;
+                if count == 0 {
+                    return to_far.shutdown().await;
+                }
+                sleep(Duration::from_millis(30)).await;
+                to_far.write_all(&buffer[..count]).await?;
+            }
+        };
+        tokio::try_join!(there, io::copy(&mut from_far, &mut to_near))?;
+        Ok(())
+    });
+    Ok(address)
 }
 
 impl Database for Postgres {
