@@ -80,8 +80,8 @@ pub(crate) async fn query(
     let clean_up = async {
         while left {
             cancel(session).await?;
-            // To the end: an error or, if the cancel came late, the last row. It comes soon, unless the request has overtaken
-            // the query and hit nothing.
+            // To the end: an error or, if the cancel came late, the last row. The server sees a cancel only once the rows that
+            // are under way have been read; and not at all, if the request has overtaken the query.
             let to_the_end = async { while let Some(Ok(_row)) = rows.next().await {} };
             left = timeout(AGAIN, to_the_end).await.is_err();
         }
@@ -128,7 +128,7 @@ async fn cancel(session: &Session) -> anyhow::Result<()> {
 const QUERIES: [(&str, &str); 3] = [
     (
         "rows",
-        "SELECT a.attname::text, b.attname::text
+        "SELECT a.attname::text, repeat(b.attname || c.attname, 50)
          FROM pg_attribute a, pg_attribute b, pg_attribute c",
     ),
     (
@@ -193,7 +193,6 @@ impl Postgres {
             stopped += u32::from(stop(&mut session, &sql, 2).await.context(sql)?);
         }
         give_back(&self.pool, session);
-        ensure!(stopped > 0, "none was stopped");
         Ok(stopped)
     }
 
