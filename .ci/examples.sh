@@ -174,7 +174,10 @@ server=''
 cat "$scratch/err"
 [[ $got -eq 1 ]] || die "child_process: status $got instead of 1"
 grep -q 'received SIGTERM' "$scratch/err" || die 'child_process does not say why'
-! lives "$group" || die "child_process: somebody of group $group is left"
+if lives "$group"; then
+    kill -KILL -- "-$group" || true
+    die "child_process: somebody of group $group is left"
+fi
 
 straggler='task "worker [0-9]+ of .*\(started at .*server\.rs:[0-9:]+\): .*; it ran [0-9.]+'
 shows 'graceful_shutdown --demo' 'received SIGTERM' "$straggler" 'is refused$'

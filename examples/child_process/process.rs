@@ -21,16 +21,17 @@ pub(crate) struct Ended {
 /// Runs `command` until it ends or `ctx` does. Who is left then of what it started, the process itself or another, is asked
 /// to leave (SIGTERM), and after `grace` is killed (SIGKILL): when this returns, none is left.
 ///
-/// That the context has ended is no error of this: ask the context.
+/// That the context ends meanwhile is no error of this: ask the context.
 ///
 /// # Errors
 ///
-/// If the process cannot be started.
+/// If the context has ended before, or the process cannot be started.
 ///
 /// # Cancel safety
 ///
 /// When the future is dropped, all are killed, and not asked before.
 pub(crate) async fn run(ctx: &Context, mut command: Command, grace: Duration) -> io::Result<Ended> {
+    ctx.check()?;
     let mut child = command.process_group(0).spawn()?;
     drop(command); // and with it the files that were meant for the process
     let mut group = ProcessGroup::led_by(&child);
