@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::process::{Ended, run};
 
-const GRACE: Duration = Duration::from_millis(400);
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Leaves when asked to, and tidies up before.
 const POLITE: &str = r#"
