@@ -104,11 +104,18 @@ gone() {
     ! kill -0 "$server" 2>/dev/null
 }
 
+# lives GROUP: somebody of that process group has not ended; a zombie has.
+lives() {
+    ps -A -o pgid= -o stat= | awk -v group="$1" '$1 == group && $2 !~ /^Z/ { found = 1 } END { exit !found }'
+}
+
 cargo build --examples --all-features
 fetch_all=$(executable fetch_all)
 [[ -x $fetch_all ]] || die 'fetch_all was not built'
 graceful_shutdown=$(executable graceful_shutdown)
 [[ -x $graceful_shutdown ]] || die 'graceful_shutdown was not built'
+child_process=$(executable child_process)
+[[ -x $child_process ]] || die 'child_process was not built'
 
 succeeds
 succeeds --limit 1
@@ -131,6 +138,46 @@ shows quorum_write 'acknowledged by [ace], [ace], [ace] after' 'd: ConnectionClo
 shows pipeline '^100000 lines in .* over 64 connections' '  fetch +64 +64$' 'all, and between them +74 ' \
     'every line is there: 100000,'
 shows dashboard 'orders +17 open' 'stock .*deadline exceeded: the page is due' 'weather .*failed: .*503'
+
+shows dependent_operations '^first: +failed: out of stock$' '^second: halted after [0-9.]+m?s, because: out of stock$'
+shows client_timeout '^client: context deadline exceeded, after [0-9]' '^server: the client has gone, [0-9]'
+shows query_databases '^SQLite: 3 queries run, and rows come; the client leaves$' \
+    'rows .* after [1-9][0-9]* rows: context cancelled: the client has gone$' '^  0 queries run on; 3 of 3 '
+shows 'query_databases --leave 60000 --deadline 100' 'count .* context deadline exceeded: the page is due$' '^  0 queries run on; 3 of 3 '
+shows process_stream '^the channel was closed: 30 jobs done, 0 left$' '^context cancelled: nobody reads .*: [0-9]+ jobs done, [0-9]+ left$' \
+    'job [0-9]+ went back to the producer$' '^context deadline exceeded: the page is due: .* it stopped after '
+
+shows values 'begins$' 'calls the next service header="00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000001-01"$'
+ids=$(grep -Eo 'request\{id=[0-9]+ trace=[0-9a-f]{32}\}' "$scratch/out" | sort | uniq -c)
+[[ $(wc -l <"$scratch/out") -eq 24 && $(wc -l <<<"$ids") -eq 3 ]] || die "values: not 24 lines of 3 requests: $ids"
+! grep -Ev 'request\{id=[0-9]+ trace=[0-9a-f]{32}\}' "$scratch/out" || die 'values: a line has no ids'
+
+shows child_process '^polite +group [0-9]+: .*, not killed; exit status: 0; "tidied up.n"$' \
+    '^deaf +group [0-9]+: all gone after .*, killed; ' '^careless +group [0-9]+: .*, not killed; exit status: 3; ' \
+    '^dropped +group [0-9]+: all gone after '
+while read -r group; do
+    ! lives "$group" || die "child_process: somebody of group $group is left"
+done < <(sed -nE 's/^[a-z]+ +group ([0-9]+):.*/\1/p' "$scratch/out")
+
+# Its grandchild does not listen. SIGTERM goes to the example alone.
+echo '-- child_process, SIGTERM'
+"$child_process" --grace 0.3 sh -c 'sh -c "trap \"\" TERM; echo group \$PPID; sleep 600; :" & wait' >"$scratch/out" 2>"$scratch/err" &
+server=$!
+eventually grep -q '^group' "$scratch/out" || die 'child_process: the command does not run'
+group=$(sed -n 's/^group //p' "$scratch/out")
+lives "$group" || die "child_process: nobody is in group $group"
+kill -s TERM "$server"
+got=0
+eventually gone || die 'child_process does not end'
+wait "$server" || got=$?
+server=''
+cat "$scratch/err"
+[[ $got -eq 1 ]] || die "child_process: status $got instead of 1"
+grep -q 'received SIGTERM' "$scratch/err" || die 'child_process does not say why'
+if lives "$group"; then
+    kill -KILL -- "-$group" || true
+    die "child_process: somebody of group $group is left"
+fi
 
 straggler='task "worker [0-9]+ of .*\(started at .*server\.rs:[0-9:]+\): .*; it ran [0-9.]+'
 shows 'graceful_shutdown --demo' 'received SIGTERM' "$straggler" 'is refused$'

@@ -1,0 +1,144 @@
+#!/usr/bin/env bash
+# The example query_databases against a PostgreSQL of its own: in a temporary directory, on a free port of loopback, gone afterwards.
+# Where PostgreSQL is not installed, and this may do so, it installs Debian's package.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+scratch=$(mktemp -d)
+data=''
+bin=''
+client=''
+
+# PostgreSQL refuses to run as root.
+as_server() (
+    cd "$scratch"
+    if [[ $EUID -eq 0 ]]; then runuser -u postgres -- "$@"; else "$@"; fi
+)
+
+clean_up() {
+    [[ -z $client ]] || kill -KILL "$client" 2>/dev/null || true
+    [[ -z $data ]] || as_server "$bin/pg_ctl" -D "$data" -m immediate stop >/dev/null 2>&1 || true
+    rm -rf "$scratch"
+}
+trap clean_up EXIT
+
+die() {
+    printf 'postgres: %s\n' "$1" >&2
+    exit 1
+}
+
+bounded() {
+    if command -v timeout >/dev/null; then timeout 300 "$@"; else "$@"; fi
+}
+
+# Tries for ten seconds.
+eventually() {
+    local tries
+    for ((tries = 0; tries < 100; tries++)); do
+        "$@" && return
+        sleep 0.1
+    done
+    return 1
+}
+
+# Where initdb is, the newest first: Debian does not put it in the PATH.
+find_bin() {
+    local initdb
+    initdb=$(command -v initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' | sort -Vr | sed -n 1p) || true
+    [[ -n $initdb ]] && bin=$(dirname "$(realpath "$initdb")")
+}
+
+install_postgres() {
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -q
+    apt-get install -qy --no-install-recommends postgresql-common
+    # The package would make a cluster, and start it.
+    sed -i 's/^#* *create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf
+    apt-get install -qy --no-install-recommends postgresql
+}
+
+if ! find_bin; then
+    if [[ $EUID -ne 0 ]] || ! command -v apt-get >/dev/null; then
+        echo 'postgres: skipped: initdb is not installed (on Debian: apt-get install postgresql)'
+        exit 0
+    fi
+    echo '-- installing postgresql'
+    install_postgres >"$scratch/apt" 2>&1 || {
+        cat "$scratch/apt" >&2
+        die 'postgresql could not be installed'
+    }
+    find_bin || die 'postgresql is installed, and yet there is no initdb'
+fi
+
+# Starts a cluster, and sets `url`.
+start() {
+    local port tries
+    export PGPASSWORD
+    PGPASSWORD=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
+    printf '%s' "$PGPASSWORD" >"$scratch/password"
+    [[ $EUID -ne 0 ]] || chown -R postgres "$scratch"
+    as_server "$bin/initdb" -D "$scratch/data" -U postgres -A scram-sha-256 --pwfile "$scratch/password" \
+        -E UTF8 --locale C --no-sync >"$scratch/log" 2>&1 || return 1
+    data=$scratch/data
+    # Whether a port is free, only taking it can tell.
+    for ((tries = 0; tries < 10; tries++)); do
+        port=$((20000 + RANDOM % 12000))
+        as_server "$bin/pg_ctl" -D "$data" -l "$scratch/server" -t 60 -w \
+            -o "-c listen_addresses=127.0.0.1 -c port=$port -c unix_socket_directories= -c fsync=off" start >/dev/null 2>&1 || continue
+        url=postgres://postgres:$PGPASSWORD@127.0.0.1:$port/postgres
+        asked=(-h 127.0.0.1 -p "$port" -U postgres -d postgres)
+        return
+    done
+    return 1
+}
+
+# counts NUMBER CONDITION: so many of the server's processes are the example's, and fulfil the condition.
+counts() {
+    local count
+    count=$("$bin/psql" "${asked[@]}" -XAtc \
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'query\\_databases %' AND $2")
+    [[ $count -eq $1 ]]
+}
+
+# shows 'ARGUMENTS' PATTERN..: the example ends with status 0, and what it prints matches each pattern.
+shows() {
+    local arguments=$1 pattern
+    shift
+    echo "-- query_databases --postgres URL $arguments"
+    # shellcheck disable=SC2086 # the arguments are words
+    bounded "$query_databases" --postgres "$url" $arguments >"$scratch/out" || die "query_databases $arguments: status $?"
+    cat "$scratch/out"
+    for pattern in "$@"; do
+        grep -Eq -- "$pattern" "$scratch/out" || die "query_databases $arguments: printed nothing like: $pattern"
+    done
+    eventually counts 0 true || die "query_databases $arguments: something of it is in the server still"
+}
+
+query_databases=$(cargo build --all-features --example query_databases --message-format=json |
+    sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
+[[ -x $query_databases ]] || die 'query_databases was not built'
+
+start || {
+    cat "$scratch/log" "$scratch/server" >&2 || true
+    die 'the server does not start'
+}
+echo "-- $("$bin/postgres" --version)"
+
+shows '' '^PostgreSQL: 3 queries run, and rows come; the client leaves$' \
+    'rows .* after [1-9][0-9]* rows: context cancelled: the client has gone$' '^  0 queries run on; 3 of 3 ' \
+    '^[1-9][0-9]* of 200 queries were stopped about when they ended, and no other was hit; so were 12 '
+shows '--leave 60000 --deadline 200' 'count .* context deadline exceeded: the page is due$' '^  0 queries run on; 3 of 3 '
+# What it is to be seen against.
+shows '--drop' '^  3 queries run on; 0 of 3 '
+
+echo '-- query_databases, SIGKILL'
+"$query_databases" --postgres "$url" --leave 60000 --deadline 5000 >/dev/null &
+client=$!
+eventually counts 3 "state = 'active' AND pid <> pg_backend_pid()" || die 'the three queries do not run'
+kill -KILL "$client"
+wait "$client" 2>/dev/null || true
+client=''
+echo "killed; in the server there are $("$bin/psql" "${asked[@]}" -XAtc \
+    "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'query\\_databases %'") of its queries still"
+eventually counts 0 true || die 'the queries of a client that was killed run on past their deadline'
+echo 'at the deadline, none'
