@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::{HeaderName, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -39,7 +40,9 @@ use crate::sync::Arc;
 ///
 /// # Errors
 ///
-/// [`BoxError`]: the inner service's error, or a [`ContextError`]; `error.downcast_ref::<ContextError>()` tells. A gRPC call
+/// [`BoxError`]: the inner service's error, or a [`ContextError`]; `error.downcast_ref::<ContextError>()` tells. An error of the
+/// inner service that comes when the time that was sent has passed is a [`ContextError`] too, with that error as its cause:
+/// a client that keeps to the same header is no other failure. A gRPC call
 /// (its content type is `application/grpc*`) gets the [`ContextError`] as what it is there, a response with `grpc-status: 4`, or 1 where
 /// the context was cancelled: so in tonic it is a `Status` with `Code::DeadlineExceeded` or `Code::Cancelled`, and not
 /// one with `Code::Unknown`.
@@ -161,10 +164,15 @@ impl PropagateLayer {
         self
     }
 
-    /// Puts on a request what travels with it.
-    fn prepare<B>(&self, ctx: &Context, request: &mut Request<B>) -> Result<(), ContextError> {
+    /// Puts on a request what travels with it, and gives the instant until which the server is told to have time.
+    fn prepare<B>(
+        &self,
+        ctx: &Context,
+        request: &mut Request<B>,
+    ) -> Result<Option<Instant>, ContextError> {
         ctx.check()?;
         let headers = request.headers_mut();
+        let mut until = None;
         if let Some(remaining) = ctx.remaining() {
             let left = remaining.saturating_sub(self.config.margin);
             if left.is_zero() {
@@ -180,11 +188,13 @@ impl PropagateLayer {
                     headers.insert(name, header::format(name, left));
                 }
             }
+            let told = header::timeout(headers, &self.config.headers);
+            until = Instant::now().checked_add(told.unwrap_or(left));
         }
         if let (true, Some(carried)) = (self.config.carries, ctx.value::<Carried>()) {
             carried.put_on(headers);
         }
-        Ok(())
+        Ok(until)
     }
 }
 
@@ -231,8 +241,9 @@ where
         let ctx = ctx.cloned().unwrap_or_default();
         let protocol = Protocol::of(&request);
         let call = match self.layer.prepare(&ctx, &mut request) {
-            Ok(()) => Call::Sent {
+            Ok(until) => Call::Sent {
                 call: RunOwned::new(ctx.clone(), self.inner.call(request)),
+                until,
             },
             Err(error) => Call::Refused { error: Some(error) },
         };
@@ -261,6 +272,7 @@ pin_project! {
         Sent {
             #[pin]
             call: RunOwned<F>,
+            until: Option<Instant>,
         },
         Refused {
             error: Option<ContextError>,
@@ -278,7 +290,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let error = match this.call.project() {
-            CallProjection::Sent { call } => match ready!(call.poll(cx)) {
+            CallProjection::Sent { call, until } => match ready!(call.poll(cx)) {
                 Ok(Ok(response)) => {
                     let protocol = std::mem::replace(this.protocol, Protocol::Http);
                     let over = |inner| CallBody {
@@ -288,6 +300,10 @@ where
                         inner: Some(inner),
                     };
                     return Poll::Ready(Ok(response.map(over)));
+                }
+                // Some clients read the time that they send, and fail by it: tonic's `Channel`, with `Code::Cancelled`.
+                Ok(Err(error)) if until.is_some_and(|until| until <= Instant::now()) => {
+                    ContextError::deadline_exceeded(Some(Cause::from(error.into())))
                 }
                 Ok(Err(error)) => return Poll::Ready(Err(error.into())),
                 Err(error) => error,
