@@ -65,6 +65,7 @@ pin_project! {
     pub(super) struct Handler<F> {
         #[pin]
         future: Option<F>,
+        ctx: Context,
         done: DoneOwned,
         grace: Duration,
         // Set when the context has ended.
@@ -83,9 +84,12 @@ impl<F> Handler<F> {
         line: Line,
         tally: Arc<Mutex<Tally>>,
     ) -> Handler<F> {
+        // The grace counts from the end, and not from when this task gets to see it.
+        ctx.time_ends();
         Handler {
             future: Some(future),
             done: ctx.done_owned(),
+            ctx,
             grace,
             grace_over: None,
             began: Instant::now(),
@@ -114,7 +118,11 @@ where
                     Some(timer) => timer,
                     None => {
                         ready!(Pin::new(this.done).poll(cx));
-                        let timer = tokio::time::sleep(*this.grace);
+                        let ended = this.ctx.ended_at().unwrap_or_else(Instant::now);
+                        let timer = match ended.checked_add(*this.grace) {
+                            Some(at) => tokio::time::sleep_until(at),
+                            None => tokio::time::sleep(*this.grace),
+                        };
                         this.grace_over.insert(Box::pin(timer))
                     }
                 };
