@@ -446,7 +446,7 @@ async fn a_grpc_stream_ends_with_trailers_on_the_wire() {
         .version(Version::HTTP_2)
         .header("content-type", "application/grpc")
         .header("te", "trailers")
-        .header("grpc-timeout", "50m");
+        .header("grpc-timeout", "500m");
     let request = request.body(Empty::<Bytes>::new()).unwrap();
     let response = soon("a response", http2().request(request)).await.unwrap();
     let body = soon("its end", response.into_body().collect())
@@ -464,7 +464,7 @@ async fn a_plain_stream_is_broken_off_so_that_nobody_takes_it_for_whole() {
         let client = Client::builder(TokioExecutor::new())
             .http2_only(http2_only)
             .build_http::<Empty<Bytes>>();
-        let request = Request::get(server.uri("/")).header("grpc-timeout", "50m");
+        let request = Request::get(server.uri("/")).header("grpc-timeout", "500m");
         let request = request.body(Empty::new()).unwrap();
         let response = soon("a response", client.request(request)).await.unwrap();
         assert_eq!(response.status(), 200);
@@ -553,9 +553,9 @@ async fn a_call_that_its_context_ends_is_a_client_that_has_gone() {
 #[tokio::test]
 async fn a_deadline_travels_to_the_server_and_holds_there_in_the_responses_body() {
     let (mut server, _) = Server::start(server_layer(), hangs_in_the_body).await;
-    let ctx = Context::background().with_timeout(Duration::from_millis(100));
+    let ctx = Context::background().with_timeout(Duration::from_millis(500) + PATIENCE);
     let client = PropagateLayer::new()
-        .margin(Duration::from_millis(50))
+        .margin(PATIENCE)
         .context(&ctx)
         .layer(http2::<Empty<Bytes>>());
     let request = Request::get(server.uri("/")).body(Empty::new()).unwrap();
