@@ -477,6 +477,70 @@ async fn a_plain_stream_is_broken_off_so_that_nobody_takes_it_for_whole() {
     }
 }
 
+/// Answers after some turns of the scheduler, as many as the path says, with a stream that takes as many again.
+async fn takes_turns(request: ServerRequest, _: Handle) -> Answer {
+    let turns = request.uri().path()[1..].parse::<usize>()?;
+    let take = async move || {
+        for _ in 0..turns {
+            tokio::task::yield_now().await;
+        }
+    };
+    take().await;
+    let chunks = futures::stream::unfold(0, move |chunk| async move {
+        take().await;
+        let frame = || Ok(Frame::data(Bytes::from_static(b"chunk")));
+        (chunk < 3).then(|| (frame(), chunk + 1))
+    });
+    Ok(Response::new(StreamBody::new(chunks).boxed_unsync()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_requests_whose_clients_go_at_any_moment_each_ends_once() {
+    let (mut server, drops) = Server::start(server_layer(), takes_turns).await;
+    let mut whole = 0;
+    for http2_only in [false, true] {
+        let client = Client::builder(TokioExecutor::new())
+            .http2_only(http2_only)
+            .build_http::<Empty<Bytes>>();
+        let mut clients = JoinSet::new();
+        for number in 0..400_usize {
+            let uri = server.uri(&format!("/{}", number * 7 % 40));
+            let call = client.get(uri.parse().unwrap());
+            let read = async move {
+                let response = call.await.unwrap();
+                let body = response.into_body().collect().await.unwrap();
+                assert_eq!(body.to_bytes(), "chunkchunkchunk");
+            };
+            let stays = number % 2 == 0;
+            whole += usize::from(stays);
+            clients.spawn(async move {
+                match stays {
+                    true => read.await,
+                    false => {
+                        let patience = async {
+                            for _ in 0..number * 13 % 100 {
+                                tokio::task::yield_now().await;
+                            }
+                        };
+                        tokio::select! { () = read => {} () = patience => {} }
+                    }
+                }
+            });
+        }
+        let all = soon("the clients' end", clients.join_all());
+        all.await;
+    }
+    let mut ends = Vec::new();
+    // Those who have left are noticed when their connections are.
+    while drops.count() < whole || ends.len() < drops.count() {
+        ends.push(server.end().await);
+    }
+    let finished = ends.iter().filter(|end| *end == FINISHED).count();
+    let gone = ends.iter().filter(|end| *end == GONE).count();
+    assert!(finished >= whole, "{finished} of {whole}");
+    assert_eq!(finished + gone, ends.len());
+}
+
 /// Finishes when it is asked to, in its own time.
 async fn tidies_up(request: ServerRequest, handle: Handle) -> Answer {
     handle.reached.notify_one();
