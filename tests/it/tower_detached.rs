@@ -39,15 +39,10 @@ where
 }
 
 type Log = Arc<Mutex<Vec<String>>>;
+type Working = Pin<Box<dyn Future<Output = Result<Response<Script>, Infallible>> + Send>>;
 
 /// A handler that works for so many milliseconds, whatever is asked of it, and writes down how it went.
-fn works(
-    log: &Log,
-    work: u64,
-) -> impl FnMut(
-    Request<RequestBody<Script>>,
-) -> Pin<Box<dyn Future<Output = Result<Response<Script>, Infallible>> + Send>>
-+ use<> {
+fn works(log: &Log, work: u64) -> impl FnMut(Request<RequestBody<Script>>) -> Working + use<> {
     let log = log.clone();
     move |request| {
         let (ctx, log) = (context_of(&request), log.clone());
