@@ -40,6 +40,8 @@ copy() {
     mkdir "$scratch/copy"
     git ls-files -z | tar --null --create --files-from - | tar --extract --touch --directory "$scratch/copy"
     cd "$scratch/copy"
+    # The library alone: a member's dependencies would have a say in what is the oldest.
+    sed -i '/^\[workspace\]$/,/^$/d' Cargo.toml
 }
 
 # Without what every type has, and without the compiler's own auto traits, which no user can name.

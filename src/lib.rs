@@ -71,6 +71,7 @@
 //! | work that either of two may stop | [`merge`](Context::merge) |
 //! | to stop on SIGTERM | `with_shutdown_signals`, feature `signal` |
 //! | to call a crate that takes a token | `to_cancellation_token`, feature `tokio-util` |
+//! | a context for each request of a server; a deadline that travels | `tower`, feature `tower` |
 //!
 //! # The rules
 //!
@@ -96,6 +97,8 @@
 //!
 //! - `signal`: contexts that end on signals to the process.
 //! - `tokio-util`: to and from `CancellationToken`.
+//! - `tower`: a context for each request, on servers; its deadline, on clients. For hyper, axum, tonic, reqwest.
+//! - `axum`: that context as an extractor; with `tower`.
 //! - `tracing`: a span for each task and each item, inside the span of whoever started it; and events for what stops one.
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -114,6 +117,9 @@ pub mod fan_out;
 mod group;
 mod panic;
 mod sync;
+#[cfg(feature = "tower")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
+pub mod tower;
 mod tracing;
 
 pub use context::{AfterFunc, CancelGuard, CancelHandle, Cause, Context, Done, DoneOwned, Run};

@@ -1,5 +1,7 @@
 //! One binary, a module a hazard. A test's name is the sentence that it proves.
 
+#[cfg(feature = "axum")]
+mod axum_extractor;
 mod cancel_safety;
 mod context_after_func;
 mod context_cancel;
@@ -58,5 +60,21 @@ mod group_traits;
 mod group_try_go;
 mod group_wait_all;
 mod support;
+#[cfg(feature = "tower")]
+mod tower_body;
+#[cfg(feature = "tower")]
+mod tower_context;
+#[cfg(feature = "tower")]
+mod tower_deadline;
+#[cfg(feature = "tower")]
+mod tower_detached;
+#[cfg(feature = "tower")]
+mod tower_header;
+#[cfg(feature = "tower")]
+mod tower_propagate;
+#[cfg(feature = "tower")]
+mod tower_servers;
+#[cfg(feature = "tower")]
+mod tower_support;
 #[cfg(feature = "tracing")]
 mod tracing_spans;

@@ -1,0 +1,64 @@
+//! axum: the context as an extractor, its error as a response. Feature `axum`.
+
+use axum_core::extract::FromRequestParts;
+use axum_core::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::request::Parts;
+
+use super::cause::status_of;
+use crate::context::Context;
+use crate::error::ContextError;
+
+/// The request's context, which a [`ContextLayer`](crate::tower::ContextLayer) around the router has put there.
+///
+/// # Errors
+///
+/// [`MissingContext`], if there is no such layer.
+///
+/// # Examples
+///
+/// ```
+/// use axum::{Router, routing::get};
+/// use errgroup::{Context, ContextError};
+/// use errgroup::tower::ContextLayer;
+///
+/// # async fn report() -> String { String::new() }
+/// async fn handle(ctx: Context) -> Result<String, ContextError> {
+///     ctx.run(report()).await
+/// }
+///
+/// let server = Context::background();
+/// let app: Router = Router::new()
+///     .route("/report", get(handle))
+///     .layer(ContextLayer::new(&server));
+/// ```
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+impl<S: Sync> FromRequestParts<S> for Context {
+    type Rejection = MissingContext;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Context, MissingContext> {
+        parts.extensions.get().cloned().ok_or(MissingContext)
+    }
+}
+
+/// The rejection of a handler that asks for a [`Context`] where no layer gives it one: 500.
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the request has no Context: add `.layer(errgroup::tower::ContextLayer::new(&ctx))` to the Router, after its routes"
+)]
+pub struct MissingContext;
+
+impl IntoResponse for MissingContext {
+    fn into_response(self) -> Response {
+        (StatusCode::INTERNAL_SERVER_ERROR, self.to_string()).into_response()
+    }
+}
+
+/// The status that [`status_of`] says, with the error's text. The cause, which may name internals, stays behind.
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+impl IntoResponse for ContextError {
+    fn into_response(self) -> Response {
+        (status_of(&self), self.to_string()).into_response()
+    }
+}

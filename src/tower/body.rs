@@ -1,0 +1,220 @@
+//! The bodies of a request and of its response, which see what becomes of the client.
+
+use std::error::Error;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{self, Poll, ready};
+
+use bytes::Buf as _;
+use http::header::CONTENT_LENGTH;
+use http::{StatusCode, response};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use super::cause::{BODY_FAILED, ClientGone};
+use super::scope::{GRPC_DEADLINE_EXCEEDED, Scope};
+use crate::context::CancelHandle;
+
+/// The error of what may fail in more than one way: the inner one's own, or a [`ContextError`](crate::ContextError).
+pub type BoxError = Box<dyn Error + Send + Sync + 'static>;
+
+pin_project! {
+    /// The body of a request that came through a [`ContextLayer`](super::ContextLayer).
+    ///
+    /// It is the inner body, but for one thing: if that fails, the client has gone in the middle of its upload, and the
+    /// request's context has ended with [`ClientGone`] *before* the handler sees the error. Some handlers never see it:
+    /// tonic gives `Ok(None)` to the reader of a stream that the client cancelled, as at a real end. The context tells
+    /// these apart.
+    pub struct RequestBody<B> {
+        handle: CancelHandle,
+        #[pin]
+        inner: B,
+    }
+}
+
+impl<B> RequestBody<B> {
+    pub(super) fn new(handle: CancelHandle, inner: B) -> RequestBody<B> {
+        RequestBody { handle, inner }
+    }
+}
+
+impl<B: Body> Body for RequestBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let this = self.project();
+        let frame = ready!(this.inner.poll_frame(cx));
+        if let Some(Err(_)) = frame {
+            this.handle.cancel_with(ClientGone);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl<B> fmt::Debug for RequestBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestBody").finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// The body of a response that went through a [`ContextLayer`](super::ContextLayer).
+    ///
+    /// It is the inner body, with the rest of the request's life in it. Dropped before its end, it ends the request's context
+    /// with [`ClientGone`]; at its end, with [`RequestFinished`](super::RequestFinished). When the deadline passes
+    /// first, the inner body is dropped and this one ends: with trailers that say `grpc-status: 4` for gRPC, with an
+    /// error that makes the server abort the response otherwise.
+    ///
+    /// # What counts as the end
+    ///
+    /// Servers drop a body as soon as they know that nothing more will come of it, and do not poll for the `None`. So a body has
+    /// been handed over whole when it says so ([`is_end_stream`](Body::is_end_stream)), also before its first frame; when
+    /// it has given trailers; when as many bytes have come as `content-length` or its size hint announced; and from the
+    /// start where HTTP allows none (an answer to HEAD, the statuses 1xx, 204 and 304). *Handed over* is to the server: what
+    /// of it the client has received, nobody knows.
+    pub struct ResponseBody<B> {
+        // None when the request is over. Before the inner body, so that the context has ended by the time that is dropped.
+        scope: Option<Scope>,
+        // So many bytes are still to come, where that was said.
+        left: Option<u64>,
+        #[pin]
+        inner: Option<B>,
+    }
+}
+
+impl<B> ResponseBody<B> {
+    /// That of an answer which the layer gives itself.
+    pub(super) fn empty() -> ResponseBody<B> {
+        ResponseBody {
+            scope: None,
+            left: None,
+            inner: None,
+        }
+    }
+}
+
+impl<B: Body> ResponseBody<B> {
+    pub(super) fn new(mut scope: Scope, parts: &response::Parts, inner: B) -> ResponseBody<B> {
+        let left = announced(parts).or_else(|| inner.size_hint().exact());
+        if scope.is_head || has_no_body(parts.status) || left == Some(0) {
+            scope.guard.is_whole();
+        }
+        let scope = match inner.is_end_stream() {
+            true => {
+                scope.guard.finish();
+                None
+            }
+            false => Some(scope),
+        };
+        ResponseBody {
+            scope,
+            left,
+            inner: Some(inner),
+        }
+    }
+}
+
+fn announced(parts: &response::Parts) -> Option<u64> {
+    let value = parts.headers.get(CONTENT_LENGTH)?;
+    value.to_str().ok()?.parse().ok()
+}
+
+fn has_no_body(status: StatusCode) -> bool {
+    status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+impl<B> Body for ResponseBody<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    type Data = B::Data;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
+        let mut this = self.project();
+        let Some(mut inner) = this.inner.as_mut().as_pin_mut() else {
+            return Poll::Ready(None);
+        };
+        let Some(scope) = this.scope else {
+            // Whole, and polled all the same.
+            return inner.poll_frame(cx).map_err(Into::into);
+        };
+        // The clock before the body: whatever it has to say at the deadline, it says too late.
+        let mut polled = Poll::Pending;
+        if !scope.deadline.has_passed() {
+            polled = scope.guard.run(|| inner.as_mut().poll_frame(cx));
+            if polled.is_pending() {
+                ready!(scope.deadline.poll(cx));
+            }
+        }
+        let Poll::Ready(frame) = polled else {
+            let error = scope.expire();
+            let (code, message) = GRPC_DEADLINE_EXCEEDED;
+            let trailers = scope.protocol.trailers(code, message);
+            *this.scope = None;
+            this.inner.set(None);
+            return Poll::Ready(Some(match trailers {
+                Some(trailers) => Ok(Frame::trailers(trailers)),
+                None => Err(error.into()),
+            }));
+        };
+        match &frame {
+            Some(Ok(frame)) => {
+                if let (Some(left), Some(data)) = (this.left, frame.data_ref()) {
+                    *left = left.saturating_sub(data.remaining() as u64);
+                    if *left == 0 {
+                        scope.guard.is_whole();
+                    }
+                }
+                if frame.is_trailers() || inner.is_end_stream() {
+                    scope.guard.finish();
+                    *this.scope = None;
+                }
+            }
+            Some(Err(_)) => {
+                scope.guard.fail(&BODY_FAILED);
+                *this.scope = None;
+            }
+            None => {
+                scope.guard.finish();
+                *this.scope = None;
+            }
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.inner {
+            Some(inner) => inner.size_hint(),
+            None => SizeHint::with_exact(0),
+        }
+    }
+}
+
+impl<B> fmt::Debug for ResponseBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseBody")
+            .field("is_over", &self.scope.is_none())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,167 @@
+//! One handler as a task: it is polled until it is ready, or until its context has ended and its grace is over.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{self, Poll, ready};
+use std::time::Duration;
+
+use http::{Method, Request, Uri};
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep};
+
+use super::report::{Aborted, Tally};
+use crate::context::{Context, DoneOwned};
+use crate::error::ContextError;
+use crate::panic::{self, Payload};
+use crate::sync::{Arc, Mutex};
+
+/// How a handler ended.
+pub(super) enum Outcome<T, E> {
+    Answered(Result<T, E>),
+    Panicked(Undelivered),
+    Aborted,
+}
+
+/// A panic on its way to whoever awaits the response; counted if nobody does.
+pub(super) struct Undelivered {
+    payload: Option<Payload>,
+    tally: Arc<Mutex<Tally>>,
+}
+
+impl Undelivered {
+    pub(super) fn deliver(mut self) -> Payload {
+        match self.payload.take() {
+            Some(payload) => payload,
+            None => unreachable!("it is delivered once, by value"),
+        }
+    }
+}
+
+impl Drop for Undelivered {
+    fn drop(&mut self) {
+        if let Some(payload) = self.payload.take() {
+            self.tally.lock().panicked();
+            panic::discard(payload);
+        }
+    }
+}
+
+/// What a handler was asked for.
+pub(super) struct Line {
+    method: Method,
+    uri: Uri,
+}
+
+impl Line {
+    pub(super) fn of<B>(request: &Request<B>) -> Line {
+        Line {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+        }
+    }
+}
+
+pin_project! {
+    pub(super) struct Handler<F> {
+        #[pin]
+        future: Option<F>,
+        ctx: Context,
+        done: DoneOwned,
+        grace: Duration,
+        // Set when the context has ended.
+        grace_over: Option<Pin<Box<Sleep>>>,
+        began: Instant,
+        line: Line,
+        tally: Arc<Mutex<Tally>>,
+    }
+}
+
+impl<F> Handler<F> {
+    pub(super) fn new(
+        future: F,
+        ctx: Context,
+        grace: Duration,
+        line: Line,
+        tally: Arc<Mutex<Tally>>,
+    ) -> Handler<F> {
+        // The grace counts from the end, and not from when this task gets to see it.
+        ctx.time_ends();
+        Handler {
+            future: Some(future),
+            done: ctx.done_owned(),
+            ctx,
+            grace,
+            grace_over: None,
+            began: Instant::now(),
+            line,
+            tally,
+        }
+    }
+}
+
+impl<F, T, E> Future for Handler<F>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    type Output = Result<Outcome<T, E>, ContextError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let Some(future) = this.future.as_mut().as_pin_mut() else {
+            panic!("a handler is polled after it has ended");
+        };
+        let outcome = match panic::catch(|| future.poll(cx)) {
+            Ok(Poll::Ready(answer)) => Ok(Outcome::Answered(answer)),
+            Err(payload) => Err(payload),
+            Ok(Poll::Pending) => {
+                let grace_over = match this.grace_over {
+                    Some(timer) => timer,
+                    None => {
+                        ready!(Pin::new(this.done).poll(cx));
+                        let ended = this.ctx.ended_at().unwrap_or_else(Instant::now);
+                        let timer = match ended.checked_add(*this.grace) {
+                            Some(at) => tokio::time::sleep_until(at),
+                            None => tokio::time::sleep(*this.grace),
+                        };
+                        this.grace_over.insert(Box::pin(timer))
+                    }
+                };
+                ready!(grace_over.as_mut().poll(cx));
+                Ok(Outcome::Aborted)
+            }
+        };
+        // A destructor that panics is the handler's panic too, unless there was one before.
+        let dropped = panic::catch(|| this.future.set(None));
+        let outcome = match (outcome, dropped) {
+            (Ok(outcome), Ok(())) => Ok(outcome),
+            (Err(payload), dropped) => {
+                panic::discard(dropped);
+                Err(payload)
+            }
+            (Ok(outcome), Err(payload)) => {
+                panic::discard(outcome);
+                Err(payload)
+            }
+        };
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(payload) => Outcome::Panicked(Undelivered {
+                payload: Some(payload),
+                tally: this.tally.clone(),
+            }),
+        };
+        let mut tally = this.tally.lock();
+        match &outcome {
+            Outcome::Answered(_) => tally.finished(),
+            Outcome::Aborted => tally.aborted(|| Aborted {
+                method: this.line.method.clone(),
+                path: this.line.uri.path().to_owned(),
+                elapsed: this.began.elapsed(),
+            }),
+            // Counted where it is not delivered.
+            Outcome::Panicked(_) => {}
+        }
+        drop(tally);
+        Poll::Ready(Ok(outcome))
+    }
+}

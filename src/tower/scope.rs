@@ -1,0 +1,174 @@
+//! What a request holds from its arrival to the end of its response's body: the right to end its context, and its deadline.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{self, Poll};
+
+use http::{Response, StatusCode};
+use tokio::time::{Instant, Sleep};
+
+use super::body::ResponseBody;
+use super::cause::{ClientGone, HANDLER_PANICKED, RequestFinished, SERVER_STOPS};
+use super::protocol::Protocol;
+use crate::context::{CancelHandle, Cause, Context, Note};
+use crate::error::ContextError;
+
+/// It goes from the service's `call` into the response future, and from there into the response's body. Dropped on the way,
+/// it ends the context: the client has gone.
+///
+/// Whoever holds it declares it before what it holds for the handler, so that the context has ended by the time the handler's
+/// destructors run.
+#[derive(Debug)]
+pub(super) struct Scope {
+    pub(super) guard: Guard,
+    pub(super) ctx: Context,
+    pub(super) deadline: Deadline,
+    pub(super) protocol: Protocol,
+    /// Responses to it have no body, whatever they hold.
+    pub(super) is_head: bool,
+}
+
+impl Scope {
+    /// The response, with the rest of the request's life in its body.
+    pub(super) fn respond<B: http_body::Body>(
+        self,
+        response: Response<B>,
+    ) -> Response<ResponseBody<B>> {
+        let (parts, body) = response.into_parts();
+        let body = ResponseBody::new(self, &parts, body);
+        Response::from_parts(parts, body)
+    }
+
+    /// Ends the context at its deadline, which has passed, and gives the error that it has from then on.
+    ///
+    /// It would end without this too, but would not tell those who wait without a timer of their own.
+    pub(super) fn expire(&mut self) -> ContextError {
+        self.guard.finish();
+        let error = self.ctx.err();
+        error.unwrap_or_else(|| ContextError::deadline_exceeded(None))
+    }
+
+    /// The answer to a request whose deadline has passed.
+    pub(super) fn timed_out<B>(self) -> Response<ResponseBody<B>> {
+        self.answer(StatusCode::GATEWAY_TIMEOUT, GRPC_DEADLINE_EXCEEDED)
+    }
+
+    /// The answer where no handler will give one.
+    pub(super) fn unavailable<B>(mut self) -> Response<ResponseBody<B>> {
+        self.guard.fail(&SERVER_STOPS);
+        self.answer(StatusCode::SERVICE_UNAVAILABLE, (14, "unavailable"))
+    }
+
+    fn answer<B>(
+        &self,
+        status: StatusCode,
+        (code, message): (i32, &'static str),
+    ) -> Response<ResponseBody<B>> {
+        let response = self
+            .protocol
+            .trailers_only(code, message)
+            .unwrap_or_else(|| {
+                let mut response = Response::new(());
+                *response.status_mut() = status;
+                response
+            });
+        response.map(|()| ResponseBody::empty())
+    }
+}
+
+/// The text is what the error displays.
+pub(super) const GRPC_DEADLINE_EXCEEDED: (i32, &str) = (4, "context deadline exceeded");
+
+/// Ends the context of a request when it is dropped, with the cause that fits.
+#[derive(Debug)]
+pub(super) struct Guard {
+    handle: CancelHandle,
+    if_dropped: IfDropped,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum IfDropped {
+    ClientGone,
+    /// The handler is being polled: only its panic gets past that.
+    Panicked,
+    /// All that was announced has been handed over.
+    Finished,
+    /// The context has ended.
+    Nothing,
+}
+
+impl Guard {
+    pub(super) fn new(handle: CancelHandle) -> Guard {
+        Guard {
+            handle,
+            if_dropped: IfDropped::ClientGone,
+        }
+    }
+
+    /// Runs the handler's code.
+    pub(super) fn run<T>(&mut self, code: impl FnOnce() -> T) -> T {
+        let before = std::mem::replace(&mut self.if_dropped, IfDropped::Panicked);
+        let output = code();
+        self.if_dropped = before;
+        output
+    }
+
+    /// From now on, a drop is a success.
+    pub(super) fn is_whole(&mut self) {
+        self.if_dropped = IfDropped::Finished;
+    }
+
+    /// The request was answered.
+    pub(super) fn finish(&mut self) {
+        self.end(Cause::from(RequestFinished));
+    }
+
+    pub(super) fn fail(&mut self, why: &'static Note) {
+        self.end(Cause::note(why));
+    }
+
+    /// At or after the deadline, the context ends by that, whatever is said here.
+    fn end(&mut self, cause: Cause) {
+        self.if_dropped = IfDropped::Nothing;
+        self.handle.cancel_with(cause);
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        match self.if_dropped {
+            IfDropped::ClientGone => self.handle.cancel_with(ClientGone),
+            IfDropped::Panicked => self.handle.cancel_with(Cause::note(&HANDLER_PANICKED)),
+            IfDropped::Finished => self.handle.cancel_with(RequestFinished),
+            IfDropped::Nothing => {}
+        }
+    }
+}
+
+/// The instant at which a request is over in any case, and a timer once somebody waits.
+#[derive(Debug)]
+pub(super) struct Deadline {
+    at: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Deadline {
+    pub(super) fn new(at: Option<Instant>) -> Deadline {
+        Deadline { at, timer: None }
+    }
+
+    pub(super) fn has_passed(&self) -> bool {
+        self.at.is_some_and(|at| at <= Instant::now())
+    }
+
+    /// Resolves when the deadline has passed; never, if there is none.
+    pub(super) fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+        let Some(at) = self.at else {
+            return Poll::Pending;
+        };
+        self.timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)))
+            .as_mut()
+            .poll(cx)
+    }
+}

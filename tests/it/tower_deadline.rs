@@ -1,0 +1,403 @@
+//! The deadline of a request: where it comes from, and that it holds to the end of the body, whoever looks first.
+
+use std::convert::Infallible;
+use std::future::{self, pending};
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::Duration;
+
+use errgroup::tower::{ClientGone, ContextLayer, grpc_code_of, status_of};
+use errgroup::{Context, ContextError};
+use futures::FutureExt;
+use http::{HeaderName, Request, Response, StatusCode, Version};
+use http_body::Body;
+use http_body_util::BodyExt;
+use tokio::time::{self, Instant};
+
+use crate::support::{Drops, GOING_ON, chain, err, ms, state};
+use crate::tower_support::{
+    FINISHED, GONE, Script, TIME_OF_CLIENT, TIME_OF_SERVER, context_of, get, grpc, next, ok,
+    respond, send, within,
+};
+
+const X_REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
+
+fn layer() -> ContextLayer {
+    ContextLayer::new(&Context::background())
+}
+
+/// How long a request has when it arrives.
+fn time_of(layer: &ContextLayer, request: Request<Script>) -> Option<Duration> {
+    let (ctx, _) = respond(layer, request, Response::new(Script::new()));
+    ctx.deadline().map(|at| at.duration_since(Instant::now()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_is_what_the_client_allows_capped_by_what_the_server_does() {
+    let capped = layer().max_timeout(ms(500));
+    assert_eq!(time_of(&layer(), get()), None);
+    assert_eq!(time_of(&layer(), within("300m")), Some(ms(300)));
+    assert_eq!(time_of(&layer(), within("9H")), Some(ms(9 * 3_600_000)));
+    assert_eq!(time_of(&capped, get()), Some(ms(500)));
+    assert_eq!(time_of(&capped, within("300m")), Some(ms(300)));
+    assert_eq!(time_of(&capped, within("9H")), Some(ms(500)));
+    assert_eq!(time_of(&capped, within("soon")), Some(ms(500)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_several_headers_the_shortest_time_holds() {
+    let both = |grpc: &str, other: &str| {
+        let request = Request::get("/").header("grpc-timeout", grpc);
+        let request = request.header(X_REQUEST_TIMEOUT, other);
+        request.body(Script::new()).unwrap()
+    };
+    let layer = layer().header(X_REQUEST_TIMEOUT);
+    assert_eq!(time_of(&layer, both("300m", "0.2")), Some(ms(200)));
+    assert_eq!(time_of(&layer, both("100m", "0.2")), Some(ms(100)));
+    assert_eq!(time_of(&layer, both("nonsense", "0.2")), Some(ms(200)));
+    let twice = Request::get("/").header("grpc-timeout", "2S");
+    let twice = twice.header("grpc-timeout", "1S").body(Script::new());
+    assert_eq!(time_of(&layer, twice.unwrap()), Some(ms(1_000)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_servers_own_deadline_is_a_requests_deadline() {
+    let server = Context::background().with_timeout(ms(100));
+    let layer = ContextLayer::new(&server).max_timeout(ms(500));
+    let mut call = send(&layer, get(), |_| {
+        pending::<Result<Response<Script>, Infallible>>()
+    });
+    assert!(call.poll().is_pending());
+    time::advance(ms(100)).await;
+    assert!(call.is_woken());
+    assert_eq!(call.await.unwrap().status(), 504);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_deadline_the_handler_is_dropped_and_the_answer_is_504() {
+    let (drops, shown) = (Drops::default(), Arc::new(Mutex::new(None)));
+    let mut call = send(&layer(), within("300m"), |request| {
+        *shown.lock().unwrap() = Some(context_of(&request));
+        let counted = drops.counted();
+        async move {
+            let _counted = counted;
+            pending::<Result<Response<Script>, Infallible>>().await
+        }
+    });
+    assert!(call.poll().is_pending());
+    time::advance(ms(299)).await;
+    assert!(call.poll().is_pending());
+    assert_eq!(drops.count(), 0);
+    time::advance(ms(1)).await;
+    assert!(call.is_woken());
+    let Poll::Ready(Ok(mut response)) = call.poll() else {
+        panic!("the time is up");
+    };
+    assert_eq!(drops.count(), 1);
+    assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+    assert!(response.body().is_end_stream());
+    assert_eq!(response.body().size_hint().exact(), Some(0));
+    assert_eq!(next(response.body_mut()), "end");
+    let ctx = shown.lock().unwrap().take().unwrap();
+    drop((call, response));
+    assert_eq!(state(&ctx), TIME_OF_CLIENT);
+    assert!(err(&ctx).is_deadline_exceeded());
+}
+
+#[tokio::test(start_paused = true)]
+async fn grpc_is_answered_with_status_4_in_trailers_only() {
+    for (content_type, version) in [
+        ("application/grpc", Version::HTTP_2),
+        ("application/grpc+proto", Version::HTTP_2),
+        ("application/grpc-web+proto", Version::HTTP_11),
+    ] {
+        let mut request = grpc("300m");
+        *request.version_mut() = version;
+        request
+            .headers_mut()
+            .insert("content-type", content_type.parse().unwrap());
+        let mut call = send(&layer(), request, |_| {
+            pending::<Result<Response<Script>, Infallible>>()
+        });
+        assert!(call.poll().is_pending());
+        time::advance(ms(300)).await;
+        let response = call.await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], content_type);
+        assert_eq!(response.headers()["grpc-status"], "4");
+        assert_eq!(
+            response.headers()["grpc-message"],
+            "context deadline exceeded"
+        );
+        assert!(response.body().is_end_stream());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_servers_cap_says_so_in_the_cause() {
+    let layer = layer().max_timeout(ms(100));
+    for request in [get(), within("1S")] {
+        let (ctx, response) = respond(&layer, request, Response::new(Script::new().waits()));
+        time::advance(ms(100)).await;
+        drop(response);
+        assert_eq!(state(&ctx), TIME_OF_SERVER);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_time_is_up_on_arrival_does_not_reach_the_handler() {
+    let mut called = false;
+    let mut send_late = |request| {
+        let mut call = send(&layer(), request, |_| {
+            called = true;
+            future::ready(ok(Script::new()))
+        });
+        match call.poll() {
+            Poll::Ready(Ok(response)) => response,
+            _ => panic!("there is nothing to wait for"),
+        }
+    };
+    assert_eq!(send_late(within("0n")).status(), 504);
+    assert_eq!(send_late(grpc("0S")).headers()["grpc-status"], "4");
+    assert!(!called);
+}
+
+/// The naive layer polls the handler first, and hands on what that makes of the same deadline.
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_sees_the_expiry_itself_does_not_get_its_own_answer_in() {
+    let mut call = send(&layer(), within("300m"), |request| async move {
+        let ctx = context_of(&request);
+        ctx.done().await;
+        let response = Response::builder().status(StatusCode::BAD_GATEWAY);
+        Ok::<_, Infallible>(response.body(Script::new()).unwrap())
+    });
+    assert!(call.poll().is_pending());
+    time::advance(ms(300)).await;
+    assert_eq!(call.await.unwrap().status(), 504);
+
+    let mut call = send(&layer(), within("300m"), |request| async move {
+        let error = context_of(&request).done().await;
+        Err::<Response<Script>, _>(io::Error::from(error))
+    });
+    assert!(call.poll().is_pending());
+    time::advance(ms(300)).await;
+    assert_eq!(call.await.unwrap().status(), 504);
+}
+
+/// By the real clock: it must pass within one poll.
+#[tokio::test]
+async fn an_answer_that_is_found_late_is_too_late() {
+    let shown = Arc::new(Mutex::new(None));
+    let mut call = send(&layer(), within("1m"), |request| {
+        *shown.lock().unwrap() = Some(context_of(&request));
+        async move {
+            let ctx = context_of(&request);
+            while ctx.check().is_ok() {
+                std::hint::spin_loop();
+            }
+            ok(Script::new())
+        }
+    });
+    let Poll::Ready(Ok(response)) = call.poll() else {
+        panic!("the handler does not wait");
+    };
+    assert_eq!(response.status(), 504);
+    assert_eq!(
+        state(shown.lock().unwrap().as_ref().unwrap()),
+        TIME_OF_CLIENT
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn from_the_deadline_on_the_cause_is_the_deadline_whoever_ends_the_context() {
+    let script = || Script::new().data("one").waits();
+    // The client goes.
+    let (ctx, response) = respond(&layer(), within("300m"), Response::new(script()));
+    time::advance(ms(300)).await;
+    drop(response);
+    assert_eq!(state(&ctx), TIME_OF_CLIENT);
+    // Before there is a response.
+    let shown = Arc::new(Mutex::new(None));
+    let mut call = send(&layer(), within("300m"), |request| {
+        *shown.lock().unwrap() = Some(context_of(&request));
+        pending::<Result<Response<Script>, Infallible>>()
+    });
+    assert!(call.poll().is_pending());
+    time::advance(ms(300)).await;
+    drop(call);
+    let ctx = shown.lock().unwrap().take().unwrap();
+    assert_eq!(state(&ctx), TIME_OF_CLIENT);
+    // The upload breaks off.
+    let mut upload = within("300m");
+    *upload.body_mut() = Script::new().fails();
+    let mut kept = None;
+    let mut call = send(&layer(), upload, |request| {
+        *shown.lock().unwrap() = Some(context_of(&request));
+        kept = Some(request.into_body());
+        pending::<Result<Response<Script>, Infallible>>()
+    });
+    assert!(call.poll().is_pending());
+    time::advance(ms(300)).await;
+    assert!(
+        kept.take()
+            .unwrap()
+            .frame()
+            .now_or_never()
+            .unwrap()
+            .unwrap()
+            .is_err()
+    );
+    let ctx = shown.lock().unwrap().take().unwrap();
+    assert!(!ClientGone::ended(&ctx));
+    assert_eq!(state(&ctx), TIME_OF_CLIENT);
+    // The server stops.
+    let (server, guard) = Context::background().with_cancel();
+    let (ctx, _response) = respond(
+        &ContextLayer::new(&server),
+        within("300m"),
+        Response::new(script()),
+    );
+    time::advance(ms(300)).await;
+    guard.cancel_with("SIGTERM");
+    assert_eq!(state(&ctx), TIME_OF_CLIENT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn until_the_deadline_the_cause_is_whatever_comes_first() {
+    let script = || Script::new().data("one").waits();
+    let (ctx, response) = respond(&layer(), within("300m"), Response::new(script()));
+    time::advance(ms(299)).await;
+    drop(response);
+    time::advance(ms(1)).await;
+    assert_eq!(state(&ctx), GONE);
+
+    let whole = Response::new(Script::new().knows_its_end());
+    let (ctx, _response) = respond(&layer(), within("300m"), whole);
+    time::advance(ms(300)).await;
+    assert_eq!(state(&ctx), FINISHED);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_drops_a_handler_that_was_asked_to_stop_before_and_did_not() {
+    let (server, guard) = Context::background().with_cancel();
+    let layer = ContextLayer::new(&server);
+    let mut call = send(&layer, within("300m"), |_| {
+        pending::<Result<Response<Script>, Infallible>>()
+    });
+    assert!(call.poll().is_pending());
+    guard.cancel_with("SIGTERM");
+    assert!(call.poll().is_pending());
+    time::advance(ms(300)).await;
+    assert!(call.is_woken());
+    assert_eq!(call.await.unwrap().status(), 504);
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_the_middle_of_a_body_the_deadline_breaks_it_off_with_an_error() {
+    let drops = Drops::default();
+    let counted = drops.counted();
+    let script = Script::new().data("one").waits().on_drop(|| drop(counted));
+    let (ctx, response) = respond(&layer(), within("300m"), Response::new(script));
+    let mut body = response.into_body();
+    assert_eq!(next(&mut body), "one");
+    let mut frame = tokio_test::task::spawn(body.frame());
+    assert!(frame.poll().is_pending());
+    time::advance(ms(299)).await;
+    assert!(!frame.is_woken());
+    assert_eq!(state(&ctx), GOING_ON);
+    time::advance(ms(1)).await;
+    assert!(frame.is_woken());
+    let error = frame.await.unwrap().unwrap_err();
+    assert!(
+        error
+            .downcast_ref::<ContextError>()
+            .unwrap()
+            .is_deadline_exceeded()
+    );
+    assert_eq!(chain(&*error), TIME_OF_CLIENT);
+    assert_eq!(drops.count(), 1);
+    assert!(body.is_end_stream());
+    assert_eq!(next(&mut body), "end");
+    drop(body);
+    assert_eq!(state(&ctx), TIME_OF_CLIENT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_the_middle_of_a_grpc_stream_the_deadline_ends_it_with_status_4() {
+    let script = Script::new().data("one").waits();
+    let (ctx, response) = respond(&layer(), grpc("300m"), Response::new(script));
+    let mut body = response.into_body();
+    assert_eq!(next(&mut body), "one");
+    assert_eq!(next(&mut body), "nothing yet");
+    time::advance(ms(300)).await;
+    assert_eq!(next(&mut body), "trailers: grpc-status 4");
+    assert_eq!(state(&ctx), TIME_OF_CLIENT);
+    assert!(body.is_end_stream());
+    assert_eq!(next(&mut body), "end");
+}
+
+/// There the trailers would be lost on the way, and the end would look like a real one.
+#[tokio::test(start_paused = true)]
+async fn grpc_over_what_has_no_trailers_is_broken_off() {
+    for (content_type, version) in [
+        ("application/grpc", Version::HTTP_11),
+        ("application/grpc-web", Version::HTTP_2),
+        ("application/grpc-web+proto", Version::HTTP_11),
+    ] {
+        let mut request = grpc("300m");
+        *request.version_mut() = version;
+        request
+            .headers_mut()
+            .insert("content-type", content_type.parse().unwrap());
+        let script = Script::new().data("one").waits();
+        let (_, response) = respond(&layer(), request, Response::new(script));
+        let mut body = response.into_body();
+        assert_eq!(next(&mut body), "one");
+        time::advance(ms(300)).await;
+        assert_eq!(next(&mut body), "error: context deadline exceeded");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_always_has_more_is_ended_too() {
+    let script = Script::new().endless();
+    let (_, response) = respond(&layer(), within("300m"), Response::new(script));
+    let mut body = response.into_body();
+    for _ in 0..3 {
+        assert_eq!(next(&mut body), "more");
+        time::advance(ms(100)).await;
+    }
+    assert_eq!(next(&mut body), "error: context deadline exceeded");
+}
+
+/// And so no runtime either.
+#[test]
+fn a_request_that_is_answered_at_once_needs_no_timer() {
+    let script = Script::new().data("one").knows_its_end();
+    let (ctx, mut response) = respond(&layer(), within("300S"), Response::new(script));
+    assert_eq!(next(response.body_mut()), "one");
+    assert_eq!(state(&ctx), FINISHED);
+}
+
+#[test]
+fn an_error_of_a_context_has_a_status() {
+    let (gone, guard) = Context::background().with_cancel();
+    guard.cancel_with(ClientGone);
+    let (stopped, guard) = Context::background().with_cancel();
+    guard.cancel_with("SIGTERM");
+    let late = Context::background().with_timeout(Duration::ZERO);
+    // A deadline stays one, whatever its cause says.
+    let odd = Context::background().with_timeout_cause(Duration::ZERO, ClientGone);
+    for (ctx, status, code) in [
+        (gone, 499, 1),
+        (stopped, 503, 14),
+        (late, 504, 4),
+        (odd, 504, 4),
+    ] {
+        let error = err(&ctx);
+        assert_eq!(status_of(&error), status);
+        assert_eq!(grpc_code_of(&error), code);
+        assert_eq!(StatusCode::from(error), status);
+    }
+}

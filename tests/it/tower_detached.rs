@@ -1,0 +1,422 @@
+//! Handlers that are not dropped when their client goes: asked, given a grace, aborted, waited for.
+
+use std::convert::Infallible;
+use std::future::{self, Future};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use errgroup::Context;
+use errgroup::tower::{ContextLayer, DetachedFuture, DetachedLayer, Handlers, RequestBody};
+use futures::FutureExt;
+use http::{Request, Response};
+use tokio::time::{self, Instant};
+use tokio_test::task::Spawn;
+use tower::{Layer, Service, service_fn};
+
+use crate::support::{Drops, GOING_ON, HOUR, OnDrop, ms, state, tasks_end};
+use crate::tower_support::{
+    FINISHED, GONE, Script, TIME_OF_CLIENT, context_of, get, grpc, next, ok, within,
+};
+
+fn layer() -> (DetachedLayer, Handlers) {
+    ContextLayer::new(&Context::background()).detached(ms(100))
+}
+
+fn send<F, E>(
+    layer: &DetachedLayer,
+    request: Request<Script>,
+    handler: impl FnMut(Request<RequestBody<Script>>) -> F,
+) -> Spawn<DetachedFuture<Script, E>>
+where
+    F: Future<Output = Result<Response<Script>, E>> + Send + 'static,
+    E: Send + 'static,
+{
+    let mut service = layer.layer(service_fn(handler));
+    tokio_test::task::spawn(service.call(request))
+}
+
+type Log = Arc<Mutex<Vec<String>>>;
+type Working = Pin<Box<dyn Future<Output = Result<Response<Script>, Infallible>> + Send>>;
+
+/// A handler that works for so many milliseconds, whatever is asked of it, and writes down how it went.
+fn works(log: &Log, work: u64) -> impl FnMut(Request<RequestBody<Script>>) -> Working + use<> {
+    let log = log.clone();
+    move |request| {
+        let (ctx, log) = (context_of(&request), log.clone());
+        Box::pin(async move {
+            let mut left = Left {
+                ctx,
+                log,
+                how: "aborted",
+            };
+            time::sleep(ms(work)).await;
+            left.how = "finished";
+            ok(Script::new().data("done").knows_its_end())
+        })
+    }
+}
+
+/// Writes down how its handler ended, when that is dropped.
+struct Left {
+    ctx: Context,
+    log: Log,
+    how: &'static str,
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        let entry = format!("{}: {}", self.how, state(&self.ctx));
+        self.log.lock().unwrap().push(entry);
+    }
+}
+
+fn logged(log: &Log) -> Vec<String> {
+    std::mem::take(&mut *log.lock().unwrap())
+}
+
+/// Lets every task that is ready run.
+async fn settle() {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_comes_through_as_the_handler_made_it() {
+    let (layer, handlers) = layer();
+    let log = Log::default();
+    let mut response = send(&layer, get(), works(&log, 50)).await.unwrap();
+    assert_eq!(next(response.body_mut()), "done");
+    assert_eq!(logged(&log), [format!("finished: {GOING_ON}")]);
+    let failed = send(&layer, get(), |_| {
+        future::ready(Err::<Response<Script>, _>(io::Error::other("no disk")))
+    });
+    assert_eq!(failed.await.unwrap_err().to_string(), "no disk");
+    let drained = handlers.wait().await;
+    assert_eq!((drained.finished(), drained.aborted().len()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clients_going_ends_the_context_and_does_not_drop_the_handler() {
+    let (layer, handlers) = layer();
+    let log = Log::default();
+    let mut call = send(&layer, get(), works(&log, 80));
+    assert!(call.poll().is_pending());
+    settle().await;
+    time::advance(ms(10)).await;
+    assert_eq!(handlers.running(), 1);
+    drop(call);
+    settle().await;
+    assert_eq!(logged(&log), [""; 0]);
+    time::advance(ms(70)).await;
+    settle().await;
+    assert_eq!(logged(&log), [format!("finished: {GONE}")]);
+    assert_eq!(handlers.running(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_runs_on_after_its_grace_is_aborted() {
+    let (layer, handlers) = layer();
+    let log = Log::default();
+    let mut call = send(&layer, get(), works(&log, 1_000));
+    assert!(call.poll().is_pending());
+    settle().await;
+    time::advance(ms(200)).await;
+    drop(call);
+    settle().await;
+    time::advance(ms(99)).await;
+    settle().await;
+    assert_eq!(logged(&log), [""; 0]);
+    time::advance(ms(1)).await;
+    settle().await;
+    assert_eq!(logged(&log), [format!("aborted: {GONE}")]);
+    assert_eq!(handlers.running(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_was_never_polled_is_a_client_that_has_gone() {
+    let (layer, _handlers) = layer();
+    let log = Log::default();
+    drop(send(&layer, get(), works(&log, 10)));
+    settle().await;
+    time::advance(ms(10)).await;
+    settle().await;
+    assert_eq!(logged(&log), [format!("finished: {GONE}")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_deadline_the_client_is_told_and_the_handler_has_its_grace() {
+    let (layer, handlers) = layer();
+    let log = Log::default();
+    let began = Instant::now();
+    let plain = send(&layer, within("50m"), works(&log, 149)).await.unwrap();
+    assert_eq!((plain.status().as_u16(), began.elapsed()), (504, ms(50)));
+    time::sleep(ms(100)).await;
+    assert_eq!(logged(&log), [format!("finished: {TIME_OF_CLIENT}")]);
+
+    let grpc = send(&layer, grpc("50m"), works(&log, 151)).await.unwrap();
+    assert_eq!(grpc.headers()["grpc-status"], "4");
+    assert_eq!(handlers.running(), 1);
+    time::sleep(ms(100)).await;
+    settle().await;
+    assert_eq!(logged(&log), [format!("aborted: {TIME_OF_CLIENT}")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_time_is_up_on_arrival_does_not_reach_the_handler() {
+    let (layer, _handlers) = layer();
+    let call = send(
+        &layer,
+        within("0n"),
+        |_| -> future::Ready<Result<_, Infallible>> { panic!("nobody calls") },
+    );
+    assert_eq!(call.await.unwrap().status(), 504);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_body_ends_with_its_connection_as_ever() {
+    let (layer, _handlers) = layer();
+    let shown = Arc::new(Mutex::new(None));
+    let call = send(&layer, get(), |request| {
+        *shown.lock().unwrap() = Some(context_of(&request));
+        future::ready(ok(Script::new().data("one").data("two")))
+    });
+    let mut response = call.await.unwrap();
+    let ctx = shown.lock().unwrap().take().unwrap();
+    assert_eq!(next(response.body_mut()), "one");
+    assert_eq!(state(&ctx), GOING_ON);
+    drop(response);
+    assert_eq!(state(&ctx), GONE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_over_ends_its_context() {
+    let (layer, _handlers) = layer();
+    let shown = Arc::new(Mutex::new(None));
+    let call = send(&layer, get(), |request| {
+        *shown.lock().unwrap() = Some(context_of(&request));
+        future::ready(ok(Script::new().knows_its_end()))
+    });
+    call.await.unwrap();
+    assert_eq!(state(shown.lock().unwrap().as_ref().unwrap()), FINISHED);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_waits_for_handlers_whose_clients_have_gone() {
+    let (server, guard) = Context::background().with_cancel();
+    let (layer, handlers) = ContextLayer::new(&server).detached(ms(100));
+    let log = Log::default();
+    let mut quick = send(&layer, get(), works(&log, 50));
+    let slow = Request::post("/orders?card=1234")
+        .body(Script::new())
+        .unwrap();
+    let mut slow = send(&layer, slow, works(&log, 1_000));
+    assert!(quick.poll().is_pending() && slow.poll().is_pending());
+    settle().await;
+    drop((quick, slow));
+    time::advance(ms(20)).await;
+    settle().await;
+    let began = Instant::now();
+    guard.cancel_with("SIGTERM");
+    let drained = handlers.wait().await;
+    // Each has its own grace, from when its client went.
+    assert_eq!(began.elapsed(), ms(80));
+    assert_eq!(
+        logged(&log),
+        [format!("finished: {GONE}"), format!("aborted: {GONE}")]
+    );
+    assert_eq!(drained.finished(), 1);
+    let [aborted] = drained.aborted() else {
+        panic!("one was aborted");
+    };
+    assert_eq!(
+        (aborted.method().as_str(), aborted.path()),
+        ("POST", "/orders")
+    );
+    assert_eq!(aborted.elapsed(), ms(100));
+    assert_eq!(aborted.to_string(), "POST /orders, after 100.0ms");
+    tasks_end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_asks_who_was_not_asked_before_and_is_bounded() {
+    let (layer, handlers) = layer();
+    let log = Log::default();
+    let mut call = send(&layer, get(), works(&log, 1_000));
+    assert!(call.poll().is_pending());
+    settle().await;
+    let began = Instant::now();
+    let drained = handlers.wait().await;
+    assert_eq!(began.elapsed(), ms(100));
+    assert_eq!(drained.aborted().len(), 1);
+    assert_eq!(
+        logged(&log),
+        ["aborted: context cancelled: the server shuts down"]
+    );
+    // The client was still there.
+    let response = call.await.unwrap();
+    assert_eq!(response.status(), 503);
+    // And so is the next one, who finds nobody.
+    let late = send(&layer, get(), works(&log, 1)).await.unwrap();
+    assert_eq!(late.status(), 503);
+    let late = send(&layer, grpc("9H"), works(&log, 1)).await.unwrap();
+    assert_eq!(late.headers()["grpc-status"], "14");
+    assert_eq!(logged(&log), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_stops_asks_and_who_finishes_in_time_answers() {
+    let (server, guard) = Context::background().with_cancel();
+    let (layer, handlers) = ContextLayer::new(&server).detached(ms(100));
+    let log = Log::default();
+    let mut call = send(&layer, get(), works(&log, 90));
+    assert!(call.poll().is_pending());
+    settle().await;
+    guard.cancel_with("SIGTERM");
+    let (drained, response) = tokio::join!(handlers.wait(), call);
+    assert_eq!(drained.finished(), 1);
+    assert_eq!(response.unwrap().status(), 200);
+    assert_eq!(logged(&log), ["finished: context cancelled: SIGTERM"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_aborted_before_anybody_waited_is_not_kept() {
+    let (layer, handlers) = layer();
+    let log = Log::default();
+    for _ in 0..10 {
+        let mut call = send(&layer, get(), works(&log, 1_000));
+        assert!(call.poll().is_pending());
+        settle().await;
+        drop(call);
+        time::sleep(ms(101)).await;
+    }
+    assert_eq!(logged(&log).len(), 10);
+    assert_eq!(handlers.wait().await.aborted().len(), 0);
+}
+
+/// Cancel safety.
+#[tokio::test(start_paused = true)]
+async fn dropping_the_wait_aborts_the_handlers() {
+    let (layer, handlers) = layer();
+    let log = Log::default();
+    let mut call = send(&layer, get(), works(&log, 1_000));
+    assert!(call.poll().is_pending());
+    settle().await;
+    let mut wait = Box::pin(handlers.wait());
+    assert!(wait.as_mut().now_or_never().is_none());
+    drop(wait);
+    tasks_end().await;
+    assert_eq!(
+        logged(&log),
+        ["aborted: context cancelled: the server shuts down"]
+    );
+    assert_eq!(call.await.unwrap().status(), 503);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_handle_handlers_run_while_the_layer_is_there_and_go_with_it() {
+    let (layer, handlers) = layer();
+    drop(handlers);
+    let log = Log::default();
+    let mut call = send(&layer, get(), works(&log, 10));
+    assert!(call.poll().is_pending());
+    assert_eq!(call.await.unwrap().status(), 200);
+    logged(&log);
+
+    let mut call = send(&layer, get(), works(&log, 10));
+    assert!(call.poll().is_pending());
+    settle().await;
+    drop((layer, call));
+    tasks_end().await;
+    assert_eq!(logged(&log), [format!("aborted: {GONE}")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_goes_on_where_the_response_is_awaited() {
+    let (layer, handlers) = layer();
+    let shown = Arc::new(Mutex::new(None));
+    let mut call = send(&layer, get(), |request| {
+        *shown.lock().unwrap() = Some(context_of(&request));
+        async {
+            tokio::task::yield_now().await;
+            if true {
+                panic!("a bug")
+            } else {
+                ok(Script::new())
+            }
+        }
+    });
+    assert!(call.poll().is_pending());
+    settle().await;
+    let payload = catch_unwind(AssertUnwindSafe(|| call.poll())).unwrap_err();
+    assert_eq!(payload.downcast_ref(), Some(&"a bug"));
+    drop(call);
+    assert_eq!(
+        state(shown.lock().unwrap().as_ref().unwrap()),
+        "context cancelled: the request's handler panicked"
+    );
+    // Nobody else suffers, and it was told once.
+    let log = Log::default();
+    assert_eq!(
+        send(&layer, get(), works(&log, 1)).await.unwrap().status(),
+        200
+    );
+    assert_eq!(handlers.wait().await.panicked(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_that_nobody_awaits_is_counted() {
+    let (layer, handlers) = layer();
+    for in_destructor in [false, true] {
+        let mut call = send(&layer, get(), move |request| async move {
+            let _bug = OnDrop(move || assert!(!in_destructor, "a bug"));
+            context_of(&request).done().await;
+            assert!(in_destructor, "a bug");
+            ok(Script::new())
+        });
+        assert!(call.poll().is_pending());
+        settle().await;
+        drop(call);
+        settle().await;
+    }
+    let drained = handlers.wait().await;
+    assert_eq!((drained.panicked(), drained.aborted().len()), (2, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_go_at_any_moment_leave_no_handler_behind() {
+    let drops = Drops::default();
+    let finished = Arc::new(AtomicUsize::new(0));
+    let (layer, handlers) = ContextLayer::new(&Context::background()).detached(HOUR);
+    for round in 0..2_000 {
+        let mut call = send(&layer, get(), |request| {
+            let (counted, finished) = (drops.counted(), finished.clone());
+            async move {
+                let _counted = counted;
+                let ctx = context_of(&request);
+                for _ in 0..round % 7 {
+                    tokio::task::yield_now().await;
+                }
+                if round % 3 == 0 {
+                    ctx.done().await;
+                }
+                finished.fetch_add(1, Ordering::SeqCst);
+                ok(Script::new().knows_its_end())
+            }
+        });
+        for _ in 0..round % 5 {
+            if call.poll().is_ready() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        drop(call);
+    }
+    let drained = handlers.wait().await;
+    assert_eq!(drops.count(), 2_000);
+    assert_eq!(finished.load(Ordering::SeqCst), 2_000);
+    assert_eq!((drained.aborted().len(), drained.panicked()), (0, 0));
+}
