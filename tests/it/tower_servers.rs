@@ -499,30 +499,35 @@ async fn of_many_requests_whose_clients_go_at_any_moment_each_ends_once() {
     let (mut server, drops) = Server::start(server_layer(), takes_turns).await;
     let mut whole = 0;
     for http2_only in [false, true] {
-        let client = Client::builder(TokioExecutor::new())
-            .http2_only(http2_only)
-            .build_http::<Empty<Bytes>>();
+        let client = || {
+            Client::builder(TokioExecutor::new())
+                .http2_only(http2_only)
+                .build_http::<Empty<Bytes>>()
+        };
+        // Connections of their own: a server closes one on which too many streams are reset.
+        let (staying, leaving) = (client(), client());
         let mut clients = JoinSet::new();
         for number in 0..400_usize {
             let uri = server.uri(&format!("/{}", number * 7 % 40));
+            let stays = number % 2 == 0;
+            let client = if stays { &staying } else { &leaving };
             let call = client.get(uri.parse().unwrap());
             let read = async move {
-                let response = call.await.unwrap();
-                let body = response.into_body().collect().await.unwrap();
-                assert_eq!(body.to_bytes(), "chunkchunkchunk");
+                let response = call.await?;
+                let body = response.into_body().collect().await?;
+                Ok::<_, BoxError>(body.to_bytes())
             };
-            let stays = number % 2 == 0;
             whole += usize::from(stays);
             clients.spawn(async move {
                 match stays {
-                    true => read.await,
+                    true => assert_eq!(read.await.unwrap(), "chunkchunkchunk"),
                     false => {
                         let patience = async {
                             for _ in 0..number * 13 % 100 {
                                 tokio::task::yield_now().await;
                             }
                         };
-                        tokio::select! { () = read => {} () = patience => {} }
+                        tokio::select! { _ = read => {} () = patience => {} }
                     }
                 }
             });
