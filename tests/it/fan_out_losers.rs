@@ -41,7 +41,7 @@ impl Permits {
 
         Held {
             _permit: self.0.clone().acquire_owned().await.unwrap(),
-            _slow: OnDrop(|| (0..100).for_each(|_| std::thread::yield_now())),
+            _slow: OnDrop(|| (0..20).for_each(|_| std::thread::yield_now())),
         }
     }
 

@@ -83,7 +83,7 @@ fn rounds<F: Future<Output = ()>>(mut round: impl FnMut(&mut Random) -> F) {
     for number in 0..ROUNDS {
         let round = round(&mut random);
         let watched = async {
-            let patience = Duration::from_secs(30);
+            let patience = Duration::from_secs(120);
             let ended = tokio::time::timeout(patience, round).await;
             assert!(ended.is_ok(), "round {number} hangs");
         };
