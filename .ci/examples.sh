@@ -161,12 +161,16 @@ answers() {
     [[ $got == "$1" ]] || die "$name: HTTP/$2 $3 ${4-}: status $got instead of $1"
 }
 
-# leaves VERSION PATH PIECES: a client is killed when so many pieces of work are alive for it.
-leaves() {
+# asks VERSION PATH PIECES: a client sends a request, for which so many pieces of work are alive then.
+asks() {
     request "$1" "$2"
-    "${request[@]}" >/dev/null &
+    "${request[@]}" >"$scratch/status" &
     client=$!
-    eventually alive "$3" || die "$name: HTTP/$1 $2: nobody works"
+    eventually alive "$3" || die "$name: HTTP/$1 $2: there are no $3 pieces of work alive"
+}
+
+# The client goes without a word.
+leaves() {
     kill -KILL "$client"
     wait "$client" 2>/dev/null || true
     client=''
@@ -278,13 +282,19 @@ began=$SECONDS
 starts http_server --seconds 60
 left=0
 for version in 1.1 2; do
-    leaves "$version" / 3
+    asks "$version" / 3
+    leaves
     said $((left += 1)) '^request cancelled: client disconnected'
     eventually alive 0 || die "http_server: HTTP/$version: somebody works on for nobody"
-    leaves "$version" /rows 1
+    asks "$version" /rows 1
+    leaves
     said $((left += 1)) '^request cancelled: client disconnected'
     eventually alive 0 || die "http_server: HTTP/$version: the task behind the body works on for nobody"
 done
+asks 2 / 3
+kill -s STOP "$client" # it closes nothing, and is asked in vain whether it is still there
+said $((left += 1)) '^request cancelled: client disconnected'
+leaves
 late=0
 for version in 1.1 2; do
     for header in 'grpc-timeout: 300m' 'x-request-timeout: 300ms'; do
@@ -295,10 +305,7 @@ for version in 1.1 2; do
     done
 done
 [[ $((SECONDS - began)) -lt 60 ]] || die 'http_server: it waited for the work'
-request 1.1 / # and the server stops while somebody waits
-"${request[@]}" >"$scratch/status" &
-client=$!
-eventually alive 3 || die 'http_server: nobody works'
+asks 1.1 / 3 # and the server stops
 kill -s TERM "$server"
 wait "$client" || true
 client=''
@@ -308,7 +315,8 @@ counted 1 '^request cancelled: received SIGTERM' || die 'http_server: SIGTERM: t
 
 echo '-- http_server, and nobody tells the work (must fail)'
 starts http_server --naive --seconds 60
-leaves 2 / 3
+asks 2 / 3
+leaves
 sleep 1 # by then, hyper has dropped the handler
 alive 3 || die 'http_server: the naive server stops, too: what do the checks prove?'
 {

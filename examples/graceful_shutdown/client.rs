@@ -98,13 +98,17 @@ impl Client {
         let sent = match &mut self.sender {
             Sender::One(sender) => {
                 let request = Request::get(path).header(HOST, self.addr.to_string());
-                let request = request.body(Body::empty()).expect("a request");
+                let request = request
+                    .body(Body::empty())
+                    .expect("an address and a path make a request");
                 sender.try_send_request(request).await
             }
             Sender::Two(sender) => {
                 let uri = format!("http://{}{path}", self.addr);
                 let request = Request::get(uri).version(Version::HTTP_2);
-                let request = request.body(Body::empty()).expect("a request");
+                let request = request
+                    .body(Body::empty())
+                    .expect("an address and a path make a request");
                 sender.try_send_request(request).await
             }
         };

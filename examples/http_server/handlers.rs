@@ -1,14 +1,16 @@
 //! The handlers: each request has a context, which the layer has put there.
 
+use std::convert::Infallible;
 use std::time::Instant;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::State;
 use axum::routing::get;
 use errgroup::tower::DetachedLayer;
 use errgroup::{Context, ContextError, Group};
-use http_body_util::channel::{Channel, Sender};
+use futures::SinkExt as _;
+use futures::channel::mpsc;
 
 use crate::say;
 use crate::work::{self, Site};
@@ -42,8 +44,7 @@ async fn in_three_pieces(ctx: &Context, site: &Site) -> Result<(), ContextError>
     let (g, ctx) = Group::with_context(ctx);
     let (query, walk) = (ctx.clone(), ctx);
     let takes = site.takes;
-    let pieces = [site.begin(), site.begin(), site.begin()];
-    let [first, second, third] = pieces;
+    let [first, second, third] = [site.begin(), site.begin(), site.begin()];
     g.named("query").go(async move {
         let _alive = first;
         work::query(&query, takes).await
@@ -62,7 +63,7 @@ async fn in_three_pieces(ctx: &Context, site: &Site) -> Result<(), ContextError>
 /// The head of the answer and its first row go out at once; the rest is for a task that outlives the handler. It does not
 /// outlive the request: that lasts to the end of the body.
 async fn rows(State(site): State<Site>, ctx: Context) -> Body {
-    let (sender, body) = Channel::<Bytes>::new(1);
+    let (sender, body) = mpsc::channel(0);
     let piece = site.begin();
     tokio::spawn(async move {
         let began = Instant::now();
@@ -70,12 +71,12 @@ async fn rows(State(site): State<Site>, ctx: Context) -> Body {
         drop(piece);
         tell(&result, &site, began);
     });
-    Body::new(body)
+    Body::from_stream(body)
 }
 
 async fn produce(
     ctx: &Context,
-    mut sender: Sender<Bytes>,
+    mut sender: mpsc::Sender<Result<&'static str, Infallible>>,
     site: &Site,
 ) -> Result<(), ContextError> {
     for row in ["first\n", "last\n"] {
@@ -83,7 +84,7 @@ async fn produce(
             work::query(ctx, site.takes).await?;
         }
         // It fails if the body has gone; then the context says why.
-        if sender.send_data(Bytes::from(row)).await.is_err() {
+        if sender.send(Ok(row)).await.is_err() {
             return Err(ctx.done().await);
         }
     }

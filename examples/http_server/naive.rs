@@ -1,12 +1,15 @@
 //! The same without the layer. There is no context that would end, and so nobody who would stop.
 
+use std::convert::Infallible;
+
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 use errgroup::Context;
-use http_body_util::channel::Channel;
+use futures::SinkExt as _;
+use futures::channel::mpsc;
 
 use crate::handlers::alive;
 use crate::say;
@@ -48,15 +51,15 @@ async fn report(State(site): State<Site>) -> Result<&'static str, StatusCode> {
 
 /// That the body has gone is seen when there is a row to send, and the work for it has been done.
 async fn rows(State(site): State<Site>) -> Body {
-    let (mut sender, body) = Channel::<Bytes>::new(1);
+    let (mut sender, body) = mpsc::channel::<Result<_, Infallible>>(0);
     tokio::spawn(async move {
         let _alive = site.begin();
-        let first = sender.send_data(Bytes::from("first\n")).await;
+        let first = sender.send(Ok("first\n")).await;
         let worked = work::query(&Context::background(), site.takes).await;
-        let last = sender.send_data(Bytes::from("last\n")).await;
+        let last = sender.send(Ok("last\n")).await;
         if first.is_ok() && worked.is_ok() && last.is_ok() {
             say(format_args!("request processed"));
         }
     });
-    Body::new(body)
+    Body::from_stream(body)
 }

@@ -13,9 +13,11 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::GRACE;
 
-/// How often an HTTP/2 client is asked whether it is still there, and how long it may take to say so: one whose machine
-/// has stopped says nothing, and closes nothing either.
-const PING: Duration = Duration::from_secs(5);
+/// How often an HTTP/2 client is asked whether it is still there: one that has been stopped closes nothing.
+const PING: Duration = Duration::from_secs(2);
+
+/// How long it may take to say so.
+const PONG: Duration = Duration::from_secs(4);
 
 /// Serves until the context ends, and waits for the connections then: a moment longer than handlers have.
 pub(crate) async fn serve(ctx: &Context, listener: TcpListener, app: Router) -> anyhow::Result<()> {
@@ -51,7 +53,7 @@ async fn connection(ctx: Context, stream: TcpStream, app: Router) -> io::Result<
         .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(PING)
-        .keep_alive_timeout(PING);
+        .keep_alive_timeout(PONG);
     let service = TowerToHyperService::new(app);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     if ctx.run(connection.as_mut()).await.is_err() {
