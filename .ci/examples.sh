@@ -75,6 +75,7 @@ eventually() {
 starts() {
     name=$1
     shift
+    : >"$scratch/out" # what the one before has printed is not to be found
     "${!name}" "$@" >"$scratch/out" &
     server=$!
     eventually grep -q '^listening on' "$scratch/out" || die "$name does not listen"
@@ -122,6 +123,7 @@ is_accepted() {
 
 # Many clients, which ask for one job after another and count, until the server has gone.
 loads() {
+    : >"$scratch/load"
     "$graceful_shutdown" --load "$address" >"$scratch/load" 2>"$scratch/err" &
     client=$!
     eventually grep -q '^under load' "$scratch/load" || die 'the server does not answer its clients'
