@@ -1,4 +1,5 @@
-//! The clients: each asks for one job after another until the server has gone, and knows what became of every one.
+//! The clients: each asks for one job after another until the server has gone, and knows what became of every one. Some ask
+//! for what takes no time: it is between two requests that a signal finds these.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -14,6 +15,9 @@ use crate::server::ANSWER;
 
 /// How many clients share an HTTP/2 connection.
 const STREAMS: usize = 8;
+
+/// How many of those with HTTP/1.1 ask for what takes no time.
+const QUICK: usize = 8;
 
 /// How the requests that were sent have ended.
 #[derive(Debug, Default, Clone, Copy)]
@@ -65,11 +69,17 @@ pub(crate) async fn run(addr: SocketAddr, clients: usize) -> anyhow::Result<()> 
         waiting: AtomicUsize::new(clients),
         clients,
     });
-    let connections = [vec![Http::One; of_one], vec![Http::Two; of_two]].concat();
+    let quick = QUICK.min(of_one);
+    let connections = [
+        vec![(Http::One, "/quick"); quick],
+        vec![(Http::One, "/job"); of_one - quick],
+        vec![(Http::Two, "/job"); of_two],
+    ]
+    .concat();
     let ctx = Context::background();
-    let counts = fetch_all(&ctx, usize::MAX, connections, move |ctx, http| {
+    let counts = fetch_all(&ctx, usize::MAX, connections, move |ctx, (http, path)| {
         let start = Arc::clone(&start);
-        async move { keep_asking(&ctx, addr, http, start).await }
+        async move { keep_asking(&ctx, addr, http, path, start).await }
     })
     .await?;
 
@@ -92,6 +102,7 @@ async fn keep_asking(
     ctx: &Context,
     addr: SocketAddr,
     http: Http,
+    path: &'static str,
     start: Arc<Start>,
 ) -> anyhow::Result<Counts> {
     let mut counts = Vec::new();
@@ -102,7 +113,7 @@ async fn keep_asking(
         let start = start.take();
         let of_streams = fetch_all(ctx, usize::MAX, streams, move |_, client| {
             let start = start.clone();
-            async move { anyhow::Ok(until_closed(client, start).await) }
+            async move { anyhow::Ok(until_closed(client, path, start).await) }
         });
         counts.extend(of_streams.await?);
     }
@@ -110,10 +121,10 @@ async fn keep_asking(
 }
 
 /// With a `start`, this is the first connection of its client.
-async fn until_closed(mut client: Client, start: Option<Arc<Start>>) -> Counts {
+async fn until_closed(mut client: Client, path: &'static str, start: Option<Arc<Start>>) -> Counts {
     let mut counts = Counts::default();
     loop {
-        match client.get("/job").await {
+        match client.get(path).await {
             Reply::Whole(answer) if answer.status == StatusCode::OK && answer.body == ANSWER => {
                 counts.answered += 1;
             }

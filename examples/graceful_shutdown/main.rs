@@ -8,17 +8,20 @@
 //! ```
 //!
 //! ```text
-//!   SIGTERM        300 ms                          2 s                  2.5 s                 3 s
-//!   ──●──────────────●──────────────────────────────●─────────────────────●─────────────────────●──►
-//!     │ accepts nobody; answers say `connection: close`                   │                     │
-//!     │              │ idle connections are closed, HTTP/2 ones get GOAWAY│                     │
-//!     └── what has begun finishes: no context has ended ──┘               │                     │
-//!                                                   │ requests are asked to stop: 503           │
-//!                                                                         │ handlers are aborted, and named
-//!                                                                           connections are aborted, and named
+//!   SIGTERM                1 s                    2 s                  2.5 s                 3 s
+//!   ──●─────────────────────●──────────────────────●─────────────────────●─────────────────────●──►
+//!     │ nobody is accepted; answers say            │                     │                     │
+//!     │ `connection: close` │ idle connections are │                     │                     │
+//!     │                     │ closed, HTTP/2 ones  │                     │                     │
+//!     │                     │ get GOAWAY           │                     │                     │
+//!     └─ what has begun finishes, unasked ─────────┘                     │                     │
+//!                                                  │ requests are asked  │                     │
+//!                                                  │ to stop: 503        │ handlers are        │
+//!                                                                        │ aborted, and named  │ connections are
+//!                                                                                              │ aborted, and named
 //! ```
 //!
-//! It ends as soon as nothing is left to wait for. `/job` takes 300 ms; `/slow` takes an hour, and looks at its context;
+//! It ends as soon as nothing is left to wait for. `/job` takes 300 ms, `/quick` no time; `/slow` takes an hour, and looks at its context;
 //! `/forever` takes an hour and asks no context, and `/flood` is for clients that do not read: those two are the stragglers.
 //!
 //! With `--naive` the server exits on the signal, as a program does that waits for nobody: the clients of `--load` count

@@ -29,9 +29,9 @@ use crate::LAST_CALL;
 /// How long a connection goes on as ever when the server stops, but for telling its client that this is the last answer.
 /// hyper closes a connection that is idle, and one that has sent its first request this very moment, and that request is
 /// lost; a client that has heard `connection: close` sends none.
-const LINGER: Duration = Duration::from_millis(300);
+const LINGER: Duration = Duration::from_secs(1);
 
-/// What `/job` answers: enough to be cut off in the middle.
+/// What `/job` and `/quick` answer: enough to be cut off in the middle.
 pub(crate) const ANSWER: &[u8] = &[b'.'; 32 * 1024];
 
 /// More than the system takes in for a client that does not read.
@@ -60,6 +60,7 @@ pub(crate) async fn start(
     };
     let app = Router::new()
         .route("/job", get(job))
+        .route("/quick", get(async || ANSWER))
         .route("/slow", get(slow))
         .route("/forever", get(forever))
         .route("/flood", get(flood))
