@@ -1,10 +1,11 @@
 //! A connection to the server, HTTP/1.1 or HTTP/2, that knows what has become of each request.
 
+use std::error::Error as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::http::header::HOST;
+use axum::http::header::{CONNECTION, HOST};
 use axum::http::{Request, StatusCode, Version};
 use http_body_util::BodyExt as _;
 use hyper::client::conn::{http1, http2};
@@ -32,13 +33,15 @@ enum Sender {
 pub(crate) enum Reply {
     /// An answer, to the last byte of its body.
     Whole(Answer),
-    /// The server had closed the connection, or said that it would; the request was never sent.
+    /// The server had closed the connection, or said that it would: the request was never sent, or would not be looked at.
     NotSent,
     /// It was sent, and nothing came, or not all of it.
     Lost(anyhow::Error),
 }
 
 pub(crate) struct Answer {
+    /// The server has said that it will close the connection.
+    pub(crate) is_last: bool,
     pub(crate) status: StatusCode,
     pub(crate) body: Bytes,
 }
@@ -115,19 +118,32 @@ impl Client {
         let response = match sent {
             Ok(response) => response,
             Err(mut error) => {
-                return match error.take_message() {
-                    Some(_) => Reply::NotSent,
-                    None => Reply::Lost(error.into_error().into()),
+                let is_unsent = error.take_message().is_some();
+                let error = error.into_error();
+                return match is_unsent || is_goaway(&error) {
+                    true => Reply::NotSent,
+                    false => Reply::Lost(error.into()),
                 };
             }
         };
         let status = response.status();
+        let is_last = response
+            .headers()
+            .get(CONNECTION)
+            .is_some_and(|value| value == "close");
         match response.into_body().collect().await {
             Ok(body) => Reply::Whole(Answer {
+                is_last,
                 status,
                 body: body.to_bytes(),
             }),
             Err(error) => Reply::Lost(anyhow::Error::from(error).context("the body was cut off")),
         }
     }
+}
+
+/// HTTP/2: the connection ends in order, and the server promises that it has done nothing about this request.
+fn is_goaway(error: &hyper::Error) -> bool {
+    let error = error.source().and_then(|it| it.downcast_ref::<h2::Error>());
+    error.is_some_and(|it| it.is_go_away() && it.reason() == Some(h2::Reason::NO_ERROR))
 }

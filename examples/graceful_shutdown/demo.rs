@@ -53,15 +53,21 @@ pub(crate) async fn play(
         "an answer is not what it should be"
     );
     tell("the busy clients have their answers, to the last byte")?;
-    idle.closed().await;
-    busy.closed().await;
-    multiplexed.closed().await;
-    tell("they and the idle one have been told that there will be no more")?;
     ensure!(
         TcpStream::connect(server).await.is_err(),
         "a client was accepted after the signal"
     );
     tell("a new client is refused")?;
+    let late = expect(idle.get("/job").await, StatusCode::OK)?;
+    ensure!(
+        one.is_last && late.is_last,
+        "the server did not say that it will close the connection"
+    );
+    tell("one that was idle has an answer still, and hears that it is the last")?;
+    idle.closed().await;
+    busy.closed().await;
+    multiplexed.closed().await;
+    tell("their connections are closed, HTTP/2 ones too")?;
     expect(slow.await?, StatusCode::SERVICE_UNAVAILABLE)?;
     tell("the slow request has been asked to stop: 503")?;
     ensure!(signal.elapsed() >= GRACE, "the grace was cut short");

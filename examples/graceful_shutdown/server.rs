@@ -27,8 +27,8 @@ use tokio::time::{sleep, timeout};
 use crate::LAST_CALL;
 
 /// How long a connection goes on as ever when the server stops, but for telling its client that this is the last answer.
-/// hyper closes a connection that is idle, and one that has sent its first request this very moment, and that request is
-/// lost; a client that has heard `connection: close` sends none.
+/// Told to shut down, hyper closes a connection that is idle, whose client may be about to send the next request; and one
+/// that is new, whose request has perhaps arrived and has not been read.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// What `/job` and `/quick` answer: enough to be cut off in the middle.
@@ -108,9 +108,12 @@ async fn accept(
             }
         }
     }
-    // Those who wait in the queue have connected, as far as they can tell, and may have sent a request.
-    while let Some(Ok(accepted)) = listener.accept().now_or_never() {
-        welcome(accepted);
+    // Those who wait in the system's queue have connected, as far as they can tell, and may have sent a request. Tokio knows
+    // of them when its driver has been told, the system at once.
+    let listener = listener.into_std()?;
+    while let Ok((stream, peer)) = listener.accept() {
+        stream.set_nonblocking(true)?;
+        welcome((TcpStream::from_std(stream)?, peer));
     }
     Ok(())
 }
