@@ -225,8 +225,8 @@ shows pipeline '^100000 lines in .* over 64 connections' '  fetch +64 +64$' 'all
 shows dashboard 'orders +17 open' 'stock .*deadline exceeded: the page is due' 'weather .*failed: .*503'
 
 straggler='task "connection [0-9]+ of .*\(started at .*server\.rs:[0-9:]+\): .*; it ran [0-9.]+'
-shows 'graceful_shutdown --demo' 'received SIGTERM' 'to the last byte$' 'request GET /forever, after [0-9.]+' "$straggler" \
-    'is refused$'
+shows 'graceful_shutdown --demo' 'received SIGTERM' 'is refused$' 'has an answer still$' 'to the last byte$' \
+    'request GET /forever, after [0-9.]+' "$straggler"
 
 echo '-- graceful_shutdown, SIGTERM and a request that does not end'
 starts graceful_shutdown

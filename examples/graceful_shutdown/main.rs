@@ -21,8 +21,9 @@
 //!                                                                                              │ aborted, and named
 //! ```
 //!
-//! It ends as soon as nothing is left to wait for. `/job` takes 300 ms, `/quick` no time; `/slow` takes an hour, and looks at its context;
-//! `/forever` takes an hour and asks no context, and `/flood` is for clients that do not read: those two are the stragglers.
+//! It ends as soon as nothing is left to wait for. `/job` takes 300 ms and `/quick` no time; `/slow` takes an hour, and looks
+//! at its context; `/forever` takes an hour and asks no context, and `/flood` is for clients that do not read: those two are
+//! the stragglers.
 //!
 //! With `--naive` the server exits on the signal, as a program does that waits for nobody: the clients of `--load` count
 //! what that costs.
