@@ -8,7 +8,8 @@ export NO_PROXY=127.0.0.1,localhost no_proxy=127.0.0.1,localhost
 
 scratch=$(mktemp -d)
 server=''
-trap '[[ -z $server ]] || kill -KILL "$server" 2>/dev/null || true; rm -rf "$scratch"' EXIT
+client=''
+trap 'for process in $server $client; do kill -KILL "$process" 2>/dev/null || true; done; rm -rf "$scratch"' EXIT
 
 die() {
     printf 'examples: %s\n' "$1" >&2
@@ -70,34 +71,39 @@ eventually() {
     return 1
 }
 
-# Starts the server, and gives it the job that never ends.
-serve() {
-    local port answer=''
-    "$graceful_shutdown" >"$scratch/out" &
+# starts NAME ARGUMENTS..: starts that example, which is a server.
+starts() {
+    name=$1
+    shift
+    : >"$scratch/out" # what the one before has printed is not to be found
+    "${!name}" "$@" >"$scratch/out" &
     server=$!
-    eventually grep -q '^listening on' "$scratch/out" || die 'graceful_shutdown does not listen'
-    port=$(sed -n 's/^listening on 127\.0\.0\.1:\([0-9]*\),.*/\1/p' "$scratch/out")
-    exec 3<>"/dev/tcp/127.0.0.1/$port"
-    echo forever >&3
-    read -r -t 10 answer <&3 || true
-    [[ $answer == 'started forever' ]] || die "graceful_shutdown answered: $answer"
+    eventually grep -q '^listening on' "$scratch/out" || die "$name does not listen"
+    address=$(sed -n 's/^listening on \([0-9.:]*\).*/\1/p' "$scratch/out")
+}
+
+# The last line of what the server answers to a GET of this path.
+fetches() {
+    exec 4<>"/dev/tcp/${address%:*}/${address#*:}"
+    printf 'GET %s HTTP/1.1\r\nhost: %s\r\nconnection: close\r\n\r\n' "$1" "$address" >&4
+    tail -n 1 <&4
+    exec 4>&-
 }
 
 # signals NAME PATTERN: sends the signal to the server, and waits until it has printed the pattern.
 signals() {
     kill -s "$1" "$server"
-    eventually grep -Eq -- "$2" "$scratch/out" || die "graceful_shutdown: SIG$1: printed nothing like: $2"
+    eventually grep -Eq -- "$2" "$scratch/out" || die "$name: SIG$1: printed nothing like: $2"
 }
 
 # ended STATUS: the server ends by itself, with that status.
 ended() {
     local got=0
-    eventually gone || die 'graceful_shutdown does not end'
+    eventually gone || die "$name does not end"
     wait "$server" || got=$?
     server=''
-    exec 3>&-
     cat "$scratch/out"
-    [[ $got -eq $1 ]] || die "graceful_shutdown: status $got instead of $1"
+    [[ $got -eq $1 ]] || die "$name: status $got instead of $1"
 }
 
 gone() {
@@ -109,6 +115,87 @@ lives() {
     ps -A -o pgid= -o stat= | awk -v group="$1" '$1 == group && $2 !~ /^Z/ { found = 1 } END { exit !found }'
 }
 
+# A client sends the request that is never answered.
+asks_forever() {
+    exec 3<>"/dev/tcp/${address%:*}/${address#*:}"
+    printf 'GET /forever HTTP/1.1\r\nhost: %s\r\n\r\n' "$address" >&3
+    eventually is_accepted || die 'graceful_shutdown does not accept'
+}
+
+is_accepted() {
+    [[ $(fetches /accepted) == '1 accepted' ]]
+}
+
+# Many clients, which ask for one job after another and count, until the server has gone.
+loads() {
+    : >"$scratch/load"
+    "$graceful_shutdown" --load "$address" >"$scratch/load" 2>"$scratch/err" &
+    client=$!
+    eventually grep -q '^under load' "$scratch/load" || die 'the server does not answer its clients'
+}
+
+# The clients have ended; $lost is their status, which is not 0 if a request was lost.
+unloaded() {
+    lost=0
+    wait "$client" || lost=$?
+    client=''
+    tail -n 1 "$scratch/load"
+}
+
+# Sets $request to the command that sends one: request VERSION PATH [HEADER]. It prints the status of the answer.
+request() {
+    local url=http://$address$2
+    if [[ $has_curl ]]; then
+        request=(curl --silent --no-buffer --max-time 30 --output /dev/null --write-out '%{http_code}\n')
+        case $1 in
+            1.1) request+=(--http1.1) ;;
+            2) request+=(--http2-prior-knowledge) ;;
+        esac
+    else
+        request=("$http_server")
+        [[ $1 == 1.1 ]] || request+=(--http2)
+    fi
+    [[ -z ${3-} ]] || request+=(--header "$3")
+    [[ $has_curl ]] || request+=(--get)
+    request+=("$url")
+}
+
+# answers STATUS VERSION PATH [HEADER]: with that status.
+answers() {
+    local got
+    request "${@:2}"
+    got=$("${request[@]}") || true
+    [[ $got == "$1" ]] || die "$name: HTTP/$2 $3 ${4-}: status $got instead of $1"
+}
+
+# asks VERSION PATH PIECES: a client sends a request, for which so many pieces of work are alive then.
+asks() {
+    request "$1" "$2"
+    "${request[@]}" >"$scratch/status" &
+    client=$!
+    eventually alive "$3" || die "$name: HTTP/$1 $2: there are no $3 pieces of work alive"
+}
+
+# The client goes without a word.
+leaves() {
+    kill -KILL "$client"
+    wait "$client" 2>/dev/null || true
+    client=''
+}
+
+alive() {
+    [[ $(fetches /alive) == "$1" ]]
+}
+
+# said TIMES PATTERN: the server prints so many lines of that kind.
+said() {
+    eventually counted "$@" || die "$name: did not print $1 times: $2"
+}
+
+counted() {
+    [[ $(grep -Ec -- "$2" "$scratch/out") == "$1" ]]
+}
+
 cargo build --examples --all-features
 fetch_all=$(executable fetch_all)
 [[ -x $fetch_all ]] || die 'fetch_all was not built'
@@ -116,6 +203,11 @@ graceful_shutdown=$(executable graceful_shutdown)
 [[ -x $graceful_shutdown ]] || die 'graceful_shutdown was not built'
 child_process=$(executable child_process)
 [[ -x $child_process ]] || die 'child_process was not built'
+http_server=$(executable http_server)
+[[ -x $http_server ]] || die 'http_server was not built'
+# Where there is none that knows HTTP/2, the example is its own client.
+has_curl=''
+[[ $(curl --version 2>/dev/null) != *HTTP2* ]] || has_curl=yes
 
 succeeds
 succeeds --limit 1
@@ -179,18 +271,109 @@ if lives "$group"; then
     die "child_process: somebody of group $group is left"
 fi
 
-straggler='task "worker [0-9]+ of .*\(started at .*server\.rs:[0-9:]+\): .*; it ran [0-9.]+'
-shows 'graceful_shutdown --demo' 'received SIGTERM' "$straggler" 'is refused$'
+straggler='task "connection [0-9]+ of .*\(started at .*server\.rs:[0-9:]+\): .*; it ran [0-9.]+'
+shows 'graceful_shutdown --demo' 'received SIGTERM' 'is refused$' 'has an answer still$' 'to the last byte$' \
+    'request GET /forever, after [0-9.]+' "$straggler"
 
-echo '-- graceful_shutdown, SIGTERM'
-serve
+echo '-- graceful_shutdown, SIGTERM and a request that does not end'
+starts graceful_shutdown
+asks_forever
 signals TERM '^stopping: .*received SIGTERM'
 ended 0
-grep -Eq "$straggler" "$scratch/out" || die 'graceful_shutdown: the straggler is not named'
+grep -Eq 'request GET /forever, after [0-9.]+' "$scratch/out" || die 'graceful_shutdown: the straggler is not named'
+read -r -t 10 answer <&3 || true
+exec 3>&-
+[[ $answer == 'HTTP/1.1 503 '* ]] || die "graceful_shutdown: the straggler's client was told: $answer"
 
-echo '-- graceful_shutdown, Ctrl-C twice'
-serve
-signals INT '^stopping: .*received SIGINT'
-kill -s INT "$server"
-ended 130
-! grep -q '^stopped' "$scratch/out" || die 'graceful_shutdown: the second Ctrl-C waited for the grace'
+echo '-- graceful_shutdown, SIGTERM under load'
+starts graceful_shutdown
+loads
+signals TERM '^stopping: .*received SIGTERM'
+ended 0
+unloaded
+[[ $lost -eq 0 ]] || die 'graceful_shutdown: requests were lost'
+accepted=$(sed -n 's/^\([0-9]*\) requests accepted$/\1/p' "$scratch/out")
+answered=$(sed -n 's/^\([0-9]*\) answered, .*/\1/p' "$scratch/load")
+[[ $answered -ge 64 && $answered == "$accepted" ]] || die "graceful_shutdown: $accepted accepted, $answered answered"
+grep -q '^stopped: everybody' "$scratch/out" || die 'graceful_shutdown: not everybody has finished'
+
+echo '-- graceful_shutdown, SIGTERM under load, and nobody waits (must fail)'
+starts graceful_shutdown --naive
+loads
+signals TERM '^stopping'
+ended 0
+unloaded
+[[ $lost -ne 0 ]] || die 'graceful_shutdown: the clients do not see that their requests were lost'
+
+for signal in INT TERM; do
+    echo "-- graceful_shutdown, SIG$signal twice"
+    starts graceful_shutdown
+    asks_forever
+    signals "$signal" "^stopping: .*received SIG$signal"
+    kill -s "$signal" "$server"
+    ended 130
+    exec 3>&-
+    ! grep -q '^stopped' "$scratch/out" || die 'graceful_shutdown: the second signal waited for the grace'
+done
+
+echo '-- http_server'
+starts http_server
+answers 200 1.1 /
+answers 200 2 /
+answers 200 1.1 /rows
+answers 200 2 /rows
+said 4 '^request processed'
+kill -s TERM "$server"
+ended 0
+
+echo '-- http_server --seconds 60' # and all of it is over long before
+began=$SECONDS
+starts http_server --seconds 60
+left=0
+for version in 1.1 2; do
+    asks "$version" / 3
+    leaves
+    said $((left += 1)) '^request cancelled: client disconnected'
+    eventually alive 0 || die "http_server: HTTP/$version: somebody works on for nobody"
+    asks "$version" /rows 1
+    leaves
+    said $((left += 1)) '^request cancelled: client disconnected'
+    eventually alive 0 || die "http_server: HTTP/$version: the task behind the body works on for nobody"
+done
+asks 2 / 3
+kill -s STOP "$client" # it closes nothing, and is asked in vain whether it is still there
+said $((left += 1)) '^request cancelled: client disconnected'
+leaves
+late=0
+for version in 1.1 2; do
+    for header in 'grpc-timeout: 300m' 'x-request-timeout: 300ms'; do
+        answers 504 "$version" / "$header"
+        # In well below five seconds.
+        said $((late += 1)) '^request out of time: the time that the client allows.*after ([0-9.]+ms|[1-4]\.[0-9]s);'
+        eventually alive 0 || die "http_server: HTTP/$version, $header: somebody works on"
+    done
+done
+[[ $((SECONDS - began)) -lt 60 ]] || die 'http_server: it waited for the work'
+asks 1.1 / 3 # and the server stops
+kill -s TERM "$server"
+wait "$client" || true
+client=''
+[[ $(<"$scratch/status") == 503 ]] || die "http_server: SIGTERM: status $(<"$scratch/status") instead of 503"
+ended 0
+counted 1 '^request cancelled: received SIGTERM' || die 'http_server: SIGTERM: the request was not told'
+
+echo '-- http_server, and nobody tells the work (must fail)'
+starts http_server --naive --seconds 60
+asks 2 / 3
+leaves
+sleep 1 # by then, hyper has dropped the handler
+alive 3 || die 'http_server: the naive server stops, too: what do the checks prove?'
+{
+    kill -KILL "$server" # by itself, it would wait for its blocking thread
+    wait "$server"
+} 2>/dev/null || true
+server=''
+starts http_server --naive
+answers 200 1.1 / 'x-request-timeout: 300ms'
+signals TERM '^request processed'
+ended 0

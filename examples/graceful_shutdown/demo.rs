@@ -1,55 +1,98 @@
-//! The demonstration: three clients, and the SIGTERM.
+//! The demonstration: six clients, and the SIGTERM.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
-use errgroup::TaskError;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use anyhow::{Context as _, bail, ensure};
+use axum::http::StatusCode;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::sleep;
 
-use crate::GRACE;
+use crate::client::{Answer, Client, Http, Reply};
+use crate::server::ANSWER;
+use crate::{GRACE, Stragglers};
 
-/// One client has nothing to do, one a job to be finished, and one the job that never is, when the signal comes.
-pub(crate) async fn play(server: SocketAddr) -> anyhow::Result<()> {
-    let mut idle = Client::connect(server).await?;
-    idle.send("one").await?;
-    idle.expect("started one").await?;
-    idle.expect("finished one").await?;
-    let mut busy = Client::connect(server).await?;
-    busy.send("two").await?;
-    busy.expect("started two").await?;
-    let mut stuck = Client::connect(server).await?;
-    stuck.send("forever").await?;
-    stuck.expect("started forever").await?;
+/// One client has nothing to do when the signal comes, two have a job to be finished, one asked for what will not be
+/// finished but can be told, one for what cannot, and one does not read its answer: that one is given back, to be kept to
+/// the end.
+pub(crate) async fn play(
+    server: SocketAddr,
+    mut accepted: watch::Receiver<usize>,
+) -> anyhow::Result<TcpStream> {
+    let mut idle = Client::connect(server, Http::One).await?;
+    expect(idle.get("/job").await, StatusCode::OK)?;
+    let mut busy = Client::connect(server, Http::One).await?;
+    let mut multiplexed = Client::connect(server, Http::Two).await?;
+    let mut polite = Client::connect(server, Http::One).await?;
+    let mut stuck = Client::connect(server, Http::Two).await?;
+    let mut deaf = TcpStream::connect(server).await?;
+    deaf.write_all(b"GET /flood HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        .await?;
+    let mut first = [0];
+    deaf.read_exact(&mut first).await?;
+
+    let slow = tokio::spawn(async move { polite.get("/slow").await });
+    let forever = tokio::spawn(async move { stuck.get("/forever").await });
+    accepted.wait_for(|accepted| *accepted == 4).await?;
+    let jobs = tokio::spawn(async move {
+        let replies = tokio::join!(busy.get("/job"), multiplexed.get("/job"));
+        (replies, busy, multiplexed)
+    });
+    accepted.wait_for(|accepted| *accepted == 6).await?;
 
     let signal = Instant::now();
     terminate_this_process()?;
     let tell = |what| writeln!(io::stdout(), "  {:>7.1?}  {what}", signal.elapsed());
-    idle.expect("bye").await?;
-    tell("the idle client is left")?;
-    busy.expect("finished two").await?;
-    busy.expect("bye").await?;
-    tell("the busy client has its job finished, and is left")?;
-    ensure!(
-        TcpStream::connect(server).await.is_err(),
-        "a client was accepted after the signal"
-    );
+    while TcpStream::connect(server).await.is_ok() {
+        sleep(Duration::from_millis(1)).await;
+    }
     tell("a new client is refused")?;
-    stuck.expect_cut_off().await?;
-    tell("the stuck client is cut off")?;
+    let late = expect(idle.get("/job").await, StatusCode::OK)?;
+    tell("one that was idle has an answer still")?;
+    let ((one, two), busy, multiplexed) = jobs.await?;
+    let (one, two) = (expect(one, StatusCode::OK)?, expect(two, StatusCode::OK)?);
+    ensure!(
+        [&late, &one, &two].iter().all(|it| it.body == ANSWER),
+        "an answer is not what it should be"
+    );
+    ensure!(
+        late.is_last && one.is_last,
+        "the server did not say that it will close the connection"
+    );
+    tell("the busy ones have theirs, to the last byte")?;
+    idle.closed().await;
+    busy.closed().await;
+    multiplexed.closed().await;
+    tell("their connections are closed, HTTP/2 ones too")?;
+    expect(slow.await?, StatusCode::SERVICE_UNAVAILABLE)?;
+    tell("the slow request has been asked to stop: 503")?;
     ensure!(signal.elapsed() >= GRACE, "the grace was cut short");
-    Ok(())
+    expect(forever.await?, StatusCode::SERVICE_UNAVAILABLE)?;
+    tell("the stuck request is aborted: 503")?;
+    Ok(deaf)
 }
 
-/// Whether it is the stuck client's worker, and nobody else's, that had to be aborted.
-pub(crate) fn check(stragglers: &[TaskError<io::Error>]) -> anyhow::Result<()> {
-    let names: Vec<_> = stragglers.iter().filter_map(TaskError::name).collect();
+fn expect(reply: Reply, status: StatusCode) -> anyhow::Result<Answer> {
+    match reply {
+        Reply::Whole(answer) if answer.status == status => Ok(answer),
+        Reply::Whole(answer) => bail!("{} came instead of {status}", answer.status),
+        Reply::NotSent => bail!("the connection was closed"),
+        Reply::Lost(error) => Err(error),
+    }
+}
+
+/// Whether it is the stuck request and the deaf client's connection, and nobody else, that had to be aborted.
+pub(crate) fn check(stragglers: &Stragglers) -> anyhow::Result<()> {
+    let requests: Vec<_> = stragglers.requests.iter().map(|it| it.path()).collect();
+    ensure!(requests == ["/forever"], "the requests were {requests:?}");
+    let tasks: Vec<_> = stragglers.tasks.iter().filter_map(|it| it.name()).collect();
     ensure!(
-        matches!(names[..], [name] if name.starts_with("worker 3 ")),
-        "the stragglers were {names:?}"
+        matches!(tasks[..], [name] if name.starts_with("connection ")),
+        "the tasks were {tasks:?}"
     );
     Ok(())
 }
@@ -60,38 +103,4 @@ fn terminate_this_process() -> anyhow::Result<()> {
     let status = status.context("cannot run sh")?;
     ensure!(status.success(), "kill: {status}");
     Ok(())
-}
-
-struct Client(BufReader<TcpStream>);
-
-impl Client {
-    async fn connect(server: SocketAddr) -> io::Result<Client> {
-        Ok(Client(BufReader::new(TcpStream::connect(server).await?)))
-    }
-
-    async fn send(&mut self, job: &str) -> io::Result<()> {
-        self.0.write_all(format!("{job}\n").as_bytes()).await
-    }
-
-    async fn expect(&mut self, answer: &str) -> anyhow::Result<()> {
-        let line = self.line().await?;
-        ensure!(
-            line == format!("{answer}\n"),
-            "{line:?} came instead of {answer:?}"
-        );
-        Ok(())
-    }
-
-    /// Nothing comes any more, not even `bye`.
-    async fn expect_cut_off(&mut self) -> anyhow::Result<()> {
-        let line = self.line().await?;
-        ensure!(line.is_empty(), "{line:?} came instead of the end");
-        Ok(())
-    }
-
-    async fn line(&mut self) -> io::Result<String> {
-        let mut line = String::new();
-        self.0.read_line(&mut line).await?;
-        Ok(line)
-    }
 }

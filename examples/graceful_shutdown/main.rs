@@ -1,32 +1,62 @@
-//! A server that winds down on SIGTERM or Ctrl-C: it stops accepting, each worker finishes the job that it has begun,
-//! and one that does not stop is aborted after a grace of 2 s, and named. A second Ctrl-C exits at once, with status 130.
+//! An HTTP server that winds down on SIGTERM or Ctrl-C, under load: no request that reached it is lost. A second signal
+//! exits at once, with status 130.
 //!
 //! ```sh
-//! cargo run --features signal --example graceful_shutdown            # a server; it prints its address and process id
-//! cargo run --features signal --example graceful_shutdown -- --demo  # plays the clients too, and sends itself SIGTERM
+//! cargo run --features axum,signal --example graceful_shutdown                            # a server; it prints its address
+//! cargo run --features axum,signal --example graceful_shutdown -- --load 127.0.0.1:PORT   # 64 clients, which count
+//! cargo run --features axum,signal --example graceful_shutdown -- --demo                  # plays both, and sends itself SIGTERM
 //! ```
 //!
-//! A line is a job: it is answered by `started` at once, and by `finished` a moment later. The job `forever` takes an
-//! hour and asks no context: that is the straggler. A worker that leaves its client in order says `bye`.
+//! ```text
+//!   SIGTERM                1 s                    2 s                  2.5 s                 3 s
+//!   ──●─────────────────────●──────────────────────●─────────────────────●─────────────────────●──►
+//!     │ nobody is accepted; answers say            │                     │                     │
+//!     │ `connection: close` │ idle connections are │                     │                     │
+//!     │                     │ closed, HTTP/2 ones  │                     │                     │
+//!     │                     │ get GOAWAY           │                     │                     │
+//!     └─ what has begun finishes, unasked ─────────┘                     │                     │
+//!                                                  │ requests are asked  │                     │
+//!                                                  │ to stop: 503        │ handlers are        │
+//!                                                                        │ aborted, and named  │ connections are
+//!                                                                                              │ aborted, and named
+//! ```
+//!
+//! It ends as soon as nothing is left to wait for. `/job` takes 300 ms and `/quick` no time; `/slow` takes an hour, and looks
+//! at its context; `/forever` takes an hour and asks no context, and `/flood` is for clients that do not read: those two are
+//! the stragglers.
+//!
+//! With `--naive` the server exits on the signal, as a program does that waits for nobody: the clients of `--load` count
+//! what that costs.
 //!
 //! The demonstration is a check as well: it fails if a client does not see what it should.
 //!
 //! What concerns errgroup is in `server.rs`, where tasks start tasks, and here, where they are waited for.
 
+mod client;
 mod demo;
+mod load;
 mod server;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::process;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
-use errgroup::{Context, Group, TaskError, TaskErrorKind};
+use errgroup::tower::Aborted;
+use errgroup::{CancelGuard, Context, Group, TaskError, TaskErrorKind};
+use tokio::time::timeout;
 
-/// How long the workers may go on when they have been asked to stop.
+use server::Server;
+
+/// How long what has begun may take to finish.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// How long a handler may take after that, asked to stop; and how long connections may take to send what there is to
+/// be sent, once no handler is left.
+const LAST_CALL: Duration = Duration::from_millis(500);
 
 /// A server that winds down gracefully.
 #[derive(clap::Parser)]
@@ -36,70 +66,149 @@ struct Cli {
     listen: SocketAddr,
 
     /// Play the clients too, and send SIGTERM to this process
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["load", "naive"])]
     demo: bool,
+
+    /// Exit on the signal, and wait for nobody
+    #[arg(long)]
+    naive: bool,
+
+    /// Be the clients instead: ask the server at this address for one job after another until it has gone, and count
+    #[arg(long, value_name = "ADDRESS")]
+    load: Option<SocketAddr>,
+
+    /// How many clients there are, half of them with HTTP/2
+    #[arg(long, value_name = "N", default_value_t = 64, requires = "load")]
+    clients: usize,
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
-    let ctx = Context::background().with_shutdown_signals()?;
-    // One listener for the whole run: one that is made after the first Ctrl-C may miss the second.
-    let mut interrupts = interrupts()?;
-    let twice = async {
-        interrupts.recv().await;
-        interrupts.recv().await
-    };
+    if let Some(addr) = cli.load {
+        return load::run(addr, cli.clients).await;
+    }
+    let stopping = Context::background().with_shutdown_signals()?;
+    // One listener for the whole run: one that is made after the first signal may miss the second.
+    let twice = twice()?;
     tokio::select! {
-        result = run(&cli, &ctx) => result,
-        _ = twice => process::exit(130),
+        result = run(&cli, &stopping) => result,
+        () = twice => process::exit(130),
     }
 }
 
+/// Resolves at the second signal.
 #[cfg(unix)]
-fn interrupts() -> io::Result<tokio::signal::unix::Signal> {
-    tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())
+fn twice() -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupts = signal(SignalKind::interrupt())?;
+    let mut terminations = signal(SignalKind::terminate())?;
+    Ok(async move {
+        for _ in 0..2 {
+            tokio::select! {
+                _ = interrupts.recv() => {}
+                _ = terminations.recv() => {}
+            }
+        }
+    })
 }
 
 #[cfg(windows)]
-use tokio::signal::windows::ctrl_c as interrupts;
+fn twice() -> io::Result<impl Future<Output = ()>> {
+    let mut interrupts = tokio::signal::windows::ctrl_c()?;
+    Ok(async move {
+        interrupts.recv().await;
+        interrupts.recv().await;
+    })
+}
 
-async fn run(cli: &Cli, signals: &Context) -> anyhow::Result<()> {
-    let (g, ctx) = Group::with_context(signals);
-    g.set_grace(GRACE);
-    let addr = server::start(&g, &ctx, cli.listen)
+/// The signal ends `stopping`, which asks nobody to break off: who accepts, stops; who serves, takes nothing new.
+/// What does ask is `ctx`, the context of the group and of every request, and that ends when the grace is over.
+async fn run(cli: &Cli, stopping: &Context) -> anyhow::Result<()> {
+    let (ctx, grace) = stopping.without_cancel().with_cancel();
+    let (g, ctx) = Group::with_context(ctx);
+    g.set_grace(LAST_CALL * 2);
+    let server = server::start(&g, &ctx, stopping, cli.listen)
         .await
         .with_context(|| format!("cannot listen on {}", cli.listen))?;
-    let id = process::id();
+    let (addr, id) = (server.addr, process::id());
     writeln!(io::stdout(), "listening on {addr}, process {id}")?;
 
     if cli.demo {
-        let (stragglers, ()) = tokio::try_join!(wind_down(g), demo::play(addr))?;
+        let accepted = server.accepted.subscribe();
+        let (stragglers, _deaf) = tokio::try_join!(
+            wind_down(g, grace, server, stopping),
+            demo::play(addr, accepted)
+        )?;
         demo::check(&stragglers)
+    } else if cli.naive {
+        stopping.done().await;
+        writeln!(io::stdout(), "stopping: waiting for nobody")?;
+        let accepted = *server.accepted.borrow();
+        writeln!(io::stdout(), "{accepted} requests accepted")?;
+        Ok(())
     } else {
-        wind_down(g).await.map(drop)
+        wind_down(g, grace, server, stopping).await.map(drop)
     }
 }
 
-/// Waits until the server is asked to stop, and then until it has; gives the workers that had to be aborted.
-async fn wind_down(g: Group<io::Error>) -> anyhow::Result<Vec<TaskError<io::Error>>> {
+/// Waits until the server is asked to stop, and then until it has.
+async fn wind_down(
+    g: Group<io::Error>,
+    grace: CancelGuard,
+    server: Server,
+    stopping: &Context,
+) -> anyhow::Result<Stragglers> {
     let out = &mut io::stdout();
-    let why = g.context().done_owned().await;
+    let why = stopping.done().await;
     writeln!(out, "stopping: {:#}", anyhow::Error::from(why))?;
 
-    let Err(errors) = g.wait_all().await else {
-        writeln!(out, "stopped: everybody has finished")?;
-        return Ok(Vec::new());
+    let mut connections = pin!(g.wait_all());
+    let in_time = timeout(GRACE, connections.as_mut()).await;
+    grace.cancel_with("the grace is over");
+    // Also when no connection is left: a handler may run on whose client has gone.
+    let drained = server.handlers.wait().await;
+    let errors = match in_time {
+        Ok(result) => result,
+        Err(_) => connections.await,
     };
-    writeln!(out, "stopped, but for:")?;
-    for error in &errors {
-        writeln!(out, "  {error}; it ran {:.1?}", error.elapsed())?;
+    let stragglers = Stragglers {
+        requests: drained.aborted().to_vec(),
+        tasks: errors.err().into_iter().flatten().collect(),
+    };
+    stragglers.say(out)?;
+    let accepted = *server.accepted.borrow();
+    writeln!(out, "{accepted} requests accepted")?;
+    stragglers.into_result()
+}
+
+/// Who had to be aborted.
+struct Stragglers {
+    requests: Vec<Aborted>,
+    tasks: Vec<TaskError<io::Error>>,
+}
+
+impl Stragglers {
+    fn say(&self, out: &mut impl Write) -> io::Result<()> {
+        if self.requests.is_empty() && self.tasks.is_empty() {
+            return writeln!(out, "stopped: everybody has finished");
+        }
+        writeln!(out, "stopped, but for:")?;
+        for request in &self.requests {
+            writeln!(out, "  request {request}")?;
+        }
+        for task in &self.tasks {
+            writeln!(out, "  {task}; it ran {:.1?}", task.elapsed())?;
+        }
+        Ok(())
     }
-    let (stragglers, failed): (Vec<_>, Vec<_>) = errors
-        .into_iter()
-        .partition(|error| matches!(error.kind(), TaskErrorKind::Aborted(_)));
-    match failed.into_iter().next() {
-        None => Ok(stragglers),
-        Some(error) => bail!(error),
+
+    /// A task that failed by itself is no straggler.
+    fn into_result(mut self) -> anyhow::Result<Stragglers> {
+        let is_aborted = |task: &TaskError<_>| matches!(task.kind(), TaskErrorKind::Aborted(_));
+        match self.tasks.iter().position(|task| !is_aborted(task)) {
+            None => Ok(self),
+            Some(index) => bail!(self.tasks.swap_remove(index)),
+        }
     }
 }

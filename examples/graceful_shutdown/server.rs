@@ -1,86 +1,184 @@
-//! The server: one task accepts, and starts a worker for each connection.
+//! The server: one task accepts, and starts one for each connection; the layer starts one for each handler.
 
 use std::io;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use errgroup::{Context, Group, Ready, Spawner};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::HeaderValue;
+use axum::http::header::CONNECTION;
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::get;
+use errgroup::tower::{ContextLayer, Handlers};
+use errgroup::{Context, ContextError, Group, Ready, Spawner};
+use futures::FutureExt as _;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::sleep;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 
-/// Starts the server in `g`, and gives the address that it is bound to.
+use crate::LAST_CALL;
+
+/// How long a connection goes on as ever when the server stops, but for telling its client that this is the last answer.
+/// Told to shut down, hyper closes a connection that is idle, whose client may be about to send the next request; and one
+/// that is new, whose request has perhaps arrived and has not been read.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What `/job` and `/quick` answer: enough to be cut off in the middle.
+pub(crate) const ANSWER: &[u8] = &[b'.'; 32 * 1024];
+
+/// More than the system takes in for a client that does not read.
+const FLOOD: usize = 64 * 1024 * 1024;
+
+pub(crate) struct Server {
+    pub(crate) addr: SocketAddr,
+    /// What the shutdown waits for the handlers with.
+    pub(crate) handlers: Handlers,
+    /// How many requests have come to a handler, or would have.
+    pub(crate) accepted: Arc<watch::Sender<usize>>,
+}
+
+/// Starts the server in `g`. It begins to wind down when `stopping` ends; `ctx` is what asks handlers to stop.
 pub(crate) async fn start(
     g: &Group<io::Error>,
     ctx: &Context,
+    stopping: &Context,
     listen: SocketAddr,
-) -> io::Result<SocketAddr> {
-    let (ctx, spawner) = (ctx.clone(), g.spawner());
-    g.named("accept")
-        .start(move |ready| accept(ctx, spawner, listen, ready))
-        .await
+) -> io::Result<Server> {
+    let (layer, handlers) = ContextLayer::new(ctx).detached(LAST_CALL);
+    let accepted = Arc::new(watch::Sender::new(0));
+    let gate = Gate {
+        stopping: stopping.clone(),
+        accepted: Arc::clone(&accepted),
+    };
+    let app = Router::new()
+        .route("/job", get(job))
+        .route("/quick", get(async || ANSWER))
+        .route("/slow", get(slow))
+        .route("/forever", get(forever))
+        .route("/flood", get(flood))
+        .layer(layer)
+        .layer(middleware::from_fn_with_state(gate.clone(), pass))
+        .route("/accepted", get(count))
+        .with_state(gate);
+
+    let (stopping, spawner) = (stopping.clone(), g.spawner());
+    let addr = g
+        .named("accept")
+        .start(move |ready| accept(stopping, spawner, listen, app, ready))
+        .await?;
+    Ok(Server {
+        addr,
+        handlers,
+        accepted,
+    })
 }
 
-/// Accepts until the context ends. The listener goes with it, so that who comes later is refused.
+/// Accepts until the server stops. The listener goes with it, so that who comes later is refused.
 async fn accept(
-    ctx: Context,
+    stopping: Context,
     spawner: Spawner<io::Error>,
     listen: SocketAddr,
+    app: Router,
     ready: Ready<SocketAddr>,
 ) -> io::Result<()> {
     let listener = TcpListener::bind(listen).await?;
     ready.ok(listener.local_addr()?);
     let mut number = 0;
-    while let Ok(accepted) = ctx.run(listener.accept()).await {
+    let mut welcome = |(stream, peer): (TcpStream, SocketAddr)| {
+        number += 1;
+        spawner
+            .named(format!("connection {number} of {peer}"))
+            .go(connection(stopping.clone(), stream, app.clone()));
+    };
+    while let Ok(accepted) = stopping.run(listener.accept()).await {
         match accepted {
-            Ok((stream, peer)) => {
-                number += 1;
-                spawner
-                    .named(format!("worker {number} of {peer}"))
-                    .go(work(ctx.clone(), stream));
-            }
+            Ok(accepted) => welcome(accepted),
             // A client that has gone again, or too many open files: that passes.
             Err(error) => {
                 eprintln!("cannot accept: {error}");
-                drop(ctx.sleep(Duration::from_millis(100)).await);
+                drop(stopping.sleep(Duration::from_millis(100)).await);
             }
         }
     }
-    Ok(())
-}
-
-/// Serves one client. That it goes away is no failure of the server, whose other clients know nothing of it.
-async fn work(ctx: Context, stream: TcpStream) -> io::Result<()> {
-    if let Err(error) = serve(&ctx, stream).await {
-        eprintln!("a connection broke: {error}");
+    // Those who wait in the system's queue have connected, as far as they can tell, and may have sent a request. Tokio knows
+    // of them when its driver has been told, the system at once.
+    let listener = listener.into_std()?;
+    while let Ok((stream, peer)) = listener.accept() {
+        stream.set_nonblocking(true)?;
+        welcome((TcpStream::from_std(stream)?, peer));
     }
     Ok(())
 }
 
-/// Does the client's jobs, one after another. It is between two of them that the context is asked: what was started is
-/// finished.
-async fn serve(ctx: &Context, mut stream: TcpStream) -> io::Result<()> {
-    let (reader, mut writer) = stream.split();
-    let mut jobs = BufReader::new(reader).lines();
-    while let Ok(job) = ctx.run(jobs.next_line()).await {
-        let Some(job) = job? else {
-            return Ok(());
-        };
-        writer
-            .write_all(format!("started {job}\n").as_bytes())
-            .await?;
-        perform(&job).await;
-        writer
-            .write_all(format!("finished {job}\n").as_bytes())
-            .await?;
-    }
-    writer.write_all(b"bye\n").await
+/// Serves one client. That it goes away is no failure of the server, whose other clients know nothing of it; nor is a
+/// handler's panic, which the panic hook has printed.
+async fn connection(stopping: Context, stream: TcpStream, app: Router) -> io::Result<()> {
+    drop(
+        AssertUnwindSafe(serve(stopping, stream, app))
+            .catch_unwind()
+            .await,
+    );
+    Ok(())
 }
 
-async fn perform(job: &str) {
-    sleep(match job {
-        "forever" => Duration::from_secs(3600),
-        _ => Duration::from_millis(300),
-    })
-    .await;
+async fn serve(stopping: Context, stream: TcpStream, app: Router) {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new());
+    let service = TowerToHyperService::new(app);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    if stopping.run(connection.as_mut()).await.is_ok() {
+        return;
+    }
+    if timeout(LINGER, connection.as_mut()).await.is_err() {
+        connection.as_mut().graceful_shutdown();
+        drop(connection.await);
+    }
+}
+
+/// What every request goes through first.
+#[derive(Clone)]
+struct Gate {
+    stopping: Context,
+    accepted: Arc<watch::Sender<usize>>,
+}
+
+/// Counts the request; and makes its answer the last one of its connection, if the server stops. HTTP/2 has GOAWAY
+/// for that, and hyper takes the header away.
+async fn pass(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    gate.accepted.send_modify(|accepted| *accepted += 1);
+    let mut response = next.run(request).await;
+    if gate.stopping.is_done() {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
+    response
+}
+
+async fn count(State(gate): State<Gate>) -> String {
+    format!("{} accepted\n", *gate.accepted.borrow())
+}
+
+async fn job(ctx: Context) -> Result<&'static [u8], ContextError> {
+    ctx.sleep(Duration::from_millis(300)).await?;
+    Ok(ANSWER)
+}
+
+async fn slow(ctx: Context) -> Result<(), ContextError> {
+    ctx.sleep(Duration::from_secs(3600)).await
+}
+
+async fn forever() {
+    sleep(Duration::from_secs(3600)).await;
+}
+
+async fn flood() -> Vec<u8> {
+    vec![b'.'; FLOOD]
 }

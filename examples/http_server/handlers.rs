@@ -1,0 +1,112 @@
+//! The handlers: each request has a context, which the layer has put there.
+
+use std::convert::Infallible;
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::routing::get;
+use errgroup::tower::DetachedLayer;
+use errgroup::{Context, ContextError, Group};
+use futures::SinkExt as _;
+use futures::channel::mpsc;
+
+use crate::say;
+use crate::work::{self, Site};
+
+/// The layer is around what works. It is the detached one, since these handlers have something to say when their client
+/// has gone: they are asked to stop, and not dropped.
+pub(crate) fn routes(site: Site, layer: DetachedLayer) -> Router {
+    Router::new()
+        .route("/", get(report))
+        .route("/rows", get(rows))
+        .layer(layer)
+        .route("/alive", get(alive))
+        .with_state(site)
+}
+
+/// How many pieces of work are alive.
+pub(crate) async fn alive(State(site): State<Site>) -> String {
+    format!("{}\n", site.alive())
+}
+
+/// What goes wrong here is the end of the context: 503 or 504, if anybody is there to read it.
+async fn report(State(site): State<Site>, ctx: Context) -> Result<&'static str, ContextError> {
+    let began = Instant::now();
+    let result = in_three_pieces(&ctx, &site).await;
+    tell(&result, &site, began);
+    result.map(|()| "done\n")
+}
+
+/// Three pieces of work at once. When this returns none of them runs any more, whatever the reason.
+async fn in_three_pieces(ctx: &Context, site: &Site) -> Result<(), ContextError> {
+    let (g, ctx) = Group::with_context(ctx);
+    let (query, walk) = (ctx.clone(), ctx);
+    let takes = site.takes;
+    let [first, second, third] = [site.begin(), site.begin(), site.begin()];
+    g.named("query").go(async move {
+        let _alive = first;
+        work::query(&query, takes).await
+    });
+    g.named("walk").go(async move {
+        let _alive = second;
+        work::walk(&walk, takes).await
+    });
+    g.named("computation").go_blocking(move |ctx| {
+        let _alive = third;
+        work::compute(&ctx, takes)
+    });
+    g.wait().await
+}
+
+/// The head of the answer and its first row go out at once; the rest is for a task that outlives the handler. It does not
+/// outlive the request: that lasts to the end of the body.
+async fn rows(State(site): State<Site>, ctx: Context) -> Body {
+    let (sender, body) = mpsc::channel(0);
+    let piece = site.begin();
+    tokio::spawn(async move {
+        let began = Instant::now();
+        let result = produce(&ctx, sender, &site).await;
+        drop(piece);
+        tell(&result, &site, began);
+    });
+    Body::from_stream(body)
+}
+
+async fn produce(
+    ctx: &Context,
+    mut sender: mpsc::Sender<Result<&'static str, Infallible>>,
+    site: &Site,
+) -> Result<(), ContextError> {
+    for row in ["first\n", "last\n"] {
+        if row == "last\n" {
+            work::query(ctx, site.takes).await?;
+        }
+        // It fails if the body has gone; then the context says why.
+        if sender.send(Ok(row)).await.is_err() {
+            return Err(ctx.done().await);
+        }
+    }
+    Ok(())
+}
+
+fn tell(result: &Result<(), ContextError>, site: &Site, began: Instant) {
+    let how = match result {
+        Ok(()) => "processed".to_owned(),
+        Err(error) => {
+            let what = match error.is_deadline_exceeded() {
+                true => "out of time",
+                false => "cancelled",
+            };
+            match error.cause() {
+                Some(cause) => format!("{what}: {cause}"),
+                None => what.to_owned(),
+            }
+        }
+    };
+    let (alive, elapsed) = (site.alive(), began.elapsed());
+    say(format_args!(
+        "request {how} (after {elapsed:.1?}; pieces of work alive: {alive})"
+    ));
+}
