@@ -10,14 +10,15 @@ use std::time::{Duration, Instant};
 use errgroup::tower::BoxError;
 use futures::future::join_all;
 use http::{Request, Response, StatusCode};
-use http_body_util::channel::{Channel, Sender as Upload};
+use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, StreamBody};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper::rt::Executor;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::CHUNK;
@@ -25,6 +26,9 @@ use crate::ledger::{Account, Entry};
 use crate::plan::{Leaves, Plan, Work};
 
 type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// The end of an upload at which it is fed; dropped, the upload has come to its end.
+type Upload = mpsc::Sender<Frame<Bytes>>;
 type Call = Pin<Box<dyn Future<Output = hyper::Result<Response<Incoming>>> + Send>>;
 
 #[derive(Clone, Copy)]
@@ -108,7 +112,7 @@ impl Connection {
         &mut self,
         number: usize,
         entry: &Arc<Entry>,
-    ) -> impl Future<Output = (Account, Option<Upload<Bytes, BoxError>>)> + Send + use<> {
+    ) -> impl Future<Output = (Account, Option<Upload>)> + Send + use<> {
         let entry = entry.clone();
         let plan = entry.plan;
         let mut request = Request::builder().uri(format!("http://{}/{number}", self.addr));
@@ -117,8 +121,11 @@ impl Connection {
         }
         let (mut upload, body) = match plan.work {
             Work::Upload(_) => {
-                let (upload, body) = Channel::new(1);
-                (Some(upload), body.boxed_unsync())
+                let (upload, chunks) = mpsc::channel(1);
+                let frames = futures::stream::unfold(chunks, async |mut chunks| {
+                    chunks.recv().await.map(|frame| (Ok(frame), chunks))
+                });
+                (Some(upload), StreamBody::new(frames).boxed_unsync())
             }
             _ => (None, Empty::new().map_err(Into::into).boxed_unsync()),
         };
@@ -266,12 +273,13 @@ async fn answer(call: Call, plan: Plan) -> hyper::Result<Option<StatusCode>> {
 }
 
 /// Sends the upload, and ends it where its client does not leave before.
-async fn feed(upload: &mut Option<Upload<Bytes, BoxError>>, plan: Plan) {
+async fn feed(upload: &mut Option<Upload>, plan: Plan) {
     let (Some(sender), Work::Upload(chunks)) = (upload.as_mut(), plan.work) else {
         return;
     };
     for _ in 0..chunks {
-        if sender.send_data(Bytes::from_static(CHUNK)).await.is_err() {
+        let chunk = Frame::data(Bytes::from_static(CHUNK));
+        if sender.send(chunk).await.is_err() {
             // Nobody takes any more: the answer says why.
             return;
         }
