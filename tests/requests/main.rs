@@ -187,7 +187,7 @@ impl Run {
             (left == (0, 0, 0), format!("{left:?}"))
         });
         // Whoever was started for a request has been told of its end.
-        self.settles("what handlers have started", || {
+        self.settles("the ends of what handlers started", || {
             let told = |entry: &Arc<Entry>| entry.ends.lock().unwrap().len();
             let told: usize = ledger.iter().map(told).sum();
             let reached = ledger.iter().filter(|entry| entry.is_reached()).count();
@@ -247,7 +247,7 @@ impl Run {
                 return;
             }
             let hangs = began.elapsed() > PATIENCE;
-            assert!(!hangs, "SEED={}: {what} do not go back: {left}", self.seed);
+            assert!(!hangs, "SEED={}: it does not settle: {what}: {left}", self.seed);
             thread::sleep(Duration::from_millis(1));
         }
     }

@@ -61,6 +61,8 @@ struct Shared {
     ledger: Arc<Mutex<Arc<[Arc<Entry>]>>>,
     connections: Alive,
     handlers: Alive,
+    /// The server's context.
+    ctx: Context,
 }
 
 impl Shared {
@@ -83,7 +85,10 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (ctx, stop) = Context::background().with_cancel();
-        let shared = Shared::default();
+        let shared = Shared {
+            ctx: ctx.clone(),
+            ..Shared::default()
+        };
         let inner = {
             let shared = shared.clone();
             service_fn(move |request| handle(request, shared.clone()))
@@ -193,24 +198,29 @@ async fn handle(request: Request<RequestBody<Incoming>>, shared: Shared) -> Answ
         }
     });
     entry.at_handler.notify_one();
-    let answer = perform(request, &ctx, &entry).await;
+    let answer = perform(request, &ctx, &entry, &shared.ctx).await;
     entry.handled.fetch_add(1, Ordering::SeqCst);
     answer
 }
 
-async fn perform(request: Request<RequestBody<Incoming>>, ctx: &Context, entry: &Entry) -> Answer {
+async fn perform(
+    request: Request<RequestBody<Incoming>>,
+    ctx: &Context,
+    entry: &Entry,
+    server: &Context,
+) -> Answer {
     let done = match entry.plan.work {
         Work::Answer(time) => ctx.run(tokio::time::sleep(time)).await,
         Work::Empty => return answer(StatusCode::NO_CONTENT),
         Work::Hang => Err(ctx.done().await),
         Work::Announced => {
-            let mut response = Response::new(stream(ctx, 2, false));
+            let mut response = Response::new(stream(ctx, 2, None));
             let length = (2 * CHUNK.len()).into();
             response.headers_mut().insert("content-length", length);
             return Ok(response);
         }
-        Work::Stream(chunks) => return Ok(Response::new(stream(ctx, chunks, false))),
-        Work::Endless(chunks) => return Ok(Response::new(stream(ctx, chunks, true))),
+        Work::Stream(chunks) => return Ok(Response::new(stream(ctx, chunks, None))),
+        Work::Endless(chunks) => return Ok(Response::new(stream(ctx, chunks, Some(server)))),
         Work::Upload(chunks) => {
             let mut upload = request.into_body();
             let mut length = 0;
@@ -250,18 +260,17 @@ fn answer(status: StatusCode) -> Answer {
     Ok(response)
 }
 
-/// A body of so many chunks, with a pause between them, that fails when the context ends.
-fn stream(ctx: &Context, chunks: usize, endless: bool) -> ServerBody {
-    let ctx = ctx.clone();
+/// A body of so many chunks, that fails when the context ends; and then, if it is endless, waits for the server's to end: it
+/// is deaf to the request's deadline, and to its client's going.
+fn stream(ctx: &Context, chunks: usize, endless: Option<&Context>) -> ServerBody {
+    let (ctx, endless) = (ctx.clone(), endless.cloned());
     let frames = futures::stream::unfold(0, move |number| {
-        let ctx = ctx.clone();
+        let (ctx, endless) = (ctx.clone(), endless.clone());
         async move {
-            let done = if number < chunks {
-                ctx.run(tokio::task::yield_now()).await
-            } else if endless && number == chunks {
-                Err(ctx.done().await)
-            } else {
-                return None;
+            let done = match endless {
+                _ if number < chunks => ctx.run(tokio::task::yield_now()).await,
+                Some(server) if number == chunks => Err(server.done().await),
+                _ => return None,
             };
             let frame = match done {
                 Ok(()) => Ok(Frame::data(Bytes::from_static(CHUNK))),
