@@ -69,3 +69,36 @@ fn run_is_what_its_future_is() {
     struct Opaque;
     debug::<Run<'static, Opaque>>();
 }
+
+#[cfg(feature = "tower")]
+#[test]
+fn layers_and_what_they_make_go_wherever_a_server_puts_them() {
+    use errgroup::tower::{
+        Aborted, CallBody, CallFuture, Carried, ClientGone, ContextLayer, ContextService,
+        DetachedFuture, DetachedLayer, DetachedService, Drained, Handlers, PropagateLayer,
+        PropagateService, RequestBody, RequestFinished, ResponseBody, ResponseFuture,
+    };
+    fn layer<T: Clone + Send + Sync + Unpin + Debug + 'static>() {}
+    layer::<ContextLayer>();
+    layer::<ContextService<()>>();
+    layer::<DetachedLayer>();
+    layer::<DetachedService<()>>();
+    layer::<PropagateLayer>();
+    layer::<PropagateService<()>>();
+    layer::<Carried>();
+    layer::<Drained>();
+    layer::<Aborted>();
+    send_sync::<Handlers>();
+    debug::<Handlers>();
+    fn error<T: std::error::Error + Copy + Send + Sync + 'static>() {}
+    error::<ClientGone>();
+    error::<RequestFinished>();
+    // What is polled is what the inner one is, and no more is asked of it.
+    fn polled<T: Send + Unpin + Debug + 'static>() {}
+    polled::<RequestBody<()>>();
+    polled::<ResponseBody<()>>();
+    polled::<CallBody<()>>();
+    polled::<ResponseFuture<()>>();
+    polled::<DetachedFuture<(), ()>>();
+    polled::<CallFuture<()>>();
+}

@@ -42,7 +42,8 @@ use crate::sync::Arc;
 /// deadline of the server's context. It holds to the end of the response's *body*. When it passes before there is a response, the
 /// handler is dropped, and the answer is 504, or `grpc-status: 4` for a request whose content type is `application/grpc*`;
 /// whatever the handler may have answered at that moment is discarded. When it passes in the middle of the body, see
-/// [`ResponseBody`]. A request whose time is up on arrival does not reach the handler.
+/// [`ResponseBody`]. A request whose time is up on arrival does not reach the handler. Where a request with a deadline has
+/// to wait, it takes a timer, and so a tokio runtime that has one.
 ///
 /// # Where to put it
 ///

@@ -16,7 +16,7 @@ use tokio::time::{self, Instant};
 use tokio_test::task::Spawn;
 use tower::{Layer, Service, service_fn};
 
-use crate::support::{Drops, GOING_ON, OnDrop, ms, state, tasks_end};
+use crate::support::{Drops, GOING_ON, HOUR, OnDrop, ms, state, tasks_end};
 use crate::tower_support::{
     FINISHED, GONE, Script, TIME_OF_CLIENT, context_of, get, grpc, next, ok, within,
 };
@@ -39,15 +39,10 @@ where
 }
 
 type Log = Arc<Mutex<Vec<String>>>;
+type Working = Pin<Box<dyn Future<Output = Result<Response<Script>, Infallible>> + Send>>;
 
 /// A handler that works for so many milliseconds, whatever is asked of it, and writes down how it went.
-fn works(
-    log: &Log,
-    work: u64,
-) -> impl FnMut(
-    Request<RequestBody<Script>>,
-) -> Pin<Box<dyn Future<Output = Result<Response<Script>, Infallible>> + Send>>
-+ use<> {
+fn works(log: &Log, work: u64) -> impl FnMut(Request<RequestBody<Script>>) -> Working + use<> {
     let log = log.clone();
     move |request| {
         let (ctx, log) = (context_of(&request), log.clone());
@@ -395,7 +390,7 @@ async fn a_panic_that_nobody_awaits_is_counted() {
 async fn clients_that_go_at_any_moment_leave_no_handler_behind() {
     let drops = Drops::default();
     let finished = Arc::new(AtomicUsize::new(0));
-    let (layer, handlers) = layer();
+    let (layer, handlers) = ContextLayer::new(&Context::background()).detached(HOUR);
     for round in 0..2_000 {
         let mut call = send(&layer, get(), |request| {
             let (counted, finished) = (drops.counted(), finished.clone());

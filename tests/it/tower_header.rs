@@ -22,13 +22,17 @@ const MILLIS: HeaderName = HeaderName::from_static("connect-timeout-ms");
 /// Longer than this no context is given: thirty years.
 const LONGEST: Duration = Duration::from_secs(86_400 * 365 * 30);
 
-/// A clock that stands still.
-fn standing() -> Runtime {
-    tokio::runtime::Builder::new_current_thread()
+thread_local! {
+    static STANDING: Runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
-        .unwrap()
+        .unwrap();
+}
+
+/// Runs `f` by a clock that stands still.
+fn standing<T>(f: impl FnOnce() -> T) -> T {
+    STANDING.with(|runtime| runtime.block_on(async { f() }))
 }
 
 /// The time that a server reads in such a header; `None` if it ignores it. Zero is seen by the answer.
@@ -79,9 +83,7 @@ fn written(name: &HeaderName, left: Duration) -> HeaderValue {
 
 #[track_caller]
 fn all_read(name: &HeaderName, cases: &[(&str, Option<Duration>)]) {
-    let runtime = standing();
-    let _entered = runtime.enter();
-    runtime.block_on(async {
+    standing(|| {
         for (text, time) in cases {
             let value = HeaderValue::from_bytes(text.as_bytes()).unwrap();
             assert_eq!(read(name, value), *time, "{text:?}");
@@ -198,7 +200,7 @@ fn what_is_not_a_plain_time_is_ignored() {
 
 #[test]
 fn a_time_is_written_in_the_most_precise_unit_that_eight_digits_hold() {
-    standing().block_on(async {
+    standing(|| {
         for (left, text) in [
             (Duration::from_nanos(1), "1n"),
             (Duration::from_micros(1_500), "1500000n"),
@@ -254,7 +256,7 @@ proptest! {
         value in proptest::collection::vec(any::<u8>(), 0..40),
         near in "[0-9.+-]{0,24}[a-zA-Zµ]{0,3}",
     ) {
-        standing().block_on(async {
+        standing(|| {
             for value in [&value[..], near.as_bytes()] {
                 if let Ok(value) = HeaderValue::from_bytes(value) {
                     for name in [GRPC, PLAIN, MILLIS] {
@@ -270,7 +272,7 @@ proptest! {
 
     #[test]
     fn grpc_timeouts_are_read_by_the_book(text in "[0-9]{0,10}[HMSmunsx]?") {
-        standing().block_on(async {
+        standing(|| {
             let value = HeaderValue::from_str(&text).unwrap();
             assert_eq!(read(&GRPC, value), grpc_by_the_book(&text), "{text:?}");
         });
@@ -282,7 +284,7 @@ proptest! {
         nanos in prop_oneof![1..2_000_u32, 1..1_000_000_000_u32],
     ) {
         let left = Duration::new(secs, nanos);
-        standing().block_on(async {
+        standing(|| {
             let value = written(&GRPC, left);
             // The next finer unit is a thousandth, and would have taken nine digits.
             let precision = left / 99_999 + Duration::from_nanos(1);
@@ -303,7 +305,7 @@ proptest! {
 /// `respond` asserts nothing of the headers; this does.
 #[test]
 fn a_header_that_was_not_asked_for_is_not_read() {
-    standing().block_on(async {
+    standing(|| {
         let request = Request::get("/").header(PLAIN, "1s").body(Script::new());
         let layer = ContextLayer::new(&Context::background());
         let (ctx, _) = respond(&layer, request.unwrap(), Response::new(Script::new()));

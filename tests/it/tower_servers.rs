@@ -446,7 +446,7 @@ async fn a_grpc_stream_ends_with_trailers_on_the_wire() {
         .version(Version::HTTP_2)
         .header("content-type", "application/grpc")
         .header("te", "trailers")
-        .header("grpc-timeout", "50m");
+        .header("grpc-timeout", "500m");
     let request = request.body(Empty::<Bytes>::new()).unwrap();
     let response = soon("a response", http2().request(request)).await.unwrap();
     let body = soon("its end", response.into_body().collect())
@@ -464,7 +464,7 @@ async fn a_plain_stream_is_broken_off_so_that_nobody_takes_it_for_whole() {
         let client = Client::builder(TokioExecutor::new())
             .http2_only(http2_only)
             .build_http::<Empty<Bytes>>();
-        let request = Request::get(server.uri("/")).header("grpc-timeout", "50m");
+        let request = Request::get(server.uri("/")).header("grpc-timeout", "500m");
         let request = request.body(Empty::new()).unwrap();
         let response = soon("a response", client.request(request)).await.unwrap();
         assert_eq!(response.status(), 200);
@@ -475,6 +475,75 @@ async fn a_plain_stream_is_broken_off_so_that_nobody_takes_it_for_whole() {
         );
         assert_eq!(server.end().await, TIME_OF_CLIENT);
     }
+}
+
+/// Answers after some turns of the scheduler, as many as the path says, with a stream that takes as many again.
+async fn takes_turns(request: ServerRequest, _: Handle) -> Answer {
+    let turns = request.uri().path()[1..].parse::<usize>()?;
+    let take = async move || {
+        for _ in 0..turns {
+            tokio::task::yield_now().await;
+        }
+    };
+    take().await;
+    let chunks = futures::stream::unfold(0, move |chunk| async move {
+        take().await;
+        let frame = || Ok(Frame::data(Bytes::from_static(b"chunk")));
+        (chunk < 3).then(|| (frame(), chunk + 1))
+    });
+    Ok(Response::new(StreamBody::new(chunks).boxed_unsync()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_requests_whose_clients_go_at_any_moment_each_ends_once() {
+    let (mut server, drops) = Server::start(server_layer(), takes_turns).await;
+    let mut whole = 0;
+    for http2_only in [false, true] {
+        let client = || {
+            Client::builder(TokioExecutor::new())
+                .http2_only(http2_only)
+                .build_http::<Empty<Bytes>>()
+        };
+        // Connections of their own: a server closes one on which too many streams are reset.
+        let (staying, leaving) = (client(), client());
+        let mut clients = JoinSet::new();
+        for number in 0..400_usize {
+            let uri = server.uri(&format!("/{}", number * 7 % 40));
+            let stays = number % 2 == 0;
+            let client = if stays { &staying } else { &leaving };
+            let call = client.get(uri.parse().unwrap());
+            let read = async move {
+                let response = call.await?;
+                let body = response.into_body().collect().await?;
+                Ok::<_, BoxError>(body.to_bytes())
+            };
+            whole += usize::from(stays);
+            clients.spawn(async move {
+                match stays {
+                    true => assert_eq!(read.await.unwrap(), "chunkchunkchunk"),
+                    false => {
+                        let patience = async {
+                            for _ in 0..number * 13 % 100 {
+                                tokio::task::yield_now().await;
+                            }
+                        };
+                        tokio::select! { _ = read => {} () = patience => {} }
+                    }
+                }
+            });
+        }
+        let all = soon("the clients' end", clients.join_all());
+        all.await;
+    }
+    let mut ends = Vec::new();
+    // Those who have left are noticed when their connections are.
+    while drops.count() < whole || ends.len() < drops.count() {
+        ends.push(server.end().await);
+    }
+    let finished = ends.iter().filter(|end| *end == FINISHED).count();
+    let gone = ends.iter().filter(|end| *end == GONE).count();
+    assert!(finished >= whole, "{finished} of {whole}");
+    assert_eq!(finished + gone, ends.len());
 }
 
 /// Finishes when it is asked to, in its own time.
@@ -553,9 +622,9 @@ async fn a_call_that_its_context_ends_is_a_client_that_has_gone() {
 #[tokio::test]
 async fn a_deadline_travels_to_the_server_and_holds_there_in_the_responses_body() {
     let (mut server, _) = Server::start(server_layer(), hangs_in_the_body).await;
-    let ctx = Context::background().with_timeout(Duration::from_millis(100));
+    let ctx = Context::background().with_timeout(Duration::from_millis(500) + PATIENCE);
     let client = PropagateLayer::new()
-        .margin(Duration::from_millis(50))
+        .margin(PATIENCE)
         .context(&ctx)
         .layer(http2::<Empty<Bytes>>());
     let request = Request::get(server.uri("/")).body(Empty::new()).unwrap();
