@@ -91,8 +91,15 @@ impl Entry {
 
     /// How the request ended, if that fits what the client knows; what is wrong otherwise.
     ///
-    /// `detached`: handlers are not dropped. `stops`: the server was asked to stop in the middle of it.
-    pub(crate) fn verdict(&self, detached: bool, stops: bool) -> Result<String, String> {
+    /// `detached`: handlers are not dropped. `stops`: the server was asked to stop in the middle of it. On HTTP/2 it closes a
+    /// connection, when all on it has been answered, on which its client may still write: that a stream is reset, say. Then TCP
+    /// throws away what the client has not read, and only there a request that was answered may have no answer.
+    pub(crate) fn verdict(
+        &self,
+        detached: bool,
+        http2: bool,
+        stops: bool,
+    ) -> Result<String, String> {
         let count = |counter: &AtomicUsize| counter.load(Ordering::SeqCst);
         let (arrived, reached) = (count(&self.arrived), count(&self.reached));
         let handled = count(&self.handled);
@@ -140,7 +147,9 @@ impl Entry {
             Account::Whole(..) => false,
             Account::Broken(after) => match end {
                 Some(End::Deadline) => self.is_late(after),
-                Some(End::Shutdown) => stops && self.breaks_off(),
+                Some(End::Shutdown) => stops && (http2 || self.breaks_off()),
+                // Handed over, and lost with its connection.
+                Some(End::Processed) => stops && http2,
                 Some(_) => false,
                 // Closed by a server that stops, which has seen nothing of it.
                 None => (stops && arrived == 0) || self.is_late(after),

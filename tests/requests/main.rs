@@ -21,8 +21,8 @@
 //! | left at a random moment | the same; or the server never saw the request |
 //!
 //! What goes out before the deadline and ends after it has both: the client has the whole answer, at or after its deadline, and
-//! the context ended by that. At last each server is stopped in the middle of a round: then what it has begun is answered
-//! whole, or has ended with the server's own cause, and what it refused it had not begun.
+//! the context ended by that. At last each server is stopped in the middle of a round: what it has begun is answered, or has
+//! ended with the server's own cause, and what it refused it had not begun.
 //!
 //! It keeps to what a server can see. That an HTTP/1.1 client has gone hyper notices when it reads: not behind a body of 64 kB
 //! or more that nobody reads, nor behind a second request that was sent before the first was answered. Here, handlers read their
@@ -194,7 +194,7 @@ impl Run {
             (told == reached, format!("{told} ends of {reached}"))
         });
         for (number, entry) in ledger.iter().enumerate() {
-            match entry.verdict(detached, stop_at.is_some()) {
+            match entry.verdict(detached, number >= HTTP1, stop_at.is_some()) {
                 Ok(end) => *self.ends.entry((mode, end)).or_default() += 1,
                 Err(what) => panic!(
                     "SEED={}, round {round}, request {number}: {what}",
@@ -247,7 +247,11 @@ impl Run {
                 return;
             }
             let hangs = began.elapsed() > PATIENCE;
-            assert!(!hangs, "SEED={}: it does not settle: {what}: {left}", self.seed);
+            assert!(
+                !hangs,
+                "SEED={}: it does not settle: {what}: {left}",
+                self.seed
+            );
             thread::sleep(Duration::from_millis(1));
         }
     }
