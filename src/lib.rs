@@ -131,3 +131,8 @@ pub use group::{Admission, Admitted, Group, Named, Ready, Spawner, TaskHandle};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The code of the guide, which is on servers.
+#[cfg(all(doctest, feature = "axum", feature = "signal"))]
+#[doc = include_str!("../docs/GUIDE.md")]
+struct Guide;
