@@ -17,6 +17,8 @@ use crate::workload::{Done, Workers, at_once, each, yields_once};
 
 pub(crate) const TASKS: usize = 100_000;
 pub(crate) const LIMIT: usize = 64;
+/// The peer of what is limited.
+const BOUNDED_BY_HAND: &str = "JoinSet + Semaphore";
 const FEW: usize = 3;
 const GROUPS: usize = 10_000;
 
@@ -43,7 +45,7 @@ where
         || workers.run(join_set(body)),
     )?;
     table.pair(
-        Row::new(format!("limited go, {name}"), "JoinSet + Semaphore")
+        Row::new(format!("limited go, {name}"), BOUNDED_BY_HAND)
             .at_most(0.50)
             .stretch(0.25),
         || workers.run(limited(body)),
@@ -51,27 +53,24 @@ where
     )?;
     table.pair(
         Row::new(
-            format!("the same, running alone: all were brought before, {name}"),
-            "JoinSet + Semaphore",
+            format!("limited go, running alone, {name}"),
+            BOUNDED_BY_HAND,
         ),
         || workers.run(brought_before(body)),
         || workers.run(acquire_inside(body)),
     )?;
     table.pair(
         Row::new(
-            format!("floor: 64 tasks empty a Mutex<VecDeque<Box<_>>>, {name}"),
-            "JoinSet + Semaphore",
+            format!("floor: a queue and a lock, {name}"),
+            BOUNDED_BY_HAND,
         ),
-        || workers.run(by_hand(body)),
+        || workers.run(queue_and_lock(body)),
         || workers.run(acquire_inside(body)),
     )?;
     table.pair(
-        Row::new(
-            format!("limited go(..).await, {name}"),
-            "JoinSet + Semaphore",
-        )
-        .at_most(0.70)
-        .stretch(0.40),
+        Row::new(format!("limited go(..).await, {name}"), BOUNDED_BY_HAND)
+            .at_most(0.70)
+            .stretch(0.40),
         || workers.run(limited_awaited(body)),
         || workers.run(acquire_before(body)),
     )
@@ -211,7 +210,7 @@ where
 }
 
 /// The least that a bounded group of futures of any type can be: no errors, no panics, no context, and nobody is told of a start.
-async fn by_hand<F>(body: impl Fn() -> F) -> f64
+async fn queue_and_lock<F>(body: impl Fn() -> F) -> f64
 where
     F: Future<Output = Done> + Send + 'static,
 {

@@ -89,7 +89,7 @@ impl<P: Next> Tap<P> {
         number
     }
 
-    /// The same for what is to drop what it has taken out, so that nobody is at it.
+    /// The number of what is not an item: a panic of what was taken out, when it is dropped. Nobody pulls then.
     pub(crate) fn next_number(&self) -> usize {
         self.number(&mut self.flow.lock())
     }

@@ -3,7 +3,6 @@
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use errgroup::{Context, Spawner, fetch_all};
 use futures::FutureExt;
@@ -83,8 +82,7 @@ fn rounds<F: Future<Output = ()>>(mut round: impl FnMut(&mut Random) -> F) {
     for number in 0..ROUNDS {
         let round = round(&mut random);
         let watched = async {
-            let patience = Duration::from_secs(120);
-            let ended = tokio::time::timeout(patience, round).await;
+            let ended = tokio::time::timeout(PATIENCE, round).await;
             assert!(ended.is_ok(), "round {number} hangs");
         };
         runtime.block_on(watched);

@@ -55,10 +55,13 @@ macro_rules! both_flavours {
 
 pub(crate) use both_flavours;
 
+/// How long a busy machine may take for what a defect would never end.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Fails, where a defect would hang: under a paused clock at once, as soon as nothing can go on.
 pub(crate) async fn in_time<F: Future>(future: F) -> F::Output {
     // The patience first: a future that is ready and was not woken must not pass for one that was.
-    let patience = std::pin::pin!(tokio::time::sleep(Duration::from_secs(120)));
+    let patience = std::pin::pin!(tokio::time::sleep(PATIENCE));
     match futures::future::select(patience, std::pin::pin!(future)).await {
         futures::future::Either::Left(_) => panic!("this hangs"),
         futures::future::Either::Right((output, _)) => output,
@@ -69,8 +72,7 @@ pub(crate) async fn in_time<F: Future>(future: F) -> F::Output {
 pub(crate) async fn until(condition: impl Fn() -> bool) {
     let start = std::time::Instant::now();
     while !condition() {
-        let patience = Duration::from_secs(120);
-        assert!(start.elapsed() < patience, "this never comes true");
+        assert!(start.elapsed() < PATIENCE, "this never comes true");
         tokio::task::yield_now().await;
     }
 }
