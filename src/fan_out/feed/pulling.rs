@@ -1,0 +1,192 @@
+//! What a place does at the tap: it pulls an item, waits for one, or finds that there are no more.
+
+use std::pin::Pin;
+use std::task::{self, Poll};
+
+use super::{Feed, Index, Inlet};
+use crate::fan_out::end::End;
+use crate::fan_out::items::{Item, Next, SizeHint, poll_pull};
+use crate::group::core::Core;
+use crate::group::current::{self, Frame};
+use crate::group::source::{Opened, Outcome, Source};
+use crate::panic::{self, Payload};
+use crate::sync::Arc;
+
+/// What came out of the tap.
+pub(super) enum Pulled<P> {
+    /// It is in its place.
+    Item(usize, SizeHint),
+    /// The stream has no item yet; taken out, for the place to wait with.
+    NotYet(Pin<Box<P>>),
+    /// There are no more, or there was a panic: that has been said.
+    Nothing,
+    InUse,
+}
+
+/// Pulls an item, into its place.
+pub(super) fn pull<P, C, T, E>(
+    core: &Arc<Core<Feed<P, C, T, E>>>,
+    mut place: Pin<&mut Option<Item<P::Future, C>>>,
+    cx: &mut task::Context<'_>,
+) -> Pulled<P>
+where
+    Feed<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Inlet<P>>,
+    P: Next,
+    C: End<T, E>,
+{
+    let inlet = &core.origin;
+    let mut frame = inlet.origin.outer.get().map(Frame::pull);
+    let Some(mut flow) = inlet.tap.try_use() else {
+        return Pulled::InUse;
+    };
+    let put = |future| place.set(Some(Item::new(future)));
+    let pulled = current::polling(&mut frame, || {
+        poll_pull(&mut flow.pull, put, core.ctx(), cx)
+    });
+    match pulled {
+        Poll::Ready(Ok(Some(left))) => {
+            flow.left = left;
+            Pulled::Item(inlet.tap.number(&mut flow), left)
+        }
+        Poll::Ready(Ok(None)) => {
+            flow.left = (0, Some(0));
+            let count = inlet.tap.pulled();
+            drop(flow);
+            exhaust(core, count);
+            Pulled::Nothing
+        }
+        Poll::Ready(Err(payload)) => {
+            let pull = flow.pull.take();
+            let number = inlet.tap.number(&mut flow);
+            drop(flow);
+            // There is a future if it was the size hint that panicked.
+            panic::discard(panic::catch(|| place.set(None)));
+            fail(core, number, payload);
+            close(core, pull);
+            Pulled::Nothing
+        }
+        Poll::Pending => match flow.pull.take() {
+            Some(pull) => Pulled::NotYet(pull),
+            None => Pulled::InUse,
+        },
+    }
+}
+
+/// Counts an item as started, and has the next place called. Says whether there is still a reason to run it.
+pub(super) fn start<P, C, T, E>(
+    core: &Arc<Core<Feed<P, C, T, E>>>,
+    number: usize,
+    left: SizeHint,
+) -> bool
+where
+    Feed<P, C, T, E>: Source,
+    C: End<T, E>,
+{
+    core.with(|state, after| {
+        let feed = &mut state.source;
+        feed.ledger.start(number, left);
+        feed.blocked = false;
+        // Another place may have seen the end of the items meanwhile: that is none.
+        if feed.ledger.is_cut() {
+            return false;
+        }
+        after.replaced.extend(feed.puller.take());
+        feed.judge(after);
+        feed.note(after);
+        state.call_scout_from_place(after);
+        true
+    })
+}
+
+/// There is no item yet: the place is to wait, unless there is no reason any more.
+pub(super) fn wait<P, C, T, E>(
+    core: &Arc<Core<Feed<P, C, T, E>>>,
+    cx: &mut task::Context<'_>,
+) -> bool
+where
+    Feed<P, C, T, E>: Source,
+{
+    let waker = cx.waker().clone();
+    core.with(|state, after| {
+        let feed = &mut state.source;
+        if !feed.ledger.is_pulling() {
+            after.replaced.push(waker);
+            return false;
+        }
+        after.replaced.extend(feed.puller.replace(waker));
+        feed.blocked = true;
+        true
+    })
+}
+
+/// The tap is free, and somebody found it in use.
+pub(super) fn answer<P, C, T, E>(core: &Arc<Core<Feed<P, C, T, E>>>)
+where
+    Feed<P, C, T, E>: Source<Origin = Inlet<P>>,
+    P: Next,
+{
+    let goes_on = core.with(|state, after| {
+        state.source.blocked = false;
+        state.call_scout_from_place(after);
+        state.is_open()
+    });
+    if !goes_on {
+        panic::discard(core.origin.tap.take());
+    }
+}
+
+/// The last of so many items has come.
+fn exhaust<P, C, T, E>(core: &Arc<Core<Feed<P, C, T, E>>>, count: usize)
+where
+    Feed<P, C, T, E>: Source,
+    C: End<T, E>,
+{
+    core.with(|state, after| {
+        let feed = &mut state.source;
+        feed.ledger.exhaust(count);
+        after.replaced.extend(feed.puller.take());
+        feed.judge(after);
+        state.dismiss_parked(after);
+        state.wake_waiter(after);
+    });
+}
+
+/// A panic of what makes the items.
+fn fail<P, C, T, E>(core: &Arc<Core<Feed<P, C, T, E>>>, number: usize, payload: Payload)
+where
+    Feed<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Inlet<P>>,
+    C: End<T, E>,
+{
+    core.with(|state, _| state.source.ledger.break_at(number));
+    let mut index = Index::Item {
+        number,
+        started: None,
+        span: core.origin.origin.span_of(number),
+    };
+    core.record(&mut index, Outcome::Panicked(payload));
+}
+
+/// Nothing more is pulled: a panic came, or the end of the context.
+pub(super) fn close<P, C, T, E>(core: &Arc<Core<Feed<P, C, T, E>>>, pull: Option<Pin<Box<P>>>)
+where
+    Feed<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Inlet<P>>,
+    P: Next,
+    C: End<T, E>,
+{
+    if let Err(payload) = panic::catch(|| drop(pull)) {
+        fail(core, core.origin.tap.next_number(), payload);
+    }
+    core.with(|state, after| {
+        let feed = &mut state.source;
+        feed.ledger.cut();
+        after.replaced.extend(feed.puller.take());
+        state.dismiss_parked(after);
+        state.wake_waiter(after);
+    });
+}
+
+/// No item came out of a ticket.
+pub(super) fn give_back<S: Source>(core: &Arc<Core<S>>) -> Opened<S> {
+    core.with(|state, after| state.give_back(after));
+    Opened::Nothing
+}
