@@ -19,8 +19,22 @@ mod real {
     use crate::panic;
 
     /// That of a task, of an item, or of whoever makes them; `None` if there is nobody to tell. Boxed, since tasks wait with it.
-    #[derive(Clone)]
     pub(crate) struct Span(Option<Box<::tracing::Span>>);
+
+    impl Clone for Span {
+        fn clone(&self) -> Span {
+            Span(panic::catch(|| self.0.clone()).unwrap_or_else(|payload| {
+                panic::discard(payload);
+                None
+            }))
+        }
+    }
+
+    impl Drop for Span {
+        fn drop(&mut self) {
+            self.close();
+        }
+    }
 
     impl Span {
         fn of(make: impl FnOnce() -> ::tracing::Span) -> Span {

@@ -3,6 +3,8 @@
 //! The same accounts and the same ends as on places; only that one task polls everything, and so nothing moves while it is
 //! not polled.
 
+mod running;
+
 use std::fmt::Display;
 use std::future::Future;
 use std::marker::PhantomData;
@@ -12,7 +14,6 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use futures_util::stream::FuturesUnordered;
-use pin_project_lite::pin_project;
 use tokio::task::coop;
 use tokio::time::Sleep;
 
@@ -25,10 +26,10 @@ use super::run::Run;
 use crate::context::{CancelHandle, Cause, Context, DoneOwned};
 use crate::error::{ContextError, Label, Panic, TaskErrorKind};
 use crate::group::failures::Failures;
-use crate::group::job;
 use crate::panic::{self, Payload};
 use crate::sync::{Arc, Mutex};
-use crate::tracing::{self, Span};
+use crate::tracing;
+use running::{Dropped, Entry, Running};
 
 /// A fan-out, run by whoever polls it.
 pub(crate) struct Local<P, C, T, E, R>
@@ -63,46 +64,6 @@ enum Stage {
     WindingDown(Pin<Box<Sleep>>),
     Stopped,
     Finished,
-}
-
-type Dropped = Arc<Mutex<Vec<(usize, Payload)>>>;
-
-pin_project! {
-    /// An item that runs.
-    struct Running<Fut, C, W> {
-        number: usize,
-        started: W,
-        dropped: Dropped,
-        span: Span,
-        #[pin]
-        item: Option<Item<Fut, C>>,
-    }
-
-    impl<Fut, C, W> PinnedDrop for Running<Fut, C, W> {
-        fn drop(this: Pin<&mut Self>) {
-            let mut this = this.project();
-            let item = &mut this.item;
-            let dropped = this.span.in_scope(|| panic::catch(|| item.set(None)));
-            this.span.close();
-            if let Err(payload) = dropped {
-                this.dropped.lock().push((*this.number, payload));
-            }
-        }
-    }
-}
-
-impl<Fut, C, W> Future for Running<Fut, C, W>
-where
-    Item<Fut, C>: Future,
-    W: Stopwatch,
-{
-    type Output = (usize, W, Result<<Item<Fut, C> as Future>::Output, Payload>);
-
-    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let ended = ready!(this.span.in_scope(|| job::poll_to_end(this.item, cx)));
-        Poll::Ready((*this.number, *this.started, ended))
-    }
 }
 
 /// Whether there is reason to look again.
@@ -190,8 +151,8 @@ where
             return Poll::Ready(Step::Moved);
         }
         match Pin::new(&mut self.running).poll_next(cx) {
-            Poll::Ready(Some((number, started, ended))) => {
-                self.end(number, Some(started), ended);
+            Poll::Ready(Some((entry, ended))) => {
+                self.end(entry, ended);
                 Poll::Ready(Step::Moved)
             }
             _ if pulled => Poll::Ready(Step::Moved),
@@ -214,13 +175,13 @@ where
             Ok(Some(left)) => {
                 let number = self.ledger.started();
                 self.ledger.start(number, left);
-                self.running.push(Running {
+                let entry = Entry {
                     number,
-                    started: C::Stopwatch::start(),
-                    dropped: self.dropped.clone(),
+                    started: Some(C::Stopwatch::start()),
                     span: self.origin.span_of(number),
-                    item,
-                });
+                };
+                let running = Running::new(entry, item, self.dropped.clone());
+                self.running.push(running);
                 self.judge();
                 self.tell();
             }
@@ -241,18 +202,21 @@ where
     fn fail_whole(&mut self, payload: Payload) {
         let number = self.ledger.started();
         self.ledger.break_at(number);
-        let label = self.origin.label_of(number);
-        self.record(
-            label,
-            Duration::ZERO,
-            TaskErrorKind::Panicked(Panic::new(payload)),
-        );
+        let entry = self.unstarted(number);
+        self.fail(&entry, TaskErrorKind::Panicked(Panic::new(payload)));
+    }
+
+    fn unstarted(&self, number: usize) -> Entry<C::Stopwatch> {
+        Entry {
+            number,
+            started: None,
+            span: self.origin.span_of(number),
+        }
     }
 
     fn end(
         &mut self,
-        number: usize,
-        started: Option<C::Stopwatch>,
+        entry: Entry<C::Stopwatch>,
         ended: Result<Result<C::Kept, TaskErrorKind<E>>, Payload>,
     ) {
         let ended =
@@ -260,19 +224,25 @@ where
         let kept = match ended {
             Ok(kept) => Some(kept),
             Err(kind) => {
-                let elapsed = started.map_or(Duration::ZERO, |watch| watch.elapsed());
-                self.record(self.origin.label_of(number), elapsed, kind);
+                self.fail(&entry, kind);
                 None
             }
         };
-        panic::discard(self.ledger.accept(number, kept));
+        panic::discard(self.ledger.accept(entry.number, kept));
         self.judge();
         self.tell();
     }
 
+    fn fail(&mut self, entry: &Entry<C::Stopwatch>, kind: TaskErrorKind<E>) {
+        let (label, elapsed) = (self.origin.label_of(entry.number), entry.elapsed());
+        entry
+            .span
+            .in_scope(|| tracing::failed(&label, elapsed, &kind));
+        self.record(label, elapsed, kind);
+    }
+
     /// Keeps a failure, and ends the context if that is what a failure does.
     fn record(&mut self, label: Label, elapsed: Duration, kind: TaskErrorKind<E>) {
-        tracing::failed(&label, elapsed, &kind);
         let cause = C::ON_FAILURE.cause(&label, &kind);
         if !matches!(kind, TaskErrorKind::Aborted(_)) {
             self.ledger.fail();
@@ -305,11 +275,9 @@ where
                 let unneeded = self.report.take();
                 panic::discard(unneeded);
                 let label = self.origin.label("on_progress");
-                self.record(
-                    label,
-                    Duration::ZERO,
-                    TaskErrorKind::Panicked(Panic::new(payload)),
-                );
+                let kind = TaskErrorKind::Panicked(Panic::new(payload));
+                tracing::failed(&label, Duration::ZERO, &kind);
+                self.record(label, Duration::ZERO, kind);
             }
         }
     }
@@ -329,19 +297,19 @@ where
         self.stage = Stage::Stopped;
         let running = std::mem::take(&mut self.running);
         let in_flight = Pin::new(&running).iter_pin_ref();
-        let mut stopped: Vec<_> = in_flight.map(|it| (it.number, it.started)).collect();
-        stopped.sort_unstable_by_key(|it| it.0);
+        let mut stopped: Vec<_> = in_flight.map(|it| it.entry().clone()).collect();
+        stopped.sort_unstable_by_key(|entry| entry.number);
         drop(running);
         let panicked = std::mem::take(&mut *self.dropped.lock());
         for (number, payload) in panicked {
-            let at = stopped.iter().position(|it| it.0 == number);
-            let started = at.map(|at| stopped.remove(at).1);
-            self.end(number, started, Err(payload));
+            let at = stopped.iter().position(|entry| entry.number == number);
+            let entry = at.map_or_else(|| self.unstarted(number), |at| stopped.remove(at));
+            self.end(entry, Err(payload));
         }
         let error = reason(self.ctx.err());
-        for (number, started) in stopped {
+        for entry in stopped {
             let kind = TaskErrorKind::Aborted(error.clone());
-            self.end(number, Some(started), Ok(Err(kind)));
+            self.end(entry, Ok(Err(kind)));
         }
     }
 }

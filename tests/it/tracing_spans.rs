@@ -279,6 +279,58 @@ async fn a_failure_a_panic_and_an_abort_are_events_in_the_tasks_span() {
 }
 
 #[tokio::test]
+async fn a_failure_a_panic_and_an_abort_are_events_in_the_items_span() {
+    for local in [false, true] {
+        let said = Log::default();
+        said.of(LevelFilter::TRACE, async {
+            for panics in [false, true] {
+                let item = move |_, item: i32| async move {
+                    match (item, panics) {
+                        (0, _) => std::future::pending().await,
+                        (_, true) => std::panic::panic_any("whoops"),
+                        (_, false) => Err::<(), _>("disk full".to_owned()),
+                    }
+                };
+                let items = fan_out(&Context::background(), 0..2, item).named("page");
+                let ended = async {
+                    match local {
+                        true => items.local().for_each().await,
+                        false => items.for_each().await,
+                    }
+                };
+                let ended = std::panic::AssertUnwindSafe(ended).catch_unwind().await;
+                assert_eq!(ended.is_err(), panics);
+            }
+        })
+        .await;
+        let [failed, stopped, panicked, stopped_too] = &said.events()[..] else {
+            panic!("{:?}", said.events())
+        };
+        let (first, second) = (
+            "item{name=\"page\"}{number=0}",
+            "item{name=\"page\"}{number=1}",
+        );
+        let aborted = format!("DEBUG {first}: task aborted error=context cancelled cause=");
+        assert_eq!(
+            *failed,
+            format!("WARN {second}: task failed error=disk full")
+        );
+        assert_eq!(*stopped, format!("{aborted}disk full"));
+        assert_eq!(
+            *panicked,
+            format!("ERROR {second}: task panicked panic=whoops")
+        );
+        assert!(
+            stopped_too.starts_with(&format!("{aborted}task \"page[1]\" ")),
+            "{stopped_too}"
+        );
+        let lines = said.lines();
+        let count = |start: &str| lines.iter().filter(|line| line.starts_with(start)).count();
+        assert_eq!((count("open item"), count("close item")), (4, 4));
+    }
+}
+
+#[tokio::test]
 async fn a_cancel_is_an_event_with_its_cause_where_it_happens_and_only_the_first() {
     let said = Log::default();
     said.of(LevelFilter::TRACE, async {
