@@ -83,19 +83,26 @@ mod real {
             }
         }
 
-        /// Polls or drops what the span is of. `f` must not unwind.
-        pub(crate) fn in_scope<T>(&self, f: impl FnOnce() -> T) -> T {
-            let Some(span) = &self.0 else { return f() };
-            let entered = panic::catch(|| span.enter());
-            let output = f();
-            panic::discard(entered);
-            output
-        }
-
         /// Closes it, where no lock is held.
         pub(crate) fn close(&mut self) {
             panic::discard(self.0.take());
         }
+    }
+
+    /// A span that has been entered, until this is dropped.
+    pub(crate) struct Entered<'a>(Option<::tracing::span::Entered<'a>>);
+
+    impl Drop for Entered<'_> {
+        fn drop(&mut self) {
+            panic::discard(self.0.take());
+        }
+    }
+
+    /// Enters the span of what is polled or dropped next, if there is one.
+    pub(crate) fn enter(span: Option<&Span>) -> Entered<'_> {
+        let span = span.and_then(|span| span.0.as_deref());
+        let entered = span.map(|span| panic::catch(|| span.enter()));
+        Entered(entered.and_then(|entered| entered.map_err(panic::discard).ok()))
     }
 
     /// A task, or an item, has not ended well.
@@ -161,11 +168,13 @@ mod none {
             Span
         }
 
-        pub(crate) fn in_scope<T>(&self, f: impl FnOnce() -> T) -> T {
-            f()
-        }
-
         pub(crate) fn close(&mut self) {}
+    }
+
+    pub(crate) struct Entered;
+
+    pub(crate) fn enter(_: Option<&Span>) -> Entered {
+        Entered
     }
 
     pub(crate) fn failed<E>(_: &Label, _: Duration, _: &TaskErrorKind<E>) {}

@@ -103,10 +103,16 @@ impl<W: Stopwatch> Index<W> {
 impl<W: Stopwatch> Tag for Index<W> {
     fn started(&mut self) {}
 
-    fn span(&mut self) -> Option<&mut Span> {
+    fn span(&self) -> Option<&Span> {
         match self {
             Index::Item { span, .. } => Some(span),
             Index::Whole => None,
+        }
+    }
+
+    fn close_span(&mut self) {
+        if let Index::Item { span, .. } = self {
+            span.close();
         }
     }
 }

@@ -235,9 +235,9 @@ where
 
     fn fail(&mut self, entry: &Entry<C::Stopwatch>, kind: TaskErrorKind<E>) {
         let (label, elapsed) = (self.origin.label_of(entry.number), entry.elapsed());
-        entry
-            .span
-            .in_scope(|| tracing::failed(&label, elapsed, &kind));
+        let entered = tracing::enter(Some(&entry.span));
+        tracing::failed(&label, elapsed, &kind);
+        drop(entered);
         self.record(label, elapsed, kind);
     }
 

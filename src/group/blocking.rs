@@ -12,6 +12,7 @@ use crate::context::Context;
 use crate::error::{ContextError, TaskErrorKind};
 use crate::panic;
 use crate::sync::Arc;
+use crate::tracing;
 
 /// What runs on the pool.
 pub(crate) type BlockingJob<E> = Box<dyn FnOnce(Context) -> Result<(), E> + Send>;
@@ -49,11 +50,9 @@ where
         if let Some((mut task, job)) = self.work.take() {
             task.started();
             let ctx = self.core.ctx().clone();
-            let run = || panic::catch(|| job(ctx));
-            let ended = match task.span() {
-                Some(span) => span.in_scope(run),
-                None => run(),
-            };
+            let entered = tracing::enter(task.span());
+            let ended = panic::catch(|| job(ctx));
+            drop(entered);
             let outcome = match ended {
                 Ok(result) => Outcome::Returned(result.map_err(TaskErrorKind::Failed)),
                 Err(payload) => Outcome::Panicked(payload),

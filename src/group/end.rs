@@ -37,17 +37,13 @@ impl<S: Source> Core<S> {
         tag: &mut S::Tag,
         outcome: Outcome<S>,
     ) -> Option<S::Value> {
-        let value = match outcome {
-            Outcome::Returned(Ok(value)) => Some(value),
-            failure => {
-                self.record_failure(tag, failure);
-                None
-            }
+        let value = if let Outcome::Returned(Ok(value)) = outcome {
+            Some(value)
+        } else {
+            self.record_failure(tag, outcome);
+            None
         };
-        // Here, since no lock is held.
-        if let Some(span) = tag.span() {
-            span.close();
-        }
+        tag.close_span();
         value
     }
 
@@ -68,10 +64,9 @@ impl<S: Source> Core<S> {
             return;
         }
         let (label, elapsed) = S::describe(&self.origin, tag);
-        match tag.span() {
-            Some(span) => span.in_scope(|| tracing::failed(&label, elapsed, &kind)),
-            None => tracing::failed(&label, elapsed, &kind),
-        }
+        let entered = tracing::enter(tag.span());
+        tracing::failed(&label, elapsed, &kind);
+        drop(entered);
         let cause = self.on_failure.cause(&label, &kind);
         let ended = self.ctx().is_done();
         let (later, cause) = self.with(|state, _| {

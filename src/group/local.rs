@@ -162,7 +162,7 @@ where
                     *this.started = true;
                     this.task.iter_mut().for_each(Tag::started);
                 }
-                let span = this.task.as_mut().and_then(Tag::span);
+                let span = this.task.as_ref().and_then(Tag::span);
                 ready!(poll_job(this.future.as_mut(), span, this.frame, cx))
             }
             _ => Outcome::of_drop(panic::catch(|| this.future.set(None))),

@@ -15,7 +15,7 @@ use super::state::{HandIn, ParkId, Turn};
 use super::streak::Streak;
 use crate::panic;
 use crate::sync::Arc;
-use crate::tracing::Span;
+use crate::tracing::{self, Span};
 
 /// How many jobs a place runs before it yields, or 100,000 that are ready at once would starve the runtime: as many as a task's
 /// cooperative budget in tokio has units.
@@ -158,7 +158,7 @@ impl<S: Source> Future for Place<S> {
                     },
                 }
             }
-            let span = this.tag.as_mut().and_then(S::Tag::span);
+            let span = this.tag.as_ref().and_then(S::Tag::span);
             let Poll::Ready(outcome) = poll_job(this.job.as_mut(), span, this.frame, cx) else {
                 this.core.keep_earlier(streak);
                 return Poll::Pending;
@@ -184,14 +184,12 @@ impl<S: Source> Future for Place<S> {
 /// Polls the job, as the task that it is.
 pub(crate) fn poll_job<S: Source, J: Future<Output = JobOutput<S>>>(
     job: Pin<&mut Option<J>>,
-    span: Option<&mut Span>,
+    span: Option<&Span>,
     frame: &mut Option<Frame>,
     cx: &mut task::Context<'_>,
 ) -> Poll<Outcome<S>> {
-    let polled = current::polling(frame, || match span {
-        Some(span) => span.in_scope(|| job::poll_to_end(job, cx)),
-        None => job::poll_to_end(job, cx),
-    });
+    let _entered = tracing::enter(span);
+    let polled = current::polling(frame, || job::poll_to_end(job, cx));
     polled.map(|ended| match ended {
         Ok(output) => Outcome::Returned(output),
         Err(payload) => Outcome::Panicked(payload),

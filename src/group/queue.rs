@@ -109,8 +109,12 @@ impl Tag for Task {
         self.started = Some(Instant::now());
     }
 
-    fn span(&mut self) -> Option<&mut Span> {
-        Some(&mut self.span)
+    fn span(&self) -> Option<&Span> {
+        Some(&self.span)
+    }
+
+    fn close_span(&mut self) {
+        self.span.close();
     }
 
     fn hand_over_failure(&self) -> bool {

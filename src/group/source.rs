@@ -124,8 +124,10 @@ pub(crate) type JobOutput<S> = Result<<S as Source>::Value, TaskErrorKind<<S as 
 pub(crate) trait Tag: Send {
     /// The job has been given its place.
     fn started(&mut self);
-    /// That in which it runs; it is closed when the job has ended.
-    fn span(&mut self) -> Option<&mut Span>;
+    /// That in which it runs.
+    fn span(&self) -> Option<&Span>;
+    /// Closes it, where no lock is held.
+    fn close_span(&mut self);
     /// Whether somebody else takes a failure that is not a panic, so that it is none of the group's.
     fn hand_over_failure(&self) -> bool {
         false

@@ -37,6 +37,7 @@ impl<S: Source> Streak<S> {
     }
 
     /// A job has succeeded, and its ticket has gone on.
+    #[inline]
     pub(crate) fn add(&mut self, tag: S::Tag, value: Option<S::Value>) {
         if self.first.is_none() {
             // Of jobs that all have to wait there is one each time.

@@ -12,7 +12,7 @@ use crate::fan_out::items::Item;
 use crate::group::job;
 use crate::panic::{self, Payload};
 use crate::sync::{Arc, Mutex};
-use crate::tracing::Span;
+use crate::tracing::{self, Span};
 
 /// Which item it is.
 #[derive(Clone)]
@@ -44,7 +44,9 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             let item = &mut this.item;
-            let dropped = this.entry.span.in_scope(|| panic::catch(|| item.set(None)));
+            let entered = tracing::enter(Some(&this.entry.span));
+            let dropped = panic::catch(|| item.set(None));
+            drop(entered);
             if let Err(payload) = dropped {
                 this.dropped.lock().push((this.entry.number, payload));
             }
@@ -75,8 +77,10 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let span = &this.entry.span;
-        let ended = ready!(span.in_scope(|| job::poll_to_end(this.item, cx)));
+        let entered = tracing::enter(Some(&this.entry.span));
+        let polled = job::poll_to_end(this.item, cx);
+        drop(entered);
+        let ended = ready!(polled);
         Poll::Ready((this.entry.clone(), ended))
     }
 }
