@@ -200,6 +200,8 @@ counted() {
     [[ $(grep -Ec -- "$2" "$scratch/out") == "$1" ]]
 }
 
+# Both before anything is timed.
+cargo build --examples
 cargo build --examples --all-features
 fetch_all=$(executable fetch_all)
 [[ -x $fetch_all ]] || die 'fetch_all was not built'
