@@ -37,6 +37,7 @@ fn main() {
 
 #[cfg(unix)]
 mod cli {
+    use std::os::unix::process::ExitStatusExt as _;
     use std::process;
     use std::time::Duration;
 
@@ -75,8 +76,9 @@ mod cli {
                 .await
                 .with_context(|| format!("cannot run {name}"))?;
             ctx.check()?;
-            // A process that a signal has ended has no code; a shell gives that one another 128.
-            process::exit(ended.status.code().unwrap_or(128))
+            // A process that a signal has ended has no code; a shell gives it 128 and the signal's number.
+            let signal = ended.status.signal().unwrap_or_default();
+            process::exit(ended.status.code().unwrap_or(128 + signal))
         }
     }
 

@@ -46,13 +46,16 @@ pub(crate) async fn run(ctx: &Context, mut command: Command, grace: Duration) ->
     };
     let killed = match timeout(grace, left).await {
         Ok(left) => left.map(|()| false)?,
-        Err(_elapsed) => true,
+        Err(_elapsed) => {
+            group.signal(Signal::KILL);
+            child.wait().await?;
+            // A signal that cannot be refused still takes its moment.
+            let _ = timeout(Duration::from_secs(1), group.emptied()).await;
+            true
+        }
     };
-    group.signal(Signal::KILL);
-    let status = child.wait().await?;
-    // A signal that cannot be refused still takes its moment.
-    let _ = timeout(Duration::from_secs(1), group.emptied()).await;
     group.0 = None;
+    let status = child.wait().await?;
     Ok(Ended { status, killed })
 }
 

@@ -61,7 +61,7 @@ impl Counts {
     }
 }
 
-/// Fails if a request was lost.
+/// Fails if a request was lost, or none was answered.
 pub(crate) async fn run(addr: SocketAddr, clients: usize) -> anyhow::Result<()> {
     let of_two = clients / 2 / STREAMS;
     let of_one = clients - of_two * STREAMS;
@@ -93,6 +93,7 @@ pub(crate) async fn run(addr: SocketAddr, clients: usize) -> anyhow::Result<()> 
         io::stdout(),
         "{answered} answered, {lost} lost, {wrong} wrong, {refused} refused"
     )?;
+    ensure!(answered > 0, "nobody answers at {addr}");
     ensure!(lost == 0 && wrong == 0, "requests were lost");
     Ok(())
 }

@@ -31,6 +31,7 @@ use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use axum::http::{HeaderName, Uri};
 use clap::Parser;
 use errgroup::Context;
@@ -88,7 +89,9 @@ async fn main() -> anyhow::Result<()> {
 
     let ctx = Context::background().with_shutdown_signals()?;
     let site = Site::new(Duration::from_secs(cli.seconds));
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, cli.port)).await?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, cli.port))
+        .await
+        .with_context(|| format!("cannot listen on port {}", cli.port))?;
     say(format_args!("listening on {}", listener.local_addr()?));
     if cli.naive {
         return server::serve(&ctx, listener, naive::routes(site)).await;

@@ -228,7 +228,9 @@ async fn server(config: &Config) -> anyhow::Result<SocketAddr> {
     let Some(Host::Tcp(host)) = config.get_hosts().first() else {
         bail!("the URL names no host");
     };
-    let stream = TcpStream::connect((host.as_str(), port)).await?;
+    let stream = TcpStream::connect((host.as_str(), port))
+        .await
+        .with_context(|| format!("cannot connect to {host}:{port}"))?;
     Ok(stream.peer_addr()?)
 }
 
