@@ -199,8 +199,10 @@ where
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 
+    /// Not before the scope knows it too. A body may learn of its end between two polls (one that comes from another server), and
+    /// whoever were told of it here would not poll again.
     fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(Body::is_end_stream)
+        self.scope.is_none() && self.inner.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -20,6 +20,7 @@ pub struct Carried {
 }
 
 impl Carried {
+    /// `names` are different ones.
     pub(super) fn of(headers: &HeaderMap, names: &[HeaderName]) -> Option<Carried> {
         let all_of = |name: &HeaderName| {
             let name = name.clone();

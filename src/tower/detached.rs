@@ -63,8 +63,8 @@ impl ContextLayer {
     /// # }
     /// ```
     ///
-    /// What a task of its own costs: the handler's future and response must be `Send + 'static`; task-locals and spans of layers
-    /// further out do not reach it, so put those layers inside. All handlers run on the runtime of the first. A handler that blocks its thread
+    /// What a task of its own costs: the handler's future and response must be `Send + 'static`; task-locals of layers further
+    /// out do not reach it, so put those layers inside, and nor do their spans, unless feature `tracing` is on. All handlers run on the runtime of the first. A handler that blocks its thread
     /// cannot be aborted by anyone.
     #[must_use = "the second part is what the server's shutdown waits with"]
     pub fn detached(self, grace: Duration) -> (DetachedLayer, Handlers) {
@@ -269,8 +269,12 @@ impl Handlers {
         self.shared.tally.lock().begin();
         self.shared.stop.cancel_with(Cause::note(&SERVER_STOPS));
         if let Some(group) = group {
-            // Handlers do not fail: what becomes of them is in the tally. One that the runtime dropped has nobody to tell.
-            let _ = group.wait_all().await;
+            // Handlers do not fail: what becomes of them is in the tally, but for a response that panics when nobody takes it. One
+            // that the runtime dropped has nobody to tell.
+            if let Err(errors) = group.wait_all().await {
+                let panics = errors.iter().filter(|error| error.is_panic());
+                panics.for_each(|_| self.shared.tally.lock().panicked());
+            }
         }
         self.shared.tally.lock().take()
     }

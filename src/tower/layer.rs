@@ -142,7 +142,10 @@ impl ContextLayer {
     /// `traceparent`, `tracestate` and `baggage` are carried in any case; this is for one more, `x-request-id` say.
     #[must_use]
     pub fn carry(mut self, name: HeaderName) -> ContextLayer {
-        Arc::make_mut(&mut self.config).carried.push(name);
+        let carried = &mut Arc::make_mut(&mut self.config).carried;
+        if !carried.contains(&name) {
+            carried.push(name);
+        }
         self
     }
 

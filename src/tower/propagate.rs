@@ -371,6 +371,10 @@ where
         let Some(inner) = this.inner.as_mut().as_pin_mut() else {
             return Poll::Ready(None);
         };
+        // What is here whole cannot end too early any more.
+        if inner.is_end_stream() {
+            *this.done = None;
+        }
         let Some(done) = this.done else {
             return inner.poll_frame(cx).map_err(Into::into);
         };
@@ -379,7 +383,7 @@ where
             Some(error) => error,
             None => match inner.poll_frame(cx) {
                 Poll::Ready(frame) => {
-                    if !matches!(frame, Some(Ok(_))) {
+                    if !matches!(&frame, Some(Ok(frame)) if !frame.is_trailers()) {
                         *this.done = None;
                     }
                     return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));

@@ -80,6 +80,8 @@ impl Scope {
 pub(super) const GRPC_DEADLINE_EXCEEDED: (i32, &str) = (4, "context deadline exceeded");
 
 /// Ends the context of a request when it is dropped, with the cause that fits.
+///
+/// At or after the deadline, the context ends by that, whatever is said here.
 #[derive(Debug)]
 pub(super) struct Guard {
     handle: CancelHandle,
@@ -118,19 +120,15 @@ impl Guard {
         self.if_dropped = IfDropped::Finished;
     }
 
-    /// The request was answered.
+    /// The request was answered: as most are, and so nothing that a log is told of.
     pub(super) fn finish(&mut self) {
-        self.end(Cause::from(RequestFinished));
+        self.if_dropped = IfDropped::Nothing;
+        self.handle.end_with(Cause::from(RequestFinished));
     }
 
     pub(super) fn fail(&mut self, why: &'static Note) {
-        self.end(Cause::note(why));
-    }
-
-    /// At or after the deadline, the context ends by that, whatever is said here.
-    fn end(&mut self, cause: Cause) {
         self.if_dropped = IfDropped::Nothing;
-        self.handle.cancel_with(cause);
+        self.handle.cancel_with(Cause::note(why));
     }
 }
 
@@ -139,7 +137,7 @@ impl Drop for Guard {
         match self.if_dropped {
             IfDropped::ClientGone => self.handle.cancel_with(ClientGone),
             IfDropped::Panicked => self.handle.cancel_with(Cause::note(&HANDLER_PANICKED)),
-            IfDropped::Finished => self.handle.cancel_with(RequestFinished),
+            IfDropped::Finished => self.finish(),
             IfDropped::Nothing => {}
         }
     }

@@ -1,5 +1,7 @@
 //! What counts as the end of a response: whole is whole, though nobody polls for the `None`; and short is short.
 
+use std::sync::atomic::Ordering;
+
 use errgroup::Context;
 use errgroup::tower::{ContextLayer, ResponseBody};
 use http::{Request, Response, StatusCode};
@@ -36,6 +38,23 @@ fn a_body_that_is_at_its_end_after_a_frame_is_a_success_though_nobody_polls_it_a
     assert!(body.is_end_stream());
     drop(body);
     assert_eq!(state(&ctx), FINISHED);
+}
+
+/// As one does that comes from another server, and is passed on.
+#[test]
+fn a_body_that_learns_of_its_end_between_two_polls_is_a_success() {
+    for script in [Script::new(), Script::new().data("one")] {
+        let knows = script.knowledge_of_its_end();
+        let (ctx, mut body) = answer(Response::new(script));
+        let _one = next(&mut body);
+        knows.store(true, Ordering::SeqCst);
+        // A server asks before it polls again, and lets go of it if nothing more comes.
+        while !body.is_end_stream() {
+            assert_eq!(next(&mut body), "end");
+        }
+        drop(body);
+        assert_eq!(state(&ctx), FINISHED);
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::time::{self, Instant};
 
-use crate::support::{Drops, GOING_ON, chain, err, ms, state};
+use crate::support::{Drops, GOING_ON, HOUR, chain, err, ms, state};
 use crate::tower_support::{
     FINISHED, GONE, Script, TIME_OF_CLIENT, TIME_OF_SERVER, context_of, get, grpc, next, ok,
     respond, send, within,
@@ -369,6 +369,30 @@ async fn a_body_that_always_has_more_is_ended_too() {
         time::advance(ms(100)).await;
     }
     assert_eq!(next(&mut body), "error: context deadline exceeded");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_times_there_are_can_be_waited_for() {
+    let huge = || {
+        let request = Request::get("/").header(X_REQUEST_TIMEOUT, "9".repeat(60) + "h");
+        request.body(Script::new()).unwrap()
+    };
+    let layer = layer().header(X_REQUEST_TIMEOUT);
+    for layer in [layer.clone(), layer.max_timeout(Duration::MAX)] {
+        for request in [|| within("99999999H"), huge, get] {
+            let mut call = send(&layer, request(), |_| {
+                pending::<Result<Response<Script>, Infallible>>()
+            });
+            assert!(call.poll().is_pending());
+            let response = Response::new(Script::new().waits());
+            let (ctx, mut response) = respond(&layer, request(), response);
+            assert_eq!(next(response.body_mut()), "nothing yet");
+            time::advance(HOUR).await;
+            assert!(call.poll().is_pending());
+            assert_eq!(next(response.body_mut()), "nothing yet");
+            assert_eq!(state(&ctx), GOING_ON);
+        }
+    }
 }
 
 /// And so no runtime either.

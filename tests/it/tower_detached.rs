@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use errgroup::Context;
 use errgroup::tower::{ContextLayer, DetachedFuture, DetachedLayer, Handlers, RequestBody};
@@ -134,6 +135,41 @@ async fn one_that_runs_on_after_its_grace_is_aborted() {
     settle().await;
     assert_eq!(logged(&log), [format!("aborted: {GONE}")]);
     assert_eq!(handlers.running(), 0);
+}
+
+/// tokio lets no timer fire in a poll that has used up its budget.
+#[tokio::test(start_paused = true)]
+async fn one_that_never_rests_is_aborted_too() {
+    async fn never_rests(_: Request<RequestBody<Script>>) -> Result<Response<Script>, Infallible> {
+        loop {
+            tokio::task::consume_budget().await;
+        }
+    }
+    let (layer, handlers) = layer();
+    let mut call = send(&layer, get(), never_rests);
+    assert!(call.poll().is_pending());
+    settle().await;
+    drop(call);
+    settle().await;
+    time::advance(ms(99)).await;
+    settle().await;
+    assert_eq!(handlers.running(), 1);
+    time::advance(ms(1)).await;
+    settle().await;
+    assert_eq!(handlers.running(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grace_may_be_for_ever() {
+    let (layer, handlers) = ContextLayer::new(&Context::background()).detached(Duration::MAX);
+    let log = Log::default();
+    let mut call = send(&layer, get(), works(&log, 1_000_000));
+    assert!(call.poll().is_pending());
+    settle().await;
+    drop(call);
+    let drained = handlers.wait().await;
+    assert_eq!((drained.finished(), drained.aborted().len()), (1, 0));
+    assert_eq!(logged(&log), [format!("finished: {GONE}")]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -382,8 +418,17 @@ async fn a_panic_that_nobody_awaits_is_counted() {
         drop(call);
         settle().await;
     }
+    // A response that nobody takes.
+    let mut call = send(&layer, get(), |request| async move {
+        context_of(&request).done().await;
+        ok(Script::new().on_drop(|| panic!("a bug")))
+    });
+    assert!(call.poll().is_pending());
+    settle().await;
+    drop(call);
+    settle().await;
     let drained = handlers.wait().await;
-    assert_eq!((drained.panicked(), drained.aborted().len()), (2, 0));
+    assert_eq!((drained.panicked(), drained.aborted().len()), (3, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -316,6 +316,38 @@ fn a_body_that_has_ended_stays_so() {
     assert_eq!(next(&mut body), "end");
 }
 
+/// And does not fail by a context that ends before somebody asks for the `None`.
+#[test]
+fn a_body_that_is_here_whole_is_whole() {
+    let data = || Script::new().data("all");
+    for request in [get, || grpc("9H")] {
+        for (script, last) in [
+            (data().trailers(), Some("trailers: grpc-status 0")),
+            (data().knows_its_end(), Some("all")),
+            (Script::new().knows_its_end(), None),
+        ] {
+            let (ctx, guard) = Context::background().with_cancel();
+            let mut body = answered(&ctx, request(), script);
+            while last.is_some_and(|last| next(&mut body) != last) {}
+            guard.cancel();
+            assert_eq!(next(&mut body), "end");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_times_there_are_can_be_sent_and_waited_for() {
+    let ctx = Context::background().with_timeout(Duration::MAX);
+    let layer = PropagateLayer::new();
+    assert!(sent(&layer, of(&ctx, get()), "grpc-timeout").is_some());
+    let never = |_| pending::<Result<Response<Script>, Infallible>>();
+    assert!(call(&layer, of(&ctx, get()), never).poll().is_pending());
+    // Nothing is left of that.
+    let layer = layer.margin(Duration::MAX);
+    assert!(call(&layer, of(&ctx, get()), never).poll().is_ready());
+    assert!(call(&layer, get(), never).poll().is_pending());
+}
+
 /// As in a gateway: the request comes through one layer, the call for it goes out through the other.
 #[tokio::test(start_paused = true)]
 async fn what_a_request_carries_goes_out_with_the_calls_for_it() {
@@ -328,8 +360,10 @@ async fn what_a_request_carries_goes_out_with_the_calls_for_it() {
         .header("cookie", "secret")
         .body(Script::new())
         .unwrap();
-    let server =
-        ContextLayer::new(&Context::background()).carry(HeaderName::from_static("x-request-id"));
+    // What is carried in any case is not carried twice: two of `traceparent` are none.
+    let server = ContextLayer::new(&Context::background())
+        .carry(HeaderName::from_static("x-request-id"))
+        .carry(HeaderName::from_static("traceparent"));
     let (ctx, _response) = respond(&server, request, Response::new(Script::new().waits()));
     let carried = ctx.value::<Carried>().unwrap();
     assert_eq!(carried.iter().count(), 4);

@@ -7,6 +7,8 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{self, Poll};
 
 use errgroup::Context;
@@ -37,7 +39,7 @@ enum Step {
 pub(crate) struct Script {
     steps: VecDeque<Step>,
     /// Says so when nothing is left.
-    knows_its_end: bool,
+    knows_its_end: Arc<AtomicBool>,
     /// Begins again with the last frame when it is through.
     endless: bool,
     size: SizeHint,
@@ -76,9 +78,14 @@ impl Script {
         self.then(Step::Panic)
     }
 
-    pub(crate) fn knows_its_end(mut self) -> Script {
-        self.knows_its_end = true;
+    pub(crate) fn knows_its_end(self) -> Script {
+        self.knows_its_end.store(true, Ordering::SeqCst);
         self
+    }
+
+    /// With which it is told later.
+    pub(crate) fn knowledge_of_its_end(&self) -> Arc<AtomicBool> {
+        self.knows_its_end.clone()
     }
 
     pub(crate) fn endless(mut self) -> Script {
@@ -135,7 +142,7 @@ impl Body for Script {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.knows_its_end && self.steps.is_empty()
+        self.knows_its_end.load(Ordering::SeqCst) && self.steps.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {

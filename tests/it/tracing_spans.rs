@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use errgroup::{Context, Group, fan_out};
@@ -11,7 +11,7 @@ use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id};
 use tracing::subscriber::set_default;
-use tracing::{Event, Instrument, Subscriber, info, info_span};
+use tracing::{Dispatch, Event, Instrument, Subscriber, info, info_span};
 use tracing_subscriber::layer::{Context as In, Layer, SubscriberExt};
 use tracing_subscriber::registry::{LookupSpan, Registry};
 
@@ -39,6 +39,10 @@ impl Log {
 
     /// Runs `body` with a subscriber that writes here, for everything on this thread.
     async fn of<T>(&self, most: LevelFilter, body: impl Future<Output = T>) -> T {
+        // Where there is one subscriber alone, tracing asks that of whatever thread comes first to a place in the code whether the
+        // place is wanted; and on the threads of other tests that is none. So there are always two.
+        static ANOTHER: OnceLock<Dispatch> = OnceLock::new();
+        ANOTHER.get_or_init(|| Dispatch::new(Registry::default().with(LevelFilter::OFF)));
         let _default = set_default(Registry::default().with(most).with(self.clone()));
         body.await
     }
@@ -53,6 +57,9 @@ impl Visit for Fields {
     }
 }
 
+/// Whence tasks are started: here, and for a detached handler.
+const SITES: [&str; 2] = ["tracing_spans.rs:", "detached.rs:"];
+
 /// A span's name with what sets it apart.
 struct Named(String);
 
@@ -60,8 +67,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Log {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, ctx: In<'_, S>) {
         let mut fields = Fields::default();
         attributes.record(&mut fields);
-        if let Some(site) = fields.0.get("site") {
-            assert!(site.contains("tracing_spans.rs:"), "{site}");
+        if attributes.metadata().target() == "errgroup" {
+            let site = &fields.0["site"];
+            assert!(SITES.iter().any(|file| site.contains(file)), "{site}");
         }
         let mut named = attributes.metadata().name().to_owned();
         for field in ["name", "number"] {
@@ -78,6 +86,10 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Log {
         let mut fields = Fields::default();
         event.record(&mut fields);
         let level = event.metadata().level();
+        if fields.0["message"].starts_with("task ") {
+            assert!(fields.0["site"].contains(SITES[0]));
+            assert!(fields.0.contains_key("elapsed"));
+        }
         let mut line = format!("{level} {}:", path(ctx.event_span(event)));
         for field in ["message", "error", "panic", "cause"] {
             if let Some(value) = fields.0.get(field) {
@@ -189,6 +201,11 @@ async fn each_way_to_start_a_task_has_its_span() {
             assert!(g.named("try_go").try_go(log("3")).is_ok());
             g.named("local").go_local(log("4")).await;
             g.named("spawn").spawn(log("5"));
+            let start = g.named("start").start(|ready| async {
+                ready.ok(());
+                log("6").await
+            });
+            start.await.unwrap();
             g.wait().await.unwrap();
         }),
     )
@@ -202,6 +219,7 @@ async fn each_way_to_start_a_task_has_its_span() {
             "INFO task{name=\"go_with\"}: 1",
             "INFO task{name=\"local\"}: 4",
             "INFO task{name=\"spawn\"}: 5",
+            "INFO task{name=\"start\"}: 6",
             "INFO task{name=\"try_go\"}: 3",
         ]
     );
@@ -276,6 +294,104 @@ async fn a_failure_a_panic_and_an_abort_are_events_in_the_tasks_span() {
             "ERROR task{name=\"panics\"}: task panicked panic=whoops",
         ]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_aborted_or_never_started_or_not_waited_for_is_told_of_too() {
+    let said = Log::default();
+    said.of(LevelFilter::TRACE, async {
+        let g = G::new();
+        g.set_limit(1);
+        g.named("aborted").go(std::future::pending()).await;
+        g.named("queued").go(std::future::pending());
+        g.abort();
+        let _ = g.wait_all().await;
+
+        let (g, _ctx) = G::with_context(Context::background().with_timeout(Duration::ZERO));
+        g.set_grace(Duration::ZERO);
+        g.named("late").go(std::future::pending());
+        let _ = g.wait_all().await;
+
+        let g = G::new();
+        g.named("panics")
+            .go(async { std::panic::panic_any("whoops") })
+            .await;
+        tokio::task::yield_now().await;
+        drop(g);
+    })
+    .await;
+    assert_eq!(
+        said.events(),
+        [
+            "DEBUG task{name=\"queued\"}: task aborted error=context cancelled cause=the group was aborted",
+            "DEBUG task{name=\"aborted\"}: task aborted error=context cancelled cause=the group was aborted",
+            "DEBUG task{name=\"late\"}: task aborted error=context deadline exceeded",
+            "ERROR task{name=\"panics\"}: task panicked panic=whoops",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn an_item_that_fails_is_an_event_in_its_span() {
+    let said = Log::default();
+    said.of(LevelFilter::TRACE, async {
+        let fails = |_, _: i32| async { Err::<(), _>("boom") };
+        let items = fan_out(&Context::background(), 0..1, fails).named("page");
+        assert!(items.for_each().await.is_err());
+    })
+    .await;
+    assert_eq!(
+        said.events(),
+        ["WARN item{name=\"page\"}{number=0}: task failed error=boom"]
+    );
+}
+
+#[cfg(feature = "tower")]
+#[tokio::test]
+async fn of_a_request_nothing_is_said_but_that_it_did_not_end_well() {
+    use crate::tower_support::{Script, get, next, respond};
+    use errgroup::tower::ContextLayer;
+    use http::Response;
+
+    let said = Log::default();
+    said.of(LevelFilter::TRACE, async {
+        let layer = ContextLayer::new(&Context::background());
+        for script in [
+            Script::new().knows_its_end(),
+            Script::new().data("one").size(3),
+            Script::new().data("one").waits(),
+        ] {
+            let (_, mut response) = respond(&layer, get(), Response::new(script));
+            next(response.body_mut());
+            drop(response);
+        }
+    })
+    .await;
+    assert_eq!(
+        said.lines(),
+        ["DEBUG : context cancelled cause=client disconnected"]
+    );
+}
+
+#[cfg(feature = "tower")]
+#[tokio::test(start_paused = true)]
+async fn a_detached_handler_runs_in_a_span_inside_that_of_its_request() {
+    use crate::tower_support::{Script, get, ok};
+    use errgroup::tower::ContextLayer;
+    use tower::{Layer, ServiceExt, service_fn};
+
+    let said = Log::default();
+    said.of(LevelFilter::TRACE, async {
+        let (layer, _handlers) = ContextLayer::new(&Context::background()).detached(Duration::MAX);
+        let service = layer.layer(service_fn(|_| async {
+            info!("at work");
+            ok(Script::new().knows_its_end())
+        }));
+        let answered = service.oneshot(get()).instrument(info_span!("request"));
+        answered.await.unwrap();
+    })
+    .await;
+    assert_eq!(said.events(), ["INFO request/task: at work"]);
 }
 
 #[tokio::test]

@@ -126,7 +126,11 @@ where
                         this.grace_over.insert(Box::pin(timer))
                     }
                 };
-                ready!(grace_over.as_mut().poll(cx));
+                // The clock before the timer, which tokio does not let fire in a poll that has used up its budget: a handler that
+                // does so in each would never be aborted.
+                if Instant::now() < grace_over.deadline() {
+                    ready!(grace_over.as_mut().poll(cx));
+                }
                 Ok(Outcome::Aborted)
             }
         };
