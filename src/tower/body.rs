@@ -75,7 +75,7 @@ pin_project! {
     /// It is the inner body, with the rest of the request's life in it. Dropped before its end, it ends the request's context
     /// with [`ClientGone`]; at its end, with [`RequestFinished`](super::RequestFinished). When the deadline passes
     /// first, the inner body is dropped and this one ends: with trailers that say `grpc-status: 4` for gRPC, with an
-    /// error that makes the server abort the response otherwise.
+    /// error that makes the server abort the response otherwise, and where a length was announced that has not come.
     ///
     /// # What counts as the end
     ///
@@ -166,7 +166,11 @@ where
         let Poll::Ready(frame) = polled else {
             let error = scope.expire();
             let (code, message) = GRPC_DEADLINE_EXCEEDED;
-            let trailers = scope.protocol.trailers(code, message);
+            // A body that is shorter than was announced is broken, whatever its trailers say.
+            let trailers = match *this.left {
+                None | Some(0) => scope.protocol.trailers(code, message),
+                Some(_) => None,
+            };
             *this.scope = None;
             this.inner.set(None);
             return Poll::Ready(Some(match trailers {

@@ -64,8 +64,8 @@ impl ContextLayer {
     /// ```
     ///
     /// What a task of its own costs: the handler's future and response must be `Send + 'static`; task-locals of layers further
-    /// out do not reach it, so put those layers inside, and nor do their spans, unless feature `tracing` is on. All handlers run on the runtime of the first. A handler that blocks its thread
-    /// cannot be aborted by anyone.
+    /// out do not reach it, so put those layers inside, and nor do their spans, unless feature `tracing` is on. All handlers run
+    /// on the runtime of the first. A handler that blocks its thread cannot be aborted by anyone.
     #[must_use = "the second part is what the server's shutdown waits with"]
     pub fn detached(self, grace: Duration) -> (DetachedLayer, Handlers) {
         let (ctx, guard) = self.server().with_cancel();

@@ -1,4 +1,4 @@
-//! Times in headers: read with suspicion, written so that they never say more than is left.
+//! Times in headers: read with suspicion, written so that they never say more than is left, but for a part of a millisecond.
 
 use std::time::Duration;
 
@@ -44,12 +44,13 @@ pub(super) fn parse(name: &HeaderName, value: &[u8]) -> Option<Duration> {
     parse_plain(value, if is_in_millis(name) { "ms" } else { "s" })
 }
 
-/// How `time` is written in the header `name`.
+/// How `time`, which is not zero, is written in the header `name`.
 pub(super) fn format(name: &HeaderName, time: Duration) -> HeaderValue {
     let text = if *name == GRPC_TIMEOUT {
         format_grpc(time)
     } else if is_in_millis(name) {
-        time.as_millis().to_string()
+        // Not 0, which some take for no limit at all.
+        time.as_millis().max(1).to_string()
     } else {
         format_plain(time)
     };

@@ -51,6 +51,9 @@ use crate::sync::Arc;
 /// response future on its own account (a timeout) looks to it like a client that went, and so does one that fails the
 /// request's body (a size limit): put these inside.
 ///
+/// It can be used again further in, for a route that has less time. A request that has a context in its extensions already gets
+/// one below that, which ends with the server's too.
+///
 /// # Examples
 ///
 /// ```
@@ -162,7 +165,10 @@ impl ContextLayer {
     /// What begins with the arrival of a request.
     pub(super) fn begin<B>(&self, request: Request<B>) -> (Request<RequestBody<B>>, Scope) {
         let (mut parts, body) = request.into_parts();
-        let mut ctx = self.server.clone();
+        let mut ctx = match parts.extensions.get::<Context>() {
+            Some(outer) => outer.merge(&self.server),
+            None => self.server.clone(),
+        };
         if let Some(carried) = Carried::of(&parts.headers, &self.config.carried) {
             ctx = ctx.with_value(carried);
         }

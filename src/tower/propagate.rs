@@ -38,6 +38,8 @@ use crate::sync::Arc;
 /// - **The trace travels.** The headers that the context [carries](Carried) (`traceparent`, `tracestate`, `baggage`) are put
 ///   on the request, unless it has them.
 ///
+/// Where calls are tried again, put it inside the retries: each attempt then says what is left of the time when it is made.
+///
 /// # Errors
 ///
 /// [`BoxError`]: the inner service's error, or a [`ContextError`]; `error.downcast_ref::<ContextError>()` tells. An error of the
@@ -142,7 +144,7 @@ impl PropagateLayer {
     /// Sends the time in this header too. May be called more than once.
     ///
     /// It is written as [`ContextLayer::header`](super::ContextLayer::header) reads it: `250ms`, or as a bare number of milliseconds
-    /// if the header's name ends in `-ms`.
+    /// if the header's name ends in `-ms`. That is never less than 1: some servers take 0 for no limit.
     #[must_use]
     pub fn header(mut self, name: HeaderName) -> PropagateLayer {
         Arc::make_mut(&mut self.config).headers.push(name);

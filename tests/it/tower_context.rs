@@ -56,6 +56,32 @@ fn each_request_has_a_context_of_its_own_below_the_servers() {
 }
 
 #[test]
+fn a_request_that_brings_a_context_gets_one_below_that_and_the_servers() {
+    struct Version(u8);
+    for end in ["the other's", "the server's", "the client's"] {
+        let (server, guard) = Context::background().with_cancel();
+        let (outer, outer_guard) = Context::background().with_value(Version(7)).with_cancel();
+        let shown = Arc::default();
+        let mut request = get();
+        request.extensions_mut().insert(outer.clone());
+        let call = send(&ContextLayer::new(&server), request, never(&shown));
+        let ctx = taken(&shown);
+        assert_eq!(ctx.value::<Version>().map(|it| it.0), Some(7));
+        assert_eq!(state(&ctx), GOING_ON);
+        match end {
+            "the server's" => guard.cancel_with(end),
+            "the client's" => drop(call),
+            _ => outer_guard.cancel_with(end),
+        }
+        let seen = state(&ctx);
+        match end {
+            "the client's" => assert_eq!((seen, state(&outer)), (GONE.into(), GOING_ON.into())),
+            _ => assert_eq!(seen, format!("context cancelled: {end}")),
+        }
+    }
+}
+
+#[test]
 fn the_context_ends_when_the_response_future_is_dropped() {
     let shown = Arc::default();
     let layer = ContextLayer::new(&Context::background());

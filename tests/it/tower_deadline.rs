@@ -14,6 +14,7 @@ use http::{HeaderName, Request, Response, StatusCode, Version};
 use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::time::{self, Instant};
+use tower::{Layer, Service, service_fn};
 
 use crate::support::{Drops, GOING_ON, HOUR, chain, err, ms, state};
 use crate::tower_support::{
@@ -72,6 +73,35 @@ async fn the_servers_own_deadline_is_a_requests_deadline() {
     time::advance(ms(100)).await;
     assert!(call.is_woken());
     assert_eq!(call.await.unwrap().status(), 504);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_layer_in_a_layer_the_earlier_deadline_is_the_cause_for_the_handler() {
+    let outer = layer().max_timeout(ms(100));
+    for (inner, time) in [
+        (layer(), 100),
+        (layer().max_timeout(ms(500)), 100),
+        (layer().max_timeout(ms(50)), 50),
+    ] {
+        let shown = Arc::new(Mutex::new(None));
+        let handler = service_fn(|request: Request<_>| {
+            *shown.lock().unwrap() = Some(context_of(&request));
+            pending::<Result<Response<Script>, Infallible>>()
+        });
+        let mut service = outer.layer(inner.layer(handler));
+        let mut call = tokio_test::task::spawn(service.call(get()));
+        assert!(call.poll().is_pending());
+        time::advance(ms(time - 1)).await;
+        assert!(call.poll().is_pending());
+        time::advance(ms(1)).await;
+        assert!(call.is_woken());
+        let Poll::Ready(Ok(response)) = call.poll() else {
+            panic!("the time is up");
+        };
+        assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+        let ctx = shown.lock().unwrap().take().unwrap();
+        assert_eq!(state(&ctx), TIME_OF_SERVER);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -356,6 +386,26 @@ async fn grpc_over_what_has_no_trailers_is_broken_off() {
         assert_eq!(next(&mut body), "one");
         time::advance(ms(300)).await;
         assert_eq!(next(&mut body), "error: context deadline exceeded");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn grpc_that_is_shorter_than_announced_is_broken_off() {
+    for (announced, end) in [
+        (Some(6), "error: context deadline exceeded"),
+        (Some(3), "trailers"),
+        (None, "trailers"),
+    ] {
+        let script = Script::new().data("one").waits();
+        let response = Response::new(match announced {
+            Some(size) => script.size(size),
+            None => script,
+        });
+        let (_, response) = respond(&layer(), grpc("300m"), response);
+        let mut body = response.into_body();
+        assert_eq!(next(&mut body), "one");
+        time::advance(ms(300)).await;
+        assert!(next(&mut body).starts_with(end));
     }
 }
 

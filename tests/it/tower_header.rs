@@ -223,6 +223,7 @@ fn a_time_is_written_in_the_most_precise_unit_that_eight_digits_hold() {
         assert_eq!(written(&PLAIN, Duration::from_nanos(999_999)), "999us");
         assert_eq!(written(&PLAIN, Duration::from_nanos(999)), "999ns");
         assert_eq!(written(&MILLIS, Duration::from_micros(250_900)), "250");
+        assert_eq!(written(&MILLIS, Duration::from_nanos(999_999)), "1");
     });
 }
 
@@ -297,7 +298,9 @@ proptest! {
             assert!(again <= left && left - again < precision, "{left:?}, {again:?}");
 
             let again = read(&MILLIS, written(&MILLIS, left)).unwrap();
-            assert!(again <= left && left - again < ms(1), "{left:?}, {again:?}");
+            // Never 0.
+            let most = left.max(ms(1));
+            assert!(again >= ms(1) && again <= most && most - again < ms(1), "{left:?}, {again:?}");
         });
     }
 }
