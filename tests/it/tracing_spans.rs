@@ -331,21 +331,6 @@ async fn what_is_aborted_or_never_started_or_not_waited_for_is_told_of_too() {
     );
 }
 
-#[tokio::test]
-async fn an_item_that_fails_is_an_event_in_its_span() {
-    let said = Log::default();
-    said.of(LevelFilter::TRACE, async {
-        let fails = |_, _: i32| async { Err::<(), _>("boom") };
-        let items = fan_out(&Context::background(), 0..1, fails).named("page");
-        assert!(items.for_each().await.is_err());
-    })
-    .await;
-    assert_eq!(
-        said.events(),
-        ["WARN item{name=\"page\"}{number=0}: task failed error=boom"]
-    );
-}
-
 #[cfg(feature = "tower")]
 #[tokio::test]
 async fn of_a_request_nothing_is_said_but_that_it_did_not_end_well() {
