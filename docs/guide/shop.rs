@@ -1,0 +1,81 @@
+// What the first two programs of the guide need around them: a shop whose work others do, and a client that goes.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::Router;
+use errgroup::ContextError;
+use tower::ServiceExt;
+
+/// What has been done for it. Each thing is done after 10 ms, whoever waits, and the answer takes as long again.
+#[derive(Clone, Default)]
+struct Shop(Arc<Mutex<Vec<&'static str>>>);
+
+#[allow(dead_code)]
+impl Shop {
+    async fn price(&self, _: u64) -> Result<u64, Refused> {
+        Ok(1)
+    }
+
+    async fn hold(&self, _: u64) -> Result<(), Refused> {
+        self.remote("held").await
+    }
+
+    async fn charge(&self, _: u64) -> Result<(), Refused> {
+        self.remote("charged").await
+    }
+
+    async fn book(&self, _: u64) -> Result<(), Refused> {
+        self.remote("booked").await
+    }
+
+    async fn release(&self, _: u64) -> Result<(), Refused> {
+        self.remote("released").await
+    }
+
+    async fn warm_up(self) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        self.0.lock().unwrap().push("warmed up");
+    }
+
+    async fn remote(&self, what: &'static str) -> Result<(), Refused> {
+        let log = self.0.clone();
+        let done = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            log.lock().unwrap().push(what);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        });
+        done.await.map_err(|_| Refused)
+    }
+
+    /// What has been done since this was asked last, once nothing is under way any more.
+    async fn log(&self) -> Vec<&'static str> {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+/// Pays order 7, and goes after so long.
+async fn client_that_goes_after(millis: u64, app: &Router) {
+    let request = Request::post("/orders/7").body(Body::empty()).unwrap();
+    let answer = app.clone().oneshot(request);
+    let answered = tokio::time::timeout(Duration::from_millis(millis), answer).await;
+    assert!(answered.is_err(), "it was to go before it has an answer");
+}
+
+struct Refused;
+
+impl From<ContextError> for Refused {
+    fn from(_: ContextError) -> Refused {
+        Refused
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        StatusCode::SERVICE_UNAVAILABLE.into_response()
+    }
+}
