@@ -12,6 +12,7 @@ mod real {
     use std::panic::Location;
     use std::time::Duration;
 
+    use ::tracing::level_filters::LevelFilter;
     use ::tracing::{Level, debug, error, field, info_span, warn};
 
     use crate::context::Cause;
@@ -21,16 +22,26 @@ mod real {
     /// That of a task, of an item, or of whoever makes them; `None` if there is nobody to tell. Boxed, since tasks wait with it.
     pub(crate) struct Span(Option<Box<::tracing::Span>>);
 
+    /// What a subscriber makes of something; `None` if it panics.
+    fn ask<T>(subscriber: impl FnOnce() -> T) -> Option<T> {
+        panic::catch(subscriber).map_err(panic::discard).ok()
+    }
+
+    /// One load of a static, and all that a span takes where there is no subscriber.
+    #[inline]
+    fn somebody_listens() -> bool {
+        LevelFilter::current() != LevelFilter::OFF
+    }
+
     impl Clone for Span {
+        #[inline]
         fn clone(&self) -> Span {
-            Span(panic::catch(|| self.0.clone()).unwrap_or_else(|payload| {
-                panic::discard(payload);
-                None
-            }))
+            Span(self.0.as_ref().and_then(|span| ask(|| span.clone())))
         }
     }
 
     impl Drop for Span {
+        #[inline]
         fn drop(&mut self) {
             self.close();
         }
@@ -38,23 +49,24 @@ mod real {
 
     impl Span {
         fn of(make: impl FnOnce() -> ::tracing::Span) -> Span {
-            match panic::catch(make) {
-                Ok(span) => Span((!span.is_disabled()).then(|| Box::new(span))),
-                Err(payload) => {
-                    panic::discard(payload);
-                    Span(None)
-                }
-            }
+            let span = ask(make).filter(|span| !span.is_disabled());
+            Span(span.map(Box::new))
         }
 
         /// That in which the caller runs.
         pub(crate) fn current() -> Span {
+            if !somebody_listens() {
+                return Span(None);
+            }
             Span::of(::tracing::Span::current)
         }
 
         /// That of a task which the caller starts; the caller's own if tasks are not to be seen, so that what a task logs is
         /// always found where it was started.
         pub(crate) fn task(label: &Label) -> Span {
+            if !somebody_listens() {
+                return Span(None);
+            }
             let own = Span::of(|| {
                 let (name, site) = (label.name.as_deref(), label.site);
                 info_span!(target: "errgroup", "task", name, %site)
@@ -66,7 +78,20 @@ mod real {
         }
 
         /// The same for an item of a fan-out, inside of which `self` is that of its caller.
+        #[inline]
         pub(crate) fn item(
+            &self,
+            name: Option<&Cow<'static, str>>,
+            number: usize,
+            site: &Location<'_>,
+        ) -> Span {
+            match somebody_listens() {
+                true => self.of_item(name, number, site),
+                false => Span(None),
+            }
+        }
+
+        fn of_item(
             &self,
             name: Option<&Cow<'static, str>>,
             number: usize,
@@ -84,8 +109,11 @@ mod real {
         }
 
         /// Closes it, where no lock is held.
+        #[inline]
         pub(crate) fn close(&mut self) {
-            panic::discard(self.0.take());
+            if let Some(span) = self.0.take() {
+                panic::discard(span);
+            }
         }
     }
 
@@ -93,21 +121,24 @@ mod real {
     pub(crate) struct Entered<'a>(Option<::tracing::span::Entered<'a>>);
 
     impl Drop for Entered<'_> {
+        #[inline]
         fn drop(&mut self) {
-            panic::discard(self.0.take());
+            if let Some(entered) = self.0.take() {
+                panic::discard(entered);
+            }
         }
     }
 
     /// Enters the span of what is polled or dropped next, if there is one.
+    #[inline]
     pub(crate) fn enter(span: Option<&Span>) -> Entered<'_> {
         let span = span.and_then(|span| span.0.as_deref());
-        let entered = span.map(|span| panic::catch(|| span.enter()));
-        Entered(entered.and_then(|entered| entered.map_err(panic::discard).ok()))
+        Entered(span.and_then(|span| ask(|| span.enter())))
     }
 
     /// A task, or an item, has not ended well.
     pub(crate) fn failed<E: Display>(label: &Label, elapsed: Duration, kind: &TaskErrorKind<E>) {
-        let said = panic::catch(|| {
+        ask(|| {
             let (name, site) = (label.name.as_deref(), label.site);
             macro_rules! say {
                 ($event:ident, $message:literal, $($field:tt)+) => {
@@ -124,17 +155,15 @@ mod real {
                 }
             }
         });
-        said.unwrap_or_else(panic::discard);
     }
 
     /// Somebody ends a context by hand, unless that has ended.
     pub(crate) fn cancelled(has_ended: impl FnOnce() -> bool, cause: Option<&Cause>) {
-        let said = panic::catch(|| {
+        ask(|| {
             if ::tracing::enabled!(target: "errgroup", Level::DEBUG) && !has_ended() {
                 debug!(target: "errgroup", cause = cause.map(field::display), "context cancelled");
             }
         });
-        said.unwrap_or_else(panic::discard);
     }
 }
 
