@@ -54,16 +54,29 @@ async fn start_at_a_limit_of_one_lends_until_its_task_is_ready() {
     assert_eq!(in_time(g.wait()).await, OK);
 }
 
+/// A task that gives its value when the gate is open, after its handle has gone: a value that is there already would be dropped
+/// with that, here.
+fn spawn_for_nobody(g: &G) -> Gate {
+    let gate = Gate::new();
+    let gated = gate.clone();
+    drop(g.spawn(async move {
+        gated.pass().await;
+        Ok(PanicsOnDrop("a value"))
+    }));
+    gate
+}
+
 async fn a_value_that_nobody_takes_is_dropped_in_its_task_whose_panic_it_is() {
     let (g, _ctx) = group();
-    drop(g.spawn(async { Ok(PanicsOnDrop("a value")) }));
+    let gate = spawn_for_nobody(&g);
+    gate.open();
     assert_eq!(text(panic_of(g.wait()).await), "a value");
 }
 
 async fn a_value_whose_destructor_panics_does_not_keep_the_next_from_starting() {
     let (g, ran) = (G::new(), Count::default());
     g.set_limit(1);
-    drop(g.spawn(async { Ok(PanicsOnDrop("a value")) }));
+    let gate = spawn_for_nobody(&g);
     for _ in 0..2 {
         let ran = ran.clone();
         g.go(async move {
@@ -71,6 +84,7 @@ async fn a_value_whose_destructor_panics_does_not_keep_the_next_from_starting() 
             Ok(())
         });
     }
+    gate.open();
     assert_eq!(text(panic_of(in_time(g.wait())).await), "a value");
     assert_eq!(ran.get(), 2);
 }
