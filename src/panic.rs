@@ -59,3 +59,21 @@ pub(crate) fn discard<T>(value: T) {
         }
     }
 }
+
+/// How something ended that was dropped after it: of two panics, the first is the one that counts.
+pub(crate) fn first<T>(
+    ended: Result<T, Payload>,
+    dropped: Result<(), Payload>,
+) -> Result<T, Payload> {
+    match (ended, dropped) {
+        (Ok(output), Ok(())) => Ok(output),
+        (Err(payload), dropped) => {
+            discard(dropped);
+            Err(payload)
+        }
+        (Ok(output), Err(payload)) => {
+            discard(output);
+            Err(payload)
+        }
+    }
+}

@@ -66,18 +66,7 @@ pub(crate) fn poll_to_end<J: Future>(
         Err(payload) => Err(payload),
     };
     let dropped = panic::catch(|| job.set(None));
-    Poll::Ready(match (ended, dropped) {
-        (Ok(output), Ok(())) => Ok(output),
-        // The first panic is the one that counts.
-        (Err(payload), dropped) => {
-            panic::discard(dropped);
-            Err(payload)
-        }
-        (Ok(output), Err(payload)) => {
-            panic::discard(output);
-            Err(payload)
-        }
-    })
+    Poll::Ready(panic::first(ended, dropped))
 }
 
 /// The output of most futures, as that of a job.

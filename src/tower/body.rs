@@ -165,18 +165,14 @@ where
         }
         let Poll::Ready(frame) = polled else {
             let error = scope.expire();
-            let (code, message) = GRPC_DEADLINE_EXCEEDED;
             // A body that is shorter than was announced is broken, whatever its trailers say.
-            let trailers = match *this.left {
-                None | Some(0) => scope.protocol.trailers(code, message),
-                Some(_) => None,
+            let last = match *this.left {
+                None | Some(0) => scope.protocol.last_frame(GRPC_DEADLINE_EXCEEDED, error),
+                Some(_) => Err(error.into()),
             };
             *this.scope = None;
             this.inner.set(None);
-            return Poll::Ready(Some(match trailers {
-                Some(trailers) => Ok(Frame::trailers(trailers)),
-                None => Err(error.into()),
-            }));
+            return Poll::Ready(Some(last));
         };
         match &frame {
             Some(Ok(frame)) => {

@@ -395,11 +395,8 @@ where
         };
         *this.done = None;
         this.inner.set(None);
-        let (code, message) = grpc_status(&error);
-        Poll::Ready(Some(match this.protocol.trailers(code, message) {
-            Some(trailers) => Ok(Frame::trailers(trailers)),
-            None => Err(error.into()),
-        }))
+        let status = grpc_status(&error);
+        Poll::Ready(Some(this.protocol.last_frame(status, error)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -2,6 +2,10 @@
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version};
+use http_body::Frame;
+
+use super::BoxError;
+use crate::error::ContextError;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -56,11 +60,15 @@ impl Protocol {
         Some(response)
     }
 
-    /// The trailers that end a response's body with this status, where it can end with any.
-    pub(super) fn trailers(&self, code: i32, message: &'static str) -> Option<HeaderMap> {
+    /// How a response's body ends that `error` has cut off: in gRPC's trailers with this status, where it can have any.
+    pub(super) fn last_frame<D>(
+        &self,
+        (code, message): (i32, &'static str),
+        error: ContextError,
+    ) -> Result<Frame<D>, BoxError> {
         match self {
-            Protocol::Grpc { trailers: true, .. } => Some(status(code, message)),
-            _ => None,
+            Protocol::Grpc { trailers: true, .. } => Ok(Frame::trailers(status(code, message))),
+            _ => Err(error.into()),
         }
     }
 }

@@ -134,20 +134,9 @@ where
                 Ok(Outcome::Aborted)
             }
         };
-        // A destructor that panics is the handler's panic too, unless there was one before.
+        // A destructor that panics is the handler's panic too.
         let dropped = panic::catch(|| this.future.set(None));
-        let outcome = match (outcome, dropped) {
-            (Ok(outcome), Ok(())) => Ok(outcome),
-            (Err(payload), dropped) => {
-                panic::discard(dropped);
-                Err(payload)
-            }
-            (Ok(outcome), Err(payload)) => {
-                panic::discard(outcome);
-                Err(payload)
-            }
-        };
-        let outcome = match outcome {
+        let outcome = match panic::first(outcome, dropped) {
             Ok(outcome) => outcome,
             Err(payload) => Outcome::Panicked(Undelivered {
                 payload: Some(payload),
