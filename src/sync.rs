@@ -29,6 +29,8 @@ mod real {
 
     pub(crate) use hint::spin_loop;
     pub(crate) use std::sync::OnceLock;
+    #[cfg(not(errgroup_shuttle))]
+    use std::task;
     pub(crate) use sync::{MutexGuard, atomic};
     pub(crate) use tokio::runtime::Handle;
     pub(crate) use tokio::task::JoinSet;
@@ -58,6 +60,44 @@ mod real {
             }
         }
     }
+
+    /// How many threads run the tasks of a runtime.
+    #[cfg(not(errgroup_shuttle))]
+    pub(crate) fn worker_threads(runtime: &Handle) -> usize {
+        runtime.metrics().num_workers()
+    }
+
+    /// Whether the caller runs in a task, so that what it spawns or wakes goes into the LIFO slot of
+    /// its worker thread.
+    pub(crate) fn in_task() -> bool {
+        tokio::task::try_id().is_some()
+    }
+
+    /// Has the task of `cx` polled again once the runtime has polled its timers and sockets.
+    #[cfg(not(errgroup_shuttle))]
+    pub(crate) fn wake_after_driver(cx: &mut task::Context<'_>) {
+        // Its first poll hands the waker to the scheduler, and that is all it does.
+        let yields = std::pin::pin!(tokio::task::yield_now());
+        let _ = Future::poll(yields, cx);
+    }
+
+    /// Measures how long a poll has been running.
+    #[cfg(not(errgroup_shuttle))]
+    pub(crate) struct PollClock(std::time::Instant);
+
+    #[cfg(not(errgroup_shuttle))]
+    impl PollClock {
+        pub(crate) fn start() -> PollClock {
+            PollClock(std::time::Instant::now())
+        }
+
+        pub(crate) fn elapsed(&self) -> std::time::Duration {
+            self.0.elapsed()
+        }
+    }
+
+    #[cfg(errgroup_shuttle)]
+    pub(crate) use super::shuttle::{PollClock, wake_after_driver, worker_threads};
 
     /// A static of each thread, with an initial value that costs nothing to have.
     macro_rules! thread_static {

@@ -16,8 +16,6 @@ use std::pin::Pin;
 use std::task::{self, Waker};
 use std::time::Duration;
 
-use tokio::task::AbortHandle;
-
 use super::Progress;
 use super::end::{End, Origin, Stopwatch};
 use super::items::{Item, Next, SizeHint};
@@ -27,6 +25,7 @@ use crate::error::{ContextError, Label};
 use crate::group::admission::Tickets;
 use crate::group::core::Core;
 use crate::group::current::Frame;
+use crate::group::end::Reclaimed;
 use crate::group::source::{Observer, Opened, Outcome, Source, Tag};
 use crate::group::state::After;
 use crate::panic;
@@ -259,8 +258,22 @@ where
         Vec::new()
     }
 
-    fn reclaim(&mut self, _: &mut Vec<AbortHandle>) -> Vec<(Self::Tag, Infallible)> {
-        Vec::new()
+    fn reclaim(&mut self) -> Reclaimed<Self> {
+        Reclaimed {
+            works: Vec::new(),
+            lost: Vec::new(),
+            tasks: Vec::new(),
+        }
+    }
+
+    fn has_report(&self) -> bool {
+        let reporter = self.reporter.as_ref();
+        reporter.is_some_and(|reporter| reporter.due > 0 && reporter.call.is_some())
+    }
+
+    fn is_reporting(&self) -> bool {
+        let reporter = self.reporter.as_ref();
+        reporter.is_some_and(|reporter| reporter.due > 0 || reporter.call.is_none())
     }
 
     fn describe(inlet: &Inlet<P>, index: &Self::Tag) -> (Label, Duration) {
@@ -348,18 +361,30 @@ where
     }
 
     fn report(core: &Arc<Core<Self>>) {
-        // Ends: each round is due because something has started or ended, and each of these is due once.
         while let Some((mut call, progress)) = core.with(|state, _| state.source.take_report()) {
             if let Err(payload) = panic::catch(|| call(progress)) {
                 panic::discard(call);
                 core.record(&mut Index::Whole, Outcome::Panicked(payload));
+                core.with(|state, after| {
+                    state.source.reporter = None;
+                    state.wake_waiter(after);
+                });
                 return;
             }
-            let unneeded = core.with(|state, _| match &mut state.source.reporter {
-                Some(reporter) => reporter.call.replace(call),
-                None => Some(call),
+            let mut call = Some(call);
+            let goes_on = core.with(|state, after| {
+                if let Some(reporter) = &mut state.source.reporter {
+                    reporter.call = call.take();
+                }
+                state.wake_waiter(after);
+                // A worker makes the reports that became due meanwhile, if there is a runtime.
+                state.call_scout(after);
+                state.runtime_lost
             });
-            panic::discard(unneeded);
+            panic::discard(call);
+            if !goes_on {
+                return;
+            }
         }
     }
 }

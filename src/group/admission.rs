@@ -46,8 +46,6 @@ pub(crate) struct Tickets {
     lenders: BTreeMap<LenderId, Lender>,
     next_lender: LenderId,
     scout: Scout,
-    /// Whether the scout has been pushed out of the sending worker's own slot.
-    displaced: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -102,7 +100,6 @@ impl Tickets {
             lenders: BTreeMap::new(),
             next_lender: 0,
             scout: Scout::None,
-            displaced: false,
         }
     }
 
@@ -168,7 +165,6 @@ impl Tickets {
         let sends = self.scout == Scout::None;
         if sends {
             self.scout = Scout::OnTheWay;
-            self.displaced = false;
         }
         sends
     }
@@ -178,8 +174,6 @@ impl Tickets {
         match self.scout {
             Scout::None => {
                 self.scout = Scout::OnTheWay;
-                // tokio wakes what yields behind everything else.
-                self.displaced = true;
                 Yields::AsScout
             }
             Scout::HangsBack => Yields::AsPlace,
@@ -190,11 +184,6 @@ impl Tickets {
         }
     }
 
-    /// Whether a scout is on its way that the caller must push out of its worker's slot; once for each.
-    pub(crate) fn displace_scout(&mut self) -> bool {
-        self.scout != Scout::None && !std::mem::replace(&mut self.displaced, true)
-    }
-
     /// Whether the scout may go again and leave the work to those who are there: nobody has left it to the scout.
     pub(crate) fn hold_scout_back(&mut self) -> bool {
         let may = self.scout != Scout::TakesOver;
@@ -202,6 +191,15 @@ impl Tickets {
             self.scout = Scout::HangsBack;
         }
         may
+    }
+
+    /// Whether the scout takes over from a place that has yielded; once.
+    pub(crate) fn takes_over(&mut self) -> bool {
+        let takes_over = self.scout == Scout::TakesOver;
+        if takes_over {
+            self.scout = Scout::OnTheWay;
+        }
+        takes_over
     }
 
     pub(crate) fn scout_arrived(&mut self) {

@@ -32,21 +32,19 @@
 //!    that of the first failure, whichever task comes to say so.
 //! 8. Nobody need come to the counter for the context's end to be seen: see [`watch`](super::watch).
 
-use std::task::Waker;
-
-use tokio::runtime::RuntimeFlavor;
+use std::task::{self, Waker};
 
 use super::admission::{LenderId, Waiter, Yields};
 use super::failures::OnFailure;
 use super::glance::Glance;
 use super::place::{At, Place};
 use super::source::{Lending, Source};
-use super::state::{After, ParkId, State, Turn};
+use super::state::{After, ParkId, Phase, State, Turn};
 use super::streak::Streak;
 use crate::context::{CancelHandle, Context, Note};
 use crate::panic;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use crate::sync::{Arc, Handle, JoinSet, Mutex, OnceLock};
+use crate::sync::{self, Arc, Handle, JoinSet, Mutex, OnceLock};
 
 static RUNTIME_GONE: Note = Note("the runtime of the tasks has shut down");
 
@@ -55,16 +53,33 @@ pub(crate) struct Core<S: Source> {
     pub(crate) cancel: CancelHandle,
     pub(crate) on_failure: OnFailure,
     pub(crate) origin: S::Origin,
-    /// The runtime that the places run on: that of the first `go`.
-    runtime: OnceLock<Handle>,
+    /// The runtime that the places run on: the one in which the first `go` was called.
+    runtime: OnceLock<Runtime>,
     pub(crate) places: Mutex<JoinSet<()>>,
     state: Mutex<State<S>>,
     /// Threads inside `spawn_place`. `SeqCst` with `scout_lost`: of a thread that leaves there and a scout that is dropped, at
     /// least one sees the other.
     spawning: AtomicUsize,
+    /// A scout was dropped while a thread was inside `spawn_place`, which sees to it.
     scout_lost: AtomicBool,
     /// Set with `Phase::Aborted`, for those who do not take the lock to look.
     pub(crate) stopped: AtomicBool,
+}
+
+/// The runtime of the tasks.
+struct Runtime {
+    handle: Handle,
+    /// Whether it has more than one thread, so that its workers may run at once.
+    has_threads: bool,
+}
+
+/// What has become of a place that was spawned.
+enum Spawned {
+    Alive,
+    /// It has ended, or the runtime has dropped it unpolled.
+    Finished,
+    /// There is no work any more.
+    Refused,
 }
 
 impl<S: Source> Core<S> {
@@ -92,7 +107,7 @@ impl<S: Source> Core<S> {
     }
 
     pub(crate) fn runtime(&self) -> Option<&Handle> {
-        self.runtime.get()
+        self.runtime.get().map(|runtime| &runtime.handle)
     }
 
     pub(crate) fn ctx(&self) -> &Context {
@@ -140,14 +155,14 @@ impl<S: Source> Core<S> {
         if after.spawn {
             self.spawn_place();
         }
-        if after.displace {
-            self.displace();
-        }
         if after.watch {
             self.watch();
         }
         if after.cut {
             self.with(State::cut);
+        }
+        if after.flush {
+            self.flush_lifo_slot();
         }
         if after.report {
             S::report(self);
@@ -169,7 +184,11 @@ impl<S: Source> Core<S> {
         }
         match Handle::try_current() {
             Ok(handle) => {
-                let _ = self.runtime.set(handle);
+                let has_threads = sync::worker_threads(&handle) > 1;
+                let _ = self.runtime.set(Runtime {
+                    handle,
+                    has_threads,
+                });
             }
             Err(_) => panic!(
                 "{what} called outside a tokio runtime: call it from a task, inside `Runtime::block_on`, or with \
@@ -179,34 +198,62 @@ impl<S: Source> Core<S> {
     }
 
     fn spawn_place(self: &Arc<Self>) {
-        let Some(runtime) = self.runtime.get() else {
+        let Some(runtime) = self.runtime() else {
             return;
         };
         self.spawning.fetch_add(1, Ordering::SeqCst);
-        self.spawn_in(runtime, |core| Place::new(core.clone()));
+        let spawned = {
+            let mut places = self.places.lock();
+            while places.try_join_next().is_some() {}
+            // Once a wait has locked `places` after it set the phase, nothing is added any more. An
+            // abort leaves work to be dropped, and a wait is not over before that is done.
+            let wanted = self.with_state(|state| {
+                let wanted = state.is_open() || state.has_work();
+                if !wanted {
+                    state.tickets.scout_arrived();
+                }
+                wanted
+            });
+            match wanted {
+                true if places
+                    .spawn_on(Place::new(self.clone()), runtime)
+                    .is_finished() =>
+                {
+                    Spawned::Finished
+                }
+                true => Spawned::Alive,
+                false => Spawned::Refused,
+            }
+        };
         self.spawning.fetch_sub(1, Ordering::SeqCst);
-        if self.scout_lost.load(Ordering::SeqCst) {
-            self.abort(&RUNTIME_GONE);
+        if self.scout_lost.swap(false, Ordering::SeqCst) {
+            match spawned {
+                // A runtime that has shut down drops what is spawned on it at once.
+                Spawned::Finished => self.lose_runtime(),
+                Spawned::Alive | Spawned::Refused => self.with(State::call_scout),
+            }
         }
     }
 
-    /// tokio puts what a worker spawns or wakes into a slot of that worker, from which no other takes it, until the next comes.
-    /// So that a job that blocks its thread does not keep the scout there, an empty task pushes it out.
-    pub(crate) fn displace(self: &Arc<Self>) {
-        if let Some(runtime) = self.runtime.get().filter(|_| self.has_threads()) {
-            self.spawn_in(runtime, |_| std::future::ready(()));
+    /// Lets the other threads of the runtime see what was just spawned or woken.
+    ///
+    /// tokio puts what a worker thread spawns or wakes into that thread's LIFO slot. No other thread
+    /// takes it from there, and the caller may now compute, or block, for a long time. So an empty
+    /// task pushes it out of the slot, into the queue that others steal from.
+    pub(crate) fn flush_lifo_slot(self: &Arc<Self>) {
+        if self.has_threads() && sync::in_task() {
+            self.spawn_task(|_| std::future::ready(()));
         }
     }
 
-    /// Spawns into the `JoinSet`, unless the core has closed: once a wait or an abort has locked `places` after setting the
-    /// phase, nothing is added any more.
-    pub(crate) fn spawn_in<F>(
-        self: &Arc<Self>,
-        runtime: &Handle,
-        future: impl FnOnce(&Arc<Self>) -> F,
-    ) where
+    /// Spawns a task of our own into the `JoinSet`, unless the core has closed.
+    pub(crate) fn spawn_task<F>(self: &Arc<Self>, future: impl FnOnce(&Arc<Self>) -> F)
+    where
         F: Future<Output = ()> + Send + 'static,
     {
+        let Some(runtime) = self.runtime() else {
+            return;
+        };
         let mut places = self.places.lock();
         while places.try_join_next().is_some() {}
         if self.read(State::is_open) {
@@ -224,21 +271,50 @@ impl<S: Source> Core<S> {
 
     /// Hands something to the blocking pool; if the runtime is gone, it is dropped on the spot, and so under no lock.
     pub(crate) fn spawn_blocking(&self, run: impl FnOnce() + Send + 'static) {
-        if let Some(runtime) = self.runtime.get() {
+        if let Some(runtime) = self.runtime() {
             runtime.spawn_blocking(run);
         }
     }
 
-    /// A scout was dropped before it came to the counter (invariant 5). If that happened inside `spawn_place`, the lock on
-    /// `places` is held further up the stack, and `spawn_place` does the rest.
+    /// A scout was dropped before it came to the counter (invariant 5): its runtime has shut down,
+    /// or an abort has hit it, and then another one drops what never runs.
+    ///
+    /// If that happened inside `spawn_place`, the lock on `places` is held further up the stack, and
+    /// `spawn_place` does the rest.
     pub(crate) fn lose_scout(self: &Arc<Self>) {
-        if !self.read(State::is_open) {
+        let phase = self.with_state(|state| {
+            state.tickets.scout_arrived();
+            state.phase
+        });
+        if phase == Phase::Closed {
             return;
         }
         self.scout_lost.store(true, Ordering::SeqCst);
-        if self.spawning.load(Ordering::SeqCst) == 0 {
-            self.abort(&RUNTIME_GONE);
+        if self.spawning.load(Ordering::SeqCst) > 0 {
+            return;
         }
+        if self.scout_lost.swap(false, Ordering::SeqCst) {
+            match phase {
+                Phase::Open => self.lose_runtime(),
+                Phase::Aborted | Phase::Closed => self.with(State::call_scout),
+            }
+        }
+    }
+
+    /// The runtime has shut down: nothing will ever run, and what is left is dropped here.
+    fn lose_runtime(self: &Arc<Self>) {
+        self.with_state(|state| state.runtime_lost = true);
+        self.abort(&RUNTIME_GONE);
+        // Ends: what was aborted gets no more work.
+        while let Some(rejected) = self.with_state(State::next_rejected) {
+            S::dispose(self, rejected);
+        }
+        S::report(self);
+    }
+
+    /// The state alone, where nothing follows from a change of it.
+    fn with_state<T>(&self, section: impl FnOnce(&mut State<S>) -> T) -> T {
+        section(&mut self.state.lock())
     }
 
     /// Starts what may start and has somebody look: for a source that has something from the start, and for what a place that
@@ -260,25 +336,7 @@ impl<S: Source> Core<S> {
                 state.tickets.scout_arrived();
             }
             state.hand_in_all(streak, after);
-            if !state.is_open() {
-                return Turn::Leave;
-            }
-            if ended && state.source.has_unstarted() {
-                state.cut(after);
-            }
-            if !state.stopped.is_empty() {
-                let stopped = std::mem::take(&mut state.stopped);
-                state.call_scout_from_place(after);
-                return Turn::Dispose(stopped);
-            }
-            state.start(ended, after);
-            let supply = state.supply(ended);
-            state.call_scout_from_place(after);
-            match supply {
-                Some(supply) => Turn::Run(supply),
-                None if !ended && state.source.is_busy() => Turn::Park,
-                None => Turn::Leave,
-            }
+            state.next_turn(ended, after)
         })
     }
 
@@ -310,21 +368,44 @@ impl<S: Source> Core<S> {
         at
     }
 
-    /// A scout comes. `Some` if it is not to take part now, but to come again.
-    pub(crate) fn hang_back(&self, mut glance: Glance) -> Option<Glance> {
+    /// A scout comes. `Some` if it is not to take part now, but to come again; it is woken then.
+    pub(crate) fn hang_back(
+        &self,
+        mut glance: Glance,
+        cx: &mut task::Context<'_>,
+    ) -> Option<Glance> {
         let is_first = glance.is_first();
-        if !glance.others_are_quick(|| S::pulled(self)) || !self.has_threads() {
-            return None;
+        let hangs_back = if self.has_threads() {
+            glance.others_are_quick(|| S::pulled(self))
+                && (!is_first || self.state.lock().tickets.hold_scout_back())
+        } else {
+            // The place that has yielded to this one has yielded to all others, too.
+            self.state.lock().tickets.takes_over()
+        };
+        if hangs_back {
+            self.wake_behind_others(cx);
         }
-        let may = !is_first || self.state.lock().tickets.hold_scout_back();
-        may.then_some(glance)
+        hangs_back.then_some(glance)
     }
 
     /// Whether places may run at once.
     fn has_threads(&self) -> bool {
         self.runtime
             .get()
-            .is_some_and(|runtime| runtime.runtime_flavor() != RuntimeFlavor::CurrentThread)
+            .is_some_and(|runtime| runtime.has_threads)
+    }
+
+    /// Has a place that yields polled again, behind what else is ready.
+    ///
+    /// Another thread may take it meanwhile. Where there is none, it waits until the runtime has
+    /// polled its timers and sockets: tokio does so after 61 polls of tasks or when nothing is
+    /// ready, and 61 polls of a place are long.
+    pub(crate) fn wake_behind_others(&self, cx: &mut task::Context<'_>) {
+        if self.has_threads() {
+            cx.waker().wake_by_ref();
+        } else {
+            sync::wake_after_driver(cx);
+        }
     }
 
     /// Whether everything was stopped, as far as this thread knows.
@@ -342,7 +423,7 @@ impl<S: Source> Core<S> {
                 state.source.block();
                 state.give_back(after);
             }
-            if !state.is_open() || !state.source.is_busy() {
+            if !state.can_park() {
                 after.replaced.push(waker);
                 return None;
             }

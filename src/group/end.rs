@@ -10,7 +10,7 @@ use super::admission::LenderId;
 use super::core::Core;
 use super::failures::Failures;
 use super::source::{Outcome, Source, Tag};
-use super::state::{After, HandIn, Phase, State};
+use super::state::{After, HandIn, Permit, Phase, Rejected, State};
 use crate::context::{Cause, Note};
 use crate::error::{ContextError, Label, Panic, TaskErrorKind};
 use crate::panic::{self, Payload};
@@ -21,12 +21,22 @@ use crate::tracing;
 static WATCHER_FAILED: Note = Note("the group's watcher panicked: does the runtime have a timer?");
 static TASK_ABORTED: Note = Note("the task was aborted");
 
-/// What was stopped and runs in no place.
+/// What is left to be done for an abort, outside the lock.
 pub(crate) struct Stopped<S: Source> {
-    unstarted: Vec<(S::Tag, S::Work)>,
-    /// With their tickets.
-    started: Vec<(S::Tag, S::Work)>,
-    tasks: Vec<AbortHandle>,
+    /// Whether this is the first abort. A later one must not hit the workers that drop what never
+    /// runs.
+    is_first: bool,
+    reclaimed: Reclaimed<S>,
+}
+
+/// What has started and is in no place.
+pub(crate) struct Reclaimed<S: Source> {
+    /// What no place has taken yet.
+    pub(crate) works: Vec<(S::Tag, S::Work)>,
+    /// Jobs that begin no more and count as ended at once, wherever their work is dropped.
+    pub(crate) lost: Vec<(S::Tag, Permit)>,
+    /// Tasks of their own.
+    pub(crate) tasks: Vec<AbortHandle>,
 }
 
 impl<S: Source> Core<S> {
@@ -95,29 +105,32 @@ impl<S: Source> Core<S> {
 
     /// Nothing runs or starts any more. What `drop_stopped` is to do follows, outside the lock.
     pub(crate) fn stop(&self, state: &mut State<S>, after: &mut After) -> Stopped<S> {
-        state.cut(after);
-        if state.is_open() {
+        // No worker is called yet: it would be aborted with the others.
+        state.reject_unstarted(after);
+        let is_first = state.is_open();
+        if is_first {
             state.phase = Phase::Aborted;
             self.stopped.store(true, Ordering::Relaxed);
         }
-        let mut tasks = Vec::new();
-        let started = state.source.reclaim(&mut tasks);
+        let mut reclaimed = state.source.reclaim();
+        state.reject(std::mem::take(&mut reclaimed.works), Permit::Held);
         Stopped {
-            unstarted: std::mem::take(&mut state.stopped),
-            started,
-            tasks,
+            is_first,
+            reclaimed,
         }
     }
 
     pub(crate) fn drop_stopped(self: &Arc<Self>, stopped: Stopped<S>) {
-        self.places.lock().abort_all();
-        for task in stopped.tasks {
+        if stopped.is_first {
+            self.places.lock().abort_all();
+        }
+        for task in stopped.reclaimed.tasks {
             task.abort();
         }
-        self.dispose_stopped(stopped.unstarted);
-        for (tag, work) in stopped.started {
-            self.dispose(tag, work, true);
+        for (tag, permit) in stopped.reclaimed.lost {
+            self.end_elsewhere(tag, permit, Outcome::Aborted);
         }
+        self.with(State::call_scout);
     }
 
     /// The watcher cannot watch. Its panic is the group's, and nothing runs on that it should have stopped.
@@ -132,19 +145,23 @@ impl<S: Source> Core<S> {
         self.abort(&WATCHER_FAILED);
     }
 
-    /// Drops what the context's end has kept from starting, and counts it as ended.
-    pub(crate) fn dispose_stopped(self: &Arc<Self>, stopped: Vec<(S::Tag, S::Work)>) {
-        for (tag, work) in stopped {
-            self.dispose(tag, work, false);
-        }
+    /// Drops what was never polled, and counts it as ended.
+    pub(crate) fn dispose(self: &Arc<Self>, rejected: Rejected<S>) {
+        let Rejected { tag, work, permit } = rejected;
+        let outcome = Outcome::of_drop(panic::catch(|| drop(work)));
+        self.end_elsewhere(tag, permit, outcome);
     }
 
-    /// Drops what was never polled, and counts it as ended.
-    pub(crate) fn dispose(self: &Arc<Self>, tag: S::Tag, work: S::Work, has_ticket: bool) {
-        let outcome = Outcome::of_drop(panic::catch(|| drop(work)));
-        match has_ticket {
-            true => self.end_off_counter(tag, outcome, None),
-            false => self.end_unstarted(tag, outcome),
+    /// Counts a job as ended that ran in no place, or not at all.
+    pub(crate) fn end_elsewhere(
+        self: &Arc<Self>,
+        tag: S::Tag,
+        permit: Permit,
+        outcome: Outcome<S>,
+    ) {
+        match permit {
+            Permit::Held => self.end_off_counter(tag, outcome, None),
+            Permit::NotYet => self.end_unstarted(tag, outcome),
         }
     }
 

@@ -48,8 +48,8 @@ where
         into_work: impl FnOnce(W, &Context) -> Work<E>,
     ) -> Admission {
         let Some(core) = self.core else {
-            // There is nobody left to tell of a panic in what is dropped here.
-            panic::discard(work);
+            // The group has gone, and with it what a panic of this destructor could be reported to.
+            into_work(work, &Context::background()).discard();
             return Admission::decided(false);
         };
         core.bind(what);

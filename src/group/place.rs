@@ -10,16 +10,13 @@ use super::core::Core;
 use super::current::{self, Frame};
 use super::glance::Glance;
 use super::job;
+use super::poll_budget::PollBudget;
 use super::source::{JobOutput, Opened, Outcome, Source, Tag};
 use super::state::{HandIn, ParkId, Turn};
 use super::streak::Streak;
 use crate::panic;
 use crate::sync::Arc;
 use crate::tracing::{self, Span};
-
-/// How many jobs a place runs before it yields, or 100,000 that are ready at once would starve the runtime: as many as a task's
-/// cooperative budget in tokio has units.
-const JOBS_A_POLL: usize = 128;
 
 pin_project! {
     /// Comes to the counter, runs what it gets, comes again; leaves when there is nothing to be had.
@@ -94,10 +91,9 @@ impl<S: Source> Future for Place<S> {
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
         let mut this = self.project();
         let mut scouting = match *this.at {
-            At::OnTheWay(glance) => match this.core.hang_back(glance) {
+            At::OnTheWay(glance) => match this.core.hang_back(glance, cx) {
                 Some(glance) => {
                     *this.at = At::OnTheWay(glance);
-                    cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
                 None => true,
@@ -108,19 +104,20 @@ impl<S: Source> Future for Place<S> {
         };
         *this.at = At::Work;
         let mut streak = Streak::new();
-        let mut jobs = 0;
+        let mut budget = match this.tag {
+            Some(_) => PollBudget::start_with_job(),
+            None => PollBudget::start(),
+        };
         loop {
-            if jobs == JOBS_A_POLL {
+            if this.tag.is_none() && this.wait.is_none() && budget.is_used_up() {
                 *this.at = this.core.yield_place(streak);
-                return match this.at {
-                    At::Left => Poll::Ready(()),
-                    _ => {
-                        cx.waker().wake_by_ref();
-                        Poll::Pending
-                    }
-                };
+                if let At::Left = this.at {
+                    return Poll::Ready(());
+                }
+                this.core.wake_behind_others(cx);
+                return Poll::Pending;
             }
-            jobs += 1;
+            budget.add_step();
             if this.tag.is_none() {
                 let turn = match this.wait.take() {
                     Some(wait) => Turn::Run(wait.into()),
@@ -128,8 +125,12 @@ impl<S: Source> Future for Place<S> {
                 };
                 let opened = match turn {
                     Turn::Run(supply) => S::open(this.core, supply, this.job.as_mut(), cx),
-                    Turn::Dispose(stopped) => {
-                        this.core.dispose_stopped(stopped);
+                    Turn::Dispose(rejected) => {
+                        S::dispose(this.core, rejected);
+                        Opened::Nothing
+                    }
+                    Turn::Report => {
+                        S::report(this.core);
                         Opened::Nothing
                     }
                     Turn::Park => Opened::Later { in_use: false },
@@ -169,7 +170,7 @@ impl<S: Source> Future for Place<S> {
             let value = this.core.record(&mut tag, outcome);
             let lender = this.frame.as_mut().and_then(Frame::renew);
             // A failure is handed in at once.
-            if value.is_some() && streak.goes_on() && jobs < JOBS_A_POLL {
+            if value.is_some() && streak.goes_on() && !budget.is_used_up() {
                 *this.tag = S::another(this.core, this.job.as_mut(), cx);
                 if this.tag.is_some() {
                     streak.add(tag, value);

@@ -23,15 +23,17 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::admission::{Tickets, Waiter};
-use super::blocking::{self, BlockingJob};
+use super::blocking::{self, BlockingJob, OnPool};
 use super::core::Core;
 use super::current::Frame;
+use super::end::Reclaimed;
 use super::handle::Number;
 use super::job::Job;
 use super::local::{LocalId, Seat};
 use super::source::{Observer, Opened, Source, Tag};
-use super::state::After;
+use super::state::{After, Permit, Rejected};
 use crate::error::{ContextError, Label};
+use crate::panic;
 use crate::sync::Arc;
 use crate::tracing::Span;
 
@@ -44,6 +46,8 @@ pub(crate) struct Queue<E> {
     pub(crate) cut: bool,
     /// The local tasks, which are in no `JoinSet`.
     pub(crate) locals: BTreeMap<LocalId, AbortHandle>,
+    /// The blocking closures that wait for a thread of the pool.
+    pub(crate) on_pool: OnPool,
     /// The numbers of the local tasks that went before their turn, and how many of them are still in `waiting`.
     gone: BTreeSet<Number>,
     gone_waiting: usize,
@@ -58,6 +62,16 @@ pub(crate) struct Entry<E> {
 pub(crate) enum Work<E> {
     Future(Job<E>),
     Blocking(BlockingJob<E>),
+}
+
+impl<E: 'static> Work<E> {
+    /// Drops it where no group is left to report a panic of its destructor to.
+    pub(crate) fn discard(self) {
+        match self {
+            Work::Future(job) => panic::discard(job),
+            Work::Blocking(job) => blocking::discard(job),
+        }
+    }
 }
 
 /// What is queued is a job already: no place ever waits for it.
@@ -136,6 +150,7 @@ impl<E> Queue<E> {
             head: 0,
             cut: false,
             locals: BTreeMap::new(),
+            on_pool: OnPool::new(),
             gone: BTreeSet::new(),
             gone_waiting: 0,
         }
@@ -278,12 +293,24 @@ where
         unstarted
     }
 
-    fn reclaim(&mut self, aborted: &mut Vec<AbortHandle>) -> Vec<(Task, Work<E>)> {
-        aborted.extend(self.locals.values().cloned());
-        self.ready
-            .drain(..)
-            .map(|Entry { task, work }| (task, work))
-            .collect()
+    fn reclaim(&mut self) -> Reclaimed<Self> {
+        let ready = self.ready.drain(..);
+        Reclaimed {
+            works: ready.map(|Entry { task, work }| (task, work)).collect(),
+            lost: self.on_pool.take_all(),
+            tasks: self.locals.values().cloned().collect(),
+        }
+    }
+
+    fn dispose(core: &Arc<Core<Self>>, rejected: Rejected<Self>) {
+        match rejected {
+            Rejected {
+                tag,
+                work: Work::Blocking(job),
+                permit,
+            } => blocking::hand_over(core, tag, job, permit),
+            rejected => core.dispose(rejected),
+        }
     }
 
     fn describe((): &(), task: &Task) -> (Label, Duration) {
@@ -303,7 +330,7 @@ where
                 Opened::Job(task)
             }
             Work::Blocking(job) => {
-                blocking::run(core, task, job);
+                blocking::hand_over(core, task, job, Permit::Held);
                 Opened::Nothing
             }
         }

@@ -6,12 +6,11 @@ use std::pin::Pin;
 use std::task::{self, Waker};
 use std::time::Duration;
 
-use tokio::task::AbortHandle;
-
 use super::admission::{LenderId, Tickets, Waiter};
 use super::core::Core;
 use super::current::Frame;
-use super::state::After;
+use super::end::Reclaimed;
+use super::state::{After, Rejected};
 use crate::error::{ContextError, Label, TaskErrorKind};
 use crate::panic::Payload;
 use crate::sync::Arc;
@@ -69,8 +68,12 @@ pub(crate) trait Source: Send + Sized + 'static {
     }
     /// Removes what has not started and, the context having ended, never will.
     fn cut(&mut self, tickets: &mut Tickets, after: &mut After) -> Vec<(Self::Tag, Self::Work)>;
-    /// Removes what has started and has not been taken by a place, and adds what runs in no place.
-    fn reclaim(&mut self, aborted: &mut Vec<AbortHandle>) -> Vec<(Self::Tag, Self::Work)>;
+    /// Removes what has started and is in no place.
+    fn reclaim(&mut self) -> Reclaimed<Self>;
+    /// Drops what never runs, and counts it as ended; outside the lock.
+    fn dispose(core: &Arc<Core<Self>>, rejected: Rejected<Self>) {
+        core.dispose(rejected);
+    }
 
     /// What a job is called, and how long it has been running; asked when it failed.
     fn describe(origin: &Self::Origin, tag: &Self::Tag) -> (Label, Duration);
@@ -101,7 +104,15 @@ pub(crate) trait Source: Send + Sized + 'static {
     fn frame(core: &Arc<Core<Self>>) -> Option<Frame>;
     /// Takes back what a place waited with when it was dropped.
     fn abandon(core: &Arc<Core<Self>>, wait: Self::Wait);
-    /// Tells somebody how far it has come, if somebody wants to know; outside the lock.
+    /// Whether a report of the progress is due, and nothing else is reporting.
+    fn has_report(&self) -> bool {
+        false
+    }
+    /// Whether something has not been reported yet.
+    fn is_reporting(&self) -> bool {
+        false
+    }
+    /// Makes one report of the progress, if one is due; outside the lock.
     fn report(_core: &Arc<Core<Self>>) {}
 }
 

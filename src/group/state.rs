@@ -1,6 +1,7 @@
 //! What a core's lock guards, and what follows from a change of it.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::task::Waker;
 
 use super::admission::{LenderId, Tickets};
@@ -26,18 +27,38 @@ pub(crate) struct State<S: Source> {
     pub(crate) phase: Phase,
     /// What was accepted and has not ended.
     pub(crate) open: usize,
-    /// What the context's end has kept from starting, on its way to be dropped.
-    pub(crate) stopped: Vec<(S::Tag, S::Work)>,
+    /// What never runs, on its way to be dropped by a worker.
+    pub(crate) rejected: VecDeque<Rejected<S>>,
     /// The one who waits for the end.
     pub(crate) waiter: Option<Waker>,
     /// Places that stay for what another place is about to bring.
     pub(crate) parked: Vec<(ParkId, Waker)>,
     pub(crate) next_park: ParkId,
     pub(crate) watch: Watch,
+    /// The runtime has shut down, so no worker can be called.
+    pub(crate) runtime_lost: bool,
 }
 
 /// Names one stay of a place at the counter.
 pub(crate) type ParkId = u64;
+
+/// The most workers that stay for what another one is about to bring; more of them leave, and are
+/// spawned again when there is something to do. So what a burst has needed does not stay.
+const MOST_PARKED: usize = 32;
+
+/// Work that never runs: the context was done first, or the group was aborted.
+pub(crate) struct Rejected<S: Source> {
+    pub(crate) tag: S::Tag,
+    pub(crate) work: S::Work,
+    pub(crate) permit: Permit,
+}
+
+/// Whether work that never runs had been given a permit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Permit {
+    Held,
+    NotYet,
+}
 
 /// What follows from a critical section, to be done when the lock is released.
 #[derive(Default)]
@@ -50,8 +71,8 @@ pub(crate) struct After {
     /// Other user code that is not needed any more.
     pub(crate) garbage: Vec<Box<dyn Any + Send>>,
     pub(crate) spawn: bool,
-    /// A scout was called by a place, which may now block its thread.
-    pub(crate) displace: bool,
+    /// A task of ours was spawned or woken, and the caller may now block its thread.
+    pub(crate) flush: bool,
     pub(crate) cut: bool,
     pub(crate) watch: bool,
     /// What has come is enough, or what is to come cannot be: the context is to end, and why.
@@ -63,7 +84,7 @@ pub(crate) struct After {
 impl After {
     /// Mostly nothing follows.
     pub(crate) fn is_nothing(&self) -> bool {
-        let flags = self.spawn | self.displace | self.cut | self.watch | self.report;
+        let flags = self.spawn | self.flush | self.cut | self.watch | self.report;
         !flags
             && self.enough.is_none()
             && self.wake.is_empty()
@@ -81,8 +102,11 @@ impl After {
 /// What a place that came to the counter does next.
 pub(crate) enum Turn<S: Source> {
     Run(S::Supply),
-    /// What never starts is dropped by a place, not in whoever's thread ended the context.
-    Dispose(Vec<(S::Tag, S::Work)>),
+    /// Work that never runs is dropped by a worker, not in the thread that ended the context; one
+    /// piece at a time, since a destructor may take its time.
+    Dispose(Rejected<S>),
+    /// A report of the progress is due.
+    Report,
     Park,
     Leave,
 }
@@ -102,11 +126,12 @@ impl<S: Source> State<S> {
             failures: Failures::new(),
             phase: Phase::Open,
             open: 0,
-            stopped: Vec::new(),
+            rejected: VecDeque::new(),
             waiter: None,
             parked: Vec::new(),
             next_park: 0,
             watch: Watch::new(timed),
+            runtime_lost: false,
         }
     }
 
@@ -115,9 +140,9 @@ impl<S: Source> State<S> {
         self.open > 0
     }
 
-    /// Whether every task has ended and none will come.
+    /// Whether every task has ended, none will come, and all of that has been reported.
     pub(crate) fn is_over(&self) -> bool {
-        self.open == 0 && !self.source.has_unstarted()
+        self.open == 0 && !self.source.has_unstarted() && !self.source.is_reporting()
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -140,38 +165,83 @@ impl<S: Source> State<S> {
         }
     }
 
-    /// Makes sure that somebody will come and look, if there is anything to be had.
+    /// Makes sure that a worker will come and look, if there is anything to be had.
     pub(crate) fn call_scout(&mut self, after: &mut After) {
-        if self.has_work() && self.tickets.send_scout() {
+        if self.has_work() && !self.runtime_lost && self.tickets.send_scout() {
             match self.parked.pop() {
                 Some((_, waker)) => after.wake.push(waker),
                 None => after.spawn = true,
             }
-        }
-    }
-
-    /// The same from a place that is about to run user code.
-    pub(crate) fn call_scout_from_place(&mut self, after: &mut After) {
-        if self.has_work() {
-            self.call_scout(after);
-            after.displace |= self.tickets.displace_scout();
+            after.flush = true;
         }
     }
 
     pub(crate) fn has_work(&self) -> bool {
-        let work = self.source.has_supply(&self.tickets) || !self.stopped.is_empty();
-        self.is_open() && work
+        let starts = self.is_open() && self.source.has_supply(&self.tickets);
+        starts || !self.rejected.is_empty() || self.source.has_report()
     }
 
-    /// Decides all that is queued: it never starts.
+    /// Decides all that is queued: it never starts. A worker drops it.
     pub(crate) fn cut(&mut self, after: &mut After) {
-        let stopped = self.source.cut(&mut self.tickets, after);
-        self.stopped.extend(stopped);
+        self.reject_unstarted(after);
+        self.call_scout(after);
+    }
+
+    /// Decides all that is queued. The caller has a worker called.
+    pub(crate) fn reject_unstarted(&mut self, after: &mut After) {
+        let unstarted = self.source.cut(&mut self.tickets, after);
+        self.reject(unstarted, Permit::NotYet);
         self.tickets.grant(&mut after.wake);
         self.relieve_watcher(after);
         self.dismiss_parked(after);
         self.wake_waiter(after);
+    }
+
+    /// Keeps what never runs until a worker drops it.
+    pub(crate) fn reject(&mut self, works: Vec<(S::Tag, S::Work)>, permit: Permit) {
+        let rejected = works
+            .into_iter()
+            .map(|(tag, work)| Rejected { tag, work, permit });
+        self.rejected.extend(rejected);
+    }
+
+    /// Takes the next piece of work that never runs. An empty list gives back its memory.
+    pub(crate) fn next_rejected(&mut self) -> Option<Rejected<S>> {
+        let rejected = self.rejected.pop_front();
+        if self.rejected.is_empty() {
+            self.rejected = VecDeque::new();
+        }
+        rejected
+    }
+
+    /// Decides what a worker that has handed in what it had does next.
+    pub(crate) fn next_turn(&mut self, ended: bool, after: &mut After) -> Turn<S> {
+        if ended && self.is_open() && self.source.has_unstarted() {
+            self.cut(after);
+        }
+        if let Some(rejected) = self.next_rejected() {
+            self.call_scout(after);
+            return Turn::Dispose(rejected);
+        }
+        if self.source.has_report() {
+            return Turn::Report;
+        }
+        if !self.is_open() {
+            return Turn::Leave;
+        }
+        self.start(ended, after);
+        let supply = self.supply(ended);
         self.call_scout(after);
+        match supply {
+            Some(supply) => Turn::Run(supply),
+            None if !ended && self.can_park() => Turn::Park,
+            None => Turn::Leave,
+        }
+    }
+
+    /// Whether a worker that finds nothing to do should stay, because another one will bring more.
+    pub(crate) fn can_park(&self) -> bool {
+        self.is_open() && self.source.is_busy() && self.parked.len() < MOST_PARKED
     }
 
     /// Nothing more will be had: whoever stays for it may go.

@@ -13,9 +13,9 @@ use super::handle::{Admission, Lobby, Number};
 use super::job;
 use super::local::{LocalId, Seat};
 use super::queue::{Entry, Queue, Task, Turnee, Waiting, Work};
-use super::source::Lending;
+use super::source::{Lending, Source};
+use super::state::{Permit, Rejected};
 use crate::error::{ContextError, Label, TryGoError};
-use crate::panic;
 use crate::sync::Arc;
 
 /// What `submit` decided under the lock.
@@ -122,9 +122,14 @@ where
             None
         });
         if let Some(entry) = aborted {
-            self.dispose(entry.task, entry.work, true);
+            self.reject(entry, Permit::Held);
         }
         Ok(())
+    }
+
+    /// Drops what never runs, and counts it as ended.
+    fn reject(self: &Arc<Self>, Entry { task: tag, work }: Entry<E>, permit: Permit) {
+        Source::dispose(self, Rejected { tag, work, permit });
     }
 
     /// The context has ended, so this never starts; it counts as ended, unless a wait is already over.
@@ -143,9 +148,9 @@ where
             counts
         });
         match turnee {
-            Turnee::Entry(Entry { task, work }) if counts => self.dispose(task, work, false),
+            Turnee::Entry(entry) if counts => self.reject(entry, Permit::NotYet),
             Turnee::Entry(Entry { task, work }) => {
-                panic::discard(work);
+                work.discard();
                 if let Some(observer) = task.observer {
                     observer.ended(&**self, false);
                 }

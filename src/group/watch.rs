@@ -4,7 +4,8 @@
 //! *told*: the core has an entry in the context's list of waiters, from the first time that it is needed on. A deadline is
 //! told by nobody, and the grace is a time to wait: for these there is one watcher task, which exists only
 //!
-//! - before the end, while there is a deadline, and a queue or a grace;
+//! - before the end, if there is a deadline: from the first queued task on while tasks run, or
+//!   while there is a grace;
 //! - after it, while the grace runs and tasks do.
 //!
 //! It is in the `JoinSet` with the places, so a wait proves that it is gone, too.
@@ -65,6 +66,7 @@ impl<S: Source> State<S> {
     pub(crate) fn set_grace(&mut self, grace: Option<Duration>, after: &mut After) {
         self.watch.grace = grace;
         self.call_watcher(after);
+        after.flush = true;
         self.watch_grace(after);
     }
 
@@ -79,7 +81,11 @@ impl<S: Source> State<S> {
     fn needs_watcher(&self) -> bool {
         let watch = &self.watch;
         let grace = watch.grace.is_some() && self.has_open();
-        let before_the_end = watch.timed && (watch.grace.is_some() || self.source.has_unstarted());
+        // Once there is one, it stays while tasks run: tasks that queue and start one after another
+        // would otherwise each pay for a watcher of their own.
+        let stays = !matches!(watch.watcher, Watcher::None) && self.has_open();
+        let queue = stays || self.source.has_unstarted();
+        let before_the_end = watch.timed && (watch.grace.is_some() || queue);
         self.is_open()
             && (if watch.ended.is_some() {
                 grace
@@ -125,6 +131,7 @@ impl<S: Source> Core<S> {
             state.cut(after);
             state.watch.ended.get_or_insert(ended);
             state.call_watcher(after);
+            after.flush = true;
             let at_once = S::STOPS_ANYWHERE && state.watch.grace == Some(Duration::ZERO);
             at_once.then(|| self.stop(state, after))
         });
@@ -136,9 +143,9 @@ impl<S: Source> Core<S> {
 
     fn send_watcher(self: &Arc<Self>) {
         // Without a runtime nothing has been started, and so there is nothing to see yet.
-        let Some(runtime) = self.runtime() else {
+        if self.runtime().is_none() {
             return;
-        };
+        }
         let send = self.with(|state, _| {
             let send = state.needs_watcher() && matches!(state.watch.watcher, Watcher::None);
             if send {
@@ -147,15 +154,12 @@ impl<S: Source> Core<S> {
             send
         });
         if send {
-            self.spawn_in(runtime, |core| WatchTask {
+            self.spawn_task(|core| WatchTask {
                 done: core.ctx().done_owned(),
                 core: core.clone(),
                 timer: None,
             });
-            if self.ctx().is_done() {
-                // Whoever ended it may now block its thread.
-                self.displace();
-            }
+            self.flush_lifo_slot();
         }
     }
 }

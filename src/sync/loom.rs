@@ -7,13 +7,13 @@ use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::task::{self, Poll, Waker};
+use std::time::Duration;
 
 pub(crate) use loom::hint::spin_loop;
 pub(crate) use loom::sync::{MutexGuard, atomic};
 
 use atomic::{AtomicBool, Ordering};
 use loom::sync::Mutex as LoomMutex;
-use tokio::runtime::RuntimeFlavor;
 
 pub(crate) struct Mutex<T>(LoomMutex<T>);
 
@@ -104,6 +104,32 @@ impl<T> Shared<T> {
     }
 }
 
+/// No model has a LIFO slot, so nothing need be pushed out of it.
+pub(crate) fn worker_threads(_: &Handle) -> usize {
+    1
+}
+
+pub(crate) fn in_task() -> bool {
+    false
+}
+
+pub(crate) fn wake_after_driver(cx: &mut task::Context<'_>) {
+    cx.waker().wake_by_ref();
+}
+
+/// A model has no time.
+pub(crate) struct PollClock;
+
+impl PollClock {
+    pub(crate) fn start() -> PollClock {
+        PollClock
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
 /// The runtime of a model: everything is in it.
 #[derive(Clone)]
 pub(crate) struct Handle;
@@ -111,10 +137,6 @@ pub(crate) struct Handle;
 impl Handle {
     pub(crate) fn try_current() -> Result<Handle, std::convert::Infallible> {
         Ok(Handle)
-    }
-
-    pub(crate) fn runtime_flavor(&self) -> RuntimeFlavor {
-        RuntimeFlavor::CurrentThread
     }
 
     pub(crate) fn spawn_blocking(&self, _: impl FnOnce() + Send + 'static) {

@@ -14,23 +14,41 @@ pub(crate) use tokio_itself::time;
 
 pub(crate) use task::spawn;
 
+use std::time::Duration;
+
+use shuttle::rand::Rng;
+
+pub(crate) fn worker_threads(_: &runtime::Handle) -> usize {
+    2
+}
+
+pub(crate) fn wake_after_driver(cx: &mut std::task::Context<'_>) {
+    cx.waker().wake_by_ref();
+}
+
+/// A poll may have taken too long at any time: shuttle says when.
+pub(crate) struct PollClock;
+
+impl PollClock {
+    pub(crate) fn start() -> PollClock {
+        PollClock
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        match shuttle::rand::thread_rng().gen_ratio(1, 16) {
+            true => Duration::from_secs(1),
+            false => Duration::ZERO,
+        }
+    }
+}
+
 pub(crate) mod runtime {
     #[derive(Debug, Clone)]
     pub(crate) struct Handle(());
 
-    #[derive(PartialEq, Eq)]
-    pub(crate) enum RuntimeFlavor {
-        CurrentThread,
-        MultiThread,
-    }
-
     impl Handle {
         pub(crate) fn try_current() -> Result<Handle, ()> {
             Ok(Handle(()))
-        }
-
-        pub(crate) fn runtime_flavor(&self) -> RuntimeFlavor {
-            RuntimeFlavor::MultiThread
         }
 
         pub(crate) fn spawn_blocking(&self, run: impl FnOnce() + Send + 'static) {
@@ -48,6 +66,11 @@ pub(crate) mod task {
     pub(crate) use shuttle::future::{AbortHandle, JoinHandle, spawn, spawn_local};
 
     use super::runtime::Handle;
+
+    /// Every caller counts as a task: what it spawns is pushed on.
+    pub(crate) fn try_id() -> Option<()> {
+        Some(())
+    }
 
     #[derive(Default)]
     pub(crate) struct JoinSet<T>(Vec<JoinHandle<T>>);

@@ -27,6 +27,10 @@ both_flavours![
     one_that_is_queued_never_starts_after_the_end,
     after_the_end_nothing_starts,
     what_it_holds_is_gone_when_wait_returns,
+    a_closure_that_never_begins_may_block_in_its_destructor,
+    a_refused_closure_may_block_in_its_destructor,
+    an_aborted_closure_may_block_in_its_destructor,
+    a_closure_of_a_dropped_group_may_block_in_its_destructor,
 ];
 
 /// A blocking task that says when it runs, and returns when it is told to.
@@ -402,7 +406,7 @@ fn one_that_waits_for_a_thread_is_dropped_by_an_abort() {
 }
 
 #[test]
-fn one_that_waits_for_a_thread_has_started_and_is_told_of_a_cancel() {
+fn one_that_waits_for_a_thread_never_begins_after_a_cancel() {
     let runtime = one_blocking_thread();
     runtime.block_on(in_time(async {
         let (g, _ctx) = group();
@@ -410,9 +414,9 @@ fn one_that_waits_for_a_thread_has_started_and_is_told_of_a_cancel() {
         g.cancel();
         held.end.send(Ok(())).unwrap();
         let errors = g.wait_all().await.unwrap_err();
-        assert_eq!((held.ended.get(), ran.get()), (1, 1));
+        assert_eq!((held.ended.get(), ran.get()), (1, 0));
         let kind = errors.into_iter().next().unwrap().into_kind();
-        assert!(matches!(kind, TaskErrorKind::Failed(_)));
+        assert!(matches!(kind, TaskErrorKind::Aborted(_)));
     }));
 }
 
@@ -465,4 +469,171 @@ fn on_a_runtime_that_has_gone_it_does_not_start_and_wait_ends() {
     }
     let error = current_thread().block_on(in_time(g.wait())).unwrap_err();
     assert_eq!((error.as_str(), ran.get()), ("context cancelled", 0));
+}
+
+/// Blocks in its destructor, as a synchronous client with a runtime of its own does: that panics on
+/// a thread that polls tasks.
+struct Client(Count);
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let runtime = Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {});
+        self.0.add();
+    }
+}
+
+fn uses(client: Client) -> impl FnOnce(Context) -> Result<(), String> + Send + 'static {
+    move |_| {
+        drop(client);
+        Ok(())
+    }
+}
+
+async fn a_closure_that_never_begins_may_block_in_its_destructor() {
+    let (g, _ctx) = group();
+    g.set_limit(0);
+    let dropped = Count::default();
+    for _ in 0..3 {
+        g.go_blocking(uses(Client(dropped.clone())));
+    }
+    g.cancel_with("enough");
+    // Not the panic of a destructor.
+    assert_eq!(g.wait().await, Err("context cancelled".to_owned()));
+    assert_eq!(dropped.get(), 3, "they are gone when `wait` returns");
+}
+
+async fn a_refused_closure_may_block_in_its_destructor() {
+    let (g, _ctx) = group();
+    let dropped = Count::default();
+    g.cancel();
+    assert!(
+        !g.go_blocking(uses(Client(dropped.clone())))
+            .await
+            .is_started()
+    );
+    assert!(g.wait().await.is_err());
+    assert_eq!(dropped.get(), 1);
+}
+
+async fn an_aborted_closure_may_block_in_its_destructor() {
+    let (g, _ctx) = group();
+    g.set_limit(0);
+    let dropped = Count::default();
+    g.go_blocking(uses(Client(dropped.clone())));
+    g.abort();
+    assert_eq!(g.wait().await, Err("context cancelled".to_owned()));
+    until(|| dropped.get() == 1).await;
+}
+
+async fn a_closure_of_a_dropped_group_may_block_in_its_destructor() {
+    let (g, _ctx) = group();
+    g.set_limit(0);
+    let dropped = Count::default();
+    g.go_blocking(uses(Client(dropped.clone())));
+    let s = g.spawner();
+    drop(g);
+    until(|| dropped.get() == 1).await;
+    // There is no group left to take this one.
+    s.go_blocking(uses(Client(dropped.clone())));
+    until(|| dropped.get() == 2).await;
+}
+
+/// The only thread of the pool, taken by something else.
+struct TakenThread {
+    end: Sender<()>,
+}
+
+impl TakenThread {
+    fn take() -> TakenThread {
+        let (end, ended) = channel();
+        let (says, has_begun) = channel();
+        tokio::task::spawn_blocking(move || {
+            let _ = says.send(());
+            let _ = ended.recv();
+        });
+        has_begun.recv().unwrap();
+        TakenThread { end }
+    }
+
+    fn give_back(self) {
+        self.end.send(()).unwrap();
+    }
+}
+
+#[test]
+fn a_closure_that_waits_for_a_thread_does_not_outlast_an_abort() {
+    one_blocking_thread().block_on(in_time(async {
+        let thread = TakenThread::take();
+        let (g, _ctx) = group();
+        let dropped = Count::default();
+        for _ in 0..3 {
+            g.go_blocking(uses(Client(dropped.clone())));
+        }
+        until(|| g.running() == 3).await;
+        yields(20).await;
+        g.abort();
+        assert_eq!(g.wait().await, Err("context cancelled".to_owned()));
+        assert_eq!(dropped.get(), 0, "the thread is still taken");
+        thread.give_back();
+        until(|| dropped.get() == 3).await;
+    }));
+}
+
+#[test]
+fn a_closure_that_waits_for_a_thread_does_not_outlast_a_grace() {
+    one_blocking_thread().block_on(in_time(async {
+        let thread = TakenThread::take();
+        let (g, _ctx) = group();
+        g.set_grace(Duration::from_millis(1));
+        g.set_limit(2);
+        let dropped = Count::default();
+        for _ in 0..3 {
+            g.go_blocking(uses(Client(dropped.clone())));
+        }
+        until(|| g.running() == 2).await;
+        g.cancel();
+        assert_eq!(g.wait().await, Err("context cancelled".to_owned()));
+        thread.give_back();
+        until(|| dropped.get() == 3).await;
+    }));
+}
+
+#[test]
+fn closures_that_wait_for_a_thread_never_begin_after_a_failure() {
+    one_blocking_thread().block_on(in_time(async {
+        let thread = TakenThread::take();
+        let (g, _ctx) = group();
+        let began = Count::default();
+        for _ in 0..40 {
+            let began = began.clone();
+            g.go_blocking(move |_| {
+                began.add();
+                Err("the first failure".to_owned())
+            });
+        }
+        until(|| g.running() == 40).await;
+        thread.give_back();
+        assert_eq!(g.wait().await, Err("the first failure".to_owned()));
+        assert_eq!(began.get(), 1);
+    }));
+}
+
+#[test]
+fn a_closure_that_waits_for_a_thread_never_begins_after_a_deadline() {
+    one_blocking_thread().block_on(in_time(async {
+        let thread = TakenThread::take();
+        let deadline = Context::background().with_timeout(Duration::from_millis(5));
+        let (g, ctx) = G::with_context(&deadline);
+        let began = Count::default();
+        let counted = began.clone();
+        g.go_blocking(move |_| {
+            counted.add();
+            Ok(())
+        });
+        ctx.done().await;
+        thread.give_back();
+        let error = g.wait().await.unwrap_err();
+        assert_eq!((began.get(), &*error), (0, "context deadline exceeded"));
+    }));
 }

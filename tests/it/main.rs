@@ -17,6 +17,7 @@ mod context_run;
 mod context_token;
 mod context_tree;
 mod context_values;
+mod fan_out_burst;
 mod fan_out_consumer;
 mod fan_out_deadline;
 mod fan_out_ends;
@@ -59,6 +60,8 @@ mod group_support;
 mod group_traits;
 mod group_try_go;
 mod group_wait_all;
+mod runtime_fairness;
+mod runtime_lifo_slot;
 mod support;
 #[cfg(feature = "tower")]
 mod tower_body;

@@ -93,7 +93,7 @@ where
         after.replaced.extend(feed.puller.take());
         feed.judge(after);
         feed.note(after);
-        state.call_scout_from_place(after);
+        state.call_scout(after);
         true
     })
 }
@@ -127,7 +127,7 @@ where
 {
     let goes_on = core.with(|state, after| {
         state.source.blocked = false;
-        state.call_scout_from_place(after);
+        state.call_scout(after);
         state.is_open()
     });
     if !goes_on {

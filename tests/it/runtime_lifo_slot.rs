@@ -1,0 +1,252 @@
+//! What a call has started runs although its caller blocks its thread.
+//!
+//! tokio keeps what a thread spawned or woke last in a slot from which no other thread takes it. In
+//! each test a task of the runtime makes a call of the crate, and then blocks its thread until
+//! another thread has done what the call was for. A fault hangs, and the patience ends it.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use errgroup::{Context, fan_out, fetch_all};
+use futures::StreamExt;
+use tokio::runtime::Builder;
+use tokio::task::yield_now;
+
+use crate::group_support::*;
+
+/// Runs `body` in a task, on two and on eight workers.
+#[track_caller]
+fn on_a_worker<F>(body: impl Fn() -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    for workers in [2, 8] {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(workers)
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async { in_time(tokio::spawn(body())).await.unwrap() });
+    }
+}
+
+/// Says that something has happened, or been dropped.
+fn signal() -> (Said, Receiver<()>) {
+    let (says, said) = channel();
+    (Said(says), said)
+}
+
+#[derive(Clone)]
+struct Said(Sender<()>);
+
+impl Said {
+    fn say(&self) {
+        let _ = self.0.send(());
+    }
+}
+
+struct SaysOnDrop(Said);
+
+impl Drop for SaysOnDrop {
+    fn drop(&mut self) {
+        self.0.say();
+    }
+}
+
+/// Blocks the thread, as a computation would.
+#[track_caller]
+fn block_until(said: &Receiver<()>) {
+    said.recv_timeout(PATIENCE)
+        .expect("another thread does it meanwhile");
+}
+
+#[test]
+fn a_task_starts_while_its_starter_computes() {
+    on_a_worker(|| async {
+        let (g, _ctx) = group();
+        for _ in 0..100 {
+            let (says, said) = signal();
+            g.go(async move {
+                says.say();
+                Ok(())
+            });
+            block_until(&said);
+        }
+        assert_eq!(g.wait().await, OK);
+    });
+}
+
+#[test]
+fn a_task_starts_while_the_task_that_started_it_computes() {
+    on_a_worker(|| async {
+        let g = limited(2);
+        let s = g.spawner();
+        g.go(async move {
+            for _ in 0..100 {
+                let (says, said) = signal();
+                s.go(async move {
+                    says.say();
+                    Ok(())
+                });
+                block_until(&said);
+            }
+            Ok(())
+        });
+        assert_eq!(g.wait().await, OK);
+    });
+}
+
+#[test]
+fn a_starter_that_computes_does_not_delay_what_others_start() {
+    on_a_worker(|| async {
+        let (g, _ctx) = group();
+        let s = g.spawner();
+        let (says, said) = signal();
+        let (started, has_started) = signal();
+        let other = tokio::spawn(async move {
+            while has_started.try_recv().is_err() {
+                yield_now().await;
+            }
+            assert_eq!(s.spawn(async { Ok(7) }).await, Some(7));
+            says.say();
+        });
+        g.go(async { Ok(()) });
+        started.say();
+        block_until(&said);
+        other.await.unwrap();
+        assert_eq!(g.wait().await, OK);
+    });
+}
+
+#[test]
+fn a_raised_limit_starts_what_is_queued_while_its_caller_computes() {
+    on_a_worker(|| async {
+        let g = limited(0);
+        let (says, said) = signal();
+        g.go(async move {
+            says.say();
+            Ok(())
+        });
+        yield_now().await;
+        g.set_limit(1);
+        block_until(&said);
+        assert_eq!(g.wait().await, OK);
+    });
+}
+
+#[test]
+fn a_cancel_drops_what_is_queued_while_its_caller_computes() {
+    on_a_worker(|| async {
+        let g = limited(0);
+        let (says, said) = signal();
+        let held = SaysOnDrop(says);
+        g.go(async move {
+            drop(held);
+            Ok(())
+        });
+        yield_now().await;
+        g.cancel();
+        block_until(&said);
+        assert!(g.wait().await.is_err());
+    });
+}
+
+#[test]
+fn an_abort_drops_what_is_queued_while_its_caller_computes() {
+    on_a_worker(|| async {
+        let g = limited(0);
+        let (says, said) = signal();
+        let held = SaysOnDrop(says);
+        g.go(async move {
+            drop(held);
+            Ok(())
+        });
+        yield_now().await;
+        g.abort();
+        block_until(&said);
+        assert!(g.wait().await.is_err());
+    });
+}
+
+#[test]
+fn a_grace_is_kept_while_the_starter_computes() {
+    on_a_worker(|| async {
+        let deadline = Context::background().with_timeout(Duration::from_millis(5));
+        let (g, _ctx) = G::with_context(&deadline);
+        g.set_grace(Duration::from_millis(1));
+        let (says, said) = signal();
+        let held = SaysOnDrop(says);
+        g.go(async move {
+            std::future::pending::<()>().await;
+            drop(held);
+            Ok(())
+        });
+        block_until(&said);
+        assert!(g.wait().await.is_err());
+    });
+}
+
+#[test]
+fn a_grace_is_kept_while_the_canceller_computes() {
+    on_a_worker(|| async {
+        let (g, _ctx) = group();
+        let (says, said) = signal();
+        let held = SaysOnDrop(says);
+        let (runs, has_run) = signal();
+        g.go(async move {
+            runs.say();
+            std::future::pending::<()>().await;
+            drop(held);
+            Ok(())
+        });
+        block_until(&has_run);
+        g.set_grace(Duration::from_millis(1));
+        g.cancel();
+        block_until(&said);
+        assert!(g.wait().await.is_err());
+    });
+}
+
+#[test]
+fn a_fan_out_runs_while_its_task_computes() {
+    on_a_worker(|| async {
+        let (says, said) = signal();
+        let ctx = Context::background();
+        let items = fetch_all(&ctx, 2, 0..2, move |_, _| {
+            let says = says.clone();
+            async move {
+                says.say();
+                Ok::<_, String>(())
+            }
+        });
+        let compute = async move {
+            block_until(&said);
+            block_until(&said);
+        };
+        let (done, ()) = tokio::join!(items, compute);
+        assert!(done.is_ok());
+    });
+}
+
+#[test]
+fn a_stream_runs_on_while_its_consumer_computes() {
+    on_a_worker(|| async {
+        let (says, said) = signal();
+        let ctx = Context::background();
+        let items = fan_out(&ctx, 0..50, move |_, item| {
+            let says = says.clone();
+            async move {
+                says.say();
+                Ok::<_, String>(item)
+            }
+        });
+        let mut items = items.limit(1).ordered_stream();
+        for item in 0..49 {
+            assert_eq!(items.next().await, Some(Ok(item)));
+            block_until(&said);
+            if item == 0 {
+                block_until(&said);
+            }
+        }
+    });
+}
