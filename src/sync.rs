@@ -67,10 +67,10 @@ mod real {
         runtime.metrics().num_workers()
     }
 
-    /// Whether the caller runs in a task, so that what it spawns or wakes goes into the LIFO slot of
-    /// its worker thread.
-    pub(crate) fn in_task() -> bool {
-        tokio::task::try_id().is_some()
+    /// The calling thread, if what it spawns or wakes may go into a LIFO slot of its own: if it
+    /// polls a task.
+    pub(crate) fn thread_with_slot() -> Option<std::thread::ThreadId> {
+        tokio::task::try_id().map(|_| std::thread::current().id())
     }
 
     /// Has the task of `cx` polled again once the runtime has polled its timers and sockets.

@@ -28,13 +28,17 @@
 //!    which something is decided claims at that moment, not at its next poll, or a queued task would slip in between.
 //!    What it has been polled with and left lying does not keep it from lending again (`fresh`). What the items of a
 //!    fan-out await that the task awaits, it awaits (see [`current`](super::current)).
-//! 6. At most one place at a time is a *scout*: spawned or woken and not yet at the counter. Whenever something could
-//!    start, there is a scout or a place in its turn that will look again; so one task that blocks its thread cannot keep
-//!    the next from starting on another. A scout may come and go (see [`glance`](super::glance)), but not once a place has
-//!    left because of it.
+//! 6. A *scout* is a place that was spawned or woken and is not yet at the counter. Whenever something could start, there is a
+//!    scout or a place in its turn that will look again. At most one scout at a time can be taken by any thread, and the
+//!    others wait in LIFO slots (see [`Scout`]); so one task that blocks its thread cannot keep the next from starting on
+//!    another. A scout may come and go (see [`glance`](super::glance)), but not once a place has left because of it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::task::Waker;
+use std::thread::ThreadId;
+use std::time::Duration;
+
+use crate::sync::PollClock;
 
 /// Names a task that has lent its ticket at least once; never used twice, so that a stale one finds nothing.
 pub(crate) type LenderId = u64;
@@ -46,16 +50,74 @@ pub(crate) struct Tickets {
     lenders: BTreeMap<LenderId, Lender>,
     next_lender: LenderId,
     scout: Scout,
+    pushes: Pushes,
 }
 
+/// Where the scout is, if there is one.
+///
+/// A scout that a thread spawns last waits in that thread's LIFO slot, where no other thread finds
+/// it. A place that may run user code next pushes it out at once (`flush_lifo_slot`), which costs
+/// another spawn. A `go` leaves it there, as `tokio::spawn` leaves a task there, and the next `go`
+/// sends a second one: on the same thread, that pushes the first one out. So the first tasks of a
+/// group have a scout each, and the last of them may wait until its starter yields.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Scout {
     None,
+    /// In the LIFO slot of that thread, as far as is known.
+    InSlot(ThreadId),
+    /// As many that any thread can take, and one in the slot of that thread.
+    OnTheWayAndInSlot {
+        count: usize,
+        thread: ThreadId,
+    },
+    /// Any thread can take it.
     OnTheWay,
     /// It has come, and gone again, and so on until it is needed: a place is at work that comes again.
     HangsBack,
     /// A place has left because it is on its way.
     TakesOver,
+}
+
+/// How many tasks that are started together have a scout each.
+const FIRST: usize = 3;
+
+/// How often a `go` has pushed a scout out of the LIFO slot of its thread, to wake another thread.
+///
+/// The first tasks that are started together each get a thread that is idle. A loop that starts tasks
+/// one right behind the other would mostly pay for waking a thread that finds one task, so it is
+/// held back for a while, or until there are several.
+struct Pushes {
+    count: usize,
+    last: Option<PollClock>,
+}
+
+impl Pushes {
+    /// How many come one behind the other.
+    const MOST: usize = 3;
+    /// With as many jobs ready, another one comes in any case.
+    const MANY: usize = 8;
+    /// How long a scout may then stay in the slot of a thread that goes on starting tasks.
+    const PAUSE: Duration = Duration::from_micros(200);
+
+    const fn new() -> Pushes {
+        Pushes {
+            count: 0,
+            last: None,
+        }
+    }
+
+    fn may_push(&mut self, ready: usize) -> bool {
+        if self.count == Pushes::MOST && ready < Pushes::MANY {
+            let last = self.last.as_ref();
+            if last.is_some_and(|last| last.elapsed() < Pushes::PAUSE) {
+                return false;
+            }
+            self.count = 0;
+        }
+        self.count = (self.count + 1).min(Pushes::MOST);
+        self.last = Some(PollClock::start());
+        true
+    }
 }
 
 /// As what a place comes again that has yielded.
@@ -100,6 +162,7 @@ impl Tickets {
             lenders: BTreeMap::new(),
             next_lender: 0,
             scout: Scout::None,
+            pushes: Pushes::new(),
         }
     }
 
@@ -160,12 +223,52 @@ impl Tickets {
 
 /// Scouts.
 impl Tickets {
-    /// Whether the caller must send one: there is none on its way.
-    pub(crate) fn send_scout(&mut self) -> bool {
-        let sends = self.scout == Scout::None;
+    /// Whether the caller must send one that any thread can take, with so many jobs ready.
+    pub(crate) fn send_scout(&mut self, ready: usize) -> bool {
+        let sends = match self.scout {
+            Scout::None => true,
+            // A single job may wait until the thread that started it yields.
+            Scout::InSlot(_) => ready > 1,
+            Scout::OnTheWayAndInSlot { .. }
+            | Scout::OnTheWay
+            | Scout::HangsBack
+            | Scout::TakesOver => false,
+        };
         if sends {
             self.scout = Scout::OnTheWay;
         }
+        sends
+    }
+
+    /// Whether `send_scout_in_slot` may be of use, for a caller that does not know its thread yet.
+    pub(crate) fn may_need_scout(&self, ready: usize) -> bool {
+        match self.scout {
+            Scout::None | Scout::InSlot(_) => true,
+            Scout::OnTheWayAndInSlot { count, .. } => count + 1 < ready.min(FIRST),
+            Scout::OnTheWay | Scout::HangsBack | Scout::TakesOver => false,
+        }
+    }
+
+    /// Whether the caller, a thread with a LIFO slot, must send one, which may stay in the slot.
+    pub(crate) fn send_scout_in_slot(&mut self, thread: ThreadId, ready: usize) -> bool {
+        let (scout, sends) = match self.scout {
+            // This one pushes that one out.
+            Scout::InSlot(other) if other == thread => {
+                let pushes = ready > 1 && self.pushes.may_push(ready);
+                let pushed = Scout::OnTheWayAndInSlot { count: 1, thread };
+                (if pushes { pushed } else { self.scout }, pushes)
+            }
+            Scout::None | Scout::InSlot(_) => (Scout::InSlot(thread), true),
+            Scout::OnTheWayAndInSlot {
+                count,
+                thread: slot,
+            } if slot == thread && count + 1 < ready.min(FIRST) => {
+                let count = count + 1;
+                (Scout::OnTheWayAndInSlot { count, thread }, true)
+            }
+            scout => (scout, false),
+        };
+        self.scout = scout;
         sends
     }
 
@@ -176,8 +279,8 @@ impl Tickets {
                 self.scout = Scout::OnTheWay;
                 Yields::AsScout
             }
-            Scout::HangsBack => Yields::AsPlace,
-            Scout::OnTheWay | Scout::TakesOver => {
+            Scout::HangsBack | Scout::InSlot(_) => Yields::AsPlace,
+            Scout::OnTheWay | Scout::OnTheWayAndInSlot { .. } | Scout::TakesOver => {
                 self.scout = Scout::TakesOver;
                 Yields::ToScout
             }
@@ -203,7 +306,14 @@ impl Tickets {
     }
 
     pub(crate) fn scout_arrived(&mut self) {
-        self.scout = Scout::None;
+        self.scout = match self.scout {
+            Scout::OnTheWayAndInSlot { count: 1, thread } => Scout::InSlot(thread),
+            Scout::OnTheWayAndInSlot { count, thread } => {
+                let count = count - 1;
+                Scout::OnTheWayAndInSlot { count, thread }
+            }
+            _ => Scout::None,
+        };
     }
 }
 

@@ -33,6 +33,7 @@
 //! 8. Nobody need come to the counter for the context's end to be seen: see [`watch`](super::watch).
 
 use std::task::{self, Waker};
+use std::thread::ThreadId;
 
 use super::admission::{LenderId, Waiter, Yields};
 use super::failures::OnFailure;
@@ -241,9 +242,14 @@ impl<S: Source> Core<S> {
     /// takes it from there, and the caller may now compute, or block, for a long time. So an empty
     /// task pushes it out of the slot, into the queue that others steal from.
     pub(crate) fn flush_lifo_slot(self: &Arc<Self>) {
-        if self.has_threads() && sync::in_task() {
+        if self.slot().is_some() {
             self.spawn_task(|_| std::future::ready(()));
         }
+    }
+
+    /// The calling thread, if what it spawns may stay in a LIFO slot while another thread is idle.
+    pub(crate) fn slot(&self) -> Option<ThreadId> {
+        self.has_threads().then(sync::thread_with_slot).flatten()
     }
 
     /// Spawns a task of our own into the `JoinSet`, unless the core has closed.

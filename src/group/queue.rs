@@ -91,6 +91,13 @@ pub(crate) enum Turnee<E> {
     Gone,
 }
 
+impl<E> Turnee<E> {
+    /// Whether it runs on the blocking pool.
+    pub(crate) fn is_blocking(&self) -> bool {
+        matches!(self, Turnee::Entry(entry) if matches!(entry.work, Work::Blocking(_)))
+    }
+}
+
 pub(crate) struct Waiting<E> {
     pub(crate) turnee: Turnee<E>,
     /// Who awaits the admission.
@@ -259,6 +266,11 @@ where
 
     fn has_supply(&self, _: &Tickets) -> bool {
         !self.ready.is_empty()
+    }
+
+    fn ready(&self) -> usize {
+        // What waits starts as soon as a ready one has ended.
+        self.ready.len() + self.waiting.len()
     }
 
     fn is_busy(&self) -> bool {

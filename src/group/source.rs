@@ -49,6 +49,11 @@ pub(crate) trait Source: Send + Sized + 'static {
     fn supply(&mut self, tickets: &mut Tickets, ended: bool) -> Option<Self::Supply>;
     /// Whether `supply` would hand something out now.
     fn has_supply(&self, tickets: &Tickets) -> bool;
+    /// How many jobs wait for a place, now or as soon as another one has ended, if they are started
+    /// one by one.
+    fn ready(&self) -> usize {
+        usize::MAX
+    }
     /// Whether a place that gets nothing should stay, because more will come.
     fn is_busy(&self) -> bool;
     /// Whether something is left that has not started.

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::task::Waker;
+use std::thread::ThreadId;
 
 use super::admission::{LenderId, Tickets};
 use super::failures::Failures;
@@ -165,14 +166,48 @@ impl<S: Source> State<S> {
         }
     }
 
-    /// Makes sure that a worker will come and look, if there is anything to be had.
+    /// Makes sure that a worker will come and look, if there is anything to be had, whatever the
+    /// caller does next.
     pub(crate) fn call_scout(&mut self, after: &mut After) {
-        if self.has_work() && !self.runtime_lost && self.tickets.send_scout() {
-            match self.parked.pop() {
-                Some((_, waker)) => after.wake.push(waker),
-                None => after.spawn = true,
-            }
+        if self.has_work() && !self.runtime_lost && self.tickets.send_scout(self.ready()) {
+            self.send_scout(after);
             after.flush = true;
+        }
+    }
+
+    /// How many jobs wait for a worker, as far as it matters for scouts: at least two if there may
+    /// be more than one.
+    fn ready(&self) -> usize {
+        match self.rejected.is_empty() {
+            true => self.source.ready(),
+            false => usize::MAX,
+        }
+    }
+
+    /// The same for a task that was just started: one that is alone may wait until its starter
+    /// yields, as one of `tokio::spawn` may. `slot` is the caller's thread, if it has a LIFO slot.
+    pub(crate) fn call_scout_for_start(
+        &mut self,
+        slot: impl FnOnce() -> Option<ThreadId>,
+        after: &mut After,
+    ) {
+        let ready = self.ready();
+        if !self.has_work() || self.runtime_lost || !self.tickets.may_need_scout(ready) {
+            return;
+        }
+        let sends = match slot() {
+            Some(thread) => self.tickets.send_scout_in_slot(thread, ready),
+            None => self.tickets.send_scout(ready),
+        };
+        if sends {
+            self.send_scout(after);
+        }
+    }
+
+    fn send_scout(&mut self, after: &mut After) {
+        match self.parked.pop() {
+            Some((_, waker)) => after.wake.push(waker),
+            None => after.spawn = true,
         }
     }
 

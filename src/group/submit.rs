@@ -60,16 +60,22 @@ where
             state.count_in(1);
             state.source.locals.extend(local);
             if state.source.waiting() == 0 && state.tickets.is_free() {
+                let blocks = turnee.is_blocking();
                 if state.source.begin(turnee, after) {
                     state.tickets.take();
                 }
-                state.call_scout(after);
+                // A closure starts at once, as one of `spawn_blocking` does.
+                match blocks {
+                    true => state.call_scout(after),
+                    false => state.call_scout_for_start(|| self.slot(), after),
+                }
                 state.watch_grace(after);
                 return Decision::Started;
             }
             let number = state.source.head + state.source.waiting.len() as Number;
             let waiter = None;
             state.source.waiting.push_back(Waiting { turnee, waiter });
+            state.call_scout_for_start(|| self.slot(), after);
             state.watch(after);
             Decision::Queued(number)
         });
@@ -117,7 +123,7 @@ where
                 return Some(entry);
             }
             state.source.ready.push_back(entry);
-            state.call_scout(after);
+            state.call_scout_for_start(|| self.slot(), after);
             state.watch_grace(after);
             None
         });

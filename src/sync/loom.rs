@@ -109,8 +109,8 @@ pub(crate) fn worker_threads(_: &Handle) -> usize {
     1
 }
 
-pub(crate) fn in_task() -> bool {
-    false
+pub(crate) fn thread_with_slot() -> Option<std::thread::ThreadId> {
+    None
 }
 
 pub(crate) fn wake_after_driver(cx: &mut task::Context<'_>) {

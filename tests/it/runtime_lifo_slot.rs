@@ -5,9 +5,9 @@
 //! another thread has done what the call was for. A fault hangs, and the patience ends it.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use errgroup::{Context, fan_out, fetch_all};
+use errgroup::{Context, Spawner, fan_out, fetch_all};
 use futures::StreamExt;
 use tokio::runtime::Builder;
 use tokio::task::yield_now;
@@ -56,43 +56,108 @@ impl Drop for SaysOnDrop {
 /// Blocks the thread, as a computation would.
 #[track_caller]
 fn block_until(said: &Receiver<()>) {
-    said.recv_timeout(PATIENCE)
+    said.recv_timeout(PATIENCE / 4)
         .expect("another thread does it meanwhile");
 }
 
+/// Starts tasks and computes in turns, and then blocks until all but the last task have run: that
+/// one may stay in the slot, as with `tokio::spawn`.
+fn start_and_compute(s: &Spawner<String>, tasks: usize) {
+    let (says, said) = signal();
+    for _ in 0..tasks {
+        let says = says.clone();
+        s.go(async move {
+            says.say();
+            Ok(())
+        });
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_micros(300) {
+            std::hint::spin_loop();
+        }
+    }
+    (1..tasks).for_each(|_| block_until(&said));
+}
+
 #[test]
-fn a_task_starts_while_its_starter_computes() {
+fn all_tasks_but_the_last_start_while_their_starter_computes() {
     on_a_worker(|| async {
         let (g, _ctx) = group();
-        for _ in 0..100 {
-            let (says, said) = signal();
-            g.go(async move {
-                says.say();
-                Ok(())
-            });
-            block_until(&said);
-        }
+        start_and_compute(&g.spawner(), 200);
         assert_eq!(g.wait().await, OK);
     });
 }
 
 #[test]
-fn a_task_starts_while_the_task_that_started_it_computes() {
+fn all_tasks_but_the_last_start_while_the_task_that_started_them_computes() {
     on_a_worker(|| async {
         let g = limited(2);
         let s = g.spawner();
         g.go(async move {
-            for _ in 0..100 {
-                let (says, said) = signal();
-                s.go(async move {
-                    says.say();
-                    Ok(())
-                });
-                block_until(&said);
-            }
+            start_and_compute(&s, 200);
             Ok(())
         });
         assert_eq!(g.wait().await, OK);
+    });
+}
+
+#[test]
+fn tasks_that_are_started_together_run_while_their_starter_computes() {
+    on_a_worker(|| async {
+        for tasks in 2..20 {
+            let (g, _ctx) = group();
+            let (says, said) = signal();
+            for _ in 0..tasks {
+                let says = says.clone();
+                g.go(async move {
+                    says.say();
+                    Ok(())
+                });
+            }
+            block_until(&said);
+            assert_eq!(g.wait().await, OK);
+        }
+    });
+}
+
+#[test]
+fn a_blocking_closure_begins_while_its_starter_computes() {
+    on_a_worker(|| async {
+        let (g, _ctx) = group();
+        let (says, said) = signal();
+        g.go_blocking(move |_| {
+            says.say();
+            Ok(())
+        });
+        block_until(&said);
+        assert_eq!(g.wait().await, OK);
+    });
+}
+
+#[test]
+fn tasks_that_block_each_get_a_thread() {
+    // One that runs must not keep the next from being found.
+    on_a_worker(|| async {
+        let (g, _ctx) = group();
+        let mut gates = Vec::new();
+        let (says, said) = signal();
+        for _ in 0..2 {
+            let says = says.clone();
+            let (opens, gate) = channel::<()>();
+            gates.push(opens);
+            g.go(async move {
+                says.say();
+                let _ = gate.recv();
+                Ok(())
+            });
+        }
+        // The starter is idle from here on, so there is a thread for each.
+        let waits = tokio::spawn(g.wait());
+        tokio::task::spawn_blocking(move || {
+            block_until(&said);
+            block_until(&said);
+            drop(gates);
+        });
+        assert_eq!(waits.await.unwrap(), OK);
     });
 }
 
@@ -192,14 +257,15 @@ fn a_grace_is_kept_while_the_canceller_computes() {
         let (g, _ctx) = group();
         let (says, said) = signal();
         let held = SaysOnDrop(says);
-        let (runs, has_run) = signal();
+        let runs = Count::default();
+        let counts = runs.clone();
         g.go(async move {
-            runs.say();
+            counts.add();
             std::future::pending::<()>().await;
             drop(held);
             Ok(())
         });
-        block_until(&has_run);
+        until(|| runs.get() == 1).await;
         g.set_grace(Duration::from_millis(1));
         g.cancel();
         block_until(&said);
