@@ -21,8 +21,10 @@
 //!   what they hold is free as soon as the runtime gets to it.
 //! - **The context reaches everybody.** Each call of the function is handed the fan-out's own context, a child of the caller's. When
 //!   it ends, what is in flight is dropped, or is given a [`grace`](FanOut::grace): give a fan-out only what may be dropped at an await.
-//! - **A panic goes on.** In an item, in the function, in the iterator: it stops the others, and is resumed in the caller with its
-//!   payload when they are gone.
+//! - **A panic goes on.** In an item, in the function, in the iterator, in `on_progress`, or in the
+//!   destructor of one of these: it stops the others, and is resumed in the caller with its payload
+//!   when they are gone. The first panic wins, over values and over errors. Where the future or the
+//!   stream of an end is dropped half-way, a panic of a destructor is discarded.
 //! - **The iterator and the function run on the runtime's workers**, one call at a time. One that blocks its thread holds up
 //!   that thread, and the items behind it, but not those in flight.
 //!
@@ -169,13 +171,14 @@ fn origin() -> Origin {
 ///
 /// # Panics
 ///
-/// If `limit` is 0. When polled outside a tokio runtime. A panic in `f`, in one of its futures, or in the iterator is resumed
-/// with its payload when everything else is gone.
+/// If `limit` is 0. When polled outside a tokio runtime. The first panic in `f`, in one of its
+/// futures, in the iterator, or in the destructor of one of these is resumed with its payload when
+/// everything else is gone. It wins over an error.
 ///
 /// # Cancel safety
 ///
 /// Dropping the future ends its context and aborts what is in flight: nothing is polled again once its present poll
-/// returns. Results that were there are lost.
+/// returns. Results that were there are lost, and a panic of a destructor is discarded.
 ///
 /// # Examples
 ///

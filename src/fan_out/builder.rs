@@ -179,12 +179,14 @@ macro_rules! ends {
             ///
             /// # Panics
             ///
-            /// With the first panic of an item, of `f`, of the iterator or of `on_progress`, when everything else is gone. When
-            /// polled outside a tokio runtime, unless [`local`](FanOut::local).
+            /// With the first panic of an item, of `f`, of the iterator, of `on_progress`, or of
+            /// the destructor of one of these, when everything else is gone. It wins over an
+            /// error. When polled outside a tokio runtime, unless [`local`](FanOut::local).
             ///
             /// # Cancel safety
             ///
-            /// Dropping the future ends its context and drops what is in flight; the values that were there are lost.
+            /// Dropping the future ends its context and drops what is in flight; the values that
+            /// were there are lost, and a panic of a destructor is discarded.
             pub fn all(self) -> impl Future<Output = Result<Vec<T>, E>> $($auto)* + use<S, F, Fut, T, E, P> {
                 Whole::new(self.$run(All::default()))
             }
@@ -258,6 +260,7 @@ macro_rules! ends {
             /// # Cancel safety
             ///
             /// The stream is polled, not awaited: dropping the future of a `next()` loses nothing.
+            /// Of a stream that is dropped before its end, a panic of a destructor is discarded.
             pub fn try_stream(self) -> impl Stream<Item = Result<T, E>> $($auto)* + Unpin + use<S, F, Fut, T, E, P> {
                 Outcomes::new(self.$run(TryStream::default()))
             }

@@ -177,6 +177,25 @@ where
     }
 }
 
+/// Takes what came out, when nothing runs any more. What the caller gave is dropped here; a panic
+/// of that is recorded as a failure.
+pub(crate) fn take_end<P, C, T, E>(core: &Arc<Core<Feed<P, C, T, E>>>) -> C
+where
+    Feed<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Inlet<P>>,
+    P: Next,
+    C: End<T, E>,
+{
+    let pull = core.origin.tap.take();
+    if pull.is_some() {
+        close(core, pull);
+    }
+    let (reporter, end) = core.with(|state, _| state.source.take_all());
+    if let Err(payload) = panic::catch(|| drop(reporter)) {
+        core.record(&mut Index::Whole, Outcome::Panicked(payload));
+    }
+    end
+}
+
 impl<P, C, T, E> Source for Feed<P, C, T, E>
 where
     P: Next<Future: Future<Output = Result<T, E>> + Send + 'static> + Send + 'static,

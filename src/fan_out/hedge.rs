@@ -35,12 +35,14 @@ use crate::sync::{Arc, Mutex};
 ///
 /// # Panics
 ///
-/// If `max` is 0. When polled outside a tokio runtime with a timer. A panic in `f`, or in one of its futures, is resumed with
-/// its payload when everything else is gone.
+/// If `max` is 0. When polled outside a tokio runtime with a timer. The first panic in `f`, in one
+/// of its futures, or in the destructor of one of these is resumed with its payload when everything
+/// else is gone, also after an answer.
 ///
 /// # Cancel safety
 ///
-/// Dropping the future ends its context and drops what is in flight.
+/// Dropping the future ends its context and drops what is in flight; a panic of a destructor is
+/// then discarded.
 ///
 /// # Examples
 ///

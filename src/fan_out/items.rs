@@ -45,17 +45,32 @@ impl<I> fmt::Debug for Items<I> {
 }
 
 pin_project! {
-    /// The items and the function.
+    /// The items and the function. Each is there until the drop.
     pub(crate) struct Pull<S, F> {
-        f: F,
+        f: Option<F>,
         #[pin]
-        items: S,
+        items: Option<S>,
+    }
+
+    impl<S, F> PinnedDrop for Pull<S, F> {
+        // One after the other: if both destructors panicked in passing, the process would end.
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            let items = panic::catch(|| this.items.set(None));
+            let f = panic::catch(|| *this.f = None);
+            if let Err(payload) = panic::first(items, f) {
+                panic::resume(payload);
+            }
+        }
     }
 }
 
 impl<S, F> Pull<S, F> {
     pub(crate) fn new(items: S, f: F) -> Self {
-        Pull { f, items }
+        Pull {
+            f: Some(f),
+            items: Some(items),
+        }
     }
 }
 
@@ -89,12 +104,15 @@ where
         cx: &mut task::Context<'_>,
     ) -> Poll<Option<Fut>> {
         let this = self.project();
-        let item = ready!(this.items.poll_next(cx));
-        Poll::Ready(item.map(|item| (this.f)(ctx.clone(), item)))
+        let (Some(items), Some(f)) = (this.items.as_pin_mut(), this.f) else {
+            unreachable!("what is pulled from has been dropped");
+        };
+        let item = ready!(items.poll_next(cx));
+        Poll::Ready(item.map(|item| f(ctx.clone(), item)))
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.items.size_hint()
+        self.items.as_ref().map_or((0, Some(0)), S::size_hint)
     }
 }
 

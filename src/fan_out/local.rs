@@ -274,12 +274,17 @@ where
             if let Err(payload) = panic::catch(|| report(progress)) {
                 let unneeded = self.report.take();
                 panic::discard(unneeded);
-                let label = self.origin.label("on_progress");
-                let kind = TaskErrorKind::Panicked(Panic::new(payload));
-                tracing::failed(&label, Duration::ZERO, &kind);
-                self.record(label, Duration::ZERO, kind);
+                self.fail_report(payload);
             }
         }
+    }
+
+    /// A panic of `on_progress`.
+    fn fail_report(&mut self, payload: Payload) {
+        let label = self.origin.label("on_progress");
+        let kind = TaskErrorKind::Panicked(Panic::new(payload));
+        tracing::failed(&label, Duration::ZERO, &kind);
+        self.record(label, Duration::ZERO, kind);
     }
 
     /// The context has ended: nothing more is pulled, and what runs is stopped when the grace is over.
@@ -347,7 +352,14 @@ where
         self.stage = Stage::Finished;
         let error = self.ctx.err();
         self.end_context(Cause::note(&FAN_OUT_ENDED));
-        self.drop_inputs();
+        // Before the failures are taken: a panic of a destructor is one of them.
+        let (pull, report) = self.drop_inputs();
+        if let Err(payload) = pull {
+            self.fail_whole(payload);
+        }
+        if let Err(payload) = report {
+            self.fail_report(payload);
+        }
         let ended = Ended {
             failures: std::mem::replace(&mut self.failures, Failures::new()),
             exhausted: self.ledger.is_exhausted(),
@@ -361,10 +373,13 @@ where
 }
 
 impl<P: Next, C: End<T, E>, T, E, R> Local<P, C, T, E, R> {
-    /// Drops what the user gave, one by one: two destructors that panic would otherwise end the process.
-    fn drop_inputs(&mut self) {
-        panic::discard(self.pull.take());
-        panic::discard(self.report.take());
+    /// Drops the items, the function and `on_progress`, one by one: two destructors that panic
+    /// would otherwise end the process. Returns the panics.
+    fn drop_inputs(&mut self) -> (Result<(), Payload>, Result<(), Payload>) {
+        let pull = self.pull.take();
+        let pull = panic::catch(|| drop(pull));
+        let report = self.report.take();
+        (pull, panic::catch(|| drop(report)))
     }
 }
 
@@ -380,6 +395,8 @@ where
                 .map_err(panic::discard);
         }
         self.running.clear();
-        self.drop_inputs();
+        let (pull, report) = self.drop_inputs();
+        panic::discard(pull);
+        panic::discard(report);
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::task::coop;
 
 use super::end::{End, Ended, Origin, StreamEnd, Taken, reason};
-use super::feed::{Feed, Inlet, Report};
+use super::feed::{self, Feed, Inlet, Report};
 use super::items::Next;
 use super::run::Run;
 use crate::context::{Context, Note};
@@ -135,12 +135,11 @@ where
         self.stage = Stage::Finished;
         let error = self.core.ctx().err();
         self.core.end_context(&FAN_OUT_ENDED);
+        // Before the failures are taken: a panic of a destructor is one of them.
+        let end = feed::take_end(&self.core);
         let failures = self.core.take_failures();
         let inlet = &self.core.origin;
-        panic::discard(inlet.tap.take());
-        self.core.with(|state, after| {
-            let (reporter, end) = state.source.take_all();
-            after.garbage.push(Box::new(reporter));
+        self.core.with(|state, _| {
             let ledger = &state.source.ledger;
             let ended = Ended {
                 failures,

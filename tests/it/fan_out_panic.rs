@@ -32,7 +32,7 @@ both_flavours![
     in_a_hedge,
     of_a_destructor_when_it_is_dropped_half_way_is_nobodys,
     of_the_destructors_of_many_values_that_nobody_gets_do_not_end_the_process,
-    of_the_destructors_of_what_the_caller_gave_is_nobodys_once_it_has_ended,
+    a_dropped_stream_discards_the_panics_of_its_destructors,
     of_what_is_stopped_each_counts_as_one_failure,
     a_hint_that_panics_after_the_iterator_changes_nothing,
     of_an_item_lets_nothing_more_start_in_the_grace,
@@ -435,7 +435,7 @@ fn a_value_whose_destructor_panics_and_is_not_needed_panics_nobody() {
     });
 }
 
-async fn of_the_destructors_of_what_the_caller_gave_is_nobodys_once_it_has_ended() {
+async fn a_dropped_stream_discards_the_panics_of_its_destructors() {
     in_each_place!(|at| {
         for (ends, is_dropped) in [("well", false), ("with an error", false), ("", true)] {
             let bomb = PanicsOnDrop("the items");

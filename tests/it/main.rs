@@ -20,6 +20,7 @@ mod context_values;
 mod fan_out_burst;
 mod fan_out_consumer;
 mod fan_out_deadline;
+mod fan_out_destructors;
 mod fan_out_ends;
 mod fan_out_explorer;
 mod fan_out_fetch_all;

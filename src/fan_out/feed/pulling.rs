@@ -122,8 +122,9 @@ where
 /// The tap is free, and somebody found it in use.
 pub(super) fn answer<P, C, T, E>(core: &Arc<Core<Feed<P, C, T, E>>>)
 where
-    Feed<P, C, T, E>: Source<Origin = Inlet<P>>,
+    Feed<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Inlet<P>>,
     P: Next,
+    C: End<T, E>,
 {
     let goes_on = core.with(|state, after| {
         state.source.blocked = false;
@@ -131,7 +132,7 @@ where
         state.is_open()
     });
     if !goes_on {
-        panic::discard(core.origin.tap.take());
+        close(core, core.origin.tap.take());
     }
 }
 
