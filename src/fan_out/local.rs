@@ -110,14 +110,13 @@ where
     /// Goes on until there is an outcome for the consumer, or all is over.
     fn poll_on(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         loop {
-            if self.ledger.end.is_ready() {
-                return Poll::Ready(());
-            }
-            // Ends: every step has moved something, and costs of the task's budget.
+            // Ends: every step has moved something, and so has every outcome, and costs of the
+            // task's budget.
             let budget = ready!(coop::poll_proceed(cx));
-            let step = ready!(self.step(cx));
+            let is_over =
+                !self.ledger.end.is_ready() && matches!(ready!(self.step(cx)), Step::Over);
             budget.made_progress();
-            if let Step::Over = step {
+            if is_over || self.ledger.end.is_ready() {
                 return Poll::Ready(());
             }
         }

@@ -83,6 +83,14 @@ where
             self.core.hand_out();
         }
     }
+
+    /// Waits until all has ended, once it has started.
+    fn poll_gone(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+        match &mut self.stage {
+            Stage::Running(leaving) => self.core.poll_over(leaving, cx),
+            Stage::Unstarted | Stage::Finished => Poll::Ready(()),
+        }
+    }
 }
 
 impl<P, C, T, E> Run<T, E> for Placed<P, C, T, E>
@@ -96,10 +104,9 @@ where
 
     fn poll_over(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         self.start();
-        match &mut self.stage {
-            Stage::Running(leaving) => self.core.poll_over(leaving, cx),
-            Stage::Unstarted | Stage::Finished => Poll::Ready(()),
-        }
+        ready!(self.poll_gone(cx));
+        ready!(coop::poll_proceed(cx)).made_progress();
+        Poll::Ready(())
     }
 
     fn poll_outcome(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Taken<T, E>>>
@@ -117,7 +124,7 @@ where
             taken
         });
         if taken.is_none() {
-            ready!(self.poll_over(cx));
+            ready!(self.poll_gone(cx));
         }
         budget.made_progress();
         Poll::Ready(taken)

@@ -6,17 +6,19 @@ use std::pin::Pin;
 use std::task::{self, Poll, ready};
 
 use futures_core::Stream;
+use tokio::task::coop;
 
 use super::end::{End, Ended, StreamEnd, Taken};
 use crate::error::ContextError;
 
 /// A way to run items: on places, or on the caller's own task.
 ///
-/// Dropped half-way, it stops what it started.
+/// Dropped half-way, it stops what it started. What is ready costs of the task's cooperative budget,
+/// or a loop over fan-outs that are ready at once would starve the runtime.
 pub(crate) trait Run<T, E>: Unpin {
     type End: End<T, E>;
 
-    /// Waits until all has ended and is gone.
+    /// Waits until all has ended and is gone. May be asked again after that.
     fn poll_over(&mut self, cx: &mut task::Context<'_>) -> Poll<()>;
     /// The next outcome; `None` when all is over.
     fn poll_outcome(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Taken<T, E>>>
@@ -86,6 +88,7 @@ where
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<Self::Item>> {
         let Some(run) = &mut self.run else {
+            ready!(coop::poll_proceed(cx)).made_progress();
             return Poll::Ready(None);
         };
         // Ends: each round takes an outcome.

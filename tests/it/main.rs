@@ -18,6 +18,7 @@ mod context_token;
 mod context_tree;
 mod context_values;
 mod fan_out_burst;
+mod fan_out_budget;
 mod fan_out_consumer;
 mod fan_out_deadline;
 mod fan_out_destructors;
