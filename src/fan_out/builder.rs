@@ -129,6 +129,10 @@ impl<S, F, P, W> FanOut<S, F, P, W> {
 
     /// Runs the items on the caller's own task, so that they may borrow and need not be `Send`.
     ///
+    /// The future or the stream of an end is `Send` if the items, the functions and the futures of
+    /// the items are. So it can be awaited in a handler of a server and in a spawned task, also
+    /// where the items are borrowed.
+    ///
     /// The ends are the same, and mean the same. What differs: one task is one core, and nothing moves while the future, or
     /// the stream, is not polled: see [the module](mod@crate::fan_out#on-the-callers-own-task).
     pub fn local(self) -> FanOut<S, F, P, Local> {
@@ -397,7 +401,7 @@ impl<S, F, P> FanOut<S, F, P, Spawned> {
 }
 
 impl<S, F, P> FanOut<S, F, P, Local> {
-    fn on_this_task<C, Fut, T, E>(self, end: C) -> LocalRun<Pull<S, F>, C, T, E, P>
+    fn on_this_task<C, Fut, T, E>(self, end: C) -> LocalRun<Pull<S, F>, Fut, C, T, E, P>
     where
         S: Stream,
         F: FnMut(Context, S::Item) -> Fut,

@@ -32,15 +32,19 @@ use crate::tracing;
 use running::{Dropped, Entry, Running};
 
 /// A fan-out, run by whoever polls it.
-pub(crate) struct Local<P, C, T, E, R>
+///
+/// The type of the items' futures is a parameter of its own, and neither the struct nor its `Drop`
+/// requires `P: Next`. Otherwise the compiler, to see whether this is `Send` inside another future,
+/// would have to show that a closure over borrowed items is a function for every lifetime: it
+/// cannot, and says that the "implementation of `FnOnce` is not general enough".
+pub(crate) struct Local<P, Fut, C, T, E, R>
 where
-    P: Next,
     C: End<T, E>,
 {
     ctx: Context,
     cancel: CancelHandle,
     done: DoneOwned,
-    running: FuturesUnordered<Running<P::Future, C, C::Stopwatch>>,
+    running: FuturesUnordered<Running<Fut, C, C::Stopwatch>>,
     /// What their destructors panicked with.
     dropped: Dropped,
     pull: Option<Pin<Box<P>>>,
@@ -55,7 +59,7 @@ where
 }
 
 // What is polled is in boxes of its own.
-impl<P: Next, C: End<T, E>, T, E, R> Unpin for Local<P, C, T, E, R> {}
+impl<P, Fut, C: End<T, E>, T, E, R> Unpin for Local<P, Fut, C, T, E, R> {}
 
 enum Stage {
     Unstarted,
@@ -72,9 +76,10 @@ enum Step {
     Over,
 }
 
-impl<P, C, T, E, R> Local<P, C, T, E, R>
+impl<P, Fut, C, T, E, R> Local<P, Fut, C, T, E, R>
 where
-    P: Next<Future: Future<Output = Result<T, E>>>,
+    P: Next<Future = Fut>,
+    Fut: Future<Output = Result<T, E>>,
     C: End<T, E>,
     E: From<ContextError> + Display,
     R: FnMut(Progress),
@@ -318,9 +323,10 @@ where
     }
 }
 
-impl<P, C, T, E, R> Run<T, E> for Local<P, C, T, E, R>
+impl<P, Fut, C, T, E, R> Run<T, E> for Local<P, Fut, C, T, E, R>
 where
-    P: Next<Future: Future<Output = Result<T, E>>>,
+    P: Next<Future = Fut>,
+    Fut: Future<Output = Result<T, E>>,
     C: End<T, E>,
     E: From<ContextError> + Display,
     R: FnMut(Progress),
@@ -371,7 +377,7 @@ where
     }
 }
 
-impl<P: Next, C: End<T, E>, T, E, R> Local<P, C, T, E, R> {
+impl<P, Fut, C: End<T, E>, T, E, R> Local<P, Fut, C, T, E, R> {
     /// Drops the items, the function and `on_progress`, one by one: two destructors that panic
     /// would otherwise end the process. Returns the panics.
     fn drop_inputs(&mut self) -> (Result<(), Payload>, Result<(), Payload>) {
@@ -382,9 +388,8 @@ impl<P: Next, C: End<T, E>, T, E, R> Local<P, C, T, E, R> {
     }
 }
 
-impl<P, C, T, E, R> Drop for Local<P, C, T, E, R>
+impl<P, Fut, C, T, E, R> Drop for Local<P, Fut, C, T, E, R>
 where
-    P: Next,
     C: End<T, E>,
 {
     /// The context ends before what runs is dropped.

@@ -32,6 +32,7 @@ mod fan_out_nested;
 mod fan_out_panic;
 mod fan_out_progress;
 mod fan_out_pull;
+mod fan_out_send;
 mod fan_out_support;
 mod fan_out_wakes;
 mod group_abort;
