@@ -39,6 +39,7 @@ use self::core::Core;
 use crate::context::{Cause, Context, Note};
 use crate::error::{ContextError, Errors, Label, TryGoError};
 use crate::sync::Arc;
+use crate::tracing::Span;
 use failures::OnFailure;
 use launch::Launch;
 use queue::Queue;
@@ -165,7 +166,7 @@ where
         let (ctx, guard) = parent.with_cancel();
         let core = Core::new(
             Queue::new(),
-            (),
+            Span::current(),
             (ctx.clone(), guard.disarm()),
             usize::MAX,
             on_failure,

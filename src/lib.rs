@@ -99,7 +99,11 @@
 //! - `tokio-util`: to and from `CancellationToken`.
 //! - `tower`: a context for each request, on servers; its deadline, on clients. For hyper, axum, tonic, reqwest.
 //! - `axum`: that context as an extractor; with `tower`.
-//! - `tracing`: a span for each task and each item, inside the span of whoever started it; and events for what stops one.
+//! - `tracing`: a span for each task and each item, and events for what stops one. A task's span is
+//!   inside the span in which its *group* was made, and follows from the span in which the task was
+//!   started; so a long task does not keep the span of a request open. An item's span is inside the
+//!   span in which the fan-out was made. The iterator or stream of a fan-out, its functions, and
+//!   the function of [`after_func`](Context::after_func) run in the span of their caller.
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -2,6 +2,11 @@
 //!
 //! Without the feature all of this is nothing: a [`Span`] has no size, and its methods no body.
 //!
+//! A task's span is a child of the span in which its group was made, and an item's of the span in
+//! which its fan-out was made. All else of the user's that runs for a fan-out (the iterator or the
+//! stream, `f`, `on_progress`) and the function of `after_func` run in the span of the code that
+//! gave them.
+//!
 //! A subscriber is user code. So a span is made, entered and dropped outside every lock; and since nothing of ours may be lost with
 //! a subscriber that panics, its panics are dropped here.
 
@@ -19,7 +24,8 @@ mod real {
     use crate::error::{Label, TaskErrorKind};
     use crate::panic;
 
-    /// That of a task, of an item, or of whoever makes them; `None` if there is nobody to tell. Boxed, since tasks wait with it.
+    /// The span of a task, of an item, or of the code that makes a group or a fan-out or registers
+    /// a function; `None` without a subscriber. Boxed, since tasks wait with it.
     pub(crate) struct Span(Option<Box<::tracing::Span>>);
 
     /// What a subscriber makes of something; `None` if it panics.
@@ -53,6 +59,10 @@ mod real {
             Span(span.map(Box::new))
         }
 
+        pub(crate) const fn none() -> Span {
+            Span(None)
+        }
+
         /// That in which the caller runs.
         pub(crate) fn current() -> Span {
             if !somebody_listens() {
@@ -61,23 +71,43 @@ mod real {
             Span::of(::tracing::Span::current)
         }
 
-        /// That of a task which the caller starts; the caller's own if tasks are not to be seen, so that what a task logs is
-        /// always found where it was started.
-        pub(crate) fn task(label: &Label) -> Span {
-            if !somebody_listens() {
-                return Span(None);
-            }
-            let own = Span::of(|| {
-                let (name, site) = (label.name.as_deref(), label.site);
-                info_span!(target: "errgroup", "task", name, %site)
-            });
-            match own.0 {
-                None => Span::current(),
-                Some(_) => own,
+        /// Makes the span of a task; `self` is the span in which its group was made.
+        ///
+        /// It is a child of that span and follows from the caller's, in which the task is started.
+        /// So a task of a group that lives as long as the program does not keep the span of a
+        /// request open. If spans of tasks are filtered out, the task runs in the group's span.
+        #[inline]
+        pub(crate) fn task(&self, label: &Label) -> Span {
+            if somebody_listens() {
+                self.of_task(label)
+            } else {
+                Span(None)
             }
         }
 
-        /// The same for an item of a fan-out, inside of which `self` is that of its caller.
+        fn of_task(&self, label: &Label) -> Span {
+            let own = Span::of(|| {
+                let (name, site) = (label.name.as_deref(), label.site);
+                let parent = self.id();
+                info_span!(target: "errgroup", parent: parent, "task", name, %site)
+            });
+            let Some(span) = own.0.as_deref() else {
+                return self.clone();
+            };
+            // One question at a time: two panics of a subscriber would end the process.
+            if let Some(caller) = ask(::tracing::Span::current) {
+                ask(|| _ = span.follows_from(&caller));
+                panic::discard(caller);
+            }
+            own
+        }
+
+        fn id(&self) -> Option<::tracing::Id> {
+            self.0.as_deref().and_then(::tracing::Span::id)
+        }
+
+        /// Makes the span of an item of a fan-out: a child of `self`, the span in which the fan-out
+        /// was made. If spans of items are filtered out, the item runs in that one.
         #[inline]
         pub(crate) fn item(
             &self,
@@ -99,7 +129,7 @@ mod real {
         ) -> Span {
             let own = Span::of(|| {
                 let name = name.map(|name| &**name);
-                let parent = self.0.as_deref().and_then(::tracing::Span::id);
+                let parent = self.id();
                 info_span!(target: "errgroup", parent: parent, "item", name, number, %site)
             });
             match own.0 {
@@ -180,11 +210,15 @@ mod none {
     pub(crate) struct Span;
 
     impl Span {
+        pub(crate) const fn none() -> Span {
+            Span
+        }
+
         pub(crate) fn current() -> Span {
             Span
         }
 
-        pub(crate) fn task(_: &Label) -> Span {
+        pub(crate) fn task(&self, _: &Label) -> Span {
             Span
         }
 

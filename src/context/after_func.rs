@@ -6,6 +6,7 @@ use tokio::task::AbortHandle;
 
 use super::Context;
 use crate::sync::{Arc, Mutex};
+use crate::tracing::{self, Span};
 
 type Func = Box<dyn FnOnce() + Send>;
 
@@ -23,11 +24,13 @@ impl AfterFunc {
         let func: Arc<Mutex<Option<Func>>> = Arc::new(Mutex::new(Some(Box::new(func))));
         let task = (!ctx.node.is_endless()).then(|| {
             let (done, func) = (ctx.done_owned(), func.clone());
+            let caller = Span::current();
             let task = tokio::spawn(async move {
                 done.await;
                 // Whoever takes it, this task or `stop`, decides; it runs outside the lock.
                 let taken = func.lock().take();
                 if let Some(func) = taken {
+                    let _entered = tracing::enter(Some(&caller));
                     func();
                 }
             });

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use super::Progress;
 use super::end::{End, Origin, Stopwatch};
-use super::items::{Item, Next, SizeHint};
+use super::items::{Item, Next, SizeHint, drop_in};
 use super::ledger::Ledger;
 use super::tap::Tap;
 use crate::error::{ContextError, Label};
@@ -30,7 +30,7 @@ use crate::group::source::{Observer, Opened, Outcome, Source, Tag};
 use crate::group::state::After;
 use crate::panic;
 use crate::sync::Arc;
-use crate::tracing::Span;
+use crate::tracing::{self, Span};
 use pulling::{Pulled, answer, close, give_back, pull, start, wait};
 
 pub(crate) struct Feed<P, C, T, E> {
@@ -190,7 +190,7 @@ where
         close(core, pull);
     }
     let (reporter, end) = core.with(|state, _| state.source.take_all());
-    if let Err(payload) = panic::catch(|| drop(reporter)) {
+    if let Err(payload) = drop_in(&core.origin.origin.span, reporter) {
         core.record(&mut Index::Whole, Outcome::Panicked(payload));
     }
     end
@@ -381,7 +381,10 @@ where
 
     fn report(core: &Arc<Core<Self>>) {
         while let Some((mut call, progress)) = core.with(|state, _| state.source.take_report()) {
-            if let Err(payload) = panic::catch(|| call(progress)) {
+            let entered = tracing::enter(Some(&core.origin.origin.span));
+            let called = panic::catch(|| call(progress));
+            drop(entered);
+            if let Err(payload) = called {
                 panic::discard(call);
                 core.record(&mut Index::Whole, Outcome::Panicked(payload));
                 core.with(|state, after| {

@@ -13,6 +13,7 @@ use super::end::End;
 use crate::context::Context;
 use crate::error::TaskErrorKind;
 use crate::panic::{self, Payload};
+use crate::tracing::{self, Span};
 
 /// The items of an iterator, as a stream that is always ready: what [`fan_out`](crate::fan_out()) makes of an iterator.
 pub struct Items<I>(I);
@@ -117,13 +118,16 @@ where
 }
 
 /// Pulls the next future, hands it to `put`, and says how many are still to come; `None` after the last one, when `pull` is
-/// dropped, here, where a panic of its destructor is seen.
+/// dropped, here, where a panic of its destructor is seen. All of it runs in the span of the
+/// fan-out's caller.
 pub(crate) fn poll_pull<P: Next>(
     pull: &mut Option<Pin<Box<P>>>,
     put: impl FnOnce(P::Future),
     ctx: &Context,
+    caller: &Span,
     cx: &mut task::Context<'_>,
 ) -> Poll<Result<Option<SizeHint>, Payload>> {
+    let entered = tracing::enter(Some(caller));
     let pulled = panic::catch(|| {
         let Some(it) = pull else {
             return Poll::Ready(None);
@@ -139,10 +143,17 @@ pub(crate) fn poll_pull<P: Next>(
             }
         }
     });
+    drop(entered);
     match pulled {
         Ok(next) => next.map(Ok),
         Err(payload) => Poll::Ready(Err(payload)),
     }
+}
+
+/// Drops what the caller gave, in the caller's span. Returns the panic of a destructor.
+pub(crate) fn drop_in<T>(caller: &Span, given: T) -> Result<(), Payload> {
+    let _entered = tracing::enter(Some(caller));
+    panic::catch(|| drop(given))
 }
 
 pin_project! {

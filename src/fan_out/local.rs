@@ -19,7 +19,7 @@ use tokio::time::Sleep;
 
 use super::Progress;
 use super::end::{End, Ended, Origin, Stopwatch, StreamEnd, Taken, reason};
-use super::items::{Item, Next, poll_pull};
+use super::items::{Item, Next, drop_in, poll_pull};
 use super::ledger::Ledger;
 use super::placed::{FAN_OUT_DROPPED, FAN_OUT_ENDED};
 use super::run::Run;
@@ -175,7 +175,8 @@ where
     fn poll_pull(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         let mut item = None;
         let put = |future| item = Some(Item::new(future));
-        match ready!(poll_pull(&mut self.pull, put, &self.ctx, cx)) {
+        let caller = &self.origin.span;
+        match ready!(poll_pull(&mut self.pull, put, &self.ctx, caller, cx)) {
             Ok(Some(left)) => {
                 let number = self.ledger.started();
                 self.ledger.start(number, left);
@@ -275,7 +276,10 @@ where
     fn tell(&mut self) {
         let progress = self.ledger.progress();
         if let Some(report) = &mut self.report {
-            if let Err(payload) = panic::catch(|| report(progress)) {
+            let entered = tracing::enter(Some(&self.origin.span));
+            let told = panic::catch(|| report(progress));
+            drop(entered);
+            if let Err(payload) = told {
                 let unneeded = self.report.take();
                 panic::discard(unneeded);
                 self.fail_report(payload);
@@ -381,10 +385,9 @@ impl<P, Fut, C: End<T, E>, T, E, R> Local<P, Fut, C, T, E, R> {
     /// Drops the items, the function and `on_progress`, one by one: two destructors that panic
     /// would otherwise end the process. Returns the panics.
     fn drop_inputs(&mut self) -> (Result<(), Payload>, Result<(), Payload>) {
-        let pull = self.pull.take();
-        let pull = panic::catch(|| drop(pull));
-        let report = self.report.take();
-        (pull, panic::catch(|| drop(report)))
+        let caller = &self.origin.span;
+        let pull = drop_in(caller, self.pull.take());
+        (pull, drop_in(caller, self.report.take()))
     }
 }
 

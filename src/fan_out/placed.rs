@@ -10,7 +10,7 @@ use tokio::task::coop;
 
 use super::end::{End, Ended, Origin, StreamEnd, Taken, reason};
 use super::feed::{self, Feed, Inlet, Report};
-use super::items::Next;
+use super::items::{Next, drop_in};
 use super::run::Run;
 use crate::context::{Context, Note};
 use crate::error::ContextError;
@@ -174,8 +174,9 @@ where
         }
         self.core.abort(&FAN_OUT_DROPPED);
         let (reporter, end) = self.core.with(|state, _| state.source.take_all());
-        panic::discard(self.core.origin.tap.take());
-        panic::discard(reporter);
+        let inlet = &self.core.origin;
+        panic::discard(drop_in(&inlet.origin.span, inlet.tap.take()));
+        panic::discard(drop_in(&inlet.origin.span, reporter));
         panic::discard(end);
     }
 }

@@ -116,12 +116,17 @@ pub(crate) struct Task {
 impl Task {
     pub(crate) fn new(label: Label, observer: Option<Arc<dyn Observer>>) -> Task {
         Task {
-            span: Span::task(&label),
             label,
             observer,
             local: None,
             started: None,
+            span: Span::none(),
         }
+    }
+
+    /// Makes its span; `group` is that in which its group was made.
+    pub(crate) fn open_span(&mut self, group: &Span) {
+        self.span = group.task(&self.label);
     }
 }
 
@@ -234,7 +239,8 @@ where
     type Supply = Entry<E>;
     type Work = Work<E>;
     type Wait = Never;
-    type Origin = ();
+    /// The span in which the group was made.
+    type Origin = Span;
 
     /// What is queued is dropped.
     const STOPS_ANYWHERE: bool = false;
@@ -325,7 +331,7 @@ where
         }
     }
 
-    fn describe((): &(), task: &Task) -> (Label, Duration) {
+    fn describe(_: &Span, task: &Task) -> (Label, Duration) {
         let elapsed = task.started.map_or(Duration::ZERO, |at| at.elapsed());
         (task.label.clone(), elapsed)
     }

@@ -85,7 +85,9 @@ where
                 Err(payload) => (None, Some(Outcome::Panicked(payload))),
             };
             if let Some(outcome) = failure {
-                g.core.record(&mut Task::new(label, None), outcome);
+                let mut body = Task::new(label, None);
+                body.open_span(&g.core.origin);
+                g.core.record(&mut body, outcome);
             }
             g.wait().await?;
             match value {

@@ -30,7 +30,8 @@ where
     E: From<ContextError> + Display + Send + 'static,
 {
     /// Starts a job, or queues it.
-    pub(crate) fn submit(self: &Arc<Self>, task: Task, work: Work<E>) -> Admission {
+    pub(crate) fn submit(self: &Arc<Self>, mut task: Task, work: Work<E>) -> Admission {
+        task.open_span(&self.origin);
         self.take_in(Turnee::Entry(Entry { task, work }), None)
     }
 
@@ -114,8 +115,10 @@ where
         if let Some(refuse) = taken {
             return Err(refuse(future));
         }
+        let mut task = Task::new(label, None);
+        task.open_span(&self.origin);
         let entry = Entry {
-            task: Task::new(label, None),
+            task,
             work: Work::Future(Box::pin(job::of_future(future, job::result))),
         };
         let aborted = self.with(|state, after| {

@@ -1,12 +1,17 @@
-//! What a subscriber is told: the span of each task, inside that of whoever started it, and what stops one.
+//! What a subscriber is told: the span of each task, inside the span in which its group was made,
+//! the span of each item, inside the span in which its fan-out was made, and what stops one; and
+//! that the functions and the iterators that the crate runs are in the span of their caller.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::task::Poll;
 use std::time::Duration;
 
-use errgroup::{Context, Group, fan_out};
+use errgroup::fan_out::Items;
+use errgroup::{Context, FanOut, Group, Progress, fan_out, fan_out_stream, hedge};
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id};
@@ -15,7 +20,8 @@ use tracing::{Dispatch, Event, Instrument, Subscriber, info, info_span};
 use tracing_subscriber::layer::{Context as In, Layer, SubscriberExt};
 use tracing_subscriber::registry::{LookupSpan, Registry};
 
-type G = Group<String>;
+use crate::fan_out_support::ENDS;
+use crate::group_support::{G, Gate, OK};
 
 /// What was said, a line each: `LEVEL root/task{name=a}: message error=boom`, and `open` and `close` of spans.
 #[derive(Clone, Default)]
@@ -30,11 +36,16 @@ impl Log {
         self.0.lock().unwrap().push(line);
     }
 
-    /// Those that are neither `open` nor `close`.
+    /// Those that begin with none of these.
     fn events(&self) -> Vec<String> {
+        let spans = ["open", "close", "follow"];
         let mut lines = self.lines();
-        lines.retain(|line| !line.starts_with("open") && !line.starts_with("close"));
+        lines.retain(|line| !spans.iter().any(|span| line.starts_with(span)));
         lines
+    }
+
+    fn count(&self, line: &str) -> usize {
+        self.lines().iter().filter(|it| *it == line).count()
     }
 
     /// Runs `body` with a subscriber that writes here, for everything on this thread.
@@ -102,6 +113,11 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Log {
         self.push(line);
     }
 
+    fn on_follows_from(&self, span: &Id, follows: &Id, ctx: In<'_, S>) {
+        let (span, follows) = (path(ctx.span(span)), path(ctx.span(follows)));
+        self.push(format!("follow {span} from {follows}"));
+    }
+
     fn on_close(&self, id: Id, ctx: In<'_, S>) {
         self.push(format!("close {}", path(ctx.span(&id))));
     }
@@ -122,10 +138,13 @@ async fn log(text: &'static str) -> Result<(), String> {
 }
 
 #[tokio::test]
-async fn a_task_runs_in_a_span_inside_that_of_whoever_started_it() {
+async fn a_tasks_span_is_inside_that_of_its_group_and_follows_its_start() {
     let said = Log::default();
     said.of(LevelFilter::TRACE, async {
-        let g = G::new();
+        let g = {
+            let _server = info_span!("server").entered();
+            G::new()
+        };
         {
             let _request = info_span!("request").entered();
             g.named("a").go(log("from a"));
@@ -143,26 +162,326 @@ async fn a_task_runs_in_a_span_inside_that_of_whoever_started_it() {
     assert_eq!(
         events,
         [
-            "INFO request/task{name=\"a\"}: from a",
-            "INFO task/task{name=\"inner\"}: from inside"
+            "INFO server/task{name=\"a\"}: from a",
+            "INFO server/task{name=\"inner\"}: from inside"
         ]
     );
     let lines = said.lines();
-    assert_eq!(
-        lines.iter().filter(|line| line.starts_with("open")).count(),
-        4
-    );
-    assert_eq!(
-        lines
-            .iter()
-            .filter(|line| line.starts_with("close"))
-            .count(),
-        4
-    );
+    let with = |start: &str| lines.iter().filter(|line| line.starts_with(start)).count();
+    assert_eq!((with("open"), with("close")), (5, 5));
+    assert_eq!(with("follow"), 2);
+    assert_eq!(said.count("follow server/task{name=\"a\"} from request"), 1);
+    let inner = "follow server/task{name=\"inner\"} from server/task";
+    assert_eq!(said.count(inner), 1);
+}
+
+/// Starts a long-lived task in `g`, in each of the ways that a request can.
+fn start_for_long(g: &G, way: usize, gate: &Gate) {
+    let gate = gate.clone();
+    let task = async move {
+        gate.pass().await;
+        tracing::warn!("over");
+        Ok(())
+    };
+    match way {
+        0 => _ = g.go(task),
+        1 => _ = g.go_cancellable(task),
+        2 => _ = g.spawner().go_with(|_| task),
+        3 => _ = g.spawn(task),
+        4 => _ = g.go_local(task),
+        5 => assert!(g.try_go(task).is_ok()),
+        _ => {
+            let start = g.start(|ready| {
+                ready.ok(());
+                task
+            });
+            // Until it has been started.
+            assert!(start.now_or_never().is_none());
+        }
+    }
+}
+
+/// 100 requests, each of which starts a task that outlives it.
+async fn assert_requests_close(most: LevelFilter, in_span: &str) {
+    let local = tokio::task::LocalSet::new();
+    for way in 0..7 {
+        let said = Log::default();
+        let requests = async {
+            let g = {
+                let _server = tracing::warn_span!("server").entered();
+                G::new()
+            };
+            let gate = Gate::new();
+            for _ in 0..100 {
+                let _request = tracing::warn_span!("request").entered();
+                start_for_long(&g, way, &gate);
+            }
+            assert_eq!(said.count("close request"), 100, "way {way}");
+            assert_eq!(said.count("close server"), 0);
+            gate.open();
+            g.wait().await.unwrap();
+            assert_eq!(said.count(&format!("WARN {in_span}: over")), 100);
+            assert_eq!(said.count("close server"), 1);
+        };
+        said.of(most, local.run_until(requests)).await;
+    }
 }
 
 #[tokio::test]
-async fn where_the_spans_of_tasks_are_not_wanted_a_task_is_in_that_of_whoever_started_it() {
+async fn a_long_task_does_not_keep_its_callers_span_open() {
+    assert_requests_close(LevelFilter::TRACE, "server/task").await;
+}
+
+#[tokio::test]
+async fn nor_does_it_where_the_spans_of_tasks_are_filtered_out() {
+    assert_requests_close(LevelFilter::WARN, "server").await;
+}
+
+#[tokio::test]
+async fn a_blocking_task_does_not_keep_its_callers_span_open() {
+    let said = Log::default();
+    said.of(LevelFilter::TRACE, async {
+        let g = G::new();
+        let (go_on, waits) = std::sync::mpsc::channel::<()>();
+        {
+            let _request = info_span!("request").entered();
+            g.go_blocking(move |_| {
+                waits.recv().unwrap();
+                Ok(())
+            });
+        }
+        assert_eq!(said.count("close request"), 1);
+        go_on.send(()).unwrap();
+        g.wait().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_group_that_is_made_in_a_task_is_inside_that_task() {
+    let said = Log::default();
+    said.of(LevelFilter::TRACE, async {
+        let g = G::new();
+        g.named("outer").go(async {
+            let body = async |g: &G, _| {
+                g.named("inner").go(log("from inside"));
+                Err::<(), _>("the body".to_owned())
+            };
+            _ = G::scope(&Context::background(), body).await;
+            Ok(())
+        });
+        g.wait().await.unwrap();
+    })
+    .await;
+    let (outer, body) = ["outer", "the body of the scope"]
+        .map(|name| format!("task{{name={name:?}}}"))
+        .into();
+    assert_eq!(
+        said.events(),
+        [
+            format!("WARN {outer}/{body}: task failed error=the body"),
+            format!("INFO {outer}/task{{name=\"inner\"}}: from inside")
+        ]
+    );
+}
+
+/// Logs when it is dropped.
+struct Logs(&'static str);
+
+impl Drop for Logs {
+    fn drop(&mut self) {
+        info!("drop of {}", self.0);
+    }
+}
+
+/// Items that log, and whose function and `on_progress` do.
+fn logging(ctx: &Context) -> impl FnOnce() -> LoggingFanOut {
+    let ctx = ctx.clone();
+    move || {
+        let items = Logs("the iterator");
+        let items = (0..2).inspect(move |_| {
+            let _ = &items;
+            info!("next");
+        });
+        let function = Logs("f");
+        let f = move |_: Context, item: i32| {
+            let _ = &function;
+            info!("f");
+            async move {
+                if item == 0 {
+                    Ok(())
+                } else {
+                    Err("no".to_owned())
+                }
+            }
+            .boxed()
+        };
+        let told = Logs("on_progress");
+        let report = move |_: Progress| {
+            let _ = &told;
+            info!("on_progress");
+        };
+        let items: Box<dyn Iterator<Item = i32> + Send> = Box::new(items);
+        let f: LoggingFunction = Box::new(f);
+        let report: Box<dyn FnMut(Progress) + Send> = Box::new(report);
+        fan_out(&ctx, items, f).limit(1).on_progress(report)
+    }
+}
+
+type LoggingFunction =
+    Box<dyn FnMut(Context, i32) -> BoxFuture<'static, Result<(), String>> + Send>;
+type LoggingFanOut = FanOut<
+    Items<Box<dyn Iterator<Item = i32> + Send>>,
+    LoggingFunction,
+    Box<dyn FnMut(Progress) + Send>,
+>;
+
+/// Asserts that all of these were said, and only in the span of the request.
+#[track_caller]
+fn assert_in_request(said: &Log, texts: &[&str]) {
+    let mut events = said.events();
+    events.retain(|event| event.starts_with("INFO"));
+    events.sort_unstable();
+    events.dedup();
+    let mut expected: Vec<_> = texts
+        .iter()
+        .map(|text| format!("INFO request: {text}"))
+        .collect();
+    expected.sort_unstable();
+    assert_eq!(events, expected);
+}
+
+const ALL_OF_A_FAN_OUT: [&str; 6] = [
+    "next",
+    "f",
+    "on_progress",
+    "drop of the iterator",
+    "drop of f",
+    "drop of on_progress",
+];
+
+#[tokio::test]
+async fn the_iterator_f_and_on_progress_run_in_the_callers_span() {
+    for (end, name) in ENDS.iter().enumerate() {
+        let said = Log::default();
+        said.of(LevelFilter::TRACE, async {
+            // Made in the request, and awaited elsewhere.
+            let fan_out = info_span!("request").in_scope(logging(&Context::background()));
+            crate::fan_out_support::end(fan_out, end)
+                .instrument(info_span!("elsewhere"))
+                .await;
+        })
+        .await;
+        eprintln!("{name}");
+        assert_in_request(&said, &ALL_OF_A_FAN_OUT);
+        assert_eq!(said.count("close request"), 1);
+    }
+}
+
+#[tokio::test]
+async fn what_a_dropped_fan_out_was_given_is_dropped_in_the_callers_span() {
+    for (end, name) in ENDS.iter().enumerate() {
+        let said = Log::default();
+        said.of(LevelFilter::TRACE, async {
+            let fan_out = info_span!("request").in_scope(logging(&Context::background()));
+            let mut end = crate::fan_out_support::end(fan_out, end);
+            // One is over at once.
+            let _elsewhere = info_span!("elsewhere").entered();
+            _ = futures::poll!(&mut end);
+            drop(end);
+        })
+        .await;
+        eprintln!("{name}");
+        let mut events = said.events();
+        events.retain(|event| event.contains("drop of"));
+        events.sort_unstable();
+        assert_eq!(
+            events,
+            [
+                "INFO request: drop of f",
+                "INFO request: drop of on_progress",
+                "INFO request: drop of the iterator"
+            ]
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_stream_of_a_fan_out_runs_in_the_callers_span() {
+    for local in [false, true] {
+        let said = Log::default();
+        said.of(LevelFilter::TRACE, async {
+            let mut polls = 0;
+            let dropped = Logs("the stream");
+            let items = futures::stream::poll_fn(move |cx| {
+                let _ = &dropped;
+                info!("poll");
+                polls += 1;
+                if polls % 2 == 1 {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Poll::Ready((polls < 6).then_some(()))
+            });
+            let request = info_span!("request");
+            let fan_out = request
+                .in_scope(|| fan_out_stream(&Context::background(), items, |_, ()| async { OK }));
+            drop(request);
+            let ended = if local {
+                fan_out.local().for_each().await
+            } else {
+                fan_out.for_each().await
+            };
+            ended.unwrap();
+        })
+        .await;
+        assert_in_request(&said, &["poll", "drop of the stream"]);
+    }
+}
+
+#[tokio::test]
+async fn the_function_of_a_hedge_runs_in_the_callers_span() {
+    let said = Log::default();
+    said.of(LevelFilter::TRACE, async {
+        let dropped = Logs("f");
+        let request = info_span!("request");
+        let hedge = request.in_scope(|| {
+            hedge(&Context::background(), Duration::ZERO, 2, move |_, _| {
+                let _ = &dropped;
+                info!("f");
+                async { OK }
+            })
+        });
+        drop(request);
+        hedge.await.unwrap();
+    })
+    .await;
+    assert_in_request(&said, &["f", "drop of f"]);
+}
+
+#[tokio::test]
+async fn the_function_of_after_func_runs_in_the_callers_span() {
+    let said = Log::default();
+    said.of(LevelFilter::TRACE, async {
+        let (ctx, guard) = Context::background().with_cancel();
+        info_span!("request").in_scope(|| {
+            let dropped = Logs("f");
+            ctx.after_func(move || {
+                let _ = &dropped;
+                info!("f");
+            });
+        });
+        drop(guard);
+        while said.count("close request") == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_in_request(&said, &["f", "drop of f"]);
+}
+
+#[tokio::test]
+async fn where_the_spans_of_items_are_filtered_out_an_item_is_in_its_callers() {
     let said = Log::default();
     said.of(LevelFilter::WARN, async {
         let g = G::new();
@@ -360,7 +679,7 @@ async fn of_a_request_nothing_is_said_but_that_it_did_not_end_well() {
 
 #[cfg(feature = "tower")]
 #[tokio::test(start_paused = true)]
-async fn a_detached_handler_runs_in_a_span_inside_that_of_its_request() {
+async fn a_detached_handler_runs_in_the_span_of_its_request() {
     use crate::tower_support::{Script, get, ok};
     use errgroup::tower::ContextLayer;
     use tower::{Layer, ServiceExt, service_fn};
@@ -376,7 +695,7 @@ async fn a_detached_handler_runs_in_a_span_inside_that_of_its_request() {
         answered.await.unwrap();
     })
     .await;
-    assert_eq!(said.events(), ["INFO request/task: at work"]);
+    assert_eq!(said.events(), ["INFO request: at work"]);
 }
 
 #[tokio::test]
@@ -477,6 +796,10 @@ impl<S: Subscriber> Layer<S> for Panics {
         std::panic::panic_any("a subscriber")
     }
 
+    fn on_follows_from(&self, _: &Id, _: &Id, _: In<'_, S>) {
+        std::panic::panic_any("a subscriber")
+    }
+
     fn on_close(&self, _: Id, _: In<'_, S>) {
         std::panic::panic_any("a subscriber")
     }
@@ -486,7 +809,12 @@ impl<S: Subscriber> Layer<S> for Panics {
 async fn a_subscriber_that_panics_loses_nothing() {
     let ended = async {
         let g = G::new();
-        let handle = g.spawn(async { Ok(7) });
+        let spawner = g.spawner();
+        let handle = g.spawn(async move {
+            // It follows from this one.
+            let inner = spawner.spawn(async { Ok(7) });
+            Ok(inner.await.unwrap())
+        });
         g.go(async { Err("boom".to_owned()) });
         let value = handle.await;
         (value.unwrap(), g.wait().await)
@@ -494,4 +822,15 @@ async fn a_subscriber_that_panics_loses_nothing() {
     let _default = set_default(Registry::default().with(Panics));
     let ended = tokio::time::timeout(Duration::from_secs(3_600), ended);
     assert_eq!(ended.await, Ok((7, Err("boom".to_owned()))));
+    let ctx = Context::background();
+    let items = || {
+        fan_out(
+            &ctx,
+            0..3,
+            |_, item: i32| async move { Ok::<_, String>(item) },
+        )
+    };
+    assert_eq!(items().on_progress(|_| ()).all().await, Ok(vec![0, 1, 2]));
+    let local = items().on_progress(|_| ()).local();
+    assert_eq!(local.all().await, Ok(vec![0, 1, 2]));
 }

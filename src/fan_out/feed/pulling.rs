@@ -5,7 +5,7 @@ use std::task::{self, Poll};
 
 use super::{Feed, Index, Inlet};
 use crate::fan_out::end::End;
-use crate::fan_out::items::{Item, Next, SizeHint, poll_pull};
+use crate::fan_out::items::{Item, Next, SizeHint, drop_in, poll_pull};
 use crate::group::core::Core;
 use crate::group::current::{self, Frame};
 use crate::group::source::{Opened, Outcome, Source};
@@ -41,7 +41,7 @@ where
     };
     let put = |future| place.set(Some(Item::new(future)));
     let pulled = current::polling(&mut frame, || {
-        poll_pull(&mut flow.pull, put, core.ctx(), cx)
+        poll_pull(&mut flow.pull, put, core.ctx(), &inlet.origin.span, cx)
     });
     match pulled {
         Poll::Ready(Ok(Some(left))) => {
@@ -174,7 +174,7 @@ where
     P: Next,
     C: End<T, E>,
 {
-    if let Err(payload) = panic::catch(|| drop(pull)) {
+    if let Err(payload) = drop_in(&core.origin.origin.span, pull) {
         fail(core, core.origin.tap.next_number(), payload);
     }
     core.with(|state, after| {

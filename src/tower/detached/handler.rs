@@ -14,6 +14,7 @@ use crate::context::{Context, DoneOwned};
 use crate::error::ContextError;
 use crate::panic::{self, Payload};
 use crate::sync::{Arc, Mutex};
+use crate::tracing::{self, Span};
 
 /// How a handler ended.
 pub(super) enum Outcome<T, E> {
@@ -73,6 +74,8 @@ pin_project! {
         began: Instant,
         line: Line,
         tally: Arc<Mutex<Tally>>,
+        // The span of the request.
+        caller: Span,
     }
 }
 
@@ -95,6 +98,7 @@ impl<F> Handler<F> {
             began: Instant::now(),
             line,
             tally,
+            caller: Span::current(),
         }
     }
 }
@@ -110,6 +114,7 @@ where
         let Some(future) = this.future.as_mut().as_pin_mut() else {
             panic!("a handler is polled after it has ended");
         };
+        let entered = tracing::enter(Some(this.caller));
         let outcome = match panic::catch(|| future.poll(cx)) {
             Ok(Poll::Ready(answer)) => Ok(Outcome::Answered(answer)),
             Err(payload) => Err(payload),
@@ -136,6 +141,7 @@ where
         };
         // A destructor that panics is the handler's panic too.
         let dropped = panic::catch(|| this.future.set(None));
+        drop(entered);
         let outcome = match panic::first(outcome, dropped) {
             Ok(outcome) => outcome,
             Err(payload) => Outcome::Panicked(Undelivered {
