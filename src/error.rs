@@ -109,15 +109,32 @@ impl ContextError {
     }
 }
 
-/// Keeps the error as the inner one; the kind is [`TimedOut`](io::ErrorKind::TimedOut) for a deadline and
-/// [`Interrupted`](io::ErrorKind::Interrupted) for a cancellation.
+/// Keeps the error as the inner one. The kind is [`TimedOut`](io::ErrorKind::TimedOut) for a
+/// deadline and [`Other`](io::ErrorKind::Other) for everything else.
 ///
-/// Beware of code that retries on `Interrupted`, as `std::io::Read::read_to_end` and `std::io::copy` do: return this from an
-/// operation, not from inside a `Read`.
+/// It is never [`Interrupted`](io::ErrorKind::Interrupted) or
+/// [`WouldBlock`](io::ErrorKind::WouldBlock). The loops of std and tokio (`copy`, `read_exact`,
+/// `write_all`) try again after these kinds, so a cancelled copy would return `Ok` with a part of
+/// its bytes, or would never return. An `AsyncRead` or a `Read` may therefore do `ctx.check()?`
+/// itself.
+///
+/// # Examples
+///
+/// ```
+/// use errgroup::{Context, ContextError};
+/// use std::io;
+///
+/// let (ctx, guard) = Context::background().with_cancel();
+/// guard.cancel_with("the user pressed stop");
+///
+/// let error = io::Error::from(ctx.err().unwrap());
+/// assert_eq!(error.kind(), io::ErrorKind::Other);
+/// assert!(error.get_ref().unwrap().is::<ContextError>());
+/// ```
 impl From<ContextError> for io::Error {
     fn from(error: ContextError) -> io::Error {
         let kind = match error.kind {
-            Kind::Cancelled | Kind::OutOfReach => io::ErrorKind::Interrupted,
+            Kind::Cancelled | Kind::OutOfReach => io::ErrorKind::Other,
             Kind::DeadlineExceeded => io::ErrorKind::TimedOut,
         };
         io::Error::new(kind, error)
