@@ -1,11 +1,17 @@
 //! Futures that wait for a context to end.
+//!
+//! All of them take part in tokio's cooperative budget. A future that finds the end at its first
+//! poll costs a unit of it, so a loop that swallows the error of a context which is done yields to
+//! the other tasks. A future that has waited costs nothing: it sees the end also in a poll in which
+//! something else has used up the budget.
 
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{self, Poll, ready};
 
 use pin_project_lite::pin_project;
+use tokio::task::coop;
 use tokio::time::Sleep;
 
 use super::Context;
@@ -18,20 +24,61 @@ use crate::sync::Arc;
 ///
 /// It must be released with the node that it was polled with.
 pub(crate) struct Waiter {
-    entry: Option<usize>,
+    place: Place,
     /// Boxed, so that waiting for a context without a deadline carries no timer and every future stays `Unpin`.
     timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// Where a waiter is in the list of its node.
+enum Place {
+    Nowhere,
+    Entry(usize),
+    /// Nowhere. The node had ended by the first poll, and the waiter has yielded to the other tasks
+    /// for that.
+    Yielded,
 }
 
 impl Waiter {
     pub(crate) const fn new() -> Waiter {
         Waiter {
-            entry: None,
+            place: Place::Nowhere,
             timer: None,
         }
     }
 
-    /// Resolves when `node` ends.
+    /// Resolves when `node` ends. A unit of the budget is taken if that is so at the first poll.
+    fn poll_budgeted(
+        &mut self,
+        node: &Arc<Node>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<ContextError> {
+        let is_first = matches!(self.place, Place::Nowhere);
+        let error = ready!(self.poll(node, cx));
+        if is_first {
+            ready!(self.take_budget(cx));
+        }
+        Poll::Ready(error)
+    }
+
+    /// Takes a unit of the task's budget. Pending, with the task woken, if there is none; but only
+    /// once, so that this ends also where a sibling future uses up the budget in every poll.
+    fn take_budget(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+        if let Place::Yielded = self.place {
+            return Poll::Ready(());
+        }
+        match coop::poll_proceed(cx) {
+            Poll::Ready(budget) => {
+                budget.made_progress();
+                Poll::Ready(())
+            }
+            Poll::Pending => {
+                self.place = Place::Yielded;
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Resolves when `node` ends, whatever is left of the budget.
     ///
     /// Never misses an end: the node is linked first, then the waker entered, and both fail on a node that has ended; an end
     /// that comes later finds the entry. What is never told, a deadline, is what the timer is for.
@@ -47,12 +94,12 @@ impl Waiter {
         if node.is_endless() {
             return Poll::Pending;
         }
-        match self.entry {
-            Some(entry) => node.resubscribe(entry, cx.waker()),
-            None => {
+        match self.place {
+            Place::Entry(entry) => node.resubscribe(entry, cx.waker()),
+            Place::Nowhere | Place::Yielded => {
                 node.link();
                 match node.subscribe(Link::Waker(cx.waker().clone())) {
-                    Ok(entry) => self.entry = Some(entry),
+                    Ok(entry) => self.place = Place::Entry(entry),
                     // It ended since, and says so when asked.
                     Err(_) => return node.err().map_or(Poll::Pending, Poll::Ready),
                 }
@@ -67,7 +114,9 @@ impl Waiter {
             let timer = self
                 .timer
                 .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-            if timer.as_mut().poll(cx).is_ready() {
+            // Unconstrained: without budget a timer is neither asked nor set, and this is not what
+            // the budget is for.
+            if pin!(coop::unconstrained(timer)).poll(cx).is_ready() {
                 self.release(node);
                 return node.expire().map_or(Poll::Pending, Poll::Ready);
             }
@@ -78,7 +127,8 @@ impl Waiter {
     /// Leaves nothing behind at the node.
     pub(crate) fn release(&mut self, node: &Node) {
         self.timer = None;
-        if let Some(entry) = self.entry.take() {
+        if let Place::Entry(entry) = self.place {
+            self.place = Place::Nowhere;
             node.unsubscribe(entry);
         }
     }
@@ -105,7 +155,7 @@ impl Future for Done<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<ContextError> {
         let Done { node, waiter } = &mut *self;
-        waiter.poll(node, cx)
+        waiter.poll_budgeted(node, cx)
     }
 }
 
@@ -142,7 +192,7 @@ impl Future for DoneOwned {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<ContextError> {
         let DoneOwned { ctx, waiter } = &mut *self;
-        waiter.poll(&ctx.node, cx)
+        waiter.poll_budgeted(&ctx.node, cx)
     }
 }
 
@@ -167,18 +217,22 @@ fn poll_race<F: Future>(
     cx: &mut task::Context<'_>,
 ) -> Poll<Result<F::Output, ContextError>> {
     if !*polled {
-        *polled = true;
         // An ended context never polls the future; later, the future's output wins over an end in the same poll.
         if let Some(error) = node.err() {
+            ready!(waiter.take_budget(cx));
+            *polled = true;
             future.set(None);
             return Poll::Ready(Err(error));
         }
+        *polled = true;
     }
     let Some(running) = future.as_mut().as_pin_mut() else {
         panic!("`Run` polled after it resolved");
     };
     let output = match running.poll(cx) {
         Poll::Ready(output) => Ok(output),
+        // Free, also where the future has used up the budget in this poll: the end would not be
+        // seen otherwise.
         Poll::Pending => Err(ready!(waiter.poll(node, cx))),
     };
     // The future is gone by the time its caller goes on.

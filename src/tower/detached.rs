@@ -8,7 +8,7 @@ pub use report::{Aborted, Drained};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{self, Poll};
+use std::task::{self, Poll, ready};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -20,7 +20,7 @@ use tower_service::Service;
 use super::body::{RequestBody, ResponseBody};
 use super::cause::{HANDLER_FAILED, SERVER_STOPS};
 use super::layer::ContextLayer;
-use super::scope::Scope;
+use super::scope::{self, Scope};
 use crate::context::{CancelHandle, Cause};
 use crate::error::ContextError;
 use crate::group::{Group, Spawner, TaskHandle};
@@ -189,6 +189,9 @@ impl<R: Body, E> Future for DetachedFuture<R, E> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
+        if this.handler.is_none() {
+            ready!(scope::poll_budget(cx));
+        }
         let Some(mut scope) = this.scope.take() else {
             panic!("`DetachedFuture` polled after it resolved");
         };

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{self, Poll};
+use std::task::{self, Poll, ready};
 use std::time::Duration;
 
 use http::{HeaderName, Method, Request, Response};
@@ -17,7 +17,7 @@ use super::carried::{self, Carried};
 use super::cause::{HANDLER_FAILED, TIME_OF_CLIENT_PASSED, TIME_OF_SERVER_PASSED};
 use super::header::{self, GRPC_TIMEOUT};
 use super::protocol::Protocol;
-use super::scope::{Deadline, Guard, Scope};
+use super::scope::{self, Deadline, Guard, Scope};
 use crate::context::{Cause, Context};
 use crate::sync::Arc;
 
@@ -268,6 +268,9 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        if this.handler.is_none() {
+            ready!(scope::poll_budget(cx));
+        }
         let Some(mut scope) = this.scope.take() else {
             panic!("`ResponseFuture` polled after it resolved");
         };

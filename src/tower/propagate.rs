@@ -18,7 +18,7 @@ use super::carried::Carried;
 use super::cause::NO_TIME_LEFT;
 use super::header::{self, GRPC_TIMEOUT};
 use super::protocol::Protocol;
-use super::scope::GRPC_DEADLINE_EXCEEDED;
+use super::scope::{GRPC_DEADLINE_EXCEEDED, poll_budget};
 use crate::context::{Cause, Context, DoneOwned, RunOwned};
 use crate::error::ContextError;
 use crate::sync::Arc;
@@ -310,10 +310,13 @@ where
                 Ok(Err(error)) => return Poll::Ready(Err(error.into())),
                 Err(error) => error,
             },
-            CallProjection::Refused { error } => match error.take() {
-                Some(error) => error,
-                None => panic!("`CallFuture` polled after it resolved"),
-            },
+            CallProjection::Refused { error } => {
+                ready!(poll_budget(cx));
+                match error.take() {
+                    Some(error) => error,
+                    None => panic!("`CallFuture` polled after it resolved"),
+                }
+            }
         };
         let (code, message) = grpc_status(&error);
         Poll::Ready(match this.protocol.trailers_only(code, message) {

@@ -1,10 +1,11 @@
 //! What a request holds from its arrival to the end of its response's body: the right to end its context, and its deadline.
 
 use std::future::Future;
-use std::pin::Pin;
-use std::task::{self, Poll};
+use std::pin::{Pin, pin};
+use std::task::{self, Poll, ready};
 
 use http::{Response, StatusCode};
+use tokio::task::coop;
 use tokio::time::{Instant, Sleep};
 
 use super::body::ResponseBody;
@@ -164,9 +165,19 @@ impl Deadline {
         let Some(at) = self.at else {
             return Poll::Pending;
         };
-        self.timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)))
-            .as_mut()
-            .poll(cx)
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        // Unconstrained: a handler that uses up the budget in each poll must not outlast its
+        // deadline.
+        pin!(coop::unconstrained(timer)).poll(cx)
     }
+}
+
+/// Takes a unit of the task's budget, for an answer that is there at the first poll: a caller that
+/// tries again at once would not let another task run otherwise. Pending, with the task woken, if
+/// nothing is left.
+pub(super) fn poll_budget(cx: &mut task::Context<'_>) -> Poll<()> {
+    ready!(coop::poll_proceed(cx)).made_progress();
+    Poll::Ready(())
 }

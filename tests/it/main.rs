@@ -4,6 +4,7 @@
 mod axum_extractor;
 mod cancel_safety;
 mod context_after_func;
+mod context_budget;
 mod context_cancel;
 mod context_deadline;
 mod context_display;
