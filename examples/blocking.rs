@@ -11,11 +11,11 @@
 //! afterwards.
 
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{bail, ensure};
-use errgroup::{Context, Group};
+use errgroup::{AfterFuncGuard, Context, Group};
 use rusqlite::{Connection, ErrorCode, InterruptHandle};
 use tokio::time::{Instant, sleep};
 
@@ -63,20 +63,44 @@ fn interruptible<T>(
     connection: &Connection,
     query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
 ) -> anyhow::Result<T> {
-    let running = Arc::new(Running(Mutex::new(Some(connection.get_interrupt_handle()))));
-    let after_func = ctx.after_func({
-        let running = Arc::clone(&running);
-        || drop(tokio::spawn(running.interrupt()))
-    });
+    let interrupt = Interrupt::new(ctx, connection);
     let result = query(connection);
-    running.end();
-    after_func.stop();
+    drop(interrupt);
     match result {
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
             ctx.check()?;
             Err(error.into())
         }
         result => Ok(result?),
+    }
+}
+
+/// Interrupts a query while it exists. When it has been dropped, also by an early return or a
+/// panic, no interrupt is under way that could hit the next query.
+struct Interrupt {
+    running: Arc<Running>,
+    // Dropped after `Interrupt::drop` has run: no task is started from then on.
+    _func: AfterFuncGuard,
+}
+
+impl Interrupt {
+    fn new(ctx: &Context, connection: &Connection) -> Interrupt {
+        let handle = connection.get_interrupt_handle();
+        let running = Arc::new(Running(Mutex::new(Some(handle))));
+        let func = ctx.after_func({
+            let running = Arc::clone(&running);
+            || drop(tokio::spawn(running.interrupt()))
+        });
+        Interrupt {
+            running,
+            _func: func.guard(),
+        }
+    }
+}
+
+impl Drop for Interrupt {
+    fn drop(&mut self) {
+        self.running.end();
     }
 }
 
@@ -93,12 +117,16 @@ impl Running {
     }
 
     fn interrupt_once(&self) -> bool {
-        let handle = self.0.lock().unwrap();
+        let handle = self.handle();
         handle.as_ref().map(InterruptHandle::interrupt).is_some()
     }
 
     /// When this returns, no interrupt is under way that could hit the next query.
     fn end(&self) {
-        *self.0.lock().unwrap() = None;
+        *self.handle() = None;
+    }
+
+    fn handle(&self) -> MutexGuard<'_, Option<InterruptHandle>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

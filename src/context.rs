@@ -12,7 +12,7 @@ mod signal;
 #[cfg(feature = "tokio-util")]
 mod token;
 
-pub use after_func::AfterFunc;
+pub use after_func::{AfterFunc, AfterFuncGuard};
 pub use cause::Cause;
 pub(crate) use cause::Note;
 pub(crate) use done::RunOwned;
@@ -410,8 +410,34 @@ impl Context {
     /// [`AfterFunc::stop`] prevents the run; dropping the handle does not. The context's handles may all be dropped before:
     /// the task keeps the context. On a context that can never end, `func` never runs.
     ///
-    /// It may run at any moment until `stop` has returned `true`, also just before the thing that it interrupts begins, or just
-    /// after: an interrupt that can be lost or can hit what comes next has to be guarded by its caller.
+    /// An interrupt must not hit what comes after the thing that it interrupts. So keep the
+    /// [`guard`](AfterFunc::guard) until that has ended: when it has been dropped, also by an early
+    /// return or a panic, `func` will not run any more or has returned. `stop` alone does not wait
+    /// for a `func` that is running, and is skipped by an early return.
+    ///
+    /// `func` may also run just before the thing that it interrupts begins. An interrupt that is
+    /// lost then (SQLite's is) has to be repeated, or preceded by a check that cannot be lost.
+    ///
+    /// ```
+    /// # use errgroup::Context;
+    /// # use std::sync::Arc;
+    /// # struct Connection;
+    /// # impl Connection {
+    /// #     fn interrupt(&self) {}
+    /// #     fn query(&self) -> Result<u64, String> { Ok(7) }
+    /// # }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), String> {
+    /// # let (ctx, _stop) = Context::background().with_cancel();
+    /// # let connection = Arc::new(Connection);
+    /// let handle = Arc::clone(&connection);
+    /// let interrupt = ctx.after_func(move || handle.interrupt()).guard();
+    /// let answer = connection.query()?; // disarmed by the `?`, too
+    /// drop(interrupt);
+    /// // The next query of this connection is not interrupted.
+    /// # assert_eq!(answer, 7);
+    /// # Ok(()) }
+    /// ```
     ///
     /// If `func` panics, only its task does. If the runtime shuts down before the context ends, `func` never runs.
     ///

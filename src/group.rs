@@ -287,15 +287,18 @@ where
     /// # let query = Arc::new(Query);
     /// g.go_blocking(move |ctx| {
     ///     let handle = Arc::clone(&query);
-    ///     let interrupt = ctx.after_func(move || handle.interrupt());
+    ///     let _interrupt = ctx.after_func(move || handle.interrupt()).guard();
     ///     for _row in query.rows() {
     ///         ctx.check()?;
     ///     }
-    ///     interrupt.stop();
     ///     Ok(())
     /// });
     /// # g.wait().await.unwrap() }
     /// ```
+    ///
+    /// The guard disarms the interrupt at the end of the closure, also at an early return and a
+    /// panic, so that it cannot hit the next query of the same connection: see
+    /// [`AfterFunc::guard`](crate::AfterFunc::guard).
     ///
     /// A closure that is queued when the context ends never starts.
     ///

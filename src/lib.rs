@@ -126,7 +126,9 @@ mod sync;
 pub mod tower;
 mod tracing;
 
-pub use context::{AfterFunc, CancelGuard, CancelHandle, Cause, Context, Done, DoneOwned, Run};
+pub use context::{
+    AfterFunc, AfterFuncGuard, CancelGuard, CancelHandle, Cause, Context, Done, DoneOwned, Run,
+};
 pub use error::{ContextError, Errors, Panic, TaskError, TaskErrorKind, TryGoError};
 pub use fan_out::{FanOut, Progress, fan_out, fan_out_stream, fetch_all, hedge};
 pub use group::{Admission, Admitted, Group, Named, Ready, Spawner, TaskHandle};

@@ -27,6 +27,11 @@ mod real {
     #[cfg(not(errgroup_shuttle))]
     use std::{hint, sync};
 
+    #[cfg(errgroup_shuttle)]
+    pub(crate) use ::shuttle::thread;
+    #[cfg(not(errgroup_shuttle))]
+    pub(crate) use std::thread;
+
     pub(crate) use hint::spin_loop;
     pub(crate) use std::sync::OnceLock;
     #[cfg(not(errgroup_shuttle))]
@@ -98,6 +103,23 @@ mod real {
 
     #[cfg(errgroup_shuttle)]
     pub(crate) use super::shuttle::{PollClock, wake_after_driver, worker_threads};
+
+    /// A condition variable whose `wait` cannot fail.
+    pub(crate) struct Condvar(sync::Condvar);
+
+    impl Condvar {
+        pub(crate) const fn new() -> Self {
+            Condvar(sync::Condvar::new())
+        }
+
+        pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+            self.0.wait(guard).unwrap_or_else(PoisonError::into_inner)
+        }
+
+        pub(crate) fn notify_all(&self) {
+            self.0.notify_all();
+        }
+    }
 
     /// A static of each thread, with an initial value that costs nothing to have.
     macro_rules! thread_static {

@@ -4,7 +4,8 @@ use std::fmt::{Debug, Display};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
 use errgroup::{
-    AfterFunc, CancelGuard, CancelHandle, Cause, Context, ContextError, Done, DoneOwned, Run,
+    AfterFunc, AfterFuncGuard, CancelGuard, CancelHandle, Cause, Context, ContextError, Done,
+    DoneOwned, Run,
 };
 
 fn send<T: Send>() {}
@@ -29,15 +30,18 @@ fn guards_and_handles_are_shared_and_sent() {
     send_sync::<CancelGuard>();
     send_sync::<CancelHandle>();
     send_sync::<AfterFunc>();
+    send_sync::<AfterFuncGuard>();
     clone::<CancelHandle>();
     unpin::<CancelGuard>();
     unpin::<CancelHandle>();
     unpin::<AfterFunc>();
+    unpin::<AfterFuncGuard>();
     unwind_safe::<CancelGuard>();
     unwind_safe::<CancelHandle>();
     debug::<CancelGuard>();
     debug::<CancelHandle>();
     debug::<AfterFunc>();
+    debug::<AfterFuncGuard>();
 }
 
 #[test]

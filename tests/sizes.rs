@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use errgroup::fan_out::Items;
 use errgroup::{
-    Admission, Admitted, AfterFunc, CancelGuard, CancelHandle, Cause, Context, ContextError, Done,
-    DoneOwned, Errors, FanOut, Group, Named, Panic, Progress, Ready, Run, Spawner, TaskError,
-    TaskErrorKind, TaskHandle, TryGoError, fan_out, fetch_all, hedge,
+    Admission, Admitted, AfterFunc, AfterFuncGuard, CancelGuard, CancelHandle, Cause, Context,
+    ContextError, Done, DoneOwned, Errors, FanOut, Group, Named, Panic, Progress, Ready, Run,
+    Spawner, TaskError, TaskErrorKind, TaskHandle, TryGoError, fan_out, fetch_all, hedge,
 };
 use futures::future::LocalBoxFuture;
 use tokio::time::Sleep;
@@ -105,7 +105,7 @@ fn an_error_is_small_enough_to_return() {
 
 #[test]
 fn what_waits_for_a_context_is_four_words() {
-    types! { Done<'_> => 32, DoneOwned => 32, AfterFunc => 16 }
+    types! { Done<'_> => 32, DoneOwned => 32, AfterFunc => 16, AfterFuncGuard => 16 }
 }
 
 #[test]

@@ -25,6 +25,7 @@ pub(crate) fn query(
     // Every thousand instructions of SQLite's machine, that is, some microseconds.
     let asked = ctx.clone();
     connection.progress_handler(1_000, Some(move || asked.is_done()))?;
+    let _asking = Asking(connection);
     let result = (|| {
         let mut statement = connection.prepare(sql)?;
         let mut rows = statement.query([])?;
@@ -34,7 +35,6 @@ pub(crate) fn query(
         }
         Ok(())
     })();
-    connection.progress_handler(0, None::<fn() -> bool>)?;
     result.map_err(
         |error: anyhow::Error| match error.downcast_ref::<rusqlite::Error>() {
             Some(e) if e.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
@@ -43,6 +43,17 @@ pub(crate) fn query(
             _ => error,
         },
     )
+}
+
+/// Takes the progress handler off when it is dropped, also by an early return or a panic: it would
+/// stop the next query of this connection.
+struct Asking<'a>(&'a Connection);
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        // It fails only on a connection that cannot be used any more.
+        let _ = self.0.progress_handler(0, None::<fn() -> bool>);
+    }
 }
 
 const QUERIES: [(&str, &str); 3] = [

@@ -5,45 +5,44 @@ use std::fmt;
 use tokio::task::AbortHandle;
 
 use super::Context;
-use crate::sync::{Arc, Mutex};
+use crate::panic;
+use crate::sync::thread::{self, ThreadId};
+use crate::sync::{Arc, Condvar, Mutex};
 use crate::tracing::{self, Span};
 
 type Func = Box<dyn FnOnce() + Send>;
 
 /// The handle of a function that was registered with [`Context::after_func`].
 ///
-/// Dropping it changes nothing: the function still runs.
+/// Dropping it changes nothing: the function still runs. [`guard`](AfterFunc::guard) makes a guard
+/// of it, whose drop prevents the run.
 pub struct AfterFunc {
-    func: Arc<Mutex<Option<Func>>>,
+    shared: Arc<Shared>,
     /// None where the context can never end.
     task: Option<AbortHandle>,
 }
 
 impl AfterFunc {
     pub(crate) fn register(ctx: &Context, func: impl FnOnce() + Send + 'static) -> AfterFunc {
-        let func: Arc<Mutex<Option<Func>>> = Arc::new(Mutex::new(Some(Box::new(func))));
+        let shared = Arc::new(Shared::new(Box::new(func)));
         let task = (!ctx.node.is_endless()).then(|| {
-            let (done, func) = (ctx.done_owned(), func.clone());
+            let (done, shared) = (ctx.done_owned(), shared.clone());
             let caller = Span::current();
             let task = tokio::spawn(async move {
                 done.await;
-                // Whoever takes it, this task or `stop`, decides; it runs outside the lock.
-                let taken = func.lock().take();
-                if let Some(func) = taken {
-                    let _entered = tracing::enter(Some(&caller));
-                    func();
-                }
+                let _entered = tracing::enter(Some(&caller));
+                shared.run();
             });
             task.abort_handle()
         });
-        AfterFunc { func, task }
+        AfterFunc { shared, task }
     }
 
     /// Prevents the run, and says whether it did: `true` once, `false` if the function has started or was stopped before.
     ///
-    /// It does not wait for a function that is running.
+    /// It does not wait for a function that is running: [`guard`](AfterFunc::guard) does.
     pub fn stop(&self) -> bool {
-        let taken = self.func.lock().take();
+        let taken = self.shared.take();
         if let Some(task) = &self.task {
             if taken.is_some() {
                 task.abort();
@@ -51,10 +50,138 @@ impl AfterFunc {
         }
         taken.is_some()
     }
+
+    /// A guard: when it has been dropped, the function will not run any more, or has returned.
+    ///
+    /// It is for an interrupt that must not hit what comes next: the next query of a pooled
+    /// connection, say. An early return by `?` and a panic drop it, too.
+    ///
+    /// The drop blocks its thread while the function runs on another one, so the function should be
+    /// short, and must not wait for the thread that drops the guard. A guard that is dropped by the
+    /// function itself does not wait, since it would wait for ever. If the function panics, only
+    /// its task does, and the drop returns.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use errgroup::{Context, ContextError};
+    /// # use std::sync::Arc;
+    /// # struct Query;
+    /// # impl Query {
+    /// #     fn interrupt(&self) {}
+    /// #     fn rows(&self) -> std::ops::Range<u32> { 0..3 }
+    /// # }
+    /// fn rows(ctx: &Context, query: &Arc<Query>) -> Result<u32, ContextError> {
+    ///     let handle = Arc::clone(query);
+    ///     let _interrupt = ctx.after_func(move || handle.interrupt()).guard();
+    ///     let mut rows = 0;
+    ///     for _row in query.rows() {
+    ///         ctx.check()?; // an early return disarms the interrupt
+    ///         rows += 1;
+    ///     }
+    ///     Ok(rows)
+    /// }
+    /// # assert_eq!(rows(&Context::background(), &Arc::new(Query)).unwrap(), 3);
+    /// ```
+    pub fn guard(self) -> AfterFuncGuard {
+        AfterFuncGuard { func: self }
+    }
 }
 
 impl fmt::Debug for AfterFunc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AfterFunc").finish_non_exhaustive()
+    }
+}
+
+/// A guard of a function that was registered with [`Context::after_func`]: made by
+/// [`AfterFunc::guard`].
+///
+/// When it has been dropped, the function will not run any more, or has returned. The drop blocks
+/// its thread while the function runs on another one. It does not wait for a function that drops
+/// the guard itself.
+#[must_use = "dropping an AfterFuncGuard prevents the run: keep it in a variable"]
+pub struct AfterFuncGuard {
+    func: AfterFunc,
+}
+
+impl Drop for AfterFuncGuard {
+    fn drop(&mut self) {
+        if !self.func.stop() {
+            self.func.shared.wait();
+        }
+    }
+}
+
+impl fmt::Debug for AfterFuncGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AfterFuncGuard").finish_non_exhaustive()
+    }
+}
+
+/// What a function's task and its handle share.
+struct Shared {
+    state: Mutex<State>,
+    /// Notified when the function has returned.
+    returned: Condvar,
+}
+
+/// It goes from `Waiting` to `Ended`, directly or by `Running`. Whichever thread takes the function
+/// out, under the lock, decides.
+enum State {
+    Waiting(Func),
+    Running(ThreadId),
+    Ended,
+}
+
+impl Shared {
+    fn new(func: Func) -> Shared {
+        Shared {
+            state: Mutex::new(State::Waiting(func)),
+            returned: Condvar::new(),
+        }
+    }
+
+    /// Takes the function, which will not run any more.
+    fn take(&self) -> Option<Func> {
+        self.begin(State::Ended)
+    }
+
+    /// Takes the function if it is still there, with `next` as the new state.
+    fn begin(&self, next: State) -> Option<Func> {
+        let mut state = self.state.lock();
+        if !matches!(*state, State::Waiting(_)) {
+            return None;
+        }
+        match std::mem::replace(&mut *state, next) {
+            State::Waiting(func) => Some(func),
+            State::Running(_) | State::Ended => None,
+        }
+    }
+
+    /// Runs the function, outside the lock, unless it was taken before.
+    fn run(&self) {
+        let Some(func) = self.begin(State::Running(thread::current().id())) else {
+            return;
+        };
+        let ran = panic::catch(func);
+        // A function that has panicked has ended as well. Its panic goes on when the waiting
+        // threads have been notified.
+        *self.state.lock() = State::Ended;
+        self.returned.notify_all();
+        if let Err(payload) = ran {
+            panic::resume(payload);
+        }
+    }
+
+    /// Waits until no other thread runs the function.
+    fn wait(&self) {
+        let current = thread::current().id();
+        let mut state = self.state.lock();
+        // Ends: `run` ends what it has begun, and notifies. A thread that runs the function would
+        // wait for itself.
+        while matches!(*state, State::Running(running) if running != current) {
+            state = self.returned.wait(state);
+        }
     }
 }

@@ -11,9 +11,10 @@ use std::time::Duration;
 
 pub(crate) use loom::hint::spin_loop;
 pub(crate) use loom::sync::{MutexGuard, atomic};
+pub(crate) use loom::thread;
 
 use atomic::{AtomicBool, Ordering};
-use loom::sync::Mutex as LoomMutex;
+use loom::sync::{Condvar as LoomCondvar, Mutex as LoomMutex};
 
 pub(crate) struct Mutex<T>(LoomMutex<T>);
 
@@ -38,6 +39,25 @@ impl<T> Mutex<T> {
 
     pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         self.0.try_lock().ok()
+    }
+}
+
+pub(crate) struct Condvar(LoomCondvar);
+
+impl Condvar {
+    pub(crate) fn new() -> Self {
+        Condvar(LoomCondvar::new())
+    }
+
+    pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        match self.0.wait(guard) {
+            Ok(guard) => guard,
+            Err(poisoned) => poisoned.into_inner(),
+        }
+    }
+
+    pub(crate) fn notify_all(&self) {
+        self.0.notify_all();
     }
 }
 

@@ -10,6 +10,7 @@ mod context_deadline;
 mod context_display;
 mod context_done;
 mod context_errors;
+mod context_interrupt;
 mod context_io;
 mod context_merge;
 mod context_model;
