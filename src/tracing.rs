@@ -13,10 +13,11 @@
 #[cfg(feature = "tracing")]
 mod real {
     use std::borrow::Cow;
-    use std::fmt::Display;
+    use std::fmt::{self, Display};
     use std::panic::Location;
     use std::time::Duration;
 
+    use ::tracing::field::Value;
     use ::tracing::level_filters::LevelFilter;
     use ::tracing::{Level, debug, error, field, info_span, warn};
 
@@ -181,17 +182,30 @@ mod real {
                 }
                 TaskErrorKind::Panicked(panic) => say!(error, "task panicked", panic = %panic),
                 TaskErrorKind::Aborted(reason) => {
-                    say!(debug, "task aborted", error = %reason, cause = reason.cause().map(field::display))
+                    say!(debug, "task aborted", error = %reason, cause = reason.cause().map(whole))
                 }
             }
         });
+    }
+
+    /// A cause as a field, with its sources.
+    fn whole(cause: &Cause) -> impl Value + '_ {
+        struct Whole<'a>(&'a Cause);
+
+        impl Display for Whole<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:#}", self.0)
+            }
+        }
+
+        field::display(Whole(cause))
     }
 
     /// Somebody ends a context by hand, unless that has ended.
     pub(crate) fn cancelled(has_ended: impl FnOnce() -> bool, cause: Option<&Cause>) {
         ask(|| {
             if ::tracing::enabled!(target: "errgroup", Level::DEBUG) && !has_ended() {
-                debug!(target: "errgroup", cause = cause.map(field::display), "context cancelled");
+                debug!(target: "errgroup", cause = cause.map(whole), "context cancelled");
             }
         });
     }

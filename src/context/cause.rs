@@ -18,6 +18,32 @@ type Boxed = Box<dyn Error + Send + Sync + 'static>;
 /// not itself an [`Error`]: the blanket conversion above rules that out, as it does for `anyhow::Error`. Where a value
 /// that *is* one is needed, there is [`into_error`](Cause::into_error).
 ///
+/// # Causes made of `anyhow::Error`
+///
+/// anyhow converts its error into a boxed one as a private wrapper around it. The cause displays as
+/// the `anyhow::Error` does (`{:#}` prints the whole chain), and has its sources, each of which can
+/// be downcast. The outermost error cannot: `downcast_ref` does not find its type. To keep that
+/// type, make the cause of `error.reallocate_into_boxed_dyn_error_without_backtrace()`, or of the
+/// error before anyhow has it.
+///
+/// ```
+/// use errgroup::Cause;
+///
+/// #[derive(Debug, thiserror::Error)]
+/// #[error("disk full")]
+/// struct DiskFull;
+///
+/// // With a context around it, the error is a source of the cause.
+/// let cause = Cause::from(anyhow::Error::from(DiskFull).context("cannot save"));
+/// assert_eq!(format!("{cause:#}"), "cannot save: disk full");
+/// assert!(cause.source().unwrap().is::<DiskFull>());
+///
+/// // By itself it is the outermost error, whose type is lost, or kept on demand.
+/// assert!(!Cause::from(anyhow::Error::from(DiskFull)).is::<DiskFull>());
+/// let boxed = anyhow::Error::from(DiskFull).reallocate_into_boxed_dyn_error_without_backtrace();
+/// assert!(Cause::from(boxed).is::<DiskFull>());
+/// ```
+///
 /// # Examples
 ///
 /// ```
@@ -90,9 +116,20 @@ impl<T: Into<Boxed>> From<T> for Cause {
     }
 }
 
+/// The error's own text. In the alternate form, `{:#}`, its sources follow, as `anyhow::Error`
+/// prints them.
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&**self, f)
+        if !f.alternate() {
+            return fmt::Display::fmt(&**self, f);
+        }
+        write!(f, "{}", &**self)?;
+        let mut next = self.source();
+        while let Some(source) = next {
+            write!(f, ": {source}")?;
+            next = source.source();
+        }
+        Ok(())
     }
 }
 

@@ -20,7 +20,9 @@ pub(crate) enum OnFailure {
 }
 
 impl OnFailure {
-    /// The cause that a failure ends the context with; `None` where it ends nothing. It reads as the error does.
+    /// The cause that a failure ends the context with; `None` where it ends nothing. It reads as
+    /// the error does in its alternate form, in which an `anyhow::Error` prints its whole chain:
+    /// siblings have no other way to see that.
     pub(crate) fn cause<E: Display>(self, label: &Label, kind: &TaskErrorKind<E>) -> Option<Cause> {
         match (self, kind) {
             (OnFailure::GoOn, _) => return None,
@@ -30,7 +32,7 @@ impl OnFailure {
         }
         Some(match kind {
             // The user's `Display`: it may panic.
-            TaskErrorKind::Failed(error) => match panic::catch(|| error.to_string()) {
+            TaskErrorKind::Failed(error) => match panic::catch(|| format!("{error:#}")) {
                 Ok(text) => Cause::from(text),
                 Err(payload) => {
                     panic::discard(payload);

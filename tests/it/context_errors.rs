@@ -151,6 +151,10 @@ fn a_cause_prints_as_its_error_does() {
     assert_eq!(format!("{cause}"), "eu-1 is down");
     assert_eq!(format!("{cause:?}"), format!("{:?}", Down("eu-1")));
     assert_eq!(format!("{cause:>14}|"), format!("{:>14}|", Down("eu-1")));
+    assert_eq!(format!("{cause:#}"), "eu-1 is down");
+    let cause = Cause::from(NoPages(Down("eu-1")));
+    assert_eq!(format!("{cause}"), "no pages");
+    assert_eq!(format!("{cause:#}"), "no pages: eu-1 is down");
 }
 
 #[test]
@@ -258,4 +262,35 @@ fn a_cause_from_anyhow_keeps_its_whole_chain() {
     assert_eq!(chain(&error), "context cancelled: no pages: eu-1 is down");
     let root = error.source().unwrap().source().unwrap();
     assert_eq!(root.downcast_ref::<Down>(), Some(&Down("eu-1")));
+}
+
+/// anyhow boxes a wrapper of its own: see the documentation of `Cause`.
+#[test]
+fn the_outermost_error_of_a_cause_from_anyhow_cannot_be_downcast() {
+    let cause = Cause::from(anyhow::Error::from(NoPages(Down("eu-1"))));
+    assert_eq!(cause.to_string(), "no pages");
+    assert_eq!(format!("{cause:#}"), "no pages: eu-1 is down");
+    assert!(!cause.is::<NoPages>());
+    assert!(cause.source().unwrap().is::<Down>());
+}
+
+#[test]
+fn what_is_behind_a_context_of_anyhow_can_be_downcast() {
+    let report = anyhow::Error::from(NoPages(Down("eu-1"))).context("at start");
+    let cause = Cause::from(report.context("at boot"));
+    assert_eq!(
+        format!("{cause:#}"),
+        "at boot: at start: no pages: eu-1 is down"
+    );
+    let inner = cause.source().and_then(Error::source).unwrap();
+    assert!(inner.is::<NoPages>());
+    assert!(inner.source().unwrap().is::<Down>());
+}
+
+#[test]
+fn an_anyhow_error_that_is_reallocated_keeps_its_type() {
+    let report = anyhow::Error::from(NoPages(Down("eu-1")));
+    let cause = Cause::from(report.reallocate_into_boxed_dyn_error_without_backtrace());
+    assert!(cause.is::<NoPages>());
+    assert_eq!(chain(&*cause), "no pages: eu-1 is down");
 }

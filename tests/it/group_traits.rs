@@ -3,13 +3,19 @@
 use std::error::Error;
 use std::fmt::Display;
 use std::io;
+use std::sync::{Arc, Mutex};
 
-use errgroup::{Admission, Admitted, Context, ContextError, Group, Spawner, TryGoError, fetch_all};
+use errgroup::{
+    Admission, Admitted, Context, ContextError, Group, Spawner, TryGoError, fan_out, fetch_all,
+};
 
 use crate::group_support::*;
 
 both_flavours![
     an_error_may_be_an_anyhow_error,
+    siblings_see_the_whole_chain_of_an_anyhow_error,
+    siblings_in_a_scope_see_the_whole_chain_of_its_bodys_error,
+    items_see_the_whole_chain_of_an_anyhow_error,
     an_error_may_be_a_boxed_error,
     an_error_may_be_an_io_error,
     an_error_may_be_a_string,
@@ -76,6 +82,64 @@ where
     let stopped = g.wait().await.unwrap_err();
     assert!(stopped.to_string().starts_with("context cancelled"));
     (failed, stopped)
+}
+
+const CHAIN: &str = "cannot save: disk full";
+
+fn cannot_save() -> anyhow::Error {
+    anyhow::anyhow!("disk full").context("cannot save")
+}
+
+async fn siblings_see_the_whole_chain_of_an_anyhow_error() {
+    let (g, ctx) = Group::<anyhow::Error>::with_context(Context::background());
+    let sibling = ctx.clone();
+    g.go(async move {
+        let seen = sibling.done().await;
+        assert_eq!(seen.cause().unwrap().to_string(), CHAIN);
+        Ok(())
+    });
+    g.go(async { Err(cannot_save()) });
+    g.wait().await.unwrap_err();
+    assert_eq!(ctx.cause().unwrap().to_string(), CHAIN);
+}
+
+async fn siblings_in_a_scope_see_the_whole_chain_of_its_bodys_error() {
+    let parent = Context::background();
+    let failed = Group::<anyhow::Error>::scope(&parent, async |g, ctx| {
+        g.go(async move {
+            let seen = ctx.done().await;
+            assert_eq!(seen.cause().unwrap().to_string(), CHAIN);
+            Ok(())
+        });
+        Err::<(), _>(cannot_save())
+    });
+    assert_eq!(format!("{:#}", failed.await.unwrap_err()), CHAIN);
+}
+
+async fn items_see_the_whole_chain_of_an_anyhow_error() {
+    for local in [false, true] {
+        let seen = Arc::new(Mutex::new(None));
+        let (ctx, sees) = (Context::background(), seen.clone());
+        let items = fan_out(&ctx, 0..2, move |ctx, item| {
+            let sees = sees.clone();
+            async move {
+                if item == 1 {
+                    return Err(cannot_save());
+                }
+                let error = ctx.done().await;
+                *sees.lock().unwrap() = error.cause().map(ToString::to_string);
+                Ok(item)
+            }
+        });
+        let items = items.limit(2).grace(PATIENCE);
+        let failed = if local {
+            items.local().all().await
+        } else {
+            items.all().await
+        };
+        assert_eq!(format!("{:#}", failed.unwrap_err()), CHAIN);
+        assert_eq!(seen.lock().unwrap().as_deref(), Some(CHAIN));
+    }
 }
 
 async fn an_error_may_be_an_anyhow_error() {

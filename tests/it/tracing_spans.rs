@@ -775,6 +775,20 @@ async fn a_cancel_is_an_event_with_its_cause_where_it_happens_and_only_the_first
 }
 
 #[tokio::test]
+async fn a_cause_is_said_with_its_whole_chain() {
+    let said = Log::default();
+    said.of(LevelFilter::TRACE, async {
+        let (_ctx, guard) = Context::background().with_cancel();
+        guard.cancel_with(anyhow::anyhow!("disk full").context("cannot save"));
+    })
+    .await;
+    assert_eq!(
+        said.events(),
+        ["DEBUG : context cancelled cause=cannot save: disk full"]
+    );
+}
+
+#[tokio::test]
 async fn a_guard_that_is_dropped_and_a_group_that_ends_say_nothing() {
     let said = Log::default();
     said.of(LevelFilter::TRACE, async {
