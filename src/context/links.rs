@@ -3,6 +3,8 @@
 use std::task::Waker;
 
 use super::node::Node;
+#[cfg(feature = "tokio-util")]
+use super::token;
 use crate::panic;
 use crate::sync::{Arc, Weak};
 
@@ -120,8 +122,13 @@ impl Links {
 
 #[cfg(feature = "tokio-util")]
 impl Links {
+    /// The token that is there.
+    pub(crate) fn token(&self) -> Option<tokio_util::sync::CancellationToken> {
+        self.token.clone()
+    }
+
     /// The token that is there, or `new`.
-    pub(crate) fn token(
+    pub(crate) fn token_or(
         &mut self,
         new: tokio_util::sync::CancellationToken,
     ) -> tokio_util::sync::CancellationToken {
@@ -143,7 +150,7 @@ pub(crate) fn wake_all(waiting: Vec<Waiting>) {
         let woken = panic::catch(|| match waiting {
             Waiting::Waker(waker) => waker.wake(),
             #[cfg(feature = "tokio-util")]
-            Waiting::Token(token) => token.cancel(),
+            Waiting::Token(token) => token::cancel(&token),
         });
         match woken {
             Err(payload) if first.is_none() => first = Some(payload),

@@ -119,6 +119,9 @@ pub(crate) struct Merge {
 pub(crate) struct External {
     pub(crate) name: &'static str,
     tether: OnceLock<Box<dyn Any + Send + Sync>>,
+    /// The token that ends it, if it is a token.
+    #[cfg(feature = "tokio-util")]
+    source: Option<tokio_util::sync::CancellationToken>,
 }
 
 /// A value of any type, that knows its type's name.

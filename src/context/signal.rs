@@ -111,7 +111,7 @@ impl Context {
     }
 
     fn ended_by(&self, signal: impl Future<Output = String> + Send + 'static) -> Context {
-        let node = self.node.with_external("WithSignals");
+        let node = self.node.with_signal();
         // Weak: listening does not keep the context alive.
         let weak: Weak<Node> = Arc::downgrade(&node);
         let task = tokio::spawn(async move {

@@ -1,15 +1,20 @@
 //! Both ways between [`Context`] and `CancellationToken`. Feature `tokio-util`.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{self, Poll, Wake};
+use std::task::{self, Poll, Wake, ready};
 
+use pin_project_lite::pin_project;
+use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::Context;
 use super::cause::{Cause, Note};
 use super::node::Node;
-use crate::sync::{Arc, Mutex, Weak};
+use crate::panic::{self, Payload};
+use crate::sync::{Arc, Mutex, Weak, thread_static};
 
 static TOKEN_CANCELLED: Note = Note("the context's CancellationToken was cancelled");
 
@@ -18,61 +23,192 @@ struct EndOnWake(Weak<Node>);
 
 impl Wake for EndOnWake {
     fn wake(self: std::sync::Arc<Self>) {
-        if let Some(node) = self.0.upgrade() {
-            node.cancel(Some(Cause::note(&TOKEN_CANCELLED)));
+        let Some(node) = self.0.upgrade() else { return };
+        node.cancel_alone(Some(Cause::note(&TOKEN_CANCELLED)));
+        match Ended::begin() {
+            Ok(ended) => {
+                ended.add(node);
+                // A panic would keep the token from waking what else waits for it: contexts further
+                // down, too.
+                panic::discard(ended.tell());
+            }
+            Err(ended) => ended.add(node),
         }
+    }
+}
+
+/// Cancels the token of a context that has ended.
+///
+/// The contexts that the token ends are told when it has woken all that wait for it: a panic of a
+/// waker keeps none of them from its end.
+pub(super) fn cancel(token: &CancellationToken) {
+    let Ok(ended) = Ended::begin() else {
+        token.cancel();
+        return;
+    };
+    let cancelled = panic::catch(|| token.cancel());
+    if let Err(payload) = panic::first(cancelled, ended.tell().map_or(Ok(()), Err)) {
+        panic::resume(payload);
+    }
+}
+
+// `None` while this thread does not tell what is below a context that a token has ended.
+thread_static! {
+    static ENDED: RefCell<Option<VecDeque<Arc<Node>>>> = RefCell::new(None);
+}
+
+/// The contexts that tokens have ended in this thread, and below which nothing has been told yet.
+///
+/// That is done by the outermost call: contexts and tokens that are bridged one behind another
+/// would overflow the stack otherwise.
+struct Ended;
+
+impl Ended {
+    /// The thread's list. `Ok` for the outermost call, which has to `tell`.
+    fn begin() -> Result<Ended, Ended> {
+        let outermost = Ended::with(|nodes| match nodes {
+            Some(_) => Err(Ended),
+            None => {
+                *nodes = Some(VecDeque::new());
+                Ok(Ended)
+            }
+        });
+        outermost.unwrap_or(Ok(Ended))
+    }
+
+    fn add(&self, node: Arc<Node>) {
+        let added = Ended::with(|nodes| nodes.get_or_insert_default().push_back(node.clone()));
+        if added.is_none() {
+            node.tell_below();
+        }
+    }
+
+    /// The next one. After the last, the list ends.
+    fn next(&self) -> Option<Arc<Node>> {
+        Ended::with(|nodes| {
+            let next = nodes.as_mut().and_then(VecDeque::pop_front);
+            if next.is_none() {
+                *nodes = None;
+            }
+            next
+        })?
+    }
+
+    /// `None` in a thread that ends and has no list any more. It recurses.
+    fn with<T>(list: impl FnOnce(&mut Option<VecDeque<Arc<Node>>>) -> T) -> Option<T> {
+        ENDED.try_with(|nodes| list(&mut nodes.borrow_mut())).ok()
+    }
+
+    /// Tells what is below each of the nodes, those included that are ended meanwhile. Gives the
+    /// first panic of a waker.
+    fn tell(self) -> Option<Payload> {
+        let mut first = None;
+        // Ends: a token wakes a node once.
+        while let Some(node) = self.next() {
+            // With the node, values may be dropped: user code, as wakers are.
+            let told = panic::catch(|| {
+                node.tell_below();
+                drop(node);
+            });
+            match told {
+                Err(payload) if first.is_none() => first = Some(payload),
+                Err(payload) => panic::discard(payload),
+                Ok(()) => {}
+            }
+        }
+        first
     }
 }
 
 /// The place in the token's list of waiters; dropped with the node.
 type Registration = Mutex<Pin<Box<WaitForCancellationFutureOwned>>>;
 
+pin_project! {
+    /// Cancels a token at a deadline; ends when the token has been cancelled. It holds nothing
+    /// else: there may be one for each call of a server.
+    struct CancelAt {
+        #[pin]
+        timer: Sleep,
+        #[pin]
+        cancelled: WaitForCancellationFutureOwned,
+        token: CancellationToken,
+    }
+}
+
+impl Future for CancelAt {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
+        let this = self.project();
+        if this.cancelled.poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        ready!(this.timer.poll(cx));
+        this.token.cancel();
+        Poll::Ready(())
+    }
+}
+
 impl Context {
     /// A token that is cancelled when this context ends, for the crates that take one.
     ///
-    /// Cancelling the token does nothing to the context. The token may outlive every handle of the context.
+    /// Cancelling the token does nothing to the context. The token may outlive every handle of the
+    /// context, and keeps none of its values alive.
     ///
-    /// A context without a deadline tells the token itself, at the moment of its end, and needs no runtime for this. One
-    /// with a deadline, or one that was [merged](Context::merge), owns a task for it, which runs until the context ends
-    /// or the token is cancelled.
+    /// A context without a deadline cancels the token itself, at the moment of its end, and needs
+    /// no runtime for this. For a context with a deadline a task waits for that.
+    ///
+    /// # What stays
+    ///
+    /// - The task of a token with a deadline stays until the deadline passes or the token is
+    ///   cancelled, also when every handle of the context and of the token has been dropped: a
+    ///   token does not say when it is dropped. The task holds a timer and the token, some 600
+    ///   bytes, and not the context. A token that is needed for a moment only should be cancelled
+    ///   after that, for example by its `drop_guard`.
+    /// - Nothing stays of a token without a deadline.
+    /// - When every handle of a [merged](Context::merge) context and of its descendants has been
+    ///   dropped, the other context that it was merged with does not cancel the token any more.
+    ///   Keep the merged context for as long as its token is used. In the same way, the token of a
+    ///   context [that a signal ends](Context::with_signals) needs that context.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime, for a context that has a deadline or was merged.
+    /// Outside a tokio runtime, or in one without a timer, for a context that has a deadline.
     #[cfg_attr(docsrs, doc(cfg(feature = "tokio-util")))]
     #[must_use]
     pub fn to_cancellation_token(&self) -> CancellationToken {
         if self.node.is_endless() {
             return CancellationToken::new();
         }
-        if self.node.ends_only_by_cancel() {
-            // A child: whoever cancels what they were given does not cancel what others were given.
-            return self.node.token().child_token();
-        }
-        let token = CancellationToken::new();
+        // A child: whoever cancels what they were given does not cancel what others were given.
+        let token = self.node.token().child_token();
         if self.is_done() {
             token.cancel();
             return token;
         }
-        let (ctx, theirs) = (self.clone(), token.clone());
-        tokio::spawn(async move {
-            let cancelled = theirs.cancelled();
-            // Either way there is nothing left to do but to cancel.
-            let _ = ctx.run(cancelled).await;
-            theirs.cancel();
-        });
+        if let Some(deadline) = self.deadline() {
+            tokio::spawn(CancelAt {
+                timer: tokio::time::sleep_until(deadline),
+                cancelled: token.clone().cancelled_owned(),
+                token: token.clone(),
+            });
+        }
         token
     }
 
     /// A context that ends when `token` is cancelled, with a cause that says so.
     ///
-    /// When `token.cancel()` returns, the context has ended. It needs no runtime and no task.
+    /// When `token.cancel()` returns, the context has ended, and all its descendants. It needs no
+    /// runtime and no task.
+    ///
+    /// Contexts and tokens may be bridged one behind another in any number: cancelling and dropping
+    /// them does not recurse. If a waker that is called by such a cancel cancels another token, the
+    /// context of that has ended when it returns, and its descendants when the outer cancel
+    /// returns.
     #[cfg_attr(docsrs, doc(cfg(feature = "tokio-util")))]
     #[must_use]
     pub fn from_cancellation_token(token: CancellationToken) -> Context {
-        let node = Context::background()
-            .node
-            .with_external("FromCancellationToken");
+        let node = Context::background().node.with_source(token.clone());
         // Polled once: that enters the waker, and nothing more is wanted of it. The token keeps what is registered until
         // the future is dropped, so the node keeps the future.
         let waker = task::Waker::from(Arc::new(EndOnWake(Arc::downgrade(&node))));

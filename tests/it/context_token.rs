@@ -121,12 +121,105 @@ async fn a_token_of_a_context_with_a_deadline_is_cancelled_by_a_cancel() {
     tasks_end().await;
 }
 
+#[test]
+fn a_token_of_a_merged_context_is_cancelled_when_either_cancel_returns() {
+    for other_first in [false, true] {
+        let (ctx, guard) = Context::background().with_cancel();
+        let (other, of_other) = Context::background().with_cancel();
+        let merged = ctx.merge(&other);
+        let below = merged.with_value("below");
+        let (token, of_below) = (
+            merged.to_cancellation_token(),
+            below.to_cancellation_token(),
+        );
+        let end = if other_first { of_other } else { guard };
+        assert!(!token.is_cancelled() && !of_below.is_cancelled());
+        end.cancel();
+        assert!(token.is_cancelled() && of_below.is_cancelled());
+    }
+}
+
+/// Contexts that live as long as a server, and one call after the other.
+#[tokio::test(start_paused = true)]
+async fn a_token_of_a_merged_context_keeps_no_task() {
+    let (server, _stop) = Context::background().with_cancel();
+    let (pool, _close) = Context::background().with_cancel();
+    let mut tokens = Vec::new();
+    for call in 0..100 {
+        let ctx = server.merge(&pool).with_value(call);
+        tokens.push(ctx.to_cancellation_token());
+        yield_now().await;
+        assert_eq!(Handle::current().metrics().num_alive_tasks(), 0);
+    }
+    assert!(tokens.iter().all(|token| !token.is_cancelled()));
+}
+
+#[test]
+fn a_token_whose_merged_context_has_gone_hears_of_the_first_parent_only() {
+    let (ctx, guard) = Context::background().with_cancel();
+    let (other, of_other) = Context::background().with_cancel();
+    let token = ctx.merge(&other).to_cancellation_token();
+    of_other.cancel();
+    assert!(!token.is_cancelled());
+    guard.cancel();
+    assert!(token.is_cancelled());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_of_a_merged_context_is_cancelled_at_the_deadline_of_either() {
+    for (mine, theirs) in [(ms(10), HOUR), (HOUR, ms(10))] {
+        let began = time::Instant::now();
+        let other = Context::background().with_timeout(theirs);
+        let merged = Context::background().with_timeout(mine).merge(&other);
+        let token = merged.to_cancellation_token();
+        drop((merged, other));
+        token.cancelled().await;
+        assert_eq!(began.elapsed(), ms(10));
+        tasks_end().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_task_behind_a_token_does_not_keep_its_context() {
+    let drops = Drops::default();
+    let (parent, _guard) = Context::background().with_cancel();
+    let ctx = parent.with_value(drops.counted()).with_timeout(ms(10));
+    let token = ctx.to_cancellation_token();
+    yield_now().await;
+    drop(ctx);
+    assert_eq!(drops.count(), 1);
+    assert!(!token.is_cancelled());
+    token.cancelled().await;
+    tasks_end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_with_a_deadline_is_cancelled_when_cancel_returns() {
+    let (parent, guard) = Context::background().with_cancel();
+    let token = parent.with_timeout(HOUR).to_cancellation_token();
+    yield_now().await;
+    guard.cancel();
+    assert!(token.is_cancelled());
+    tasks_end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_task_behind_a_token_ends_when_a_drop_guard_of_it_is_dropped() {
+    let ctx = Context::background().with_timeout(HOUR);
+    for _ in 0..100 {
+        let _guard = ctx.to_cancellation_token().drop_guard();
+    }
+    tasks_end().await;
+    assert_eq!(state(&ctx), GOING_ON);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_token_of_a_merged_context_is_cancelled_by_either() {
     for other_first in [false, true] {
         let (ctx, guard) = Context::background().with_cancel();
         let (other, of_other) = Context::background().with_cancel();
-        let token = ctx.merge(&other).with_value(1).to_cancellation_token();
+        let merged = ctx.merge(&other);
+        let token = merged.with_value(1).to_cancellation_token();
         if other_first {
             of_other.cancel();
         } else {
@@ -232,4 +325,101 @@ fn two_tokens_made_at_once_are_both_cancelled() {
         guard.cancel();
         assert!(one.is_cancelled() && two.is_cancelled(), "round {round}");
     }
+}
+
+#[test]
+fn a_bridge_whose_context_has_gone_still_carries_an_end() {
+    let (top, guard) = Context::background().with_cancel();
+    let mut ctx = top.clone();
+    for _ in 0..10 {
+        ctx = Context::from_cancellation_token(ctx.to_cancellation_token());
+    }
+    let mut waiter = waiting(&ctx);
+    guard.cancel();
+    assert!(has_resolved(&mut waiter));
+    assert_eq!(state(&ctx), TOKEN_CANCELLED);
+}
+
+/// Contexts that are bridged through tokens, one behind another, in a thread whose stack holds no
+/// recursion of that depth: cancelled, and dropped from the first one on, or from the last one on.
+fn bridged(many: usize, bridge: fn(&Context) -> Context) {
+    returns(move || {
+        let small = std::thread::Builder::new().stack_size(128 * 1024);
+        let thread = small.spawn(move || {
+            for first_first in [false, true] {
+                let (top, guard) = Context::background().with_cancel();
+                let mut chain = vec![top];
+                for at in 0..many {
+                    chain.push(bridge(&chain[at]));
+                }
+                let mut waiter = waiting(&chain[many]);
+                guard.cancel_with("stop");
+                assert!(has_resolved(&mut waiter));
+                assert!(chain.iter().all(Context::is_done));
+                drop(waiter);
+                if !first_first {
+                    chain.reverse();
+                }
+                chain.into_iter().for_each(drop);
+            }
+            // Dropped without a cancel, by the last one that holds them.
+            let (mut ctx, guard) = Context::background().with_cancel();
+            let handle = guard.disarm();
+            for _ in 0..many {
+                ctx = bridge(&ctx);
+            }
+            drop((ctx, handle));
+        });
+        thread.unwrap().join().unwrap();
+    });
+}
+
+fn through_a_token(ctx: &Context) -> Context {
+    Context::from_cancellation_token(ctx.to_cancellation_token())
+}
+
+#[test]
+fn twenty_thousand_bridged_contexts_are_cancelled_and_dropped_without_recursion() {
+    bridged(20_000, through_a_token);
+}
+
+#[test]
+fn a_hundred_thousand_bridged_contexts_are_cancelled_and_dropped_without_recursion() {
+    bridged(100_000, through_a_token);
+}
+
+#[test]
+fn bridged_contexts_that_are_merged_are_cancelled_without_recursion() {
+    bridged(20_000, |ctx| {
+        let (server, guard) = Context::background().with_cancel();
+        drop(guard.disarm());
+        server.merge(&through_a_token(ctx))
+    });
+}
+
+#[test]
+fn bridged_contexts_with_values_are_cancelled_without_recursion() {
+    bridged(20_000, |ctx| {
+        through_a_token(&ctx.with_value(7)).with_value(7)
+    });
+}
+
+#[test]
+fn a_panic_of_a_waker_does_not_keep_a_bridge_from_its_end() {
+    let (top, guard) = Context::background().with_cancel();
+    let one = through_a_token(&top);
+    let two = Context::background().merge(&through_a_token(&one));
+    let three = through_a_token(&two);
+    let mut panics = std::pin::pin!(one.done_owned());
+    let waker = crate::support::waker(|| std::panic::resume_unwind(Box::new("a waker's")));
+    assert!(crate::support::poll_with(&mut panics, &waker).is_pending());
+    let mut waiter = waiting(&three);
+    let cancel = std::panic::AssertUnwindSafe(|| guard.cancel());
+    std::panic::catch_unwind(cancel).unwrap_err();
+    assert!(has_resolved(&mut waiter));
+    // And the thread's next bridge works as the first did.
+    let (next, guard) = Context::background().with_cancel();
+    let through = through_a_token(&next);
+    guard.cancel();
+    assert!(through.is_done());
 }

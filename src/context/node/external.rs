@@ -13,17 +13,34 @@ use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, OnceLock};
 
 impl Node {
-    /// A child that something outside the tree ends.
-    pub(crate) fn with_external(self: &Arc<Node>, name: &'static str) -> Arc<Node> {
-        let kind = Kind::External(External {
-            name,
+    /// A child that a signal ends.
+    #[cfg(feature = "signal")]
+    pub(crate) fn with_signal(self: &Arc<Node>) -> Arc<Node> {
+        self.with_external(External {
+            name: "WithSignals",
             tether: OnceLock::new(),
-        });
+            #[cfg(feature = "tokio-util")]
+            source: None,
+        })
+    }
+
+    /// A child that `source` ends.
+    #[cfg(feature = "tokio-util")]
+    pub(crate) fn with_source(self: &Arc<Node>, source: CancellationToken) -> Arc<Node> {
+        self.with_external(External {
+            name: "FromCancellationToken",
+            tether: OnceLock::new(),
+            source: Some(source),
+        })
+    }
+
+    fn with_external(self: &Arc<Node>, external: External) -> Arc<Node> {
+        let kind = Kind::External(external);
         let flags = self.inherited_flags();
         Node::new(flags, Some(self.clone()), self.deadline, kind)
     }
 
-    /// Gives a node from `with_external` what must live as long as it does.
+    /// Gives a node that is ended from outside what must live as long as it does.
     pub(crate) fn tether(&self, tether: Box<dyn Any + Send + Sync>) {
         if let Kind::External(external) = &self.kind {
             // The node is not shared yet: this is the only write.
@@ -36,25 +53,31 @@ impl Node {
 impl Node {
     /// The token of this node, made now if it has none; cancelled with the node.
     ///
-    /// Each ancestor that can end gets one too, so that it is the tokens' own tree that carries an end down: a token
-    /// outlives the contexts that it was made from.
+    /// Each ancestor that can end gets one too, so that it is the tokens' own tree that carries an
+    /// end down: a token outlives the contexts that it was made from. The way up ends at the first
+    /// ancestor that has a token, since what is above it has one, too: a chain in which each new
+    /// context is asked for its token takes linear time.
     pub(crate) fn token(self: &Arc<Node>) -> CancellationToken {
-        let mut path = vec![self];
-        while let Some(parent) = path.last().and_then(|node| node.parent.as_ref()) {
-            if parent.is_endless() {
+        let mut above = None;
+        let mut path = Vec::new();
+        let mut next = Some(self);
+        while let Some(node) = next.filter(|node| !node.is_endless()) {
+            above = node.links.lock().token();
+            if above.is_some() {
                 break;
             }
-            path.push(parent);
+            path.push(node);
+            next = node.parent.as_ref();
         }
-        let mut above: Option<CancellationToken> = None;
         for node in path.into_iter().rev() {
-            let new = above
-                .as_ref()
-                .map_or_else(Default::default, |token| token.child_token());
+            let new = match above.as_ref().or(node.source()) {
+                Some(above) => above.child_token(),
+                None => CancellationToken::new(),
+            };
             let token = {
                 let mut links = node.links.lock();
                 node.flags.fetch_or(WATCHED, Ordering::AcqRel);
-                links.token(new)
+                links.token_or(new)
             };
             if node.is_done() {
                 token.cancel();
@@ -64,15 +87,13 @@ impl Node {
         above.unwrap_or_default()
     }
 
-    /// Whether an end may reach this node other than by a cancel of it or of an ancestor.
-    pub(crate) fn ends_only_by_cancel(&self) -> bool {
-        let mut node = Some(self);
-        while let Some(current) = node {
-            if matches!(current.kind, Kind::Merge(_)) {
-                return false;
-            }
-            node = current.above();
+    /// The token that ends this node. That of the node is a child of it, so that the one cancels
+    /// the other without the node: neither a context that is dropped nor the number of those
+    /// between two tokens makes a difference.
+    fn source(&self) -> Option<&CancellationToken> {
+        match &self.kind {
+            Kind::External(external) => external.source.as_ref(),
+            _ => None,
         }
-        self.deadline.is_none()
     }
 }

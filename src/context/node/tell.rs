@@ -14,6 +14,12 @@ use crate::sync::atomic::Ordering;
 impl Node {
     /// Ends the node unless it has ended, and returns when everything below has ended too.
     pub(crate) fn cancel(self: &Arc<Node>, cause: Option<Cause>) {
+        self.cancel_alone(cause);
+        self.tell_below();
+    }
+
+    /// Ends the node unless it has ended; `tell_below` has to follow.
+    pub(crate) fn cancel_alone(self: &Arc<Node>, cause: Option<Cause>) {
         if !self.has(ENDED) {
             let timed = self.deadline.is_some() || self.has(TIMED);
             let at = timed.then(Instant::now);
@@ -24,6 +30,10 @@ impl Node {
                 self.latch(End { error, at });
             }
         }
+    }
+
+    /// Ends everything below a node that has ended.
+    pub(crate) fn tell_below(self: &Arc<Node>) {
         self.tell();
         self.unlink();
     }
