@@ -13,9 +13,10 @@
 //!               D   C   waker           D is not: it asks, by reading D, B
 //! ```
 //!
-//! Asking and telling are the two ways in which an end gets down the tree. A node that nobody waits on is not
-//! linked: deriving it is one allocation and takes no lock, and its siblings never meet. A node that somebody waits on
-//! is linked when the waiting begins, all the way up, and stays so; and so is one that is asked often.
+//! Asking and telling are the two ways in which an end gets down the tree. A node that nobody waits
+//! on is not linked: deriving it is one allocation and takes no lock, and its siblings never meet.
+//! A node that somebody waits on is linked when the waiting begins, all the way up, and stays so;
+//! and so is one that is asked often, and one whose descendants have asked from far below.
 //!
 //! # Invariants
 //!
@@ -25,8 +26,10 @@
 //!    set after `end`, so whoever reads `ENDED` finds it.
 //! 2. An end has one of three origins: a cancel of this very node; its own deadline; or the node above, in which case it
 //!    is a copy of *that node's* final end (same kind, same cause). Ends are therefore latched from the top down.
-//! 3. A deadline is the node's own end if it passed before the end that came from above: each end knows the instant at
-//!    which it happened, if anybody below has a deadline to compare it with (`TIMED`).
+//! 3. A deadline is the node's own end if it passed before the end that came from above: each end
+//!    knows the instant at which it happened, if anybody below has a deadline to compare it with
+//!    (`TIMED`). A deadline that passes while a cancel is being told may be either. No node has a
+//!    later deadline than the node above it.
 //! 4. A node is linked when it does not have `ASKS`: that is cleared only when every ancestor that can end is linked and holds
 //!    an entry for the one below it. A linked node has been told of an ancestor's cancel when that cancel returns; another asks.
 //! 5. An entry is added to `links` only under its lock, with `WATCHED` set and `ENDED` not. So an ending thread that does

@@ -6,6 +6,7 @@ mod cancel_safety;
 mod context_after_func;
 mod context_budget;
 mod context_cancel;
+mod context_chains;
 mod context_deadline;
 mod context_display;
 mod context_done;

@@ -11,6 +11,12 @@ use crate::sync::atomic::Ordering;
 /// How often a node asks further up before it is linked, so that it need not: that costs as much as about so many asks.
 pub(super) const OFTEN: u8 = 16;
 
+/// How far up a query goes before it links the ancestors that it has passed. In a chain in which
+/// each new node is asked once, the next query ends at a linked node, and so the chain takes linear
+/// time: a node is linked once, and a query passes fewer than this many that are not. Contexts of
+/// requests are hardly ever this deep, and so they do not meet at their server's lock.
+const FAR: usize = 32;
+
 impl Node {
     #[inline]
     pub(crate) fn is_done(self: &Arc<Node>) -> bool {
@@ -70,9 +76,10 @@ impl Node {
 
     /// The end of this node at the instant `now`, latched here and on the way down to here.
     ///
-    /// `now` is `None` for one before any deadline. Without it the way up ends at the first linked node, which would have
-    /// been told. With it, it goes to the top: the deadline may be one from above, and then it ends those nodes first
-    /// (invariant 2), unless one of them was cancelled before.
+    /// `now` is `None` for one before any deadline. The way up ends at the first node that is
+    /// linked and whose deadline has not passed: it would have been told of a cancel, and no
+    /// deadline above it is earlier than its own. A deadline that has passed may be one from above,
+    /// and then it ends those nodes first (invariant 2), unless one of them was cancelled before.
     pub(super) fn end_at(&self, now: Option<Instant>) -> Option<&End> {
         let passed =
             |node: &Node| matches!((node.deadline, now), (Some(at), Some(now)) if at <= now);
@@ -85,7 +92,7 @@ impl Node {
                 source = Some(distance);
                 break;
             }
-            if now.is_none() && !node.has(ASKS) {
+            if !node.has(ASKS) && !passed(node) {
                 break;
             }
             let Some(above) = node.above() else { break };
@@ -95,8 +102,21 @@ impl Node {
                 source = Some(distance);
             }
         }
+        // Not for what is about to be latched, which is asked no further.
+        if distance - source.unwrap_or(0) > FAR && !node.has(ENDED) {
+            self.link_above();
+        }
         self.latch_down_from(source?);
         self.end.get()
+    }
+
+    /// Links the ancestors, for a query that has gone far, so that the next one need not. The node
+    /// itself may be gone soon.
+    #[cold]
+    fn link_above(&self) {
+        if let Some(parent) = &self.parent {
+            parent.link();
+        }
     }
 
     /// Latches the nodes from the one `distance` above down to this one, each with the final end of the one before.
