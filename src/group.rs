@@ -2,6 +2,7 @@
 
 pub(crate) mod admission;
 mod blocking;
+pub(crate) mod calls;
 pub(crate) mod core;
 pub(crate) mod current;
 pub(crate) mod end;
@@ -343,7 +344,8 @@ where
     /// Starts a task, and waits until it says that it is ready; the task then goes on.
     ///
     /// What the task passes to [`Ready::ok`] is returned: the address that a server is bound to, say. Until then its failure
-    /// is this call's, and not the group's; from then on it is a task like any other. A panic is the group's in any case.
+    /// is this call's, and not the group's; from then on it is a task like any other. A panic is the group's in any case. The
+    /// first decides: a value that is passed to `ok` after the failure is dropped.
     ///
     /// # Errors
     ///
@@ -357,7 +359,12 @@ where
     /// # Cancel safety
     ///
     /// Nothing starts before the first poll. Dropped after that and before the task is ready, it leaves an ordinary task of the
-    /// group.
+    /// group. If the task has failed, was stopped or was kept from starting, and this future is dropped before it has returned
+    /// that, the failure is the group's: it ends the group's context, and `wait` returns it.
+    ///
+    /// `wait` does not wait for this future, which may have been leaked, or be alive and not polled any more. If nothing
+    /// else is left to wait for, `wait` yields some turns, so that a call that was woken takes its failure; then it returns the
+    /// failure itself, and this call returns the [`ContextError`].
     ///
     /// # Examples
     ///

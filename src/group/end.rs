@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 
 use super::admission::LenderId;
+use super::calls::{Failure, Untaken};
 use super::core::Core;
 use super::failures::Failures;
 use super::source::{Outcome, Source, Tag};
@@ -69,16 +70,35 @@ impl<S: Source> Core<S> {
                     .unwrap_or_else(|| ContextError::cancelled(Some(Cause::note(&TASK_ABORTED)))),
             ),
         };
-        if !matches!(kind, TaskErrorKind::Panicked(_)) && tag.hand_over_failure() {
-            panic::discard(kind);
-            return;
-        }
         let (label, elapsed) = S::describe(&self.origin, tag);
-        let entered = tracing::enter(tag.span());
+        let failure = Failure {
+            label,
+            elapsed,
+            kind,
+            ended: self.ctx().is_done(),
+        };
+        let failure = match tag.failed_call() {
+            Some(call) if !matches!(failure.kind, TaskErrorKind::Panicked(_)) => {
+                self.with(|state, _| state.calls.keep(call, failure))
+            }
+            _ => Some(failure),
+        };
+        let _entered = tracing::enter(tag.span());
+        if let Some(failure) = failure {
+            self.fail(failure);
+        }
+    }
+
+    /// A failure is the group's.
+    pub(crate) fn fail(self: &Arc<Self>, failure: Failure<S::Error>) {
+        let Failure {
+            label,
+            elapsed,
+            kind,
+            ended,
+        } = failure;
         tracing::failed(&label, elapsed, &kind);
-        drop(entered);
         let cause = self.on_failure.cause(&label, &kind);
-        let ended = self.ctx().is_done();
         let (later, cause) = self.with(|state, _| {
             if !matches!(kind, TaskErrorKind::Aborted(_)) {
                 state.source.failed();
@@ -211,7 +231,7 @@ impl<S: Source> Core<S> {
     /// Resolves when every task has ended, and closes the door.
     fn poll_closed(self: &Arc<Self>, cx: &mut task::Context<'_>) -> Poll<()> {
         let waker = cx.waker().clone();
-        self.with(|state, after| {
+        let untaken = ready!(self.with(|state, after| {
             if state.source.has_outcome() {
                 // It came just now: it goes out first.
                 after.wake.push(waker);
@@ -221,13 +241,32 @@ impl<S: Source> Core<S> {
                 after.replaced.extend(state.waiter.replace(waker));
                 return Poll::Pending;
             }
+            match state.calls.take_untaken() {
+                Untaken::None => {}
+                Untaken::Yield => {
+                    after.wake.push(waker);
+                    return Poll::Pending;
+                }
+                Untaken::Failures(failures) => {
+                    after.replaced.push(waker);
+                    return Poll::Ready(failures);
+                }
+            }
             after.replaced.push(waker);
             if state.phase == Phase::Open {
                 state.phase = Phase::Closed;
             }
             state.relieve_watcher(after);
-            Poll::Ready(())
-        })
+            Poll::Ready(Vec::new())
+        }));
+        if untaken.is_empty() {
+            return Poll::Ready(());
+        }
+        for failure in untaken {
+            self.fail(failure);
+        }
+        // Ends: a failure is taken once, and no task is left that could fail.
+        self.poll_closed(cx)
     }
 
     /// Asks everybody to stop.

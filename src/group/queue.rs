@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use super::admission::{Tickets, Waiter};
 use super::blocking::{self, BlockingJob, OnPool};
+use super::calls::CallId;
 use super::core::Core;
 use super::current::Frame;
 use super::end::Reclaimed;
@@ -143,10 +144,8 @@ impl Tag for Task {
         self.span.close();
     }
 
-    fn hand_over_failure(&self) -> bool {
-        self.observer
-            .as_ref()
-            .is_some_and(|observer| observer.takes_failure())
+    fn failed_call(&self) -> Option<CallId> {
+        self.observer.as_ref()?.failed_call()
     }
 
     fn is_observed(&self) -> bool {

@@ -7,6 +7,7 @@ use std::task::{self, Waker};
 use std::time::Duration;
 
 use super::admission::{LenderId, Tickets, Waiter};
+use super::calls::CallId;
 use super::core::Core;
 use super::current::Frame;
 use super::end::Reclaimed;
@@ -144,9 +145,9 @@ pub(crate) trait Tag: Send {
     fn span(&self) -> Option<&Span>;
     /// Closes it, where no lock is held.
     fn close_span(&mut self);
-    /// Whether somebody else takes a failure that is not a panic, so that it is none of the group's.
-    fn hand_over_failure(&self) -> bool {
-        false
+    /// The job has failed. Returns the call that takes an error of it, so that it is none of the group's.
+    fn failed_call(&self) -> Option<CallId> {
+        None
     }
     /// Whether somebody is told of the end.
     fn is_observed(&self) -> bool {
@@ -157,9 +158,9 @@ pub(crate) trait Tag: Send {
 /// Somebody who is told when a job has ended and its ticket is free.
 pub(crate) trait Observer: Send + Sync {
     fn ended(&self, core: &dyn Lending, succeeded: bool);
-    /// Whether it takes a failure of the job, so that it is none of the group's.
-    fn takes_failure(&self) -> bool {
-        false
+    /// The job has failed. Returns the call that takes an error of it, so that it is none of the group's.
+    fn failed_call(&self) -> Option<CallId> {
+        None
     }
 }
 

@@ -1,7 +1,23 @@
 //! Readiness: a task that says when it is ready, and goes on.
+//!
+//! # Invariants
+//!
+//! What a failed task leaves is on its way to a caller that may be dropped at any moment, on any thread.
+//!
+//! 1. A call leaves [`Stage::Starting`] once: by `ok`, or by the failure of its task. The first decides: a value that comes
+//!    after the failure is dropped, and a failure that comes after the value is the group's.
+//! 2. A caller is entered in the core's [`Calls`](super::calls::Calls) from before its task is submitted until it has its
+//!    outcome or is dropped. A failure that decides a call is kept there, under the core's lock, before the task counts as
+//!    ended. If the caller is not entered any more, the failure is the group's at once. A panic is the group's in any case.
+//! 3. A failure that is kept leaves once, under that lock: to its caller; or to the group, when the caller is dropped, or
+//!    when a wait finds it and has nothing else left to wait for. So no wait returns `Ok` beside a failure that is lost.
+//! 4. A wait does not wait for a caller. A caller that was leaked, or that is alive and not polled any more
+//!    (`select! { r = &mut start => .., _ = stop => .. }`, and then `wait`), would hang it for ever. It yields some turns,
+//!    so that a caller that has been woken takes its failure first, and then the failure is the group's.
 
 use std::fmt::{self, Display};
 
+use super::calls::{CallId, Failure};
 use super::core::Core;
 use super::job;
 use super::launch::Launch;
@@ -9,7 +25,7 @@ use super::queue::{Queue, Task, Work};
 use super::source::{Lending, Observer};
 use super::task_handle::{Slot, TaskHandle};
 use crate::context::{Cause, Note};
-use crate::error::ContextError;
+use crate::error::{ContextError, TaskErrorKind};
 use crate::sync::{Arc, Mutex, Weak};
 
 static NOT_READY: Note = Note("the task ended without saying that it was ready");
@@ -25,9 +41,21 @@ pub struct Ready<R> {
 
 impl<R> Ready<R> {
     /// The task is ready; `value` is what `start` returns. The task goes on, as an ordinary one of its group.
+    ///
+    /// If the task has failed before (another task may hold this, or a destructor of the task itself), `value` is dropped:
+    /// `start` returns the failure.
     pub fn ok(self, value: R) {
-        self.call.stage.lock().is_ready = true;
-        self.call.slot.put(value);
+        let mut stage = self.call.stage.lock();
+        if *stage == Stage::Failed {
+            drop(stage);
+            drop(value);
+            return;
+        }
+        *stage = Stage::Ready;
+        // In one with the stage: a task that ends now finds the value there.
+        let unwanted = self.call.slot.try_put(value);
+        drop(stage);
+        drop(unwanted);
         let core = self.call.core.upgrade();
         self.call.slot.end(core.as_deref(), true);
     }
@@ -44,20 +72,29 @@ struct Call<R> {
     /// Where the value waits, and the caller for it: until the task is ready, or has ended.
     slot: Arc<Slot<R>>,
     core: Weak<dyn Lending>,
+    /// Its lock is taken before that of `slot`.
     stage: Mutex<Stage>,
 }
 
-struct Stage {
-    is_ready: bool,
-    /// The caller waits; once it has gone, the task is one like any other.
-    called: bool,
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Starting,
+    Ready,
+    Failed,
 }
 
 impl<R> Call<R> {
-    /// Whether a failure now is the caller's.
-    fn takes_failure(&self) -> bool {
-        let stage = self.stage.lock();
-        stage.called && !stage.is_ready
+    fn id(&self) -> CallId {
+        std::ptr::from_ref(self).cast::<()>() as CallId
+    }
+
+    /// The task has failed. Says whether that decides the call.
+    fn fail(&self) -> bool {
+        let mut stage = self.stage.lock();
+        if *stage == Stage::Starting {
+            *stage = Stage::Failed;
+        }
+        *stage == Stage::Failed
     }
 }
 
@@ -67,17 +104,44 @@ impl<R: Send> Observer for Call<R> {
         self.slot.end(Some(core), true);
     }
 
-    fn takes_failure(&self) -> bool {
-        Call::takes_failure(self)
+    fn failed_call(&self) -> Option<CallId> {
+        self.fail().then(|| self.id())
     }
 }
 
-/// The caller's side: dropped, the caller has gone.
-struct Caller<R>(Arc<Call<R>>);
+/// The caller's side: while it is there, a failure before readiness is the call's (invariant 2).
+struct Caller<R, E>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    core: Arc<Core<Queue<E>>>,
+    /// Kept, so that no other call gets its id.
+    call: Arc<Call<R>>,
+}
 
-impl<R> Drop for Caller<R> {
+impl<R, E> Caller<R, E>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    fn enter(core: Arc<Core<Queue<E>>>, call: Arc<Call<R>>) -> Caller<R, E> {
+        core.with(|state, _| state.calls.enter(call.id()));
+        Caller { core, call }
+    }
+
+    /// Takes the failure that was kept for it, and goes.
+    fn leave(&self) -> Option<Failure<E>> {
+        self.core.with(|state, _| state.calls.leave(self.call.id()))
+    }
+}
+
+impl<R, E> Drop for Caller<R, E>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
     fn drop(&mut self) {
-        self.0.stage.lock().called = false;
+        if let Some(failure) = self.leave() {
+            self.core.fail(failure);
+        }
     }
 }
 
@@ -93,6 +157,7 @@ where
     let Some(core) = launch.core else {
         return Err(E::from(stopped(&GROUP_GONE)));
     };
+    let core = core.into_owned();
     core.bind("start");
     let weak: Weak<dyn Lending> = Arc::<Core<Queue<E>>>::downgrade(&core);
     let slot = Slot::new();
@@ -101,33 +166,35 @@ where
     let call = Arc::new(Call {
         slot,
         core: weak,
-        stage: Mutex::new(Stage {
-            is_ready: false,
-            called: true,
-        }),
+        stage: Mutex::new(Stage::Starting),
     });
-    let failure = Arc::new(Mutex::new(None));
-    let caller = Caller(call.clone());
+    let caller = Caller::enter(core, call.clone());
     let job = {
-        let (call, failure) = (call.clone(), failure.clone());
+        let call = call.clone();
         let ready = Ready { call: call.clone() };
-        let finish = move |result| match result {
-            // Before it was ready, an error is the caller's and not the group's.
-            Err(error) if call.takes_failure() => {
-                *failure.lock() = Some(error);
-                Ok(())
+        let finish = move |result: Result<(), E>| {
+            if result.is_err() {
+                // Now, and not when it is recorded: the destructors that run in between may say `ok`.
+                call.fail();
             }
-            result => job::result(result),
+            job::result(result)
         };
         job::of_start(move || begin(ready), finish)
     };
     let task = Task::new(launch.label, Some(call));
-    core.submit(task, Work::Future(Box::pin(job)));
-    let value = value.await;
-    drop(caller);
-    if let Some(value) = value {
+    let work = Work::Future(Box::pin(job));
+    caller.core.submit(task, work);
+    if let Some(value) = value.await {
         return Ok(value);
     }
-    let failed = failure.lock().take();
-    Err(failed.unwrap_or_else(|| E::from(core.ctx().err().unwrap_or_else(|| stopped(&NOT_READY)))))
+    let kind = caller.leave().map(|failure| failure.kind);
+    Err(match kind {
+        Some(TaskErrorKind::Failed(error)) => error,
+        Some(TaskErrorKind::Aborted(error)) => E::from(error),
+        // It panicked, or ended `Ok`, or a wait has taken its failure.
+        Some(TaskErrorKind::Panicked(_)) | None => {
+            let ended = caller.core.ctx().err();
+            E::from(ended.unwrap_or_else(|| stopped(&NOT_READY)))
+        }
+    })
 }

@@ -6,6 +6,7 @@ use std::task::Waker;
 use std::thread::ThreadId;
 
 use super::admission::{LenderId, Tickets};
+use super::calls::Calls;
 use super::failures::Failures;
 use super::source::{Observer, Source};
 use super::streak::Streak;
@@ -25,6 +26,7 @@ pub(crate) struct State<S: Source> {
     pub(crate) tickets: Tickets,
     pub(crate) source: S,
     pub(crate) failures: Failures<S::Error>,
+    pub(crate) calls: Calls<S::Error>,
     pub(crate) phase: Phase,
     /// What was accepted and has not ended.
     pub(crate) open: usize,
@@ -125,6 +127,7 @@ impl<S: Source> State<S> {
             tickets: Tickets::new(limit),
             source,
             failures: Failures::new(),
+            calls: Calls::new(),
             phase: Phase::Open,
             open: 0,
             rejected: VecDeque::new(),

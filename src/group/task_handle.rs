@@ -68,13 +68,16 @@ impl<T> Slot<T> {
 
     /// Keeps the value for the handle. Without one it is dropped here, in the task, whose panic it is if that panics.
     pub(crate) fn put(&self, value: T) {
-        let mut value = Some(value);
+        drop(self.try_put(value));
+    }
+
+    /// The same; hands the value back if there is no handle, to be dropped under no lock.
+    pub(crate) fn try_put(&self, value: T) -> Option<T> {
         let mut state = self.0.lock();
-        if !state.abandoned {
-            state.value = value.take();
+        if state.abandoned {
+            return Some(value);
         }
-        drop(state);
-        drop(value);
+        state.value.replace(value)
     }
 
     pub(crate) fn end(&self, core: Option<&dyn Lending>, succeeded: bool) {

@@ -30,6 +30,18 @@ both_flavours![
     at_limit_1_a_task_that_starts_a_sibling_lends_its_place,
     in_a_new_group_it_does_the_same,
     the_future_is_send_and_does_not_borrow_the_group,
+    dropped_in_the_turn_of_the_failure_it_leaves_it_to_the_group,
+    dropped_by_a_timeout_after_the_failure_it_leaves_it_to_the_group,
+    dropped_after_its_task_was_kept_from_starting_it_tells_the_group,
+    dropped_after_its_task_was_aborted_it_tells_the_group,
+    a_value_after_the_failure_is_dropped_and_hides_nothing,
+    a_value_from_a_destructor_after_the_failure_hides_nothing,
+    a_value_before_the_failure_leaves_the_failure_to_the_group,
+    a_caller_that_is_leaked_does_not_hold_up_the_wait,
+    a_caller_that_is_not_polled_any_more_leaves_the_failure_to_the_wait,
+    a_caller_beside_the_wait_takes_its_failure_first,
+    a_failure_of_a_dropped_start_is_listed_by_wait_all,
+    many_callers_may_be_dropped_in_any_order,
 ];
 
 fn anyhow_group() -> (Group<anyhow::Error>, Context) {
@@ -429,6 +441,267 @@ async fn the_future_is_send_and_does_not_borrow_the_group() {
     gate.open();
     assert_eq!(g.wait().await, OK);
     assert_eq!(started.await.unwrap(), Ok(vec![1]));
+}
+
+/// Polls a `start` whose task begins only then, so that its failure cannot come in that poll.
+async fn begin<F: Future>(g: &G, started: &mut std::pin::Pin<Box<F>>) {
+    g.set_limit(0);
+    assert!(futures::poll!(started).is_pending());
+    g.set_limit(None);
+}
+
+/// Waits until the task of a `start` that was polled has ended.
+async fn until_ended(g: &G) {
+    until(|| g.running() == 0 && g.queued() == 0).await;
+    // Its destructor and its end follow.
+    yields(20).await;
+}
+
+async fn dropped_in_the_turn_of_the_failure_it_leaves_it_to_the_group() {
+    for _ in 0..50 {
+        let (g, ctx) = group();
+        let (shut_down, shutdown) = tokio::sync::oneshot::channel();
+        let started = g.start(|_: Ready<()>| async move {
+            let _ = shut_down.send(());
+            Err("refused".to_owned())
+        });
+        let mut started = Box::pin(started);
+        begin(&g, &mut started).await;
+        // Here, on one thread, the task fails in the turn in which it lets go of the caller.
+        let taken = tokio::select! {
+            biased;
+            _ = shutdown => false,
+            _ = &mut started => true,
+        };
+        drop(started);
+        if taken {
+            assert_eq!(g.wait().await, OK);
+            continue;
+        }
+        ctx.done().await;
+        assert_eq!(ctx.cause().unwrap().to_string(), "refused");
+        assert_eq!(g.wait().await.unwrap_err(), "refused");
+    }
+}
+
+async fn dropped_by_a_timeout_after_the_failure_it_leaves_it_to_the_group() {
+    let (g, ctx) = group();
+    let mut started = Box::pin(g.start(|_: Ready<()>| async { Err("refused".to_owned()) }));
+    begin(&g, &mut started).await;
+    until_ended(&g).await;
+    assert!(!ctx.is_done(), "it is the call's, as long as there is one");
+    // In another thread, as well as in another task.
+    std::thread::spawn(move || drop(started)).join().unwrap();
+    assert_eq!(ctx.cause().unwrap().to_string(), "refused");
+    assert_eq!(g.wait().await.unwrap_err(), "refused");
+}
+
+async fn dropped_after_its_task_was_kept_from_starting_it_tells_the_group() {
+    let (g, calls) = (limited(0), Count::default());
+    let called = calls.clone();
+    let mut started = Box::pin(g.start(move |_: Ready<()>| {
+        called.add();
+        std::future::pending()
+    }));
+    assert!(futures::poll!(&mut started).is_pending());
+    g.cancel_with("enough");
+    until_ended(&g).await;
+    drop(started);
+    assert_eq!(g.wait().await.unwrap_err(), "context cancelled");
+    assert_eq!(calls.get(), 0);
+}
+
+async fn dropped_after_its_task_was_aborted_it_tells_the_group() {
+    let (g, _ctx) = group();
+    let probe = Probe::default();
+    let never = probe.wrap(std::future::pending());
+    let mut started = Box::pin(g.start(|ready: Ready<()>| async move {
+        let _ready = ready;
+        never.await
+    }));
+    begin(&g, &mut started).await;
+    until(|| probe.polled() == 1).await;
+    g.abort();
+    until(|| probe.dropped() == 1).await;
+    drop(started);
+    assert_eq!(g.wait().await.unwrap_err(), "context cancelled");
+}
+
+async fn a_value_after_the_failure_is_dropped_and_hides_nothing() {
+    let (g, _ctx) = group();
+    let (hand_on, handed_on) = tokio::sync::oneshot::channel::<Ready<OnDrop<_>>>();
+    let mut started = Box::pin(g.start(|ready| async move {
+        let _ = hand_on.send(ready);
+        Err("refused".to_owned())
+    }));
+    begin(&g, &mut started).await;
+    until_ended(&g).await;
+    let dropped = Count::default();
+    let counted = dropped.clone();
+    handed_on
+        .await
+        .unwrap()
+        .ok(OnDrop(move || _ = counted.add()));
+    assert_eq!(dropped.get(), 1);
+    assert_eq!(started.await.err(), Some("refused".to_owned()));
+    assert_eq!(g.wait().await, OK);
+}
+
+/// Says that it is ready when it is dropped.
+struct SaysReady(Option<Ready<u8>>);
+
+impl Drop for SaysReady {
+    fn drop(&mut self) {
+        self.0.take().unwrap().ok(1);
+    }
+}
+
+async fn a_value_from_a_destructor_after_the_failure_hides_nothing() {
+    for dropped_first in [false, true] {
+        let (g, _ctx) = group();
+        let mut started = Box::pin(g.start(|ready| {
+            let says_ready = SaysReady(Some(ready));
+            // What it owns is dropped with it, after it has returned the failure.
+            std::future::poll_fn(move |_| {
+                let _owned = &says_ready;
+                std::task::Poll::Ready(Err("refused".to_owned()))
+            })
+        }));
+        begin(&g, &mut started).await;
+        until_ended(&g).await;
+        match dropped_first {
+            true => drop(started),
+            false => assert_eq!(started.await.unwrap_err(), "refused"),
+        }
+        assert_eq!(g.wait().await.is_err(), dropped_first);
+    }
+}
+
+async fn a_value_before_the_failure_leaves_the_failure_to_the_group() {
+    let (g, ctx) = group();
+    let mut started = Box::pin(g.start(|ready| async move {
+        // Dropped before the block returns.
+        let _says_ready = SaysReady(Some(ready));
+        Err("refused".to_owned())
+    }));
+    begin(&g, &mut started).await;
+    ctx.done().await;
+    assert_eq!(started.await, Ok(1));
+    assert_eq!(g.wait().await.unwrap_err(), "refused");
+}
+
+async fn a_caller_that_is_leaked_does_not_hold_up_the_wait() {
+    let (g, _ctx) = group();
+    let mut started = Box::pin(g.start(|_: Ready<()>| async { Err("refused".to_owned()) }));
+    begin(&g, &mut started).await;
+    std::mem::forget(started);
+    assert_eq!(g.wait().await.unwrap_err(), "refused");
+}
+
+async fn a_caller_that_is_not_polled_any_more_leaves_the_failure_to_the_wait() {
+    let (g, _ctx) = group();
+    let mut started = Box::pin(g.start(|_: Ready<()>| async { Err("refused".to_owned()) }));
+    begin(&g, &mut started).await;
+    assert_eq!(g.wait().await.unwrap_err(), "refused");
+    assert_eq!(started.await.unwrap_err(), "context cancelled");
+}
+
+async fn a_caller_beside_the_wait_takes_its_failure_first() {
+    for _ in 0..50 {
+        let (g, _ctx) = group();
+        let started = g.start(|_: Ready<()>| async { Err("refused".to_owned()) });
+        let (started, waited) = tokio::join!(started, g.wait());
+        assert_eq!((started.unwrap_err().as_str(), waited), ("refused", OK));
+
+        let (g, _ctx) = group();
+        let mut started = Box::pin(g.start(|_: Ready<()>| async { Err("refused".to_owned()) }));
+        begin(&g, &mut started).await;
+        let (waited, started) = tokio::join!(biased; g.wait(), started);
+        assert_eq!((started.unwrap_err().as_str(), waited), ("refused", OK));
+    }
+}
+
+async fn a_failure_of_a_dropped_start_is_listed_by_wait_all() {
+    let g = G::new();
+    let named = g.named("server");
+    let mut started = Box::pin(named.start(|_: Ready<()>| async { Err("refused".to_owned()) }));
+    begin(&g, &mut started).await;
+    until_ended(&g).await;
+    drop(started);
+    let errors = g.wait_all().await.unwrap_err();
+    let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    assert_eq!(texts.len(), 1, "{texts:?}");
+    assert_eq!(errors.iter().next().unwrap().name(), Some("server"));
+}
+
+async fn many_callers_may_be_dropped_in_any_order() {
+    let g = G::new();
+    let mut random = Random::new();
+    let fails = |number: usize| g.start(move |_: Ready<()>| async move { Err(number.to_string()) });
+    let mut starts: Vec<_> = (0..100).map(|number| Box::pin(fails(number))).collect();
+    for started in &mut starts {
+        begin(&g, started).await;
+    }
+    until_ended(&g).await;
+    let (mut taken, mut left) = (Vec::new(), 0);
+    while !starts.is_empty() {
+        let started = starts.swap_remove(random.below(starts.len()));
+        match random.below(2) {
+            0 => taken.push(started.await.unwrap_err()),
+            _ => left += 1,
+        }
+    }
+    let errors = g.wait_all().await.err();
+    let mut all: Vec<usize> = taken.iter().map(|text| text.parse().unwrap()).collect();
+    all.extend(
+        errors
+            .iter()
+            .flat_map(|errors| errors.iter())
+            .map(|task| match task.kind() {
+                errgroup::TaskErrorKind::Failed(text) => text.parse::<usize>().unwrap(),
+                other => panic!("{other:?}"),
+            }),
+    );
+    all.sort_unstable();
+    assert_eq!(all, Vec::from_iter(0..100));
+    assert_eq!(taken.len() + left, 100);
+}
+
+/// A caller is dropped on one thread while its task fails on another: one of the two reports the failure, and only one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failure_that_races_with_the_drop_of_its_caller_is_reported_once() {
+    in_time(async {
+        for round in 0..1_000 {
+            let (g, _ctx) = group();
+            let ran = Count::default();
+            let counted = ran.clone();
+            let started = g.start(move |_: Ready<()>| async move {
+                counted.add();
+                yields(round % 3).await;
+                Err("refused".to_owned())
+            });
+            let caller = tokio::spawn(started);
+            yields(round % 5).await;
+            if round % 2 == 0 {
+                caller.abort();
+            }
+            let taken = match caller.await {
+                Ok(result) => Some(result.unwrap_err()),
+                Err(aborted) => {
+                    assert!(aborted.is_cancelled());
+                    None
+                }
+            };
+            let waited = g.wait().await;
+            match (taken, ran.get()) {
+                (Some(error), _) => assert_eq!((error.as_str(), waited), ("refused", OK)),
+                // It was dropped before its first poll.
+                (None, 0) => assert_eq!(waited, OK),
+                (None, _) => assert_eq!(waited.unwrap_err(), "refused"),
+            }
+        }
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
