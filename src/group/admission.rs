@@ -413,6 +413,14 @@ impl Tickets {
         false
     }
 
+    /// The task has its ticket, and its budget is used up before it could see what was decided: it does not wait for that,
+    /// and is polled again at once. So it does not lend for something else that it awaits.
+    pub(crate) fn stay(&mut self, id: LenderId) {
+        if let Some(lender) = self.lenders.get_mut(&id) {
+            lender.fresh |= lender.decided > 0 && lender.ticket == Ticket::Held;
+        }
+    }
+
     /// Notes that a task gave up what it awaited. One that then awaits nothing more goes on at once, and counts again, over
     /// the limit if need be.
     pub(crate) fn give_up(&mut self, id: LenderId, was_decided: bool) {

@@ -499,4 +499,8 @@ impl<S: Source> Lending for Core<S> {
     fn give_up(&self, lender: LenderId, decided: bool) {
         self.state.lock().tickets.give_up(lender, decided);
     }
+
+    fn stay(&self, lender: LenderId) {
+        self.state.lock().tickets.stay(lender);
+    }
 }

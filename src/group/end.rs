@@ -4,7 +4,7 @@ use std::panic::Location;
 use std::task::{self, Poll, ready};
 use std::time::Duration;
 
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, coop};
 
 use super::admission::LenderId;
 use super::calls::{Failure, Untaken};
@@ -207,7 +207,13 @@ impl<S: Source> Core<S> {
     /// Waits until every task has ended and every place has gone. Nothing is accepted from then on.
     pub(crate) async fn over(self: &Arc<Self>) {
         let mut leaving = None;
-        std::future::poll_fn(|cx| self.poll_over(&mut leaving, cx)).await;
+        std::future::poll_fn(|cx| {
+            ready!(self.poll_over(&mut leaving, cx));
+            // A wait that is ready at once yields too when the task has used its budget up.
+            ready!(coop::poll_proceed(cx)).made_progress();
+            Poll::Ready(())
+        })
+        .await;
     }
 
     /// The same; `leaving` is where it keeps the places from one poll to the next.

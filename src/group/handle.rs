@@ -3,7 +3,9 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{self, Poll, Waker};
+use std::task::{self, Poll, Waker, ready};
+
+use tokio::task::coop;
 
 use super::admission::LenderId;
 use crate::sync::Arc;
@@ -20,6 +22,8 @@ pub(crate) trait Lobby: Send + Sync {
         waker: &Waker,
     ) -> Poll<bool>;
     fn give_up(self: Arc<Self>, number: Number, lender: Option<LenderId>);
+    /// The task `lender` has used its budget up, and is polled again at once.
+    fn stay(&self, lender: LenderId);
     /// For `Debug`: never blocks.
     fn decision(&self, number: Number) -> Option<bool>;
 }
@@ -88,6 +92,14 @@ impl Future for Admission {
     type Output = Admitted;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Admitted> {
+        let budget = match (coop::poll_proceed(cx), &self.state) {
+            (Poll::Ready(budget), _) => budget,
+            (Poll::Pending, State::Queued { lobby, lender, .. }) => {
+                lender.iter().for_each(|lender| lobby.stay(*lender));
+                return Poll::Pending;
+            }
+            (Poll::Pending, State::Decided(_)) => return Poll::Pending,
+        };
         let started = match &mut self.state {
             State::Decided(started) => *started,
             State::Queued {
@@ -98,13 +110,12 @@ impl Future for Admission {
             } => {
                 *polled = true;
                 let decision = lobby.clone().poll_decision(*number, lender, cx.waker());
-                let Poll::Ready(started) = decision else {
-                    return Poll::Pending;
-                };
+                let started = ready!(decision);
                 self.state = State::Decided(started);
                 started
             }
         };
+        budget.made_progress();
         Poll::Ready(Admitted { started })
     }
 }

@@ -178,6 +178,8 @@ pub(crate) trait Lending: Send + Sync {
     fn decide(&self, waiter: Waiter, wake: &mut Vec<Waker>);
     fn resume(&self, lender: LenderId, waker: &mut Option<Waker>, wake: &mut Vec<Waker>) -> bool;
     fn give_up(&self, lender: LenderId, decided: bool);
+    /// The task has used its budget up before it could see what was decided.
+    fn stay(&self, lender: LenderId);
 }
 
 /// How a job ended.

@@ -16,6 +16,9 @@
 //!    so that a caller that has been woken takes its failure first, and then the failure is the group's.
 
 use std::fmt::{self, Display};
+use std::future::poll_fn;
+
+use tokio::task::coop;
 
 use super::calls::{CallId, Failure};
 use super::core::Core;
@@ -155,6 +158,8 @@ where
 {
     let stopped = |note| ContextError::cancelled(Some(Cause::note(note)));
     let Some(core) = launch.core else {
+        // It waits for nothing, and a loop around it is to yield all the same.
+        poll_fn(coop::poll_proceed).await.made_progress();
         return Err(E::from(stopped(&GROUP_GONE)));
     };
     let core = core.into_owned();

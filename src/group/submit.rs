@@ -238,6 +238,10 @@ where
         });
     }
 
+    fn stay(&self, lender: LenderId) {
+        Lending::stay(self, lender);
+    }
+
     fn decision(&self, number: Number) -> Option<bool> {
         self.try_read(|state| state.source.decision(number))
             .flatten()

@@ -5,6 +5,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{self, Poll};
 
+use tokio::task::coop;
+
 use super::admission::{LenderId, Waiter};
 use super::current;
 use super::source::{Lending, Observer};
@@ -141,6 +143,12 @@ impl<T> Future for TaskHandle<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<T>> {
         let core = self.core();
+        let Poll::Ready(budget) = coop::poll_proceed(cx) else {
+            if let (Some(core), Some(lender)) = (core, self.lender) {
+                core.stay(lender);
+            }
+            return Poll::Pending;
+        };
         let mut waker = Some(cx.waker().clone());
         let this = &mut *self;
         let mut state = this.slot.0.lock();
@@ -184,6 +192,7 @@ impl<T> Future for TaskHandle<T> {
         drop((old, waker));
         wake.into_iter().for_each(panic::wake);
         if ready {
+            budget.made_progress();
             Poll::Ready(value)
         } else {
             Poll::Pending

@@ -41,6 +41,7 @@ mod fan_out_support;
 mod fan_out_wakes;
 mod group_abort;
 mod group_blocking;
+mod group_budget;
 mod group_drop;
 mod group_first_error;
 mod group_grace;
