@@ -42,6 +42,7 @@ use crate::error::{ContextError, Errors, Label, TryGoError};
 use crate::sync::Arc;
 use crate::tracing::Span;
 use failures::OnFailure;
+use job::boxed_if_big;
 use launch::Launch;
 use queue::Queue;
 
@@ -217,7 +218,7 @@ where
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
-        self.launch().go(future)
+        boxed_if_big!(future: F => self.launch().go(future))
     }
 
     /// Starts a task that is handed the *group's* context, so that it cannot use the wrong one.
@@ -234,6 +235,9 @@ where
         S: FnOnce(Context) -> F + Send + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
+        if job::is_big::<S>() {
+            return self.launch().go_with(Box::new(start));
+        }
         self.launch().go_with(start)
     }
 
@@ -252,6 +256,12 @@ where
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
+        if job::is_big::<F>() {
+            return match self.launch().try_go_boxed(Box::new(future)) {
+                Ok(()) => Ok(()),
+                Err(refused) => job::unboxed(refused),
+            };
+        }
         self.launch().try_go(future)
     }
 
@@ -269,7 +279,7 @@ where
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
-        self.launch().go_cancellable(future)
+        boxed_if_big!(future: F => self.launch().go_cancellable(future))
     }
 
     /// Starts a closure on the blocking pool, under the same limit and the same failure rule; it is handed the group's
@@ -311,7 +321,7 @@ where
     where
         F: FnOnce(Context) -> Result<(), E> + Send + 'static,
     {
-        self.launch().go_blocking(run)
+        self.launch().go_blocking(Box::new(run))
     }
 
     /// Starts a task that is not `Send`, on the current `LocalSet` or local runtime, under the same limit and in the same queue.
@@ -324,7 +334,7 @@ where
     where
         F: Future<Output = Result<(), E>> + 'static,
     {
-        self.launch().go_local(future)
+        boxed_if_big!(future: F => self.launch().go_local(future))
     }
 
     /// Starts a task that gives a value, which waits in the [`TaskHandle`]. Tasks may give values of different types.
@@ -338,7 +348,7 @@ where
         T: Send + 'static,
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
-        self.launch().spawn(future)
+        boxed_if_big!(future: F => self.launch().spawn(future))
     }
 
     /// Starts a task, and waits until it says that it is ready; the task then goes on.
@@ -398,7 +408,7 @@ where
         S: FnOnce(Ready<R>) -> F + Send + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
-        self.launch().start(start)
+        self.launch().start(Box::new(start))
     }
 
     /// Gives the task that comes next a name, which stands in its errors; then any way to start it.

@@ -9,8 +9,40 @@ use std::task::{self, Poll, ready};
 
 use pin_project_lite::pin_project;
 
-use crate::error::TaskErrorKind;
+use crate::error::{TaskErrorKind, TryGoError};
 use crate::panic::{self, Payload};
+
+/// The largest future or closure that goes by value from the call to its job. Each call that it passes through copies it, which
+/// takes a multiple of its size of the stack, above all in a debug build. tokio's own figures.
+const BY_VALUE: usize = if cfg!(debug_assertions) { 2048 } else { 16_384 };
+
+/// Whether a future or closure is to be boxed at the call, before anything is done with it.
+pub(crate) const fn is_big<T>() -> bool {
+    size_of::<T>() > BY_VALUE
+}
+
+/// Calls on with the future in a box if it is big; in the public call itself, since each call in between would copy it.
+macro_rules! boxed_if_big {
+    ($future:ident: $type:ty => $call:expr) => {
+        if $crate::group::job::is_big::<$type>() {
+            let $future = Box::pin($future);
+            $call
+        } else {
+            $call
+        }
+    };
+}
+pub(crate) use boxed_if_big;
+
+/// Hands back a future that was boxed. Not inlined into the call, whose stack would hold it even where nothing is handed back.
+#[cold]
+#[inline(never)]
+pub(crate) fn unboxed<F>(refused: TryGoError<Box<F>>) -> Result<(), TryGoError<F>> {
+    match refused {
+        TryGoError::Full(future) => Err(TryGoError::Full(*future)),
+        TryGoError::Ended(future) => Err(TryGoError::Ended(*future)),
+    }
+}
 
 /// Erased: a group holds futures of any type.
 pub(crate) type Job<E> = Pin<Box<dyn Future<Output = Result<(), TaskErrorKind<E>>> + Send>>;

@@ -73,6 +73,18 @@ where
         S: FnOnce(Context) -> F + Send + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
+        if job::is_big::<F>() {
+            return self.go_made(|ctx| Box::pin(start(ctx)));
+        }
+        self.go_made(start)
+    }
+
+    #[track_caller]
+    fn go_made<S, F>(self, start: S) -> Admission
+    where
+        S: FnOnce(Context) -> F + Send + 'static,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
         self.submit("go_with", None, start, |start, ctx| {
             let ctx = ctx.clone();
             Work::Future(Box::pin(job::of_start(move || start(ctx), job::result)))
@@ -101,21 +113,43 @@ where
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
+        self.try_submit(future, |future| {
+            Work::Future(Box::pin(job::of_future(future, job::result)))
+        })
+    }
+
+    /// The same with a future in a box, which is not pinned yet: it may be handed back.
+    #[track_caller]
+    pub(crate) fn try_go_boxed<F>(self, future: Box<F>) -> Result<(), TryGoError<Box<F>>>
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        self.try_submit(future, |future| {
+            let future = Box::into_pin(future);
+            Work::Future(Box::pin(job::of_future(future, job::result)))
+        })
+    }
+
+    #[track_caller]
+    fn try_submit<F>(
+        self,
+        future: F,
+        into_work: impl FnOnce(F) -> Work<E>,
+    ) -> Result<(), TryGoError<F>> {
         let Some(core) = self.core else {
             return Err(TryGoError::Ended(future));
         };
         core.bind("try_go");
-        core.try_submit(self.label, future)
+        core.try_submit(self.label, future, into_work)
     }
 
+    /// In a box, in which it stays.
     #[track_caller]
-    pub(crate) fn go_blocking<F>(self, run: F) -> Admission
+    pub(crate) fn go_blocking<F>(self, run: Box<F>) -> Admission
     where
         F: FnOnce(Context) -> Result<(), E> + Send + 'static,
     {
-        self.submit("go_blocking", None, run, |run, _| {
-            Work::Blocking(Box::new(run))
-        })
+        self.submit("go_blocking", None, run, |run, _| Work::Blocking(run))
     }
 
     #[track_caller]
@@ -154,9 +188,10 @@ where
         handle
     }
 
+    /// In a box whatever its size, so that the future that holds it is small; one that captures nothing allocates nothing.
     pub(crate) fn start<R, S, F>(
         self,
-        begin: S,
+        begin: Box<S>,
     ) -> impl Future<Output = Result<R, E>> + Send + use<E, R, S, F>
     where
         R: Send + 'static,

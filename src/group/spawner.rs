@@ -7,6 +7,7 @@ use std::panic::Location;
 
 use super::core::Core;
 use super::handle::Admission;
+use super::job::{self, boxed_if_big};
 use super::launch::Launch;
 use super::queue::Queue;
 use super::start::Ready;
@@ -24,7 +25,7 @@ macro_rules! ways_to_start {
         where
             F: Future<Output = Result<(), E>> + Send + 'static,
         {
-            $launch.go(future)
+            boxed_if_big!(future: F => $launch.go(future))
         }
 
         /// Starts a task that is handed the group's context: [`Group::go_with`](crate::Group::go_with).
@@ -34,7 +35,10 @@ macro_rules! ways_to_start {
             S: FnOnce(Context) -> F + Send + 'static,
             F: Future<Output = Result<(), E>> + Send + 'static,
         {
-            $launch.go_with(start)
+            if job::is_big::<S>() {
+            return $launch.go_with(Box::new(start));
+        }
+        $launch.go_with(start)
         }
 
         /// Starts a task that may be dropped at its await:
@@ -44,7 +48,7 @@ macro_rules! ways_to_start {
         where
             F: Future<Output = Result<(), E>> + Send + 'static,
         {
-            $launch.go_cancellable(future)
+            boxed_if_big!(future: F => $launch.go_cancellable(future))
         }
 
         /// Starts a task now, or hands the future back: [`Group::try_go`](crate::Group::try_go).
@@ -57,7 +61,13 @@ macro_rules! ways_to_start {
         where
             F: Future<Output = Result<(), E>> + Send + 'static,
         {
-            $launch.try_go(future)
+            if job::is_big::<F>() {
+            return match $launch.try_go_boxed(Box::new(future)) {
+                Ok(()) => Ok(()),
+                Err(refused) => job::unboxed(refused),
+            };
+        }
+        $launch.try_go(future)
         }
 
         /// Starts a task on the blocking pool: [`Group::go_blocking`](crate::Group::go_blocking).
@@ -66,7 +76,7 @@ macro_rules! ways_to_start {
         where
             F: FnOnce(Context) -> Result<(), E> + Send + 'static,
         {
-            $launch.go_blocking(run)
+            $launch.go_blocking(Box::new(run))
         }
 
         /// Starts a task that is not `Send`: [`Group::go_local`](crate::Group::go_local).
@@ -75,7 +85,7 @@ macro_rules! ways_to_start {
         where
             F: Future<Output = Result<(), E>> + 'static,
         {
-            $launch.go_local(future)
+            boxed_if_big!(future: F => $launch.go_local(future))
         }
 
         /// Starts a task whose value waits in the handle: [`Group::spawn`](crate::Group::spawn).
@@ -85,7 +95,7 @@ macro_rules! ways_to_start {
             T: Send + 'static,
             F: Future<Output = Result<T, E>> + Send + 'static,
         {
-            $launch.spawn(future)
+            boxed_if_big!(future: F => $launch.spawn(future))
         }
 
         /// Starts a task, and waits until it says that it is ready: [`Group::start`](crate::Group::start).
@@ -103,7 +113,7 @@ macro_rules! ways_to_start {
             S: FnOnce(Ready<R>) -> F + Send + 'static,
             F: Future<Output = Result<(), E>> + Send + 'static,
         {
-            $launch.start(start)
+            $launch.start(Box::new(start))
         }
     };
 }

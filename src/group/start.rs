@@ -149,7 +149,7 @@ where
 }
 
 /// The whole of `start`.
-pub(crate) async fn start<E, R, S, F>(launch: Launch<'static, E>, begin: S) -> Result<R, E>
+pub(crate) async fn start<E, R, S, F>(launch: Launch<'static, E>, begin: Box<S>) -> Result<R, E>
 where
     E: From<ContextError> + Display + Send + 'static,
     R: Send + 'static,
@@ -174,7 +174,7 @@ where
         stage: Mutex::new(Stage::Starting),
     });
     let caller = Caller::enter(core, call.clone());
-    let job = {
+    let work = {
         let call = call.clone();
         let ready = Ready { call: call.clone() };
         let finish = move |result: Result<(), E>| {
@@ -184,10 +184,16 @@ where
             }
             job::result(result)
         };
-        job::of_start(move || begin(ready), finish)
+        if job::is_big::<F>() {
+            Work::Future(Box::pin(job::of_start(
+                move || Box::pin(begin(ready)),
+                finish,
+            )))
+        } else {
+            Work::Future(Box::pin(job::of_start(move || begin(ready), finish)))
+        }
     };
     let task = Task::new(launch.label, Some(call));
-    let work = Work::Future(Box::pin(job));
     caller.core.submit(task, work);
     if let Some(value) = value.await {
         return Ok(value);

@@ -1,7 +1,6 @@
 //! How a task gets into a group's queue, and how its admission is awaited.
 
 use std::fmt::Display;
-use std::future::Future;
 use std::task::{Poll, Waker};
 
 use tokio::task::AbortHandle;
@@ -10,7 +9,6 @@ use super::admission::{LenderId, Waiter};
 use super::core::Core;
 use super::current;
 use super::handle::{Admission, Lobby, Number};
-use super::job;
 use super::local::{LocalId, Seat};
 use super::queue::{Entry, Queue, Task, Turnee, Waiting, Work};
 use super::source::{Lending, Source};
@@ -95,10 +93,8 @@ where
         self: &Arc<Self>,
         label: Label,
         future: F,
-    ) -> Result<(), TryGoError<F>>
-    where
-        F: Future<Output = Result<(), E>> + Send + 'static,
-    {
+        into_work: impl FnOnce(F) -> Work<E>,
+    ) -> Result<(), TryGoError<F>> {
         let ended = self.ctx().is_done();
         let mut refused = None;
         // The ticket first: a future that is boxed could not be handed back.
@@ -119,7 +115,7 @@ where
         task.open_span(&self.origin);
         let entry = Entry {
             task,
-            work: Work::Future(Box::pin(job::of_future(future, job::result))),
+            work: into_work(future),
         };
         let aborted = self.with(|state, after| {
             if !state.is_open() {

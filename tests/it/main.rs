@@ -62,6 +62,7 @@ mod group_reap;
 mod group_results;
 mod group_scope;
 mod group_spawner;
+mod group_stack;
 mod group_start;
 mod group_stress;
 mod group_support;
