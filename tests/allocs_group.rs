@@ -117,6 +117,35 @@ fn a_queue_that_was_cut_keeps_nothing() {
     assert_eq!(bytes_kept(&runtime, cut(BURST)), 0);
 }
 
+/// Has so many local tasks wait for a permit, one after another, and go before their turn.
+async fn local_tasks_that_go(g: &G, tasks: usize) {
+    for _ in 0..tasks {
+        let set = LocalSet::new();
+        let inside = set.enter();
+        let admission = g.go_local(pending());
+        drop(inside);
+        drop(set);
+        assert!(!admission.await.is_started());
+    }
+}
+
+#[test]
+fn local_tasks_that_go_before_their_turn_keep_nothing() {
+    for limit in [0, 1] {
+        let (runtime, g) = (runtime(), G::new());
+        g.set_limit(limit);
+        let _inside = runtime.enter();
+        g.go(pending());
+        runtime.block_on(local_tasks_that_go(&g, 2_000));
+        let kept = bytes_kept(&runtime, local_tasks_that_go(&g, MANY));
+        // Each has failed, and failures are counted once there are many.
+        assert!(
+            kept < 4096,
+            "limit {limit}: {kept} bytes of {MANY} local tasks"
+        );
+    }
+}
+
 #[test]
 fn a_task_that_awaits_many_admissions_keeps_nothing_of_them() {
     let (runtime, g) = (runtime(), G::new());

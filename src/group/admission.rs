@@ -22,8 +22,8 @@
 //! 2. `running <= limit` at every moment a ticket is handed out. It may be above after the limit was lowered (nobody is
 //!    stopped), and after a lending task gave up what it awaited (it goes on at once).
 //! 3. No ticket is handed out while a claim waits: lenders come before whatever has not started.
-//! 4. A lender's ticket is `Held`, `Lent` or `Claimed`; it is counted in `running` exactly when `Held`, and is in `claims`
-//!    exactly when `Claimed`.
+//! 4. A lender's ticket is `Held`, `Lent` or `Claimed`; it is counted in `running` exactly when `Held`, and is in `claims`,
+//!    under the number that it keeps, exactly when `Claimed`.
 //! 5. What a lender awaits is `pending` until it has been decided, then `decided` until the task has seen it. A lender for
 //!    which something is decided claims at that moment, not at its next poll, or a queued task would slip in between.
 //!    What it has been polled with and left lying does not keep it from lending again (`fresh`). What the items of a
@@ -33,7 +33,7 @@
 //!    others wait in LIFO slots (see [`Scout`]); so one task that blocks its thread cannot keep the next from starting on
 //!    another. A scout may come and go (see [`glance`](super::glance)), but not once a place has left because of it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::task::Waker;
 use std::thread::ThreadId;
 use std::time::Duration;
@@ -43,10 +43,15 @@ use crate::sync::PollClock;
 /// Names a task that has lent its ticket at least once; never used twice, so that a stale one finds nothing.
 pub(crate) type LenderId = u64;
 
+/// Numbers a claim; the oldest has the lowest number.
+type Claim = u64;
+
 pub(crate) struct Tickets {
     limit: usize,
     running: usize,
-    claims: VecDeque<LenderId>,
+    /// A map, so that any of many claims can be withdrawn without a search.
+    claims: BTreeMap<Claim, LenderId>,
+    next_claim: Claim,
     lenders: BTreeMap<LenderId, Lender>,
     next_lender: LenderId,
     scout: Scout,
@@ -144,7 +149,7 @@ struct Lender {
 enum Ticket {
     Held,
     Lent,
-    Claimed,
+    Claimed(Claim),
 }
 
 /// Somebody who awaits a decision; with the task that lends meanwhile, if it does so from inside one of the same group.
@@ -158,7 +163,8 @@ impl Tickets {
         Tickets {
             limit,
             running: 0,
-            claims: VecDeque::new(),
+            claims: BTreeMap::new(),
+            next_claim: 0,
             lenders: BTreeMap::new(),
             next_lender: 0,
             scout: Scout::None,
@@ -192,8 +198,7 @@ impl Tickets {
 
     /// Takes back the ticket of a task that has ended.
     pub(crate) fn put_back(&mut self, lender: Option<LenderId>, unneeded: &mut Vec<Waker>) {
-        let lender = lender.and_then(|id| Some((id, self.lenders.remove(&id)?)));
-        let Some((id, mut lender)) = lender else {
+        let Some(mut lender) = lender.and_then(|id| self.lenders.remove(&id)) else {
             self.running -= 1;
             return;
         };
@@ -201,7 +206,7 @@ impl Tickets {
         match lender.ticket {
             Ticket::Held => self.running -= 1,
             Ticket::Lent => {}
-            Ticket::Claimed => self.withdraw(id),
+            Ticket::Claimed(claim) => self.withdraw(claim),
         }
     }
 
@@ -209,7 +214,7 @@ impl Tickets {
     pub(crate) fn grant(&mut self, wake: &mut Vec<Waker>) {
         // A pause keeps what has not started from starting, and lets what has go on, one at a time.
         while self.running < self.limit.max(1) {
-            let Some(id) = self.claims.pop_front() else {
+            let Some((_, id)) = self.claims.pop_first() else {
                 return;
             };
             if let Some(lender) = self.lenders.get_mut(&id) {
@@ -382,11 +387,11 @@ impl Tickets {
         lender.fresh = true;
         match lender.ticket {
             Ticket::Held => wake.push(waiter.waker),
-            Ticket::Claimed => lender.wakers.push(waiter.waker),
+            Ticket::Claimed(_) => lender.wakers.push(waiter.waker),
             Ticket::Lent => {
                 lender.wakers.push(waiter.waker);
-                lender.ticket = Ticket::Claimed;
-                self.claims.push_back(id);
+                lender.ticket = Ticket::Claimed(self.next_claim);
+                self.claim(id);
             }
         }
     }
@@ -406,9 +411,9 @@ impl Tickets {
         }
         // Decided before it lent for something else: it is only now that it wants to go on with this.
         if lender.ticket == Ticket::Lent {
-            lender.ticket = Ticket::Claimed;
+            lender.ticket = Ticket::Claimed(self.next_claim);
             lender.fresh = true;
-            self.claims.push_back(id);
+            self.claim(id);
         }
         false
     }
@@ -432,23 +437,30 @@ impl Tickets {
             false => lender.pending -= 1,
         }
         lender.fresh &= lender.decided > 0;
-        let claims = lender.ticket == Ticket::Claimed && lender.fresh;
-        if claims || lender.ticket == Ticket::Held {
-            return;
-        }
-        let was_claimed = lender.ticket == Ticket::Claimed;
+        let claim = match lender.ticket {
+            Ticket::Held => return,
+            Ticket::Claimed(_) if lender.fresh => return,
+            Ticket::Claimed(claim) => Some(claim),
+            Ticket::Lent => None,
+        };
         if lender.pending == 0 {
             lender.ticket = Ticket::Held;
             self.running += 1;
         } else {
             lender.ticket = Ticket::Lent;
         }
-        if was_claimed {
-            self.withdraw(id);
+        if let Some(claim) = claim {
+            self.withdraw(claim);
         }
     }
 
-    fn withdraw(&mut self, id: LenderId) {
-        self.claims.retain(|&claim| claim != id);
+    /// Enters the claim whose number `id` has been given.
+    fn claim(&mut self, id: LenderId) {
+        self.claims.insert(self.next_claim, id);
+        self.next_claim += 1;
+    }
+
+    fn withdraw(&mut self, claim: Claim) {
+        self.claims.remove(&claim);
     }
 }

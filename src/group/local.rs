@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 use super::admission::LenderId;
 use super::core::Core;
 use super::current::Frame;
-use super::handle::Admission;
+use super::handle::{Admission, Number};
 use super::place::poll_job;
 use super::queue::{Queue, Task};
 use super::source::{Outcome, Tag};
@@ -31,6 +31,11 @@ pub(crate) struct Seat(Mutex<Waiting>);
 struct Waiting {
     stage: Stage,
     waker: Option<Waker>,
+    /// Its number in the queue, if it has to wait there. Written under the core's lock.
+    number: Option<Number>,
+    /// Whether it starts, once that is decided: what its admission says. Written under the core's lock, in the section in
+    /// which the waiter is told, so the two never differ. The stage may: a task leaves it outside that lock.
+    decision: Option<bool>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,6 +59,8 @@ impl Seat {
         Arc::new(Seat(Mutex::new(Waiting {
             stage: Stage::New,
             waker: None,
+            number: None,
+            decision: None,
         })))
     }
 
@@ -82,12 +89,38 @@ impl Seat {
 
     fn decide(&self, stage: Stage, after: &mut After) -> bool {
         let mut seat = self.0.lock();
-        if seat.stage != Stage::Waiting {
+        let waits = seat.stage == Stage::Waiting;
+        seat.decision = Some(waits && stage == Stage::Admitted);
+        if !waits {
             return false;
         }
         seat.stage = stage;
         after.wake.extend(seat.waker.take());
         true
+    }
+
+    /// It waits in the queue. The task that it is of may have gone.
+    pub(crate) fn queue(&self, number: Number) {
+        self.0.lock().number = Some(number);
+    }
+
+    pub(crate) fn number(&self) -> Option<Number> {
+        self.0.lock().number
+    }
+
+    /// It has gone, and the queue forgets it.
+    pub(crate) fn forget(&self) {
+        self.0.lock().decision.get_or_insert(false);
+    }
+
+    /// Whether it starts, if that is decided.
+    pub(crate) fn decision(&self) -> Option<bool> {
+        self.0.lock().decision
+    }
+
+    /// The same, for `Debug`, which never blocks.
+    pub(crate) fn try_decision(&self) -> Option<bool> {
+        self.0.try_lock().and_then(|seat| seat.decision)
     }
 
     fn poll(&self, cx: &mut task::Context<'_>) -> Poll<Stage> {

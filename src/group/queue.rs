@@ -12,8 +12,12 @@
 //! What has to wait is numbered, and starts in the order of the numbers. So an admission is a number: it has started when
 //! `head` has passed it, and that costs nothing a task. When the context ends, `head` stops for good and what waits is
 //! removed: those numbers never start.
+//!
+//! A local task may be dropped before its turn, with its `LocalSet`. So its admission asks its seat instead, and its number
+//! only says where it stands. A seat whose task has gone leaves a gap, since the numbers behind it stay; a gap goes when
+//! it is the first or the last in the queue. The number of a last one is then given again.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Display;
 use std::pin::Pin;
 use std::task;
@@ -49,8 +53,7 @@ pub(crate) struct Queue<E> {
     pub(crate) locals: BTreeMap<LocalId, AbortHandle>,
     /// The blocking closures that wait for a thread of the pool.
     pub(crate) on_pool: OnPool,
-    /// The numbers of the local tasks that went before their turn, and how many of them are still in `waiting`.
-    gone: BTreeSet<Number>,
+    /// How many of `waiting` are local tasks that went before their turn.
     gone_waiting: usize,
 }
 
@@ -162,7 +165,6 @@ impl<E> Queue<E> {
             cut: false,
             locals: BTreeMap::new(),
             on_pool: OnPool::new(),
-            gone: BTreeSet::new(),
             gone_waiting: 0,
         }
     }
@@ -172,36 +174,57 @@ impl<E> Queue<E> {
         self.waiting.len() - self.gone_waiting
     }
 
-    /// A local task has gone before its turn came.
+    /// A local task has gone before its turn came. Not searched for: its seat knows its number.
     pub(crate) fn forget(&mut self, seat: &Arc<Seat>, tickets: &mut Tickets, after: &mut After) {
-        let is_it = |waiting: &Waiting<E>| matches!(&waiting.turnee, Turnee::Seat(it) if Arc::ptr_eq(it, seat));
-        let Some(at) = self.waiting.iter().position(is_it) else {
+        let is_it = |waiting: &&mut Waiting<E>| matches!(&waiting.turnee, Turnee::Seat(it) if Arc::ptr_eq(it, seat));
+        let place = seat.number().and_then(|number| self.place(number));
+        // Its turn may have come while it went, and its number have been given again.
+        let Some(waiting) = place.filter(is_it) else {
             return;
         };
-        self.gone.insert(self.head + at as Number);
-        self.gone_waiting += 1;
-        let waiting = &mut self.waiting[at];
         waiting.turnee = Turnee::Gone;
-        if let Some(waiter) = waiting.waiter.take() {
+        let waiter = waiting.waiter.take();
+        seat.forget();
+        self.gone_waiting += 1;
+        self.trim();
+        if let Some(waiter) = waiter {
             tickets.decide(waiter, &mut after.wake);
             tickets.grant(&mut after.wake);
         }
     }
 
-    /// Whether it has been decided that `number` starts, or that it does not.
-    pub(crate) fn decision(&self, number: Number) -> Option<bool> {
-        if self.gone.contains(&number) {
-            return Some(false);
+    /// Removes the gaps at both ends.
+    fn trim(&mut self) {
+        let is_gap =
+            |end: Option<&Waiting<E>>| end.is_some_and(|it| matches!(it.turnee, Turnee::Gone));
+        while is_gap(self.waiting.back()) {
+            self.waiting.pop_back();
+            self.gone_waiting -= 1;
         }
+        while is_gap(self.waiting.front()) {
+            self.waiting.pop_front();
+            self.head += 1;
+            self.gone_waiting -= 1;
+        }
+        give_back(&mut self.waiting);
+    }
+
+    /// Whether it has been decided that `number` starts, or that it does not. Not of a local task.
+    pub(crate) fn decision(&self, number: Number) -> Option<bool> {
         if number < self.head {
             return Some(true);
         }
         self.cut.then_some(false)
     }
 
+    /// Where the waiter for an undecided number is.
     pub(crate) fn waiter_of(&mut self, number: Number) -> Option<&mut Option<Waiter>> {
+        self.place(number).map(|waiting| &mut waiting.waiter)
+    }
+
+    fn place(&mut self, number: Number) -> Option<&mut Waiting<E>> {
         let at = usize::try_from(number.checked_sub(self.head)?).ok()?;
-        self.waiting.get_mut(at).map(|waiting| &mut waiting.waiter)
+        self.waiting.get_mut(at)
     }
 
     /// Starts what has been given a ticket. Says whether it took the ticket: a local task may have gone meanwhile.
@@ -260,7 +283,7 @@ where
                 tickets.grant(&mut after.wake);
             }
         }
-        give_back(&mut self.waiting);
+        self.trim();
     }
 
     fn supply(&mut self, _: &mut Tickets, _ended: bool) -> Option<Entry<E>> {

@@ -20,6 +20,7 @@ use crate::sync::Arc;
 enum Decision<E> {
     Started,
     Queued(Number),
+    QueuedLocal(Arc<Seat>),
     Refused(Turnee<E>),
 }
 
@@ -72,15 +73,26 @@ where
                 return Decision::Started;
             }
             let number = state.source.head + state.source.waiting.len() as Number;
+            let decision = match &turnee {
+                Turnee::Seat(seat) => {
+                    seat.queue(number);
+                    Decision::QueuedLocal(seat.clone())
+                }
+                Turnee::Entry(_) | Turnee::Gone => Decision::Queued(number),
+            };
             let waiter = None;
             state.source.waiting.push_back(Waiting { turnee, waiter });
             state.call_scout_for_start(|| self.slot(), after);
             state.watch(after);
-            Decision::Queued(number)
+            decision
         });
         match decision {
             Decision::Started => Admission::decided(true),
             Decision::Queued(number) => Admission::queued(self.clone(), number),
+            Decision::QueuedLocal(seat) => {
+                let core = self.clone();
+                Admission::queued(Arc::new(LocalLobby { core, seat }), 0)
+            }
             Decision::Refused(turnee) => {
                 self.refuse(turnee);
                 Admission::decided(false)
@@ -165,6 +177,33 @@ where
     }
 }
 
+/// What an admission asks about.
+#[derive(Clone, Copy)]
+enum Asked<'a> {
+    Job(Number),
+    Local(&'a Seat),
+}
+
+impl Asked<'_> {
+    fn decision<E>(self, queue: &Queue<E>) -> Option<bool> {
+        match self {
+            Asked::Job(number) => queue.decision(number),
+            Asked::Local(seat) => seat.decision(),
+        }
+    }
+
+    /// Where its waiter is, unless it has been decided: the number of a local task may then be that of another.
+    fn waiter<E>(self, queue: &mut Queue<E>) -> Option<&mut Option<Waiter>> {
+        if self.decision(queue).is_some() {
+            return None;
+        }
+        queue.waiter_of(match self {
+            Asked::Job(number) => number,
+            Asked::Local(seat) => seat.number()?,
+        })
+    }
+}
+
 impl<E> Lobby for Core<Queue<E>>
 where
     E: From<ContextError> + Display + Send + 'static,
@@ -175,11 +214,74 @@ where
         lender: &mut Option<LenderId>,
         waker: &Waker,
     ) -> Poll<bool> {
+        self.poll_asked(Asked::Job(number), lender, waker)
+    }
+
+    fn give_up(self: Arc<Self>, number: Number, lender: Option<LenderId>) {
+        self.give_up_asked(Asked::Job(number), lender);
+    }
+
+    fn stay(&self, lender: LenderId) {
+        Lending::stay(self, lender);
+    }
+
+    fn decision(&self, number: Number) -> Option<bool> {
+        self.try_read(|state| state.source.decision(number))
+            .flatten()
+    }
+}
+
+/// Where the admission of a local task that had to wait is decided: by its seat.
+struct LocalLobby<E>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    core: Arc<Core<Queue<E>>>,
+    seat: Arc<Seat>,
+}
+
+impl<E> Lobby for LocalLobby<E>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    fn poll_decision(
+        self: Arc<Self>,
+        _: Number,
+        lender: &mut Option<LenderId>,
+        waker: &Waker,
+    ) -> Poll<bool> {
+        self.core
+            .poll_asked(Asked::Local(&self.seat), lender, waker)
+    }
+
+    fn give_up(self: Arc<Self>, _: Number, lender: Option<LenderId>) {
+        self.core.give_up_asked(Asked::Local(&self.seat), lender);
+    }
+
+    fn stay(&self, lender: LenderId) {
+        Lending::stay(&*self.core, lender);
+    }
+
+    fn decision(&self, _: Number) -> Option<bool> {
+        self.seat.try_decision()
+    }
+}
+
+impl<E> Core<Queue<E>>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    fn poll_asked(
+        self: &Arc<Self>,
+        asked: Asked<'_>,
+        lender: &mut Option<LenderId>,
+        waker: &Waker,
+    ) -> Poll<bool> {
         let ended = self.ctx().is_done();
         let mut new = Some(waker.clone());
-        let here = current::lender(Lending::id(&*self));
+        let here = current::lender(Lending::id(&**self));
         self.with(|state, after| {
-            let decision = state.source.decision(number);
+            let decision = asked.decision(&state.source);
             let tickets = &mut state.tickets;
             // An admission that went on to another task is no longer what the first one waits for.
             if let Some(other) = lender.filter(|lender| here != Some(Some(*lender))) {
@@ -206,7 +308,7 @@ where
                         waker,
                         lender: *lender,
                     });
-                    if let Some(slot) = state.source.waiter_of(number) {
+                    if let Some(slot) = asked.waiter(&mut state.source) {
                         let old = std::mem::replace(slot, waiter);
                         after.replaced.extend(old.map(|old| old.waker));
                     }
@@ -220,11 +322,11 @@ where
         })
     }
 
-    fn give_up(self: Arc<Self>, number: Number, lender: Option<LenderId>) {
+    fn give_up_asked(self: &Arc<Self>, asked: Asked<'_>, lender: Option<LenderId>) {
         let ended = self.ctx().is_done();
         self.with(|state, after| {
-            let decided = state.source.decision(number).is_some();
-            if let Some(waiter) = state.source.waiter_of(number).and_then(Option::take) {
+            let decided = asked.decision(&state.source).is_some();
+            if let Some(waiter) = asked.waiter(&mut state.source).and_then(Option::take) {
                 after.replaced.push(waiter.waker);
             }
             if let Some(lender) = lender {
@@ -232,14 +334,5 @@ where
                 state.hand_out(ended, after);
             }
         });
-    }
-
-    fn stay(&self, lender: LenderId) {
-        Lending::stay(self, lender);
-    }
-
-    fn decision(&self, number: Number) -> Option<bool> {
-        self.try_read(|state| state.source.decision(number))
-            .flatten()
     }
 }

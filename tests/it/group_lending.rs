@@ -32,6 +32,7 @@ both_flavours![
     a_lender_that_ends_and_leaves_its_admission_to_another_gives_nothing_back,
     a_lender_that_is_aborted_is_counted_once,
     a_lowered_limit_holds_lenders_back,
+    many_claims_are_withdrawn_by_an_abort_without_a_search,
 ];
 
 type Boxed = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
@@ -579,4 +580,28 @@ async fn a_lowered_limit_holds_lenders_back() {
     gate.let_one_through();
     assert_eq!(g.wait().await, OK);
     assert_eq!(log.get().last(), Some(&"goes on"));
+}
+
+/// A search for each would be 5,000,000,000 steps.
+async fn many_claims_are_withdrawn_by_an_abort_without_a_search() {
+    const MANY: usize = 100_000;
+    // Paused until all are queued: what they start comes behind all of them.
+    let (g, waiting) = (limited(0), Count::default());
+    for _ in 0..MANY {
+        let (spawner, waits) = (g.spawner(), waiting.clone());
+        g.go(async move {
+            let admission = spawner.go(std::future::pending());
+            waits.add();
+            admission.await;
+            std::future::pending().await
+        });
+    }
+    g.set_limit(1);
+    // Each lends its permit, and then one that never ends has it.
+    until(|| waiting.get() == MANY && g.queued() == MANY - 1).await;
+    // None of the others starts, so all want to go on.
+    g.cancel();
+    yields(10).await;
+    g.abort();
+    assert!(g.wait().await.is_err());
 }

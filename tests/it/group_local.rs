@@ -30,6 +30,9 @@ both_flavours![
     when_its_local_set_is_dropped_a_new_group_still_ends,
     when_its_local_set_is_dropped_what_waits_for_a_place_leaves_the_queue,
     what_waits_behind_one_that_has_gone_still_starts,
+    admissions_of_local_tasks_that_have_gone_say_so_whatever_comes_after,
+    local_tasks_that_go_one_after_another_leave_the_order_of_the_others,
+    many_waiting_local_tasks_are_dropped_without_a_search,
     outside_a_local_set_it_panics_and_the_group_goes_on_working,
     a_spawner_of_a_dead_group_drops_it,
     wait_may_be_awaited_outside_its_local_set,
@@ -508,4 +511,107 @@ async fn one_that_waits_for_a_place_is_dropped_at_a_passive_deadline() {
         probe.assert_all_gone();
     }))
     .await;
+}
+
+/// A paused group that goes on when local tasks of it are dropped.
+fn paused() -> G {
+    let g = G::new();
+    g.set_limit(0);
+    g
+}
+
+async fn admissions_of_local_tasks_that_have_gone_say_so_whatever_comes_after() {
+    let (g, log) = (paused(), Log::new());
+    let set = LocalSet::new();
+    let logs = |name| {
+        let log = log.clone();
+        async move {
+            log.add(name);
+            Ok(())
+        }
+    };
+    let mut before = Box::pin(g.go(logs("before")));
+    assert!(futures::poll!(&mut before).is_pending());
+    let mut gone: Vec<_> = {
+        let _inside = set.enter();
+        (0..3).map(|_| g.go_local(logs("gone"))).collect()
+    };
+    assert!(futures::poll!(&mut gone[0]).is_pending());
+    assert_eq!(g.queued(), 4);
+    drop(set);
+    assert_eq!(g.queued(), 1);
+    // It comes to where the first of those that have gone stood.
+    let mut after = Box::pin(g.go(logs("after")));
+    assert!(futures::poll!(&mut after).is_pending());
+    assert_eq!(g.queued(), 2);
+    let mut gone = gone.into_iter();
+    assert!(!gone.next().unwrap().await.is_started());
+    assert!(futures::poll!(&mut after).is_pending());
+    drop(gone.next());
+    g.set_limit(1);
+    assert!(before.await.is_started());
+    assert!(after.await.is_started());
+    assert!(!gone.next().unwrap().await.is_started());
+    assert!(
+        g.wait().await.is_err(),
+        "those that have gone never started"
+    );
+    assert_eq!(log.get(), ["before", "after"]);
+}
+
+async fn local_tasks_that_go_one_after_another_leave_the_order_of_the_others() {
+    let (g, log) = (paused(), Log::new());
+    let mut random = Random::new();
+    let mut sets = Vec::new();
+    for number in 0..300 {
+        let logs = log.clone();
+        let task = async move {
+            logs.add(number);
+            Ok(())
+        };
+        if random.below(3) == 0 {
+            g.go(task);
+            continue;
+        }
+        let set = LocalSet::new();
+        {
+            let _inside = set.enter();
+            g.go_local(task);
+        }
+        sets.push((number, set));
+    }
+    let mut gone = Vec::new();
+    while !sets.is_empty() {
+        let (number, set) = sets.swap_remove(random.below(sets.len()));
+        drop(set);
+        gone.push(number);
+        assert_eq!(g.queued(), 300 - gone.len());
+    }
+    g.set_limit(1);
+    assert!(
+        g.wait().await.is_err(),
+        "those that have gone never started"
+    );
+    let left: Vec<_> = (0..300).filter(|number| !gone.contains(number)).collect();
+    assert_eq!(log.get(), left);
+}
+
+/// A search for each would be 20,000,000,000 steps.
+async fn many_waiting_local_tasks_are_dropped_without_a_search() {
+    const MANY: usize = 200_000;
+    let g = paused();
+    let set = LocalSet::new();
+    g.go(async { Ok(()) });
+    {
+        let _inside = set.enter();
+        for _ in 0..MANY {
+            g.go_local(std::future::pending());
+        }
+    }
+    g.go(async { Ok(()) });
+    assert_eq!(g.queued(), MANY + 2);
+    drop(set);
+    assert_eq!(g.queued(), 2);
+    g.set_limit(1);
+    assert!(g.wait().await.is_err());
 }
