@@ -27,9 +27,9 @@ use crate::context::{CancelHandle, Cause, Context, DoneOwned};
 use crate::error::{ContextError, Label, Panic, TaskErrorKind};
 use crate::group::failures::Failures;
 use crate::panic::{self, Payload};
-use crate::sync::{Arc, Mutex};
+use crate::sync::{self, Arc};
 use crate::tracing;
-use running::{Dropped, Entry, Running};
+use running::{Entry, Running, Shared};
 
 /// A fan-out, run by whoever polls it.
 ///
@@ -45,8 +45,7 @@ where
     cancel: CancelHandle,
     done: DoneOwned,
     running: FuturesUnordered<Running<Fut, C, C::Stopwatch>>,
-    /// What their destructors panicked with.
-    dropped: Dropped,
+    shared: Arc<Shared>,
     pull: Option<Pin<Box<P>>>,
     ledger: Ledger<C>,
     failures: Failures<E>,
@@ -99,7 +98,7 @@ where
             ctx,
             cancel: guard.disarm(),
             running: FuturesUnordered::new(),
-            dropped: Arc::new(Mutex::new(Vec::new())),
+            shared: Shared::new(),
             ledger: Ledger::new(end, pull.size_hint()),
             pull: Some(pull),
             failures: Failures::new(),
@@ -112,9 +111,23 @@ where
         }
     }
 
-    /// Goes on until there is an outcome for the consumer, or all is over.
+    /// Goes on until there is an outcome for the consumer, or all is over; or for as long as one
+    /// poll may take.
     fn poll_on(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+        let polled = self.poll_steps(cx);
+        if polled.is_pending() {
+            self.shared.end_poll();
+        }
+        polled
+    }
+
+    fn poll_steps(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         loop {
+            // An outcome that is there goes out in any case.
+            if !self.ledger.end.is_ready() && self.shared.is_used_up() {
+                sync::wake_after_driver(cx);
+                return Poll::Pending;
+            }
             // Ends: every step has moved something, and so has every outcome, and costs of the
             // task's budget.
             let budget = ready!(coop::poll_proceed(cx));
@@ -185,7 +198,7 @@ where
                     started: Some(C::Stopwatch::start()),
                     span: self.origin.span_of(number),
                 };
-                let running = Running::new(entry, item, self.dropped.clone());
+                let running = Running::new(entry, item, self.shared.clone());
                 self.running.push(running);
                 self.judge();
                 self.tell();
@@ -313,7 +326,7 @@ where
         let mut stopped: Vec<_> = in_flight.map(|it| it.entry().clone()).collect();
         stopped.sort_unstable_by_key(|entry| entry.number);
         drop(running);
-        let panicked = std::mem::take(&mut *self.dropped.lock());
+        let panicked = std::mem::take(&mut *self.shared.panics.lock());
         for (number, payload) in panicked {
             let at = stopped.iter().position(|entry| entry.number == number);
             let entry = at.map_or_else(|| self.unstarted(number), |at| stopped.remove(at));

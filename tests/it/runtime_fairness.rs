@@ -45,7 +45,8 @@ async fn most_between_turns(count: &Count, work: impl Future<Output = ()>) -> us
     most
 }
 
-/// On the one thread of a runtime: `work` counts each piece of user code, and no two come in one poll.
+/// On the one thread of a runtime: `work` counts each piece of user code, and no two come in one
+/// poll.
 #[track_caller]
 fn one_at_a_time<F: Future<Output = ()>>(work: impl FnOnce(Count) -> F) {
     let count = Count::default();
@@ -70,6 +71,19 @@ impl Drop for SlowDrop {
         compute();
         self.0.add();
     }
+}
+
+/// A paused group, whose queued tasks compute when they are dropped.
+fn queue_of_slow_drops(count: &Count) -> G {
+    let g = limited(0);
+    for _ in 0..PIECES {
+        let held = SlowDrop(count.clone());
+        g.go(async move {
+            drop(held);
+            Ok(())
+        });
+    }
+    g
 }
 
 #[test]
@@ -211,14 +225,7 @@ fn progress_reports_that_compute_yield() {
 #[test]
 fn destructors_of_what_is_queued_yield_after_a_cancel() {
     one_at_a_time(|count| async move {
-        let g = limited(0);
-        for _ in 0..PIECES {
-            let held = SlowDrop(count.clone());
-            g.go(async move {
-                drop(held);
-                Ok(())
-            });
-        }
+        let g = queue_of_slow_drops(&count);
         g.cancel();
         assert!(g.wait().await.is_err());
     });
@@ -227,14 +234,7 @@ fn destructors_of_what_is_queued_yield_after_a_cancel() {
 #[test]
 fn destructors_of_what_is_queued_yield_after_an_abort() {
     one_at_a_time(|count| async move {
-        let g = limited(0);
-        for _ in 0..PIECES {
-            let held = SlowDrop(count.clone());
-            g.go(async move {
-                drop(held);
-                Ok(())
-            });
-        }
+        let g = queue_of_slow_drops(&count);
         let before = count.get();
         g.abort();
         assert_eq!(count.get(), before, "an abort drops nothing by itself");
@@ -245,14 +245,7 @@ fn destructors_of_what_is_queued_yield_after_an_abort() {
 #[test]
 fn destructors_of_what_is_queued_yield_after_a_drop() {
     one_at_a_time(|count| async move {
-        let g = limited(0);
-        for _ in 0..PIECES {
-            let held = SlowDrop(count.clone());
-            g.go(async move {
-                drop(held);
-                Ok(())
-            });
-        }
+        let g = queue_of_slow_drops(&count);
         drop(g);
         until(|| count.get() == PIECES).await;
     });
@@ -263,14 +256,7 @@ fn what_is_queued_is_dropped_with_a_runtime_that_shuts_down() {
     let count = Count::default();
     let runtime = current_thread();
     let g = runtime.block_on(async {
-        let g = limited(0);
-        for _ in 0..PIECES {
-            let held = SlowDrop(count.clone());
-            g.go(async move {
-                drop(held);
-                Ok(())
-            });
-        }
+        let g = queue_of_slow_drops(&count);
         g.abort();
         g
     });
@@ -284,14 +270,7 @@ fn what_is_queued_is_dropped_with_a_runtime_that_shuts_down() {
 fn a_second_abort_does_not_keep_what_is_queued() {
     current_thread().block_on(in_time(async {
         let count = Count::default();
-        let g = limited(0);
-        for _ in 0..PIECES {
-            let held = SlowDrop(count.clone());
-            g.go(async move {
-                drop(held);
-                Ok(())
-            });
-        }
+        let g = queue_of_slow_drops(&count);
         g.abort();
         yield_now().await;
         g.abort();
@@ -312,6 +291,40 @@ where
     .limit(4)
     .local()
     .for_each()
+}
+
+#[test]
+fn local_items_that_compute_and_wait_in_turns_yield() {
+    one_at_a_time(|count| async move {
+        let done = fan_out(&Context::background(), 0..8, move |_, _| {
+            let count = count.clone();
+            async move {
+                for piece in 0..5 {
+                    // Before each piece, so that no poll of an item is quick.
+                    if piece > 0 {
+                        yield_now().await;
+                    }
+                    compute();
+                    count.add();
+                }
+                OK
+            }
+        });
+        assert_eq!(done.local().for_each().await, OK);
+    });
+}
+
+#[test]
+fn a_consumer_of_a_local_stream_that_computes_yields() {
+    one_at_a_time(|count| async move {
+        let done = fan_out(&Context::background(), 0..PIECES, move |_, _| {
+            computes(count.clone())
+        });
+        let mut done = done.limit(4).local().stream();
+        while let Some(done) = done.next().await {
+            assert_eq!(done, OK);
+        }
+    });
 }
 
 #[test]

@@ -10,6 +10,7 @@ use pin_project_lite::pin_project;
 use crate::fan_out::end::Stopwatch;
 use crate::fan_out::items::Item;
 use crate::group::job;
+use crate::group::poll_budget::PollBudget;
 use crate::panic::{self, Payload};
 use crate::sync::{Arc, Mutex};
 use crate::tracing::{self, Span};
@@ -29,13 +30,45 @@ impl<W: Stopwatch> Entry<W> {
     }
 }
 
-/// What the destructors of items panicked with.
-pub(super) type Dropped = Arc<Mutex<Vec<(usize, Payload)>>>;
+/// What the items share with the fan-out that polls them.
+pub(super) struct Shared {
+    /// What the destructors of items panicked with.
+    pub(super) panics: Mutex<Vec<(usize, Payload)>>,
+    /// What the fan-out has used since it last gave its task's other code a turn. It goes on over
+    /// several outcomes of a stream, since a consumer may take them all in one poll.
+    budget: Mutex<Option<PollBudget>>,
+}
+
+impl Shared {
+    pub(super) fn new() -> Arc<Shared> {
+        Arc::new(Shared {
+            panics: Mutex::new(Vec::new()),
+            budget: Mutex::new(None),
+        })
+    }
+
+    /// Whether the fan-out has polled items for long enough.
+    pub(super) fn is_used_up(&self) -> bool {
+        let mut budget = self.budget.lock();
+        budget.get_or_insert_with(PollBudget::start).is_used_up()
+    }
+
+    fn add_step(&self) {
+        if let Some(budget) = &mut *self.budget.lock() {
+            budget.add_step();
+        }
+    }
+
+    /// The task gets a turn.
+    pub(super) fn end_poll(&self) {
+        *self.budget.lock() = None;
+    }
+}
 
 pin_project! {
     pub(super) struct Running<Fut, C, W> {
         entry: Entry<W>,
-        dropped: Dropped,
+        shared: Arc<Shared>,
         #[pin]
         item: Option<Item<Fut, C>>,
     }
@@ -48,17 +81,17 @@ pin_project! {
             let dropped = panic::catch(|| item.set(None));
             drop(entered);
             if let Err(payload) = dropped {
-                this.dropped.lock().push((this.entry.number, payload));
+                this.shared.panics.lock().push((this.entry.number, payload));
             }
         }
     }
 }
 
 impl<Fut, C, W> Running<Fut, C, W> {
-    pub(super) fn new(entry: Entry<W>, item: Option<Item<Fut, C>>, dropped: Dropped) -> Self {
+    pub(super) fn new(entry: Entry<W>, item: Option<Item<Fut, C>>, shared: Arc<Shared>) -> Self {
         Running {
             entry,
-            dropped,
+            shared,
             item,
         }
     }
@@ -77,9 +110,15 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
+        if this.shared.is_used_up() {
+            // It is its turn in the next poll of the fan-out.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let entered = tracing::enter(Some(&this.entry.span));
         let polled = job::poll_to_end(this.item, cx);
         drop(entered);
+        this.shared.add_step();
         let ended = ready!(polled);
         Poll::Ready((this.entry.clone(), ended))
     }
