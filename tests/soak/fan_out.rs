@@ -209,7 +209,7 @@ pub(crate) async fn run(plan: FanOutPlan, ctx: &Context, single: bool) -> Option
 
 impl Prepared {
     /// Runs it to its end, and asks nothing of it but that it is over.
-    pub(crate) async fn to_its_end(self) {
+    pub(crate) async fn into_its_end(self) {
         let ended = outcome(self.call).await;
         match ended {
             Ok(Got::Streamed { whole: false, .. }) => {

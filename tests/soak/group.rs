@@ -77,6 +77,7 @@ pub(crate) fn start(on: Starter<'_>, task: TaskPlan, stage: &Stage, local: bool)
                 }
                 Way::Blocking => {
                     tally().blocking.add(1);
+                    let guard = guard.for_the_pool();
                     What::Admission($on.go_blocking(move |ctx| block(&script, guard, &ctx)))
                 }
                 Way::Spawn => What::Handle($on.spawn(Valued(body(guard, script, stage)))),
@@ -179,6 +180,9 @@ fn new_group(
     };
     g.set_limit(plan.limit);
     g.set_grace(plan.grace);
+    if plan.may_abort() {
+        world.may_abort();
+    }
     let stage = Stage {
         ctx: g.context(),
         spawner: Some(g.spawner()),
@@ -312,6 +316,9 @@ async fn end(
 pub(crate) async fn run_scope(plan: GroupPlan, ctx: &Context, single: bool) -> Option<Payload> {
     tally().groups.add(1);
     let world = World::new(single);
+    if plan.may_abort() {
+        world.may_abort();
+    }
     let dropped = match plan.ending {
         Ending::WaitDropped(when) => Some(when),
         _ => None,

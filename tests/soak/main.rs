@@ -13,6 +13,7 @@
 
 mod fan_out;
 mod group;
+mod ordinary;
 mod plan;
 mod script;
 mod shutdown;
@@ -132,6 +133,7 @@ fn run(runtime: &Runtime, plan: Plan) {
             Kind::FanOut(fan_out) => drop(fan_out::run(fan_out, &ctx, single).await),
             Kind::Hedge(hedge) => drop(fan_out::run_hedge(hedge, &ctx, single).await),
             Kind::Shutdown(shutdown) => shutdown::run(shutdown, &ctx).await,
+            Kind::Ordinary(plan) => drop(ordinary::run(plan, &ctx, single).await),
         }
     });
     if let Some(canceller) = canceller {

@@ -50,6 +50,7 @@ pub(crate) enum Kind {
     FanOut(FanOutPlan),
     Hedge(HedgePlan),
     Shutdown(ShutdownPlan),
+    Ordinary(OrdinaryPlan),
 }
 
 #[derive(Default)]
@@ -65,6 +66,16 @@ pub(crate) struct GroupPlan {
     pub(crate) ending: Ending,
     /// Of a scope: how its body ends.
     pub(crate) body: End,
+}
+
+impl GroupPlan {
+    /// Whether the group may be aborted before its wait returns.
+    pub(crate) fn may_abort(&self) -> bool {
+        let by_meddler = |meddle: &Meddle| matches!(meddle, Meddle::Grace(Some(_)) | Meddle::Abort);
+        self.grace.is_some()
+            || self.ending == Ending::Aborted
+            || self.meddling.iter().any(by_meddler)
+    }
 }
 
 pub(crate) struct TaskPlan {
@@ -215,6 +226,133 @@ impl Default for Victim {
     }
 }
 
+pub(crate) enum OrdinaryPlan {
+    Compute(ComputePlan),
+    Swallow(SwallowPlan),
+    Starts(StartsPlan),
+    Bursts(BurstPlan),
+}
+
+/// Jobs that compute.
+pub(crate) struct ComputePlan {
+    pub(crate) form: Form,
+    pub(crate) jobs: usize,
+    /// How long each job computes: longer than a worker may run in one poll.
+    pub(crate) job: Duration,
+    /// The first of each `yields_each` jobs yields before it computes.
+    pub(crate) yields_each: usize,
+    pub(crate) limit: usize,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Form {
+    Group,
+    FanOut,
+}
+
+/// Tasks that swallow their cancellation.
+pub(crate) struct SwallowPlan {
+    pub(crate) tasks: usize,
+    pub(crate) limit: Option<usize>,
+    /// How long the tasks sleep between two looks.
+    pub(crate) nap: Duration,
+    pub(crate) before: Pause,
+    pub(crate) trigger: Trigger,
+    pub(crate) end: SwallowEnd,
+}
+
+/// What cancels the context.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trigger {
+    Cancel,
+    Failure,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum SwallowEnd {
+    Grace(Duration),
+    Abort(Pause),
+    /// The tasks end by themselves, when they are told to.
+    Flag(Pause),
+    WaitDropped(Pause),
+}
+
+/// Calls of `start` that race with something else.
+pub(crate) struct StartsPlan {
+    pub(crate) limit: Option<usize>,
+    pub(crate) calls: Vec<CallPlan>,
+    /// When the group is cancelled, beside the calls.
+    pub(crate) cancel: Option<Pause>,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct CallPlan {
+    /// Turns of the task until it is ready, or would be.
+    pub(crate) before: usize,
+    /// Turns of the task from then until its end.
+    pub(crate) after: usize,
+    pub(crate) end: StartEnd,
+    pub(crate) stop: Stop,
+    pub(crate) order: PollOrder,
+    pub(crate) leaves: Leaves,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum StartEnd {
+    FailsBefore,
+    FailsAfter,
+    /// It is ready, and succeeds.
+    Serves,
+    /// It succeeds without having been ready.
+    Silent,
+}
+
+impl StartEnd {
+    pub(crate) fn is_ready(self) -> bool {
+        matches!(self, StartEnd::FailsAfter | StartEnd::Serves)
+    }
+}
+
+/// What a call of `start` races with.
+#[derive(Clone, Copy)]
+pub(crate) enum Stop {
+    Turns(usize),
+    /// A signal of the task itself.
+    Signal,
+}
+
+/// Which of two futures is polled first, and so wins if both are ready.
+#[derive(Clone, Copy)]
+pub(crate) enum PollOrder {
+    CallFirst,
+    StopFirst,
+}
+
+/// What becomes of a call that has lost its race.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leaves {
+    Dropped,
+    PolledBesideTheWait,
+    PolledAfterTheWait,
+}
+
+/// A pipeline of two stages that gets its items in bursts.
+pub(crate) struct BurstPlan {
+    /// How many items each burst has.
+    pub(crate) bursts: Vec<usize>,
+    /// What the items of each stage wait for.
+    pub(crate) pauses: [Pause; 2],
+    pub(crate) orders: [OutcomeOrder; 2],
+    /// The pipeline is dropped, and does not come to its end.
+    pub(crate) dropped: bool,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum OutcomeOrder {
+    Completion,
+    Items,
+}
+
 impl Kind {
     pub(crate) fn name(&self) -> &'static str {
         match self {
@@ -225,6 +363,12 @@ impl Kind {
             Kind::Shutdown(ShutdownPlan { what, .. }) => match what {
                 Victim::Group(_) => "a group whose runtime shuts down",
                 Victim::FanOut(_) => "a fan-out whose runtime shuts down",
+            },
+            Kind::Ordinary(ordinary) => match ordinary {
+                OrdinaryPlan::Compute(_) => "jobs that compute beside a heartbeat",
+                OrdinaryPlan::Swallow(_) => "tasks that swallow their cancellation",
+                OrdinaryPlan::Starts(_) => "calls of start that race",
+                OrdinaryPlan::Bursts(_) => "bursts in a pipeline",
             },
         }
     }
@@ -247,8 +391,8 @@ impl Plan {
         let random = &mut Random::of(seed, number);
         let mut deadline = random.one_in(4).then(|| random.micros(4_000));
         let mut cancel = random.one_in(4).then(|| random.micros(3_000));
-        let kind = random.below(10);
-        if matches!(kind, 4 | 8) && random.one_in(2) {
+        let kind = random.below(12);
+        if matches!(kind, 5 | 9) && random.one_in(2) {
             // So that more bodies wait for that.
             cancel = cancel.or_else(|| deadline.is_none().then(|| random.micros(2_000)));
         }
@@ -260,7 +404,7 @@ impl Plan {
             trouble: [6, 20, 200][random.below(3)],
         };
         let kind = match kind {
-            0..4 => {
+            0..5 => {
                 let group = random.group(bounds);
                 if group.zero {
                     // It is not a child of the context that ends.
@@ -268,10 +412,18 @@ impl Plan {
                 }
                 Kind::Group(group)
             }
-            4 => Kind::Scope(random.scope(bounds)),
-            5..8 => Kind::FanOut(random.fan_out(bounds, 40)),
-            8 => Kind::Hedge(random.hedge(bounds)),
-            _ => Kind::Shutdown(random.shutdown(bounds)),
+            5 => Kind::Scope(random.scope(bounds)),
+            6..9 => Kind::FanOut(random.fan_out(bounds, 40)),
+            9 => Kind::Hedge(random.hedge(bounds)),
+            10 => Kind::Shutdown(random.shutdown(bounds)),
+            _ => {
+                let ordinary = random.ordinary();
+                if let OrdinaryPlan::Bursts(_) = ordinary {
+                    // All of its outcomes are to come.
+                    (deadline, cancel) = (None, None);
+                }
+                Kind::Ordinary(ordinary)
+            }
         };
         Plan {
             deadline,
@@ -545,5 +697,71 @@ impl Random {
                 }),
             },
         }
+    }
+
+    fn ordinary(&mut self) -> OrdinaryPlan {
+        match self.below(4) {
+            0 => OrdinaryPlan::Compute(ComputePlan {
+                form: [Form::Group, Form::FanOut][self.below(2)],
+                jobs: 20 + self.below(80),
+                job: Duration::from_micros(201) + self.micros(200),
+                yields_each: [1, 2, 5, usize::MAX][self.below(4)],
+                limit: 1 + self.below(4),
+            }),
+            1 => OrdinaryPlan::Swallow(SwallowPlan {
+                tasks: 1 + self.below(8),
+                limit: self.limit(),
+                nap: self.micros(500),
+                before: self.pause(),
+                trigger: [Trigger::Cancel, Trigger::Failure][self.below(2)],
+                end: match self.below(4) {
+                    0 => SwallowEnd::Grace(self.micros(500)),
+                    1 => SwallowEnd::Abort(self.pause()),
+                    2 => SwallowEnd::Flag(self.pause()),
+                    _ => SwallowEnd::WaitDropped(self.pause()),
+                },
+            }),
+            2 => OrdinaryPlan::Starts(StartsPlan {
+                limit: self.limit(),
+                calls: (0..1 + self.below(8)).map(|_| self.start_call()).collect(),
+                cancel: self.one_in(3).then(|| Pause::Yields(self.below(4))),
+            }),
+            _ => OrdinaryPlan::Bursts(BurstPlan {
+                bursts: (0..1 + self.below(4))
+                    .map(|_| 50 + self.below(351))
+                    .collect(),
+                pauses: [self.pause(), self.pause()],
+                orders: [self.outcome_order(), self.outcome_order()],
+                dropped: self.one_in(3),
+            }),
+        }
+    }
+
+    fn start_call(&mut self) -> CallPlan {
+        CallPlan {
+            before: self.below(4),
+            after: self.below(3),
+            end: match self.below(8) {
+                0..4 => StartEnd::FailsBefore,
+                4 | 5 => StartEnd::FailsAfter,
+                6 => StartEnd::Serves,
+                _ => StartEnd::Silent,
+            },
+            stop: match self.below(2) {
+                0 => Stop::Turns(self.below(5)),
+                _ => Stop::Signal,
+            },
+            order: [PollOrder::CallFirst, PollOrder::StopFirst][self.below(2)],
+            leaves: [
+                Leaves::Dropped,
+                Leaves::Dropped,
+                Leaves::PolledBesideTheWait,
+                Leaves::PolledAfterTheWait,
+            ][self.below(4)],
+        }
+    }
+
+    fn outcome_order(&mut self) -> OutcomeOrder {
+        [OutcomeOrder::Completion, OutcomeOrder::Items][self.below(2)]
     }
 }

@@ -131,5 +131,7 @@ pub(crate) async fn unless_dropped<F: Future>(
 
 /// Hands on the panic of a call to whoever made it.
 fn hand_on(panic: Option<Payload>) {
-    panic.into_iter().for_each(|payload| resume_unwind(payload));
+    if let Some(payload) = panic {
+        resume_unwind(payload);
+    }
 }

@@ -46,7 +46,7 @@ async fn run_to_the_end(plan: ShutdownPlan, ctx: &Context) {
             // Its tasks go to the runtime in which it is polled first.
             let prepared = fan_out::prepare(plan, ctx, false);
             let world = Arc::clone(&prepared.world);
-            let task = runtime.spawn(prepared.to_its_end());
+            let task = runtime.spawn(prepared.into_its_end());
             ends.shut_down(runtime);
             step("waiting for a fan-out whose runtime has gone");
             let _ = task.await;
@@ -78,6 +78,8 @@ impl Ends {
 async fn run_group(runtime: Runtime, plan: GroupPlan, ends: Ends, ctx: &Context) {
     tally().groups.add(1);
     let world = World::new(false);
+    // The runtime drops what waits for a thread, in its own time.
+    world.may_abort();
     let (ctx, guard) = ctx.with_cancel();
     let (g, ctx) = Group::<Fault>::with_context(ctx);
     g.set_limit(plan.limit);

@@ -188,6 +188,12 @@ tally! {
     cancels: "cancels from other threads",
     meddlers: "threads that changed limits and graces, cancelled and aborted",
     shutdowns: "runtimes shut down in mid-flight",
+    computing: "programs that computed beside a heartbeat",
+    swallowing: "programs that swallowed their cancellation",
+    racing: "programs whose calls of start raced",
+    races: "such calls",
+    races_lost: "of these that lost their race",
+    pipelines: "pipelines that got bursts",
 }
 
 pub(crate) fn tally() -> &'static Tally {

@@ -4,7 +4,7 @@ use std::fmt::{self, Display};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any, resume_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{self, Poll};
 use std::time::Duration;
@@ -71,6 +71,8 @@ pub(crate) enum Told {
 pub(crate) struct Record {
     pub(crate) fate: Fate,
     pub(crate) told: Told,
+    /// A closure that has not begun on its thread.
+    waits_for_thread: bool,
 }
 
 const OPEN: u8 = 0;
@@ -94,6 +96,10 @@ pub(crate) struct World {
     single: bool,
     phase: AtomicU8,
     alive: AtomicUsize,
+    /// How many of `alive` are closures that have not begun on their threads.
+    waiting: AtomicUsize,
+    /// The group may abort, and then a closure that never begins may outlive the wait.
+    aborts: AtomicBool,
     tokens: AtomicUsize,
     records: Mutex<Vec<Record>>,
 }
@@ -106,6 +112,8 @@ impl World {
             single,
             phase: AtomicU8::new(OPEN),
             alive: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            aborts: AtomicBool::new(false),
             tokens: AtomicUsize::new(0),
             records: Mutex::default(),
         })
@@ -117,6 +125,7 @@ impl World {
         records.push(Record {
             fate: Fate::Made,
             told: Told::Nobody,
+            waits_for_thread: false,
         });
         self.alive.fetch_add(1, Ordering::SeqCst);
         ALIVE.fetch_add(1, Ordering::SeqCst);
@@ -125,11 +134,24 @@ impl World {
             id: records.len() - 1,
             trap,
             late: 0,
+            waits_for_thread: false,
         }
     }
 
+    /// The group may abort: by itself after a grace period, or because it is told to.
+    pub(crate) fn may_abort(&self) {
+        self.aborts.store(true, Ordering::SeqCst);
+    }
+
+    /// Where the call has returned, a closure that has not begun never will.
     pub(crate) fn records(&self) -> Vec<Record> {
-        self.records.lock().unwrap().clone()
+        let mut records = self.records.lock().unwrap().clone();
+        for record in &mut records {
+            if record.waits_for_thread && record.fate == Fate::Made {
+                record.fate = Fate::Unfinished;
+            }
+        }
+        records
     }
 
     pub(crate) fn fate(&self, id: Id) -> Fate {
@@ -144,12 +166,18 @@ impl World {
         self.records.lock().unwrap()[id].told = told;
     }
 
-    /// The call has returned: everything that it started is gone.
+    /// The call has returned: everything that it started is gone. After an abort, a closure that
+    /// never begins is dropped later, when the pool has a thread for it.
     pub(crate) fn returned(&self, what: &str) {
         self.phase.store(CLOSED, Ordering::SeqCst);
+        // Read first, since a closure that is dropped leaves it last.
+        let waiting = match self.aborts.load(Ordering::SeqCst) {
+            true => self.waiting.load(Ordering::SeqCst),
+            false => 0,
+        };
         let alive = self.alive.load(Ordering::SeqCst);
         check(
-            alive == 0,
+            alive <= waiting,
             format_args!("{what} returned, and {alive} of its bodies were still there"),
         );
     }
@@ -204,6 +232,8 @@ pub(crate) struct Guard {
     id: Id,
     trap: bool,
     late: u32,
+    /// It is of a closure that has not begun on its thread.
+    waits_for_thread: bool,
 }
 
 impl Guard {
@@ -218,7 +248,10 @@ impl Guard {
                 self.late += 1;
                 check(
                     self.late == 1 && !self.world.single,
-                    format_args!("body {} was polled after its call was dropped", self.id),
+                    format_args!(
+                        "body {} was polled {} times after its call was dropped, single: {}",
+                        self.id, self.late, self.world.single
+                    ),
                 );
             }
             _ => fail(format_args!(
@@ -228,8 +261,24 @@ impl Guard {
         }
     }
 
+    /// It is of a closure, which begins when the pool has a thread for it.
+    pub(crate) fn for_the_pool(mut self) -> Guard {
+        self.waits_for_thread = true;
+        self.world.records.lock().unwrap()[self.id].waits_for_thread = true;
+        self.world.waiting.fetch_add(1, Ordering::SeqCst);
+        self
+    }
+
+    fn waits_no_more(&mut self) {
+        if std::mem::take(&mut self.waits_for_thread) {
+            self.world.waiting.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
     /// A closure is told through its context only: it may begin while its call is being dropped.
     pub(crate) fn polled_on_the_pool(&mut self) {
+        self.waits_no_more();
+        self.world.records.lock().unwrap()[self.id].waits_for_thread = false;
         if self.world.phase.load(Ordering::SeqCst) == CLOSED {
             fail(format_args!(
                 "closure {} began after its call returned",
@@ -274,7 +323,9 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         let fate = self.world.fate(self.id);
-        let trap = self.trap && matches!(fate, Fate::Made | Fate::Ok);
+        // After an abort, a panic of a closure that never begins is no outcome of its task.
+        let is_late = self.waits_for_thread && self.world.aborts.load(Ordering::SeqCst);
+        let trap = self.trap && !is_late && matches!(fate, Fate::Made | Fate::Ok);
         match fate {
             _ if trap => self.end(Fate::Panicked),
             Fate::Made => self.end(Fate::Unfinished),
@@ -282,6 +333,7 @@ impl Drop for Guard {
         }
         let boom = self.boom();
         self.world.alive.fetch_sub(1, Ordering::SeqCst);
+        self.waits_no_more();
         ALIVE.fetch_sub(1, Ordering::SeqCst);
         if trap {
             panic_any(boom);
