@@ -16,6 +16,7 @@ mod cli;
 mod context;
 mod fetch;
 mod go;
+mod heartbeat;
 mod http;
 mod rounds;
 mod spawn;
@@ -49,6 +50,7 @@ fn run(cli: &Cli) -> anyhow::Result<usize> {
         let workers = Workers::new(count)?;
         spawn::rows(&mut table, &workers)?;
         fetch::rows(&mut table, &workers)?;
+        heartbeat::rows(&mut table, &workers)?;
         context::cancel_rows(&mut table, &workers)?;
         http::rows(&mut table, &workers)?;
         go::rows(&mut table, &workers)?;
