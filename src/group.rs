@@ -13,7 +13,7 @@ pub(crate) mod job;
 mod launch;
 mod local;
 mod place;
-mod poll_budget;
+pub(crate) mod poll_budget;
 mod queue;
 mod scope;
 pub(crate) mod source;
@@ -194,6 +194,10 @@ where
     /// A task that fails ends the group's context (see [`with_context`](Group::with_context)). One that panics does too, and
     /// the panic goes on in [`wait`](Group::wait).
     ///
+    /// On a runtime of several threads, tasks start on idle threads while the caller computes. As
+    /// with `tokio::spawn`, the last task may wait until the caller yields, and of tasks that are
+    /// started in quick succession up to seven may. So do not block a thread until they have run.
+    ///
     /// # Panics
     ///
     /// Outside a tokio runtime. All tasks of a group run on the runtime of the first.
@@ -218,7 +222,7 @@ where
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
-        boxed_if_big!(future: F => self.launch().go(future))
+        boxed_if_big!(future: F, Send => self.launch().go(future))
     }
 
     /// Starts a task that is handed the *group's* context, so that it cannot use the wrong one.
@@ -279,7 +283,7 @@ where
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
-        boxed_if_big!(future: F => self.launch().go_cancellable(future))
+        boxed_if_big!(future: F, Send => self.launch().go_cancellable(future))
     }
 
     /// Starts a closure on the blocking pool, under the same limit and the same failure rule; it is handed the group's
@@ -311,7 +315,10 @@ where
     /// panic, so that it cannot hit the next query of the same connection: see
     /// [`AfterFunc::guard`](crate::AfterFunc::guard).
     ///
-    /// A closure that is queued when the context ends never starts.
+    /// A closure that has not begun on its thread when the context is done never begins. It is
+    /// dropped on the blocking pool, since what it owns may block in its destructor. `wait` waits
+    /// for that, except after an [`abort`](Group::abort) or when a grace period has passed: then
+    /// the closure counts as ended at once, however long the pool has no thread for it.
     ///
     /// # Panics
     ///
@@ -348,14 +355,15 @@ where
         T: Send + 'static,
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
-        boxed_if_big!(future: F => self.launch().spawn(future))
+        boxed_if_big!(future: F, Send => self.launch().spawn(future))
     }
 
     /// Starts a task, and waits until it says that it is ready; the task then goes on.
     ///
     /// What the task passes to [`Ready::ok`] is returned: the address that a server is bound to, say. Until then its failure
-    /// is this call's, and not the group's; from then on it is a task like any other. A panic is the group's in any case. The
-    /// first decides: a value that is passed to `ok` after the failure is dropped.
+    /// is this call's, and not the group's; from then on it is a task like any other. A panic is
+    /// the group's in any case. The first decides: a value that is passed to `ok` after the failure
+    /// is dropped.
     ///
     /// # Errors
     ///
@@ -369,12 +377,14 @@ where
     /// # Cancel safety
     ///
     /// Nothing starts before the first poll. Dropped after that and before the task is ready, it leaves an ordinary task of the
-    /// group. If the task has failed, was stopped or was kept from starting, and this future is dropped before it has returned
-    /// that, the failure is the group's: it ends the group's context, and `wait` returns it.
+    /// group. If the task has failed, was stopped or was kept from starting, and this future is
+    /// dropped before it has returned that, the failure is the group's: it ends the group's
+    /// context, and `wait` returns it.
     ///
-    /// `wait` does not wait for this future, which may have been leaked, or be alive and not polled any more. If nothing
-    /// else is left to wait for, `wait` yields some turns, so that a call that was woken takes its failure; then it returns the
-    /// failure itself, and this call returns the [`ContextError`].
+    /// `wait` does not wait for this future, which may have been leaked, or be alive and not polled
+    /// any more. If nothing else is left to wait for, `wait` yields some turns, so that a call that
+    /// was woken takes its failure; then it returns the failure itself, and this call returns the
+    /// [`ContextError`].
     ///
     /// # Examples
     ///
@@ -536,7 +546,7 @@ where
     ///
     /// None is polled again once its present poll returns. What was dropped counts as ended with the [`ContextError`]. When
     /// this returns, tasks may still be in their last poll or in a destructor: only [`wait`](Group::wait) proves that they
-    /// are gone.
+    /// are gone. What was queued is dropped by the group's workers, not in the calling thread.
     pub fn abort(&self) {
         self.core.abort(&GROUP_ABORTED);
     }
@@ -555,8 +565,9 @@ where
 
     /// Waits until every task has ended, then ends the group's context, and gives the first error.
     ///
-    /// When it returns, every destructor of every task has run. Tasks may start others meanwhile, through a [`Spawner`]; these
-    /// are waited for too.
+    /// When it returns, every destructor of every task has run, except of blocking closures that an
+    /// abort or a grace period has kept from beginning ([`go_blocking`](Group::go_blocking)). Tasks
+    /// may start others meanwhile, through a [`Spawner`]; these are waited for too.
     ///
     /// If the parent's end stopped the tasks but each returned `Ok`, this is `Ok`: nothing was lost.
     ///

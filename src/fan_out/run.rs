@@ -13,8 +13,8 @@ use crate::error::ContextError;
 
 /// A way to run items: on places, or on the caller's own task.
 ///
-/// Dropped half-way, it stops what it started. What is ready costs of the task's cooperative budget,
-/// or a loop over fan-outs that are ready at once would starve the runtime.
+/// Dropped half-way, it stops what it started. What is ready costs of the task's cooperative
+/// budget, or a loop over fan-outs that are ready at once would starve the runtime.
 pub(crate) trait Run<T, E>: Unpin {
     type End: End<T, E>;
 

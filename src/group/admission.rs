@@ -22,16 +22,18 @@
 //! 2. `running <= limit` at every moment a ticket is handed out. It may be above after the limit was lowered (nobody is
 //!    stopped), and after a lending task gave up what it awaited (it goes on at once).
 //! 3. No ticket is handed out while a claim waits: lenders come before whatever has not started.
-//! 4. A lender's ticket is `Held`, `Lent` or `Claimed`; it is counted in `running` exactly when `Held`, and is in `claims`,
-//!    under the number that it keeps, exactly when `Claimed`.
+//! 4. A lender's ticket is `Held`, `Lent` or `Claimed`; it is counted in `running` exactly when
+//!    `Held`, and is in `claims`, under the number that it keeps, exactly when `Claimed`.
 //! 5. What a lender awaits is `pending` until it has been decided, then `decided` until the task has seen it. A lender for
 //!    which something is decided claims at that moment, not at its next poll, or a queued task would slip in between.
 //!    What it has been polled with and left lying does not keep it from lending again (`fresh`). What the items of a
 //!    fan-out await that the task awaits, it awaits (see [`current`](super::current)).
-//! 6. A *scout* is a place that was spawned or woken and is not yet at the counter. Whenever something could start, there is a
-//!    scout or a place in its turn that will look again. At most one scout at a time can be taken by any thread, and the
-//!    others wait in LIFO slots (see [`Scout`]); so one task that blocks its thread cannot keep the next from starting on
-//!    another. A scout may come and go (see [`glance`](super::glance)), but not once a place has left because of it.
+//! 6. A *scout* is a place that was spawned or woken and is not yet at the counter. Whenever
+//!    something could start, there is a scout or a place in its turn that will look again. At most
+//!    one scout at a time can be taken by any thread, and the others wait in LIFO slots (see
+//!    [`Scout`]); so one task that blocks its thread cannot keep the next from starting on another.
+//!    A scout may come and go (see [`glance`](super::glance)), but not once a place has left
+//!    because of it.
 
 use std::collections::BTreeMap;
 use std::task::Waker;
@@ -88,9 +90,9 @@ const FIRST: usize = 3;
 
 /// How often a `go` has pushed a scout out of the LIFO slot of its thread, to wake another thread.
 ///
-/// The first tasks that are started together each get a thread that is idle. A loop that starts tasks
-/// one right behind the other would mostly pay for waking a thread that finds one task, so it is
-/// held back for a while, or until there are several.
+/// The first tasks that are started together each get a thread that is idle. A loop that starts
+/// tasks one right behind the other would mostly pay for waking a thread that finds one task, so it
+/// is held back for a while, or until there are several.
 struct Pushes {
     count: usize,
     last: Option<PollClock>,
@@ -228,7 +230,7 @@ impl Tickets {
 
 /// Scouts.
 impl Tickets {
-    /// Whether the caller must send one that any thread can take, with so many jobs ready.
+    /// Whether the caller must send one that any thread can take, where `ready` jobs wait for a worker.
     pub(crate) fn send_scout(&mut self, ready: usize) -> bool {
         let sends = match self.scout {
             Scout::None => true,
@@ -418,8 +420,9 @@ impl Tickets {
         false
     }
 
-    /// The task has its ticket, and its budget is used up before it could see what was decided: it does not wait for that,
-    /// and is polled again at once. So it does not lend for something else that it awaits.
+    /// The task has its ticket, and its budget is used up before it could see what was decided: it
+    /// does not wait for that, and is polled again at once. So it does not lend for something else
+    /// that it awaits.
     pub(crate) fn stay(&mut self, id: LenderId) {
         if let Some(lender) = self.lenders.get_mut(&id) {
             lender.fresh |= lender.decided > 0 && lender.ticket == Ticket::Held;

@@ -4,14 +4,14 @@
 //! permit, to the pool, and goes on to the next; the thread that runs the closure does the
 //! accounting. A `wait` waits for it by the count.
 //!
-//! A closure may block in its destructor too: a client with a runtime of its own does, and panics on
-//! a thread that polls tasks. So one that never begins is dropped on the pool as well. It takes the
-//! same way as one that begins, and is dropped where it would have begun.
+//! A closure may block in its destructor too: a client with a runtime of its own does, and panics
+//! on a thread that polls tasks. So one that never begins is dropped on the pool as well. It takes
+//! the same way as one that begins, and is dropped where it would have begun.
 //!
 //! # Invariants
 //!
-//! 1. Until a thread takes it, a closure on its way is in `OnPool`, with its task. Whichever removes
-//!    it from there, the thread or an abort, counts it as ended.
+//! 1. Until a thread takes it, a closure on its way is in `OnPool`, with its task. Whichever
+//!    removes it from there, the thread or an abort, counts it as ended.
 //! 2. A closure begins only if its thread has removed it, the group is open, and its context is not
 //!    done.
 //! 3. An abort does not wait for a thread of the pool: what it removes counts as ended at once, and
@@ -27,7 +27,7 @@ use super::state::Permit;
 use crate::context::Context;
 use crate::error::{ContextError, TaskErrorKind};
 use crate::panic;
-use crate::sync::{Arc, Handle};
+use crate::sync::{Arc, Handle, Mutex};
 use crate::tracing;
 
 /// What runs on the pool.
@@ -79,9 +79,107 @@ pub(crate) fn hand_over<E>(
         id: id.as_ref().ok().copied(),
         job: Some(job),
     };
-    core.spawn_blocking(move || waiting.run());
     if let Err(task) = id {
         core.end_elsewhere(task, permit, Outcome::Aborted);
+    }
+    let parcel = Arc::new(Parcel(Mutex::new(Stage::Passing(waiting))));
+    let on_pool = OnPoolThread(parcel.clone());
+    // It panics if the system gives no thread.
+    let passed = panic::catch(|| core.spawn_blocking(move || on_pool.run()));
+    let Some(mut waiting) = parcel.passed() else {
+        return;
+    };
+    match (passed, waiting.take_task()) {
+        (Err(payload), Some((task, permit))) => {
+            core.end_elsewhere(task, permit, Outcome::Panicked(payload));
+        }
+        (_, task) => waiting.drop_unrun(task),
+    }
+}
+
+/// A job on its way into the pool.
+///
+/// A runtime that has shut down drops what is handed to its pool, in some versions of tokio under
+/// the pool's lock. What is dropped while it is being handed over therefore stays here, and
+/// `hand_over` drops it, under no lock.
+struct Parcel<E>(Mutex<Stage<E>>)
+where
+    E: From<ContextError> + Display + Send + 'static;
+
+enum Stage<E>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    /// `hand_over` is at it.
+    Passing(WaitingJob<E>),
+    /// The pool has refused it.
+    Refused(WaitingJob<E>),
+    /// The pool has it.
+    Passed(WaitingJob<E>),
+    Taken,
+}
+
+impl<E> Parcel<E>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    /// `hand_over` is done. Gives the job if the pool has refused it.
+    fn passed(&self) -> Option<WaitingJob<E>> {
+        let mut stage = self.0.lock();
+        match std::mem::replace(&mut *stage, Stage::Taken) {
+            Stage::Refused(job) => Some(job),
+            Stage::Passing(job) => {
+                *stage = Stage::Passed(job);
+                None
+            }
+            Stage::Passed(_) | Stage::Taken => None,
+        }
+    }
+
+    /// The pool runs it.
+    fn take(&self) -> Option<WaitingJob<E>> {
+        match std::mem::replace(&mut *self.0.lock(), Stage::Taken) {
+            Stage::Passing(job) | Stage::Passed(job) => Some(job),
+            Stage::Refused(_) | Stage::Taken => None,
+        }
+    }
+
+    /// The pool drops it. Gives the job unless `hand_over` takes it.
+    fn refuse(&self) -> Option<WaitingJob<E>> {
+        let mut stage = self.0.lock();
+        match std::mem::replace(&mut *stage, Stage::Taken) {
+            Stage::Passing(job) => {
+                *stage = Stage::Refused(job);
+                None
+            }
+            Stage::Passed(job) => Some(job),
+            Stage::Refused(_) | Stage::Taken => None,
+        }
+    }
+}
+
+/// What the pool has of a job.
+struct OnPoolThread<E>(Arc<Parcel<E>>)
+where
+    E: From<ContextError> + Display + Send + 'static;
+
+impl<E> OnPoolThread<E>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    fn run(self) {
+        if let Some(job) = self.0.take() {
+            job.run();
+        }
+    }
+}
+
+impl<E> Drop for OnPoolThread<E>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    fn drop(&mut self) {
+        drop(self.0.refuse());
     }
 }
 
@@ -95,8 +193,7 @@ pub(crate) fn discard<E: 'static>(job: BlockingJob<E>) {
     }
 }
 
-/// A job on its way to a thread, or on one. Dropped unrun (the runtime has shut down), it counts as
-/// aborted.
+/// A job that has not begun. Dropped unrun, it counts as aborted.
 struct WaitingJob<E>
 where
     E: From<ContextError> + Display + Send + 'static,
@@ -115,18 +212,31 @@ where
         if self.core.ctx().is_done() {
             return;
         }
-        let taken = self.take_task();
-        if let (Some((mut task, permit)), Some(job)) = (taken, self.job.take()) {
-            task.started();
-            let ctx = self.core.ctx().clone();
-            let entered = tracing::enter(task.span());
-            let ended = panic::catch(|| job(ctx));
-            drop(entered);
-            let outcome = match ended {
-                Ok(result) => Outcome::Returned(result.map_err(TaskErrorKind::Failed)),
-                Err(payload) => Outcome::Panicked(payload),
-            };
-            self.core.end_elsewhere(task, permit, outcome);
+        let Some((mut task, permit)) = self.take_task() else {
+            return;
+        };
+        let Some(job) = self.job.take() else { return };
+        task.started();
+        let ctx = self.core.ctx().clone();
+        let entered = tracing::enter(task.span());
+        let ended = panic::catch(|| job(ctx));
+        drop(entered);
+        let outcome = match ended {
+            Ok(result) => Outcome::Returned(result.map_err(TaskErrorKind::Failed)),
+            Err(payload) => Outcome::Panicked(payload),
+        };
+        self.core.end_elsewhere(task, permit, outcome);
+    }
+
+    /// Drops the job, and counts its task as ended if that has not been done.
+    fn drop_unrun(&mut self, task: Option<(Task, Permit)>) {
+        let Some(job) = self.job.take() else { return };
+        match task {
+            Some((task, permit)) => {
+                let outcome = Outcome::of_drop(panic::catch(|| drop(job)));
+                self.core.end_elsewhere(task, permit, outcome);
+            }
+            None => panic::discard(job),
         }
     }
 
@@ -143,13 +253,9 @@ where
     E: From<ContextError> + Display + Send + 'static,
 {
     fn drop(&mut self) {
-        let Some(job) = self.job.take() else { return };
-        match self.take_task() {
-            Some((task, permit)) => {
-                let outcome = Outcome::of_drop(panic::catch(|| drop(job)));
-                self.core.end_elsewhere(task, permit, outcome);
-            }
-            None => panic::discard(job),
+        if self.job.is_some() {
+            let task = self.take_task();
+            self.drop_unrun(task);
         }
     }
 }

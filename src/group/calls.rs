@@ -1,4 +1,5 @@
-//! The failures that belong to a call of `start`, until the call takes them or leaves them to the group.
+//! The failures that belong to a call of `start`, until the call takes them or leaves them to the
+//! group.
 //!
 //! The invariants are at the head of [`start`](super::start).
 
@@ -8,7 +9,8 @@ use std::time::Duration;
 use crate::error::{Label, TaskErrorKind};
 use crate::panic;
 
-/// How often a wait that has nothing else to wait for yields, so that a call that was woken can take its failure.
+/// How often a wait that has nothing else to wait for yields, so that a call that was woken can
+/// take its failure.
 const TURNS: usize = 128;
 
 /// Names a call of `start`: the address of what it shares with its task, which both keep alive.

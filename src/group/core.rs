@@ -65,6 +65,8 @@ pub(crate) struct Core<S: Source> {
     scout_lost: AtomicBool,
     /// Set with `Phase::Aborted`, for those who do not take the lock to look.
     pub(crate) stopped: AtomicBool,
+    /// Whether the places have been aborted.
+    pub(crate) all_aborted: AtomicBool,
 }
 
 /// The runtime of the tasks.
@@ -104,6 +106,7 @@ impl<S: Source> Core<S> {
             spawning: AtomicUsize::new(0),
             scout_lost: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
+            all_aborted: AtomicBool::new(false),
         })
     }
 
@@ -238,9 +241,9 @@ impl<S: Source> Core<S> {
 
     /// Lets the other threads of the runtime see what was just spawned or woken.
     ///
-    /// tokio puts what a worker thread spawns or wakes into that thread's LIFO slot. No other thread
-    /// takes it from there, and the caller may now compute, or block, for a long time. So an empty
-    /// task pushes it out of the slot, into the queue that others steal from.
+    /// tokio puts what a worker thread spawns or wakes into that thread's LIFO slot. No other
+    /// thread takes it from there, and the caller may now compute, or block, for a long time. So an
+    /// empty task pushes it out of the slot, into the queue that others steal from.
     pub(crate) fn flush_lifo_slot(self: &Arc<Self>) {
         if self.slot().is_some() {
             self.spawn_task(|_| std::future::ready(()));
@@ -252,7 +255,8 @@ impl<S: Source> Core<S> {
         self.has_threads().then(sync::thread_with_slot).flatten()
     }
 
-    /// Spawns a task of our own into the `JoinSet`, unless the core has closed.
+    /// Spawns a task of our own into the `JoinSet`, unless there is nothing left that it could
+    /// serve.
     pub(crate) fn spawn_task<F>(self: &Arc<Self>, future: impl FnOnce(&Arc<Self>) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -262,7 +266,8 @@ impl<S: Source> Core<S> {
         };
         let mut places = self.places.lock();
         while places.try_join_next().is_some() {}
-        if self.read(State::is_open) {
+        // As in `spawn_place`: what is left of an abort is work, too.
+        if self.read(|state| state.is_open() || state.has_work()) {
             places.spawn_on(future(self), runtime);
         }
     }
@@ -285,8 +290,8 @@ impl<S: Source> Core<S> {
     /// A scout was dropped before it came to the counter (invariant 5): its runtime has shut down,
     /// or an abort has hit it, and then another one drops what never runs.
     ///
-    /// If that happened inside `spawn_place`, the lock on `places` is held further up the stack, and
-    /// `spawn_place` does the rest.
+    /// If that happened inside `spawn_place`, the lock on `places` is held further up the stack,
+    /// and `spawn_place` does the rest.
     pub(crate) fn lose_scout(self: &Arc<Self>) {
         let phase = self.with_state(|state| {
             state.tickets.scout_arrived();
@@ -333,10 +338,7 @@ impl<S: Source> Core<S> {
     /// A place comes to the counter, as a scout or with the ticket of what it has run.
     pub(crate) fn turn(self: &Arc<Self>, scouting: bool, streak: &mut Streak<S>) -> Turn<S> {
         let ended = self.ctx.is_done();
-        if let Some(observed) = streak.take_observed() {
-            // Whoever awaits this job claims before the ticket goes to one that has not started.
-            self.with(|state, after| state.hand_in(observed, after));
-        }
+        self.hand_in_observed(streak);
         self.with(|state, after| {
             if scouting {
                 state.tickets.scout_arrived();
@@ -344,6 +346,14 @@ impl<S: Source> Core<S> {
             state.hand_in_all(streak, after);
             state.next_turn(ended, after)
         })
+    }
+
+    /// Hands in a job whose end is awaited, in a section of its own: its observer claims a ticket
+    /// before that goes to a job that has not started.
+    fn hand_in_observed(self: &Arc<Self>, streak: &mut Streak<S>) {
+        if let Some(observed) = streak.take_observed() {
+            self.with(|state, after| state.hand_in(observed, after));
+        }
     }
 
     /// The job of a place has to wait. What has ended there before it does not.
@@ -356,6 +366,7 @@ impl<S: Source> Core<S> {
     /// It is others' turn. A place that holds nothing comes again only if nobody else is on the way to take over.
     pub(crate) fn yield_place(self: &Arc<Self>, mut streak: Streak<S>) -> At {
         let ended = self.ctx.is_done();
+        self.hand_in_observed(&mut streak);
         let at = self.with(|state, after| {
             state.hand_in_all(&mut streak, after);
             state.start(ended, after);

@@ -22,14 +22,6 @@ use crate::tracing;
 static WATCHER_FAILED: Note = Note("the group's watcher panicked: does the runtime have a timer?");
 static TASK_ABORTED: Note = Note("the task was aborted");
 
-/// What is left to be done for an abort, outside the lock.
-pub(crate) struct Stopped<S: Source> {
-    /// Whether this is the first abort. A later one must not hit the workers that drop what never
-    /// runs.
-    is_first: bool,
-    reclaimed: Reclaimed<S>,
-}
-
 /// What has started and is in no place.
 pub(crate) struct Reclaimed<S: Source> {
     /// What no place has taken yet.
@@ -124,30 +116,34 @@ impl<S: Source> Core<S> {
     }
 
     /// Nothing runs or starts any more. What `drop_stopped` is to do follows, outside the lock.
-    pub(crate) fn stop(&self, state: &mut State<S>, after: &mut After) -> Stopped<S> {
+    pub(crate) fn stop(&self, state: &mut State<S>, after: &mut After) -> Reclaimed<S> {
         // No worker is called yet: it would be aborted with the others.
         state.reject_unstarted(after);
-        let is_first = state.is_open();
-        if is_first {
+        if state.is_open() {
             state.phase = Phase::Aborted;
             self.stopped.store(true, Ordering::Relaxed);
         }
         let mut reclaimed = state.source.reclaim();
         state.reject(std::mem::take(&mut reclaimed.works), Permit::Held);
-        Stopped {
-            is_first,
-            reclaimed,
+        reclaimed
+    }
+
+    /// Aborts the places, once. A later abort must not hit those that drop what never runs, and
+    /// none returns before the places have been aborted.
+    fn abort_all_places(&self) {
+        let mut places = self.places.lock();
+        // `Relaxed`: it is only touched under this lock.
+        if !self.all_aborted.swap(true, Ordering::Relaxed) {
+            places.abort_all();
         }
     }
 
-    pub(crate) fn drop_stopped(self: &Arc<Self>, stopped: Stopped<S>) {
-        if stopped.is_first {
-            self.places.lock().abort_all();
-        }
-        for task in stopped.reclaimed.tasks {
+    pub(crate) fn drop_stopped(self: &Arc<Self>, stopped: Reclaimed<S>) {
+        self.abort_all_places();
+        for task in stopped.tasks {
             task.abort();
         }
-        for (tag, permit) in stopped.reclaimed.lost {
+        for (tag, permit) in stopped.lost {
             self.end_elsewhere(tag, permit, Outcome::Aborted);
         }
         self.with(State::call_scout);

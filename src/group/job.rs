@@ -12,8 +12,9 @@ use pin_project_lite::pin_project;
 use crate::error::{TaskErrorKind, TryGoError};
 use crate::panic::{self, Payload};
 
-/// The largest future or closure that goes by value from the call to its job. Each call that it passes through copies it, which
-/// takes a multiple of its size of the stack, above all in a debug build. tokio's own figures.
+/// The largest future or closure that goes by value from the call to its job. Each call that it
+/// passes through copies it, which takes a multiple of its size of the stack, above all in a debug
+/// build. tokio's own figures.
 const BY_VALUE: usize = if cfg!(debug_assertions) { 2048 } else { 16_384 };
 
 /// Whether a future or closure is to be boxed at the call, before anything is done with it.
@@ -21,11 +22,14 @@ pub(crate) const fn is_big<T>() -> bool {
     size_of::<T>() > BY_VALUE
 }
 
-/// Calls on with the future in a box if it is big; in the public call itself, since each call in between would copy it.
+/// Calls on with the future in a box if it is big; in the public call itself, since each call in
+/// between would copy it. The box is erased, so that the compiler does not make all of this twice
+/// for each future.
 macro_rules! boxed_if_big {
-    ($future:ident: $type:ty => $call:expr) => {
+    ($future:ident: $type:ty $(, $auto:path)? => $call:expr) => {
         if $crate::group::job::is_big::<$type>() {
-            let $future = Box::pin($future);
+            type Boxed<O> = std::pin::Pin<Box<dyn Future<Output = O> $(+ $auto)?>>;
+            let $future: Boxed<<$type as Future>::Output> = Box::pin($future);
             $call
         } else {
             $call
@@ -34,7 +38,8 @@ macro_rules! boxed_if_big {
 }
 pub(crate) use boxed_if_big;
 
-/// Hands back a future that was boxed. Not inlined into the call, whose stack would hold it even where nothing is handed back.
+/// Hands back a future that was boxed. Not inlined into the call, whose stack would hold it even
+/// where nothing is handed back.
 #[cold]
 #[inline(never)]
 pub(crate) fn unboxed<F>(refused: TryGoError<Box<F>>) -> Result<(), TryGoError<F>> {

@@ -188,7 +188,8 @@ where
         handle
     }
 
-    /// In a box whatever its size, so that the future that holds it is small; one that captures nothing allocates nothing.
+    /// In a box whatever its size, so that the future that holds it is small; one that captures
+    /// nothing allocates nothing.
     pub(crate) fn start<R, S, F>(
         self,
         begin: Box<S>,

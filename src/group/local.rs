@@ -33,8 +33,9 @@ struct Waiting {
     waker: Option<Waker>,
     /// Its number in the queue, if it has to wait there. Written under the core's lock.
     number: Option<Number>,
-    /// Whether it starts, once that is decided: what its admission says. Written under the core's lock, in the section in
-    /// which the waiter is told, so the two never differ. The stage may: a task leaves it outside that lock.
+    /// Whether it starts, once that is decided: what its admission says. Written under the core's
+    /// lock, in the section in which the waiter is told, so the two never differ. The stage may: a
+    /// task leaves it outside that lock.
     decision: Option<bool>,
 }
 

@@ -4,15 +4,15 @@
 //! polls of tasks, so a poll that lasts makes every timer and every connection of the runtime late.
 //! Therefore a worker yields when its jobs have taken [`TIME`], or after [`STEPS`] of them.
 //!
-//! Reading the clock costs about a tenth of a trivial job. So it is read more rarely the quicker the
-//! jobs are, and not at all in a poll that only resumes a job and starts the next one.
+//! Reading the clock costs about a tenth of a trivial job. So it is read more rarely the quicker
+//! the jobs are, and not at all in a poll that only resumes a job and starts the next one.
 
 use std::time::Duration;
 
 use crate::sync::PollClock;
 
 /// How long user code may run in one poll. The last step may take longer: nothing can stop it.
-const TIME: Duration = Duration::from_micros(50);
+const TIME: Duration = Duration::from_micros(200);
 /// The most steps of one poll: as many as a task's cooperative budget in tokio has units.
 const STEPS: usize = 128;
 /// The most steps between two looks at the clock. Jobs that were quick may become slow at any
@@ -37,8 +37,9 @@ impl PollBudget {
         }
     }
 
-    /// Of a poll that resumes a job. Mostly that job ends and the next one has to wait, so the clock
-    /// is first read when a second one has ended.
+    /// Of a poll that resumes a job. Mostly that job ends and the next one has to wait, so the
+    /// clock is first read when a second one has ended. If they do not wait, three jobs may run
+    /// before the worker yields; its next poll begins without a job.
     pub(crate) fn start_with_job() -> PollBudget {
         PollBudget {
             steps: 0,

@@ -13,9 +13,10 @@
 //! `head` has passed it, and that costs nothing a task. When the context ends, `head` stops for good and what waits is
 //! removed: those numbers never start.
 //!
-//! A local task may be dropped before its turn, with its `LocalSet`. So its admission asks its seat instead, and its number
-//! only says where it stands. A seat whose task has gone leaves a gap, since the numbers behind it stay; a gap goes when
-//! it is the first or the last in the queue. The number of a last one is then given again.
+//! A local task may be dropped before its turn, with its `LocalSet`. So its admission asks its seat
+//! instead, and its number only says where it stands. A seat whose task has gone leaves a gap,
+//! since the numbers behind it stay; a gap goes when it is the first or the last in the queue. The
+//! number of a last one is then given again.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Display;
@@ -176,7 +177,10 @@ impl<E> Queue<E> {
 
     /// A local task has gone before its turn came. Not searched for: its seat knows its number.
     pub(crate) fn forget(&mut self, seat: &Arc<Seat>, tickets: &mut Tickets, after: &mut After) {
-        let is_it = |waiting: &&mut Waiting<E>| matches!(&waiting.turnee, Turnee::Seat(it) if Arc::ptr_eq(it, seat));
+        let is_it = |waiting: &&mut Waiting<E>| match &waiting.turnee {
+            Turnee::Seat(it) => Arc::ptr_eq(it, seat),
+            Turnee::Entry(_) | Turnee::Gone => false,
+        };
         let place = seat.number().and_then(|number| self.place(number));
         // Its turn may have come while it went, and its number have been given again.
         let Some(waiting) = place.filter(is_it) else {

@@ -145,7 +145,8 @@ pub(crate) trait Tag: Send {
     fn span(&self) -> Option<&Span>;
     /// Closes it, where no lock is held.
     fn close_span(&mut self);
-    /// The job has failed. Returns the call that takes an error of it, so that it is none of the group's.
+    /// The job has failed. Returns the call that takes an error of it, so that it is none of the
+    /// group's.
     fn failed_call(&self) -> Option<CallId> {
         None
     }
@@ -158,7 +159,8 @@ pub(crate) trait Tag: Send {
 /// Somebody who is told when a job has ended and its ticket is free.
 pub(crate) trait Observer: Send + Sync {
     fn ended(&self, core: &dyn Lending, succeeded: bool);
-    /// The job has failed. Returns the call that takes an error of it, so that it is none of the group's.
+    /// The job has failed. Returns the call that takes an error of it, so that it is none of the
+    /// group's.
     fn failed_call(&self) -> Option<CallId> {
         None
     }

@@ -25,7 +25,7 @@ macro_rules! ways_to_start {
         where
             F: Future<Output = Result<(), E>> + Send + 'static,
         {
-            boxed_if_big!(future: F => $launch.go(future))
+            boxed_if_big!(future: F, Send => $launch.go(future))
         }
 
         /// Starts a task that is handed the group's context: [`Group::go_with`](crate::Group::go_with).
@@ -48,7 +48,7 @@ macro_rules! ways_to_start {
         where
             F: Future<Output = Result<(), E>> + Send + 'static,
         {
-            boxed_if_big!(future: F => $launch.go_cancellable(future))
+            boxed_if_big!(future: F, Send => $launch.go_cancellable(future))
         }
 
         /// Starts a task now, or hands the future back: [`Group::try_go`](crate::Group::try_go).
@@ -95,7 +95,7 @@ macro_rules! ways_to_start {
             T: Send + 'static,
             F: Future<Output = Result<T, E>> + Send + 'static,
         {
-            boxed_if_big!(future: F => $launch.spawn(future))
+            boxed_if_big!(future: F, Send => $launch.spawn(future))
         }
 
         /// Starts a task, and waits until it says that it is ready: [`Group::start`](crate::Group::start).

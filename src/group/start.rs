@@ -2,18 +2,23 @@
 //!
 //! # Invariants
 //!
-//! What a failed task leaves is on its way to a caller that may be dropped at any moment, on any thread.
+//! What a failed task leaves is on its way to a caller that may be dropped at any moment, on any
+//! thread.
 //!
-//! 1. A call leaves [`Stage::Starting`] once: by `ok`, or by the failure of its task. The first decides: a value that comes
-//!    after the failure is dropped, and a failure that comes after the value is the group's.
-//! 2. A caller is entered in the core's [`Calls`](super::calls::Calls) from before its task is submitted until it has its
-//!    outcome or is dropped. A failure that decides a call is kept there, under the core's lock, before the task counts as
-//!    ended. If the caller is not entered any more, the failure is the group's at once. A panic is the group's in any case.
-//! 3. A failure that is kept leaves once, under that lock: to its caller; or to the group, when the caller is dropped, or
-//!    when a wait finds it and has nothing else left to wait for. So no wait returns `Ok` beside a failure that is lost.
-//! 4. A wait does not wait for a caller. A caller that was leaked, or that is alive and not polled any more
-//!    (`select! { r = &mut start => .., _ = stop => .. }`, and then `wait`), would hang it for ever. It yields some turns,
-//!    so that a caller that has been woken takes its failure first, and then the failure is the group's.
+//! 1. A call leaves [`Stage::Starting`] once: by `ok`, or by the failure of its task. The first
+//!    decides: a value that comes after the failure is dropped, and a failure that comes after the
+//!    value is the group's.
+//! 2. A caller is entered in the core's [`Calls`](super::calls::Calls) from before its task is
+//!    submitted until it has its outcome or is dropped. A failure that decides a call is kept
+//!    there, under the core's lock, before the task counts as ended. If the caller is not entered
+//!    any more, the failure is the group's at once. A panic is the group's in any case.
+//! 3. A failure that is kept leaves once, under that lock: to its caller; or to the group, when the
+//!    caller is dropped, or when a wait finds it and has nothing else left to wait for. So no wait
+//!    returns `Ok` beside a failure that is lost.
+//! 4. A wait does not wait for a caller. A caller that was leaked, or that is alive and not polled
+//!    any more (`select! { r = &mut start => .., _ = stop => .. }`, and then `wait`), would hang it
+//!    for ever. It yields some turns, so that a caller that has been woken takes its failure first,
+//!    and then the failure is the group's.
 
 use std::fmt::{self, Display};
 use std::future::poll_fn;
@@ -45,8 +50,8 @@ pub struct Ready<R> {
 impl<R> Ready<R> {
     /// The task is ready; `value` is what `start` returns. The task goes on, as an ordinary one of its group.
     ///
-    /// If the task has failed before (another task may hold this, or a destructor of the task itself), `value` is dropped:
-    /// `start` returns the failure.
+    /// If the task has failed before (another task may hold this, or a destructor of the task
+    /// itself), `value` is dropped: `start` returns the failure.
     pub fn ok(self, value: R) {
         let mut stage = self.call.stage.lock();
         if *stage == Stage::Failed {
@@ -179,7 +184,8 @@ where
         let ready = Ready { call: call.clone() };
         let finish = move |result: Result<(), E>| {
             if result.is_err() {
-                // Now, and not when it is recorded: the destructors that run in between may say `ok`.
+                // Now, and not when it is recorded: the destructors that run in between may say
+                // `ok`.
                 call.fail();
             }
             job::result(result)

@@ -172,7 +172,17 @@ impl<S: Source> State<S> {
     /// Makes sure that a worker will come and look, if there is anything to be had, whatever the
     /// caller does next.
     pub(crate) fn call_scout(&mut self, after: &mut After) {
-        if self.has_work() && !self.runtime_lost && self.tickets.send_scout(self.ready()) {
+        self.call_scout_for(usize::MAX, after);
+    }
+
+    /// The same from a place that goes on to run a job: a single job that is left may wait until
+    /// its starter yields.
+    fn call_scout_for_rest(&mut self, after: &mut After) {
+        self.call_scout_for(self.ready(), after);
+    }
+
+    fn call_scout_for(&mut self, ready: usize, after: &mut After) {
+        if self.has_work() && !self.runtime_lost && self.tickets.send_scout(ready) {
             self.send_scout(after);
             after.flush = true;
         }
@@ -187,8 +197,9 @@ impl<S: Source> State<S> {
         }
     }
 
-    /// The same for a task that was just started: one that is alone may wait until its starter
-    /// yields, as one of `tokio::spawn` may. `slot` is the caller's thread, if it has a LIFO slot.
+    /// Makes sure that a worker will come for a task that was just started: one that is alone may
+    /// wait until its starter yields, as one of `tokio::spawn` may. `slot` is the caller's thread,
+    /// if it has a LIFO slot.
     pub(crate) fn call_scout_for_start(
         &mut self,
         slot: impl FnOnce() -> Option<ThreadId>,
@@ -200,7 +211,7 @@ impl<S: Source> State<S> {
         }
         let sends = match slot() {
             Some(thread) => self.tickets.send_scout_in_slot(thread, ready),
-            None => self.tickets.send_scout(ready),
+            None => self.tickets.send_scout(usize::MAX),
         };
         if sends {
             self.send_scout(after);
@@ -262,6 +273,10 @@ impl<S: Source> State<S> {
             return Turn::Dispose(rejected);
         }
         if self.source.has_report() {
+            // The report is user code: what may start meanwhile starts elsewhere.
+            if self.is_open() && self.source.has_supply(&self.tickets) {
+                self.call_scout(after);
+            }
             return Turn::Report;
         }
         if !self.is_open() {
@@ -269,7 +284,7 @@ impl<S: Source> State<S> {
         }
         self.start(ended, after);
         let supply = self.supply(ended);
-        self.call_scout(after);
+        self.call_scout_for_rest(after);
         match supply {
             Some(supply) => Turn::Run(supply),
             None if !ended && self.can_park() => Turn::Park,

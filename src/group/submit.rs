@@ -192,7 +192,8 @@ impl Asked<'_> {
         }
     }
 
-    /// Where its waiter is, unless it has been decided: the number of a local task may then be that of another.
+    /// Where its waiter is, unless it has been decided: the number of a local task may then be that
+    /// of another.
     fn waiter<E>(self, queue: &mut Queue<E>) -> Option<&mut Option<Waiter>> {
         if self.decision(queue).is_some() {
             return None;

@@ -164,6 +164,15 @@ impl Handle {
     }
 }
 
+/// A task that was spawned. No runtime of a model shuts down, so it has not ended unpolled.
+pub(crate) struct Spawned;
+
+impl Spawned {
+    pub(crate) fn is_finished(&self) -> bool {
+        false
+    }
+}
+
 /// Tasks, each a thread.
 pub(crate) struct JoinSet<T> {
     tasks: Vec<Arc<LoomMutex<Task>>>,
@@ -187,7 +196,7 @@ impl<T> JoinSet<T> {
         }
     }
 
-    pub(crate) fn spawn_on<F>(&mut self, future: F, _: &Handle)
+    pub(crate) fn spawn_on<F>(&mut self, future: F, _: &Handle) -> Spawned
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -218,6 +227,7 @@ impl<T> JoinSet<T> {
             });
             waiter.into_iter().for_each(Waker::wake);
         });
+        Spawned
     }
 
     pub(crate) fn try_join_next(&mut self) -> Option<()> {

@@ -72,6 +72,15 @@ pub(crate) mod task {
         Some(())
     }
 
+    /// A task that was spawned. No runtime of a model shuts down, so it has not ended unpolled.
+    pub(crate) struct Spawned;
+
+    impl Spawned {
+        pub(crate) fn is_finished(&self) -> bool {
+            false
+        }
+    }
+
     #[derive(Default)]
     pub(crate) struct JoinSet<T>(Vec<JoinHandle<T>>);
 
@@ -80,11 +89,12 @@ pub(crate) mod task {
             JoinSet(Vec::new())
         }
 
-        pub(crate) fn spawn_on<F>(&mut self, task: F, _: &Handle)
+        pub(crate) fn spawn_on<F>(&mut self, task: F, _: &Handle) -> Spawned
         where
             F: Future<Output = T> + Send + 'static,
         {
             self.0.push(future::spawn(task));
+            Spawned
         }
 
         pub(crate) fn abort_all(&mut self) {

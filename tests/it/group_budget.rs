@@ -1,7 +1,8 @@
-//! tokio's cooperative budget: what is ready at once yields too, so that a loop around it can be stopped.
+//! tokio's cooperative budget: what is ready at once yields too, so that a loop around it can be
+//! stopped.
 //!
-//! On one thread, where a loop that does not yield keeps everything else from running. Each loop here ends by itself, far too
-//! late, so that a defect fails and does not hang.
+//! On one thread, where a loop that does not yield keeps everything else from running. Each loop
+//! here ends by itself, far too late, so that a defect fails and does not hang.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -132,7 +133,7 @@ fn spend(cx: &mut std::task::Context<'_>) {
 
 both_flavours![
     a_task_that_awaits_more_handles_than_its_budget_misses_none,
-    a_task_whose_budget_is_used_up_does_not_lend_for_something_else,
+    a_task_without_budget_does_not_lend_for_something_else,
     an_admission_whose_poll_had_no_budget_lends_at_the_next,
 ];
 
@@ -161,7 +162,7 @@ async fn a_task_that_awaits_more_handles_than_its_budget_misses_none() {
     }
 }
 
-async fn a_task_whose_budget_is_used_up_does_not_lend_for_something_else() {
+async fn a_task_without_budget_does_not_lend_for_something_else() {
     let (g, log) = (limited(1), Log::new());
     let (spawner, logs) = (g.spawner(), log.clone());
     g.go(async move {

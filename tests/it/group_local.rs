@@ -30,8 +30,8 @@ both_flavours![
     when_its_local_set_is_dropped_a_new_group_still_ends,
     when_its_local_set_is_dropped_what_waits_for_a_place_leaves_the_queue,
     what_waits_behind_one_that_has_gone_still_starts,
-    admissions_of_local_tasks_that_have_gone_say_so_whatever_comes_after,
-    local_tasks_that_go_one_after_another_leave_the_order_of_the_others,
+    admissions_of_local_tasks_that_have_gone_say_so,
+    local_tasks_that_go_leave_the_order_of_the_others,
     many_waiting_local_tasks_are_dropped_without_a_search,
     outside_a_local_set_it_panics_and_the_group_goes_on_working,
     a_spawner_of_a_dead_group_drops_it,
@@ -520,7 +520,7 @@ fn paused() -> G {
     g
 }
 
-async fn admissions_of_local_tasks_that_have_gone_say_so_whatever_comes_after() {
+async fn admissions_of_local_tasks_that_have_gone_say_so() {
     let (g, log) = (paused(), Log::new());
     let set = LocalSet::new();
     let logs = |name| {
@@ -559,7 +559,7 @@ async fn admissions_of_local_tasks_that_have_gone_say_so_whatever_comes_after() 
     assert_eq!(log.get(), ["before", "after"]);
 }
 
-async fn local_tasks_that_go_one_after_another_leave_the_order_of_the_others() {
+async fn local_tasks_that_go_leave_the_order_of_the_others() {
     let (g, log) = (paused(), Log::new());
     let mut random = Random::new();
     let mut sets = Vec::new();

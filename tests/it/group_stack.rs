@@ -1,6 +1,8 @@
-//! How much of the stack a call takes for a big future: no more than tokio's `JoinSet`, in a debug build too.
+//! How much of the stack a call takes for a big future: no more than tokio's `JoinSet`, in a debug
+//! build too.
 //!
-//! Each runs in a thread whose stack is a fixed multiple of the future. An overflow cannot be caught: it ends the process.
+//! Each runs in a thread whose stack is a fixed multiple of the future. An overflow cannot be
+//! caught: it ends the process.
 
 use std::future::{Future, Ready as IsReady, ready};
 use std::hint::black_box;
@@ -14,7 +16,8 @@ use crate::group_support::*;
 /// With this stack a `JoinSet` takes a future of 640 KiB in a debug build.
 const STACK: usize = 2 << 20;
 const BIG: usize = 512 << 10;
-/// A closure is copied by what it is captured in, before the call. What hands it back has it in its result.
+/// A closure is copied by what it is captured in, before the call. What hands it back has it in its
+/// result.
 const HALF: usize = BIG / 2;
 
 async fn big() -> Result<(), String> {

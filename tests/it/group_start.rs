@@ -31,14 +31,14 @@ both_flavours![
     in_a_new_group_it_does_the_same,
     the_future_is_send_and_does_not_borrow_the_group,
     dropped_in_the_turn_of_the_failure_it_leaves_it_to_the_group,
-    dropped_by_a_timeout_after_the_failure_it_leaves_it_to_the_group,
+    dropped_after_the_failure_it_leaves_it_to_the_group,
     dropped_after_its_task_was_kept_from_starting_it_tells_the_group,
     dropped_after_its_task_was_aborted_it_tells_the_group,
     a_value_after_the_failure_is_dropped_and_hides_nothing,
     a_value_from_a_destructor_after_the_failure_hides_nothing,
     a_value_before_the_failure_leaves_the_failure_to_the_group,
     a_caller_that_is_leaked_does_not_hold_up_the_wait,
-    a_caller_that_is_not_polled_any_more_leaves_the_failure_to_the_wait,
+    a_caller_that_is_not_polled_leaves_its_failure_to_the_wait,
     a_caller_beside_the_wait_takes_its_failure_first,
     a_failure_of_a_dropped_start_is_listed_by_wait_all,
     many_callers_may_be_dropped_in_any_order,
@@ -484,7 +484,7 @@ async fn dropped_in_the_turn_of_the_failure_it_leaves_it_to_the_group() {
     }
 }
 
-async fn dropped_by_a_timeout_after_the_failure_it_leaves_it_to_the_group() {
+async fn dropped_after_the_failure_it_leaves_it_to_the_group() {
     let (g, ctx) = group();
     let mut started = Box::pin(g.start(|_: Ready<()>| async { Err("refused".to_owned()) }));
     begin(&g, &mut started).await;
@@ -598,7 +598,7 @@ async fn a_caller_that_is_leaked_does_not_hold_up_the_wait() {
     assert_eq!(g.wait().await.unwrap_err(), "refused");
 }
 
-async fn a_caller_that_is_not_polled_any_more_leaves_the_failure_to_the_wait() {
+async fn a_caller_that_is_not_polled_leaves_its_failure_to_the_wait() {
     let (g, _ctx) = group();
     let mut started = Box::pin(g.start(|_: Ready<()>| async { Err("refused".to_owned()) }));
     begin(&g, &mut started).await;
@@ -667,9 +667,10 @@ async fn many_callers_may_be_dropped_in_any_order() {
     assert_eq!(taken.len() + left, 100);
 }
 
-/// A caller is dropped on one thread while its task fails on another: one of the two reports the failure, and only one.
+/// A caller is dropped on one thread while its task fails on another: one of the two reports the
+/// failure, and only one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failure_that_races_with_the_drop_of_its_caller_is_reported_once() {
+async fn a_failure_racing_with_the_callers_drop_is_reported_once() {
     in_time(async {
         for round in 0..1_000 {
             let (g, _ctx) = group();

@@ -53,6 +53,18 @@ impl Drop for SaysOnDrop {
     }
 }
 
+/// Starts or queues a task that never ends, and says when it has been dropped.
+fn dropped_task(g: &G) -> Receiver<()> {
+    let (says, said) = signal();
+    let held = SaysOnDrop(says);
+    g.go(async move {
+        std::future::pending::<()>().await;
+        drop(held);
+        Ok(())
+    });
+    said
+}
+
 /// Blocks the thread, as a computation would.
 #[track_caller]
 fn block_until(said: &Receiver<()>) {
@@ -203,12 +215,7 @@ fn a_raised_limit_starts_what_is_queued_while_its_caller_computes() {
 fn a_cancel_drops_what_is_queued_while_its_caller_computes() {
     on_a_worker(|| async {
         let g = limited(0);
-        let (says, said) = signal();
-        let held = SaysOnDrop(says);
-        g.go(async move {
-            drop(held);
-            Ok(())
-        });
+        let said = dropped_task(&g);
         yield_now().await;
         g.cancel();
         block_until(&said);
@@ -220,12 +227,7 @@ fn a_cancel_drops_what_is_queued_while_its_caller_computes() {
 fn an_abort_drops_what_is_queued_while_its_caller_computes() {
     on_a_worker(|| async {
         let g = limited(0);
-        let (says, said) = signal();
-        let held = SaysOnDrop(says);
-        g.go(async move {
-            drop(held);
-            Ok(())
-        });
+        let said = dropped_task(&g);
         yield_now().await;
         g.abort();
         block_until(&said);
@@ -239,13 +241,7 @@ fn a_grace_is_kept_while_the_starter_computes() {
         let deadline = Context::background().with_timeout(Duration::from_millis(5));
         let (g, _ctx) = G::with_context(&deadline);
         g.set_grace(Duration::from_millis(1));
-        let (says, said) = signal();
-        let held = SaysOnDrop(says);
-        g.go(async move {
-            std::future::pending::<()>().await;
-            drop(held);
-            Ok(())
-        });
+        let said = dropped_task(&g);
         block_until(&said);
         assert!(g.wait().await.is_err());
     });

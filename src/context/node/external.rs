@@ -87,7 +87,7 @@ impl Node {
         above.unwrap_or_default()
     }
 
-    /// The token that ends this node. That of the node is a child of it, so that the one cancels
+    /// The token that ends this node. The token of the node is a child of it, so that the one cancels
     /// the other without the node: neither a context that is dropped nor the number of those
     /// between two tokens makes a difference.
     fn source(&self) -> Option<&CancellationToken> {
