@@ -241,7 +241,7 @@ shows dependent_operations '^first: +failed: out of stock$' '^second: halted aft
 shows client_timeout '^client: context deadline exceeded, after [0-9]' '^server: the client has gone, [0-9]'
 shows query_databases '^SQLite: 3 queries run, and rows come; the client leaves$' \
     'rows .* after [1-9][0-9]* rows: context cancelled: the client has gone$' '^  0 queries run on; 3 of 3 '
-shows 'query_databases --leave 60000 --deadline 100' 'count .* context deadline exceeded: the page is due$' '^  0 queries run on; 3 of 3 '
+shows 'query_databases --leave 60000 --deadline 1000' 'count .* context deadline exceeded: the page is due$' '^  0 queries run on; 3 of 3 '
 shows process_stream '^the channel was closed: 30 jobs done, 0 left$' '^context cancelled: nobody reads .*: [0-9]+ jobs done, [0-9]+ left$' \
     'job [0-9]+ went back to the producer$' '^context deadline exceeded: the page is due: .* it stopped after '
 
