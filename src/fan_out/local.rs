@@ -12,14 +12,12 @@ use std::pin::Pin;
 use std::task::{self, Poll, ready};
 use std::time::Duration;
 
-use futures_core::Stream;
-use futures_util::stream::FuturesUnordered;
 use tokio::task::coop;
 use tokio::time::Sleep;
 
 use super::Progress;
 use super::end::{End, Ended, Origin, Stopwatch, StreamEnd, Taken, reason};
-use super::items::{Item, Next, drop_in, poll_pull};
+use super::items::{Next, drop_in, poll_pull};
 use super::ledger::Ledger;
 use super::placed::{FAN_OUT_DROPPED, FAN_OUT_ENDED};
 use super::run::Run;
@@ -29,7 +27,7 @@ use crate::group::failures::Failures;
 use crate::panic::{self, Payload};
 use crate::sync::{self, Arc};
 use crate::tracing;
-use running::{Entry, Running, Shared};
+use running::{Entry, InFlight, Pulled, Shared};
 
 /// A fan-out, run by whoever polls it.
 ///
@@ -44,7 +42,7 @@ where
     ctx: Context,
     cancel: CancelHandle,
     done: DoneOwned,
-    running: FuturesUnordered<Running<Fut, C, C::Stopwatch>>,
+    running: InFlight<Fut, C, C::Stopwatch>,
     shared: Arc<Shared>,
     pull: Option<Pin<Box<P>>>,
     ledger: Ledger<C>,
@@ -97,7 +95,7 @@ where
             done: ctx.done_owned(),
             ctx,
             cancel: guard.disarm(),
-            running: FuturesUnordered::new(),
+            running: InFlight::new(),
             shared: Shared::new(),
             ledger: Ledger::new(end, pull.size_hint()),
             pull: Some(pull),
@@ -167,7 +165,7 @@ where
         if pulled && self.ctx.is_done() {
             return Poll::Ready(Step::Moved);
         }
-        match Pin::new(&mut self.running).poll_next(cx) {
+        match self.running.poll_ended(cx) {
             Poll::Ready(Some((entry, ended))) => {
                 self.end(entry, ended);
                 Poll::Ready(Step::Moved)
@@ -186,8 +184,8 @@ where
 
     /// Pulls the next item, if there is one yet.
     fn poll_pull(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
-        let mut item = None;
-        let put = |future| item = Some(Item::new(future));
+        let mut item = Pulled::none();
+        let put = |future| item.put(future);
         let caller = &self.origin.span;
         match ready!(poll_pull(&mut self.pull, put, &self.ctx, caller, cx)) {
             Ok(Some(left)) => {
@@ -198,8 +196,7 @@ where
                     started: Some(C::Stopwatch::start()),
                     span: self.origin.span_of(number),
                 };
-                let running = Running::new(entry, item, self.shared.clone());
-                self.running.push(running);
+                self.running.push(entry, &mut item, self.shared.clone());
                 self.judge();
                 self.tell();
             }
@@ -209,7 +206,7 @@ where
             }
             Err(payload) => {
                 // There is a future if it was the size hint that panicked.
-                panic::discard(item);
+                item.discard();
                 self.fail_whole(payload);
             }
         }
@@ -321,9 +318,8 @@ where
     /// Drops what runs.
     fn stop(&mut self) {
         self.stage = Stage::Stopped;
-        let running = std::mem::take(&mut self.running);
-        let in_flight = Pin::new(&running).iter_pin_ref();
-        let mut stopped: Vec<_> = in_flight.map(|it| it.entry().clone()).collect();
+        let running = std::mem::replace(&mut self.running, InFlight::new());
+        let mut stopped = running.entries();
         stopped.sort_unstable_by_key(|entry| entry.number);
         drop(running);
         let panicked = std::mem::take(&mut *self.shared.panics.lock());

@@ -231,8 +231,11 @@ async fn what_is_local_is_gone_at_once_when_it_is_dropped() {
         |end| {
             let permits = Permits::new();
             let mut end = Box::pin(end!(new(&permits)));
-            assert!(futures::poll!(&mut end).is_pending());
-            assert!(permits.are_taken());
+            // On a busy machine one poll may end before all have been pulled.
+            while !permits.are_taken() {
+                assert!(futures::poll!(&mut end).is_pending());
+                tokio::task::yield_now().await;
+            }
             drop(end);
             permits.assert_all_free();
         };

@@ -5,9 +5,12 @@ use std::pin::Pin;
 use std::task::{self, Poll, ready};
 use std::time::Duration;
 
+use futures_core::Stream;
+use futures_util::stream::FuturesUnordered;
 use pin_project_lite::pin_project;
 
-use crate::fan_out::end::Stopwatch;
+use crate::error::TaskErrorKind;
+use crate::fan_out::end::{End, Stopwatch};
 use crate::fan_out::items::Item;
 use crate::group::job;
 use crate::group::poll_budget::PollBudget;
@@ -123,3 +126,114 @@ where
         Poll::Ready((this.entry.clone(), ended))
     }
 }
+
+/// The items in flight. A big future is boxed as soon as it is made: it would otherwise be copied by
+/// each call on its way into the list, which takes a multiple of its size of the stack.
+pub(super) enum InFlight<Fut, C, W> {
+    Small(FuturesUnordered<Running<Fut, C, W>>),
+    Big(FuturesUnordered<Running<Pin<Box<Fut>>, C, W>>),
+}
+
+/// An item that was pulled, on its way into the list.
+pub(super) struct Pulled<Fut, C> {
+    small: Option<Item<Fut, C>>,
+    big: Option<Item<Pin<Box<Fut>>, C>>,
+}
+
+impl<Fut, C> Pulled<Fut, C> {
+    pub(super) fn none() -> Self {
+        Pulled {
+            small: None,
+            big: None,
+        }
+    }
+
+    #[inline]
+    pub(super) fn put(&mut self, future: Fut) {
+        if job::is_big::<Fut>() {
+            self.big = Some(Item::new(Box::pin(future)));
+        } else {
+            self.small = Some(Item::new(future));
+        }
+    }
+
+    /// Drops what is there, one by one.
+    pub(super) fn discard(&mut self) {
+        panic::discard(self.small.take());
+        panic::discard(self.big.take());
+    }
+}
+
+impl<Fut, C, W> InFlight<Fut, C, W> {
+    pub(super) fn new() -> Self {
+        if job::is_big::<Fut>() {
+            InFlight::Big(FuturesUnordered::new())
+        } else {
+            InFlight::Small(FuturesUnordered::new())
+        }
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, entry: Entry<W>, item: &mut Pulled<Fut, C>, shared: Arc<Shared>) {
+        match self {
+            InFlight::Small(list) => list.push(Running::new(entry, item.small.take(), shared)),
+            InFlight::Big(list) => list.push(Running::new(entry, item.big.take(), shared)),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match self {
+            InFlight::Small(list) => list.len(),
+            InFlight::Big(list) => list.len(),
+        }
+    }
+
+    /// Drops all of them.
+    pub(super) fn clear(&mut self) {
+        match self {
+            InFlight::Small(list) => list.clear(),
+            InFlight::Big(list) => list.clear(),
+        }
+    }
+}
+
+impl<Fut, C, W: Clone> InFlight<Fut, C, W> {
+    /// Which items they are.
+    pub(super) fn entries(&self) -> Vec<Entry<W>> {
+        match self {
+            InFlight::Small(list) => {
+                let items = Pin::new(list).iter_pin_ref();
+                items.map(|it| it.entry().clone()).collect()
+            }
+            InFlight::Big(list) => {
+                let items = Pin::new(list).iter_pin_ref();
+                items.map(|it| it.entry().clone()).collect()
+            }
+        }
+    }
+}
+
+impl<Fut, C, W, T, E> InFlight<Fut, C, W>
+where
+    Fut: Future<Output = Result<T, E>>,
+    C: End<T, E>,
+    W: Stopwatch,
+{
+    /// The next one that has ended; `None` if there is none in flight.
+    #[inline]
+    pub(super) fn poll_ended(
+        &mut self,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Option<Ended<C, T, E, W>>> {
+        match self {
+            InFlight::Small(list) => Pin::new(list).poll_next(cx),
+            InFlight::Big(list) => Pin::new(list).poll_next(cx),
+        }
+    }
+}
+
+/// An item that has ended, and how.
+type Ended<C, T, E, W> = (
+    Entry<W>,
+    Result<Result<<C as End<T, E>>::Kept, TaskErrorKind<E>>, Payload>,
+);
