@@ -17,7 +17,7 @@ const TIME: Duration = Duration::from_micros(200);
 const STEPS: usize = 128;
 /// The most steps between two looks at the clock. Jobs that were quick may become slow at any
 /// time, and all steps until the next look then count on top of [`TIME`].
-const MOST_BETWEEN_LOOKS: usize = 8;
+const MOST_BETWEEN_LOOKS: usize = 16;
 
 /// What one poll has used so far. A step is a job, a destructor, a report: anything that runs user
 /// code once.
@@ -49,11 +49,13 @@ impl PollBudget {
     }
 
     /// User code has run once.
+    #[inline]
     pub(crate) fn add_step(&mut self) {
         self.steps += 1;
     }
 
     /// Whether the worker must yield before it runs more user code.
+    #[inline]
     pub(crate) fn is_used_up(&mut self) -> bool {
         self.steps >= STEPS || self.steps >= self.next_look && self.look()
     }
@@ -70,8 +72,10 @@ impl PollBudget {
         let Some(left) = TIME.checked_sub(elapsed).filter(|left| !left.is_zero()) else {
             return true;
         };
-        let steps = left.as_nanos() * self.steps as u128 / (2 * elapsed.as_nanos().max(1));
-        self.next_look = self.steps + (steps as usize).clamp(1, MOST_BETWEEN_LOOKS);
+        // Both are at most `TIME`.
+        let (left, elapsed) = (left.subsec_nanos(), elapsed.subsec_nanos().max(1));
+        let steps = left as usize / 2 * self.steps / elapsed as usize;
+        self.next_look = self.steps + steps.clamp(1, MOST_BETWEEN_LOOKS);
         false
     }
 }
