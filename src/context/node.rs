@@ -13,9 +13,9 @@
 //!               D   C   waker           D is not: it asks, by reading D, B
 //! ```
 //!
-//! Asking and telling are the two ways in which an end gets down the tree. A node that nobody waits
-//! on is not linked: deriving it is one allocation and takes no lock, and its siblings never meet.
-//! A node that somebody waits on is linked when the waiting begins, all the way up, and stays so;
+//! Asking and telling are the two ways in which an end gets down the tree. A node without
+//! a listener is not linked: deriving it is one allocation and takes no lock, and its siblings never meet.
+//! A node is linked when the first listener registers, all the way up, and stays so;
 //! and so is one that is asked often, and one whose descendants have asked from far below.
 //!
 //! # Invariants

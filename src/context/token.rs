@@ -180,7 +180,7 @@ impl Context {
         if self.node.is_endless() {
             return CancellationToken::new();
         }
-        // A child: whoever cancels what they were given does not cancel what others were given.
+        // A child: cancelling one caller's token does not cancel the tokens of other callers.
         let token = self.node.token().child_token();
         if self.is_done() {
             token.cancel();
