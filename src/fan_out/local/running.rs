@@ -201,16 +201,15 @@ impl<Fut, C, W: Clone> InFlight<Fut, C, W> {
     /// Which items they are.
     pub(super) fn entries(&self) -> Vec<Entry<W>> {
         match self {
-            InFlight::Small(list) => {
-                let items = Pin::new(list).iter_pin_ref();
-                items.map(|it| it.entry().clone()).collect()
-            }
-            InFlight::Big(list) => {
-                let items = Pin::new(list).iter_pin_ref();
-                items.map(|it| it.entry().clone()).collect()
-            }
+            InFlight::Small(list) => entries(list),
+            InFlight::Big(list) => entries(list),
         }
     }
+}
+
+fn entries<F, C, W: Clone>(list: &FuturesUnordered<Running<F, C, W>>) -> Vec<Entry<W>> {
+    let items = Pin::new(list).iter_pin_ref();
+    items.map(|item| item.entry().clone()).collect()
 }
 
 impl<Fut, C, W, T, E> InFlight<Fut, C, W>
