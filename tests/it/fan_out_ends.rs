@@ -192,7 +192,10 @@ async fn ordered_stream_gives_the_results_in_the_order_of_the_items() {
                 tokio::task::yield_now().await;
             }
         }
-        assert!(futures::poll!(stream.next()).is_pending());
+        for _ in 0..20 {
+            assert!(futures::poll!(stream.next()).is_pending());
+            tokio::task::yield_now().await;
+        }
         gates[0].open();
         assert_eq!(stream.next().await, Some(Ok(0)));
         assert_eq!(stream.next().await, Some(Err("one".to_owned())));
@@ -636,8 +639,10 @@ fn what_is_spawned_needs_a_runtime_and_what_is_local_does_not() {
         message.starts_with("a fan-out called outside a tokio runtime"),
         "{message}"
     );
-    let local = new().local().all().now_or_never();
-    assert_eq!(local, Some(Ok(vec![0, 1, 2])));
+    // Not polled just once: on a busy machine it may yield in between.
+    let mut local = Box::pin(new().local().all());
+    let values = std::iter::repeat_with(|| (&mut local).now_or_never());
+    assert_eq!(values.flatten().next(), Some(Ok(vec![0, 1, 2])));
 }
 
 #[test]
