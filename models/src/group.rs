@@ -228,6 +228,19 @@ fn the_error_is_there_when_a_sibling_sees_the_end() {
 }
 
 #[test]
+fn a_task_that_comes_during_the_first_failure_does_not_get_its_permit() {
+    check(2, || {
+        let (g, _ctx) = Group::with_context(Context::background());
+        g.set_limit(1);
+        g.go(async { Err("no".to_owned()) });
+        let late = Gauge::default();
+        g.go(late.clone().run());
+        assert_eq!(block_on(g.wait()), Err("no".to_owned()));
+        assert_eq!(late.ended(), 0);
+    });
+}
+
+#[test]
 fn what_is_queued_when_the_context_ends_never_starts_and_is_told() {
     check(2, || {
         let (ctx, guard) = Context::background().with_cancel();

@@ -101,6 +101,7 @@ impl<S: Source> Core<S> {
         panic::discard(later);
         if let Some(cause) = cause {
             self.end_context_with(cause);
+            self.with(|state, _| state.ended_by_failure = true);
         }
     }
 

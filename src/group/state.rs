@@ -38,6 +38,9 @@ pub(crate) struct State<S: Source> {
     pub(crate) parked: Vec<(ParkId, Waker)>,
     pub(crate) next_park: ParkId,
     pub(crate) watch: Watch,
+    /// A failure has ended the context. Set before the permit of what failed is free, so that a
+    /// thread that looked at the context before that starts nothing with it.
+    pub(crate) ended_by_failure: bool,
     /// The runtime has shut down, so no worker can be called.
     pub(crate) runtime_lost: bool,
 }
@@ -135,6 +138,7 @@ impl<S: Source> State<S> {
             parked: Vec::new(),
             next_park: 0,
             watch: Watch::new(timed),
+            ended_by_failure: false,
             runtime_lost: false,
         }
     }
@@ -265,6 +269,7 @@ impl<S: Source> State<S> {
 
     /// Decides what a worker that has handed in what it had does next.
     pub(crate) fn next_turn(&mut self, ended: bool, after: &mut After) -> Turn<S> {
+        let ended = ended || self.ended_by_failure;
         if ended && self.is_open() && self.source.has_unstarted() {
             self.cut(after);
         }
@@ -312,7 +317,7 @@ impl<S: Source> State<S> {
 
     pub(crate) fn start(&mut self, ended: bool, after: &mut After) {
         self.tickets.grant(&mut after.wake);
-        if !ended {
+        if !ended && !self.ended_by_failure {
             self.source.start(&mut self.tickets, after);
         }
         self.relieve_watcher(after);

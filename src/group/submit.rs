@@ -12,7 +12,7 @@ use super::handle::{Admission, Lobby, Number};
 use super::local::{LocalId, Seat};
 use super::queue::{Entry, Queue, Task, Turnee, Waiting, Work};
 use super::source::{Lending, Source};
-use super::state::{Permit, Rejected};
+use super::state::{Permit, Rejected, State};
 use crate::error::{ContextError, Label, TryGoError};
 use crate::sync::Arc;
 
@@ -22,6 +22,17 @@ enum Decision<E> {
     Queued(Number),
     QueuedLocal(Arc<Seat>),
     Refused(Turnee<E>),
+}
+
+impl<E> State<Queue<E>>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    /// Whether a task may still be accepted, as far as the lock says it; the caller has asked the
+    /// context before.
+    fn takes_new(&self) -> bool {
+        self.is_open() && !self.source.cut && !self.ended_by_failure
+    }
 }
 
 impl<E> Core<Queue<E>>
@@ -54,7 +65,7 @@ where
     ) -> Admission {
         let ended = self.ctx().is_done();
         let decision = self.with(|state, after| {
-            if ended || !state.is_open() || state.source.cut {
+            if ended || !state.takes_new() {
                 return Decision::Refused(turnee);
             }
             state.count_in(1);
@@ -111,7 +122,7 @@ where
         let mut refused = None;
         // The ticket first: a future that is boxed could not be handed back.
         let taken = self.with(|state, _| {
-            if ended || !state.is_open() || state.source.cut {
+            if ended || !state.takes_new() {
                 refused = Some(TryGoError::Ended as fn(F) -> TryGoError<F>);
             } else if state.source.waiting() > 0 || !state.tickets.take() {
                 refused = Some(TryGoError::Full as fn(F) -> TryGoError<F>);
