@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::{self, Debug, Display};
 use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use futures_core::Stream;
@@ -10,15 +11,16 @@ use futures_core::Stream;
 use super::all::{All, ForEach};
 use super::end::{End, Origin};
 use super::feed::Report;
-use super::items::Pull;
+use super::items::{Boxed, Pull};
 use super::local::Local as LocalRun;
 use super::placed::Placed;
 use super::quorum::{FirstOk, Quorum};
-use super::run::{Outcomes, Whole};
+use super::run::{BySize, Outcomes, Whole};
 use super::settle::Settle;
 use super::stream::{Ordered, TryStream, Unordered};
 use crate::context::Context;
 use crate::error::{ContextError, Errors};
+use crate::group::job;
 
 /// How far a fan-out has come: what [`on_progress`](FanOut::on_progress) is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -383,7 +385,10 @@ ends!(
 ends!(Local, on_this_task, [], []);
 
 impl<S, F, P> FanOut<S, F, P, Spawned> {
-    fn spawned<C, Fut, T, E>(self, end: C) -> Placed<Pull<S, F>, C, T, E>
+    fn spawned<C, Fut, T, E>(
+        self,
+        end: C,
+    ) -> BySize<Placed<Pull<S, F>, C, T, E>, Placed<Boxed<Pull<S, F>>, C, T, E>>
     where
         S: Stream + Send + 'static,
         F: FnMut(Context, S::Item) -> Fut + Send + 'static,
@@ -393,15 +398,26 @@ impl<S, F, P> FanOut<S, F, P, Spawned> {
         E: From<ContextError> + Display + Send + 'static,
         P: FnMut(Progress) + Send + 'static,
     {
-        let pull = Box::pin(Pull::new(self.items, self.f));
+        let pull = Pull::new(self.items, self.f);
         let report = self.on_progress.map(|report| Box::new(report) as Report);
-        let (limit, grace) = (self.limit, self.grace);
-        Placed::new(&self.ctx, pull, end, report, self.origin, limit, grace)
+        let (ctx, origin, limit, grace) = (&self.ctx, self.origin, self.limit, self.grace);
+        if job::is_big::<Fut>() {
+            let pull = Box::pin(Boxed::new(pull));
+            return BySize::Big(Placed::new(ctx, pull, end, report, origin, limit, grace));
+        }
+        let pull = Box::pin(pull);
+        BySize::Small(Placed::new(ctx, pull, end, report, origin, limit, grace))
     }
 }
 
 impl<S, F, P> FanOut<S, F, P, Local> {
-    fn on_this_task<C, Fut, T, E>(self, end: C) -> LocalRun<Pull<S, F>, Fut, C, T, E, P>
+    fn on_this_task<C, Fut, T, E>(
+        self,
+        end: C,
+    ) -> BySize<
+        LocalRun<Pull<S, F>, Fut, C, T, E, P>,
+        LocalRun<Boxed<Pull<S, F>>, Pin<Box<Fut>>, C, T, E, P>,
+    >
     where
         S: Stream,
         F: FnMut(Context, S::Item) -> Fut,
@@ -410,9 +426,14 @@ impl<S, F, P> FanOut<S, F, P, Local> {
         E: From<ContextError> + Display,
         P: FnMut(Progress),
     {
-        let pull = Box::pin(Pull::new(self.items, self.f));
+        let pull = Pull::new(self.items, self.f);
         let report = self.on_progress.map(Box::new);
-        let (limit, grace) = (self.limit, self.grace);
-        LocalRun::new(&self.ctx, pull, end, report, self.origin, limit, grace)
+        let (ctx, origin, limit, grace) = (&self.ctx, self.origin, self.limit, self.grace);
+        if job::is_big::<Fut>() {
+            let pull = Box::pin(Boxed::new(pull));
+            return BySize::Big(LocalRun::new(ctx, pull, end, report, origin, limit, grace));
+        }
+        let pull = Box::pin(pull);
+        BySize::Small(LocalRun::new(ctx, pull, end, report, origin, limit, grace))
     }
 }

@@ -75,15 +75,18 @@ impl<S, F> Pull<S, F> {
     }
 }
 
-/// Makes the next future, when there is a next item.
+/// Makes a future of each item.
 pub(crate) trait Next {
     type Future;
 
+    /// Makes the next future when there is a next item, and hands it to `put`. It is not returned:
+    /// each return and each `Poll` around it would copy it.
     fn poll_next(
         self: Pin<&mut Self>,
         ctx: &Context,
         cx: &mut task::Context<'_>,
-    ) -> Poll<Option<Self::Future>>;
+        put: impl FnOnce(Self::Future),
+    ) -> Poll<Option<()>>;
 
     /// How many are still to come.
     fn size_hint(&self) -> SizeHint;
@@ -103,17 +106,51 @@ where
         self: Pin<&mut Self>,
         ctx: &Context,
         cx: &mut task::Context<'_>,
-    ) -> Poll<Option<Fut>> {
+        put: impl FnOnce(Fut),
+    ) -> Poll<Option<()>> {
         let this = self.project();
         let (Some(items), Some(f)) = (this.items.as_pin_mut(), this.f) else {
             unreachable!("what is pulled from has been dropped");
         };
         let item = ready!(items.poll_next(cx));
-        Poll::Ready(item.map(|item| f(ctx.clone(), item)))
+        Poll::Ready(item.map(|item| put(f(ctx.clone(), item))))
     }
 
     fn size_hint(&self) -> SizeHint {
         self.items.as_ref().map_or((0, Some(0)), S::size_hint)
+    }
+}
+
+pin_project! {
+    /// Boxes each future as soon as `f` has returned it, for futures that are too big to be moved
+    /// by value.
+    pub(crate) struct Boxed<P> {
+        #[pin]
+        pull: P,
+    }
+}
+
+impl<P> Boxed<P> {
+    pub(crate) fn new(pull: P) -> Self {
+        Boxed { pull }
+    }
+}
+
+impl<P: Next> Next for Boxed<P> {
+    type Future = Pin<Box<P::Future>>;
+
+    fn poll_next(
+        self: Pin<&mut Self>,
+        ctx: &Context,
+        cx: &mut task::Context<'_>,
+        put: impl FnOnce(Self::Future),
+    ) -> Poll<Option<()>> {
+        let pull = self.project().pull;
+        pull.poll_next(ctx, cx, |future| put(Box::pin(future)))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.pull.size_hint()
     }
 }
 
@@ -132,11 +169,8 @@ pub(crate) fn poll_pull<P: Next>(
         let Some(it) = pull else {
             return Poll::Ready(None);
         };
-        match ready!(it.as_mut().poll_next(ctx, cx)) {
-            Some(future) => {
-                put(future);
-                Poll::Ready(Some(it.size_hint()))
-            }
+        match ready!(it.as_mut().poll_next(ctx, cx, put)) {
+            Some(()) => Poll::Ready(Some(it.size_hint())),
             None => {
                 *pull = None;
                 Poll::Ready(None)

@@ -17,7 +17,7 @@ use tokio::time::Sleep;
 
 use super::Progress;
 use super::end::{End, Ended, Origin, Stopwatch, StreamEnd, Taken, reason};
-use super::items::{Next, drop_in, poll_pull};
+use super::items::{Item, Next, drop_in, poll_pull};
 use super::ledger::Ledger;
 use super::placed::{FAN_OUT_DROPPED, FAN_OUT_ENDED};
 use super::run::Run;
@@ -27,7 +27,7 @@ use crate::group::failures::Failures;
 use crate::panic::{self, Payload};
 use crate::sync::{self, Arc};
 use crate::tracing;
-use running::{Entry, InFlight, Pulled, Shared};
+use running::{Entry, InFlight, Shared};
 
 /// A fan-out, run by whoever polls it.
 ///
@@ -184,8 +184,8 @@ where
 
     /// Pulls the next item, if there is one yet.
     fn poll_pull(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
-        let mut item = Pulled::none();
-        let put = |future| item.put(future);
+        let mut item = None;
+        let put = |future| item = Some(Item::new(future));
         let caller = &self.origin.span;
         match ready!(poll_pull(&mut self.pull, put, &self.ctx, caller, cx)) {
             Ok(Some(left)) => {
@@ -196,7 +196,7 @@ where
                     started: Some(C::Stopwatch::start()),
                     span: self.origin.span_of(number),
                 };
-                self.running.push(entry, &mut item, self.shared.clone());
+                self.running.push(entry, item, self.shared.clone());
                 self.judge();
                 self.tell();
             }
@@ -206,7 +206,7 @@ where
             }
             Err(payload) => {
                 // There is a future if it was the size hint that panicked.
-                item.discard();
+                panic::discard(item);
                 self.fail_whole(payload);
             }
         }

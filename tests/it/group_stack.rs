@@ -8,7 +8,8 @@ use std::future::{Future, Ready as IsReady, ready};
 use std::hint::black_box;
 use std::pin::Pin;
 
-use errgroup::{Context, Ready, TryGoError};
+use errgroup::{Context, Ready, TryGoError, fan_out, fetch_all};
+use futures::StreamExt;
 use tokio::task::{JoinSet, LocalSet, yield_now};
 
 use crate::group_support::*;
@@ -117,6 +118,38 @@ fn a_join_set_takes_it() {
             let mut set = JoinSet::new();
             set.spawn(big());
             set.join_next().await.unwrap().unwrap().unwrap();
+        })
+    });
+}
+
+#[test]
+fn fetch_all_takes_it() {
+    on_a_small_stack(|| {
+        Box::pin(async {
+            let all = fetch_all(&Context::background(), 2, 0..2, |_, _| big());
+            assert_eq!(all.await.unwrap().len(), 2);
+        })
+    });
+}
+
+#[test]
+fn a_local_fan_out_takes_it() {
+    on_a_small_stack(|| {
+        Box::pin(async {
+            let all = fan_out(&Context::background(), 0..2, |_, _| big()).local();
+            assert_eq!(all.all().await.unwrap().len(), 2);
+        })
+    });
+}
+
+#[test]
+fn a_stream_of_a_fan_out_takes_it() {
+    on_a_small_stack(|| {
+        Box::pin(async {
+            let spawned = fan_out(&Context::background(), 0..2, |_, _| big());
+            assert_eq!(spawned.stream().count().await, 2);
+            let local = fan_out(&Context::background(), 0..2, |_, _| big()).local();
+            assert_eq!(local.ordered_stream().count().await, 2);
         })
     });
 }

@@ -90,20 +90,6 @@ pin_project! {
     }
 }
 
-impl<Fut, C, W> Running<Fut, C, W> {
-    pub(super) fn new(entry: Entry<W>, item: Option<Item<Fut, C>>, shared: Arc<Shared>) -> Self {
-        Running {
-            entry,
-            shared,
-            item,
-        }
-    }
-
-    pub(super) fn entry(&self) -> &Entry<W> {
-        &self.entry
-    }
-}
-
 impl<Fut, C, W> Future for Running<Fut, C, W>
 where
     Item<Fut, C>: Future,
@@ -127,89 +113,43 @@ where
     }
 }
 
-/// The items in flight. A big future is boxed as soon as it is made: it would otherwise be copied by
-/// each call on its way into the list, which takes a multiple of its size of the stack.
-pub(super) enum InFlight<Fut, C, W> {
-    Small(FuturesUnordered<Running<Fut, C, W>>),
-    Big(FuturesUnordered<Running<Pin<Box<Fut>>, C, W>>),
-}
-
-/// An item that was pulled, on its way into the list.
-pub(super) struct Pulled<Fut, C> {
-    small: Option<Item<Fut, C>>,
-    big: Option<Item<Pin<Box<Fut>>, C>>,
-}
-
-impl<Fut, C> Pulled<Fut, C> {
-    pub(super) fn none() -> Self {
-        Pulled {
-            small: None,
-            big: None,
-        }
-    }
-
-    #[inline]
-    pub(super) fn put(&mut self, future: Fut) {
-        if job::is_big::<Fut>() {
-            self.big = Some(Item::new(Box::pin(future)));
-        } else {
-            self.small = Some(Item::new(future));
-        }
-    }
-
-    /// Drops what is there, one by one.
-    pub(super) fn discard(&mut self) {
-        panic::discard(self.small.take());
-        panic::discard(self.big.take());
-    }
-}
+/// The items in flight.
+pub(super) struct InFlight<Fut, C, W>(FuturesUnordered<Running<Fut, C, W>>);
 
 impl<Fut, C, W> InFlight<Fut, C, W> {
     pub(super) fn new() -> Self {
-        if job::is_big::<Fut>() {
-            InFlight::Big(FuturesUnordered::new())
-        } else {
-            InFlight::Small(FuturesUnordered::new())
-        }
+        InFlight(FuturesUnordered::new())
     }
 
-    #[inline]
-    pub(super) fn push(&mut self, entry: Entry<W>, item: &mut Pulled<Fut, C>, shared: Arc<Shared>) {
-        match self {
-            InFlight::Small(list) => list.push(Running::new(entry, item.small.take(), shared)),
-            InFlight::Big(list) => list.push(Running::new(entry, item.big.take(), shared)),
-        }
+    pub(super) fn push(
+        &mut self,
+        entry: Entry<W>,
+        item: Option<Item<Fut, C>>,
+        shared: Arc<Shared>,
+    ) {
+        self.0.push(Running {
+            entry,
+            shared,
+            item,
+        });
     }
 
     pub(super) fn len(&self) -> usize {
-        match self {
-            InFlight::Small(list) => list.len(),
-            InFlight::Big(list) => list.len(),
-        }
+        self.0.len()
     }
 
     /// Drops all of them.
     pub(super) fn clear(&mut self) {
-        match self {
-            InFlight::Small(list) => list.clear(),
-            InFlight::Big(list) => list.clear(),
-        }
+        self.0.clear();
     }
 }
 
 impl<Fut, C, W: Clone> InFlight<Fut, C, W> {
     /// Which items they are.
     pub(super) fn entries(&self) -> Vec<Entry<W>> {
-        match self {
-            InFlight::Small(list) => entries(list),
-            InFlight::Big(list) => entries(list),
-        }
+        let items = Pin::new(&self.0).iter_pin_ref();
+        items.map(|item| item.entry.clone()).collect()
     }
-}
-
-fn entries<F, C, W: Clone>(list: &FuturesUnordered<Running<F, C, W>>) -> Vec<Entry<W>> {
-    let items = Pin::new(list).iter_pin_ref();
-    items.map(|item| item.entry().clone()).collect()
 }
 
 impl<Fut, C, W, T, E> InFlight<Fut, C, W>
@@ -219,15 +159,11 @@ where
     W: Stopwatch,
 {
     /// The next one that has ended; `None` if there is none in flight.
-    #[inline]
     pub(super) fn poll_ended(
         &mut self,
         cx: &mut task::Context<'_>,
     ) -> Poll<Option<Ended<C, T, E, W>>> {
-        match self {
-            InFlight::Small(list) => Pin::new(list).poll_next(cx),
-            InFlight::Big(list) => Pin::new(list).poll_next(cx),
-        }
+        Pin::new(&mut self.0).poll_next(cx)
     }
 }
 
