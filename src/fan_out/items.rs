@@ -102,6 +102,7 @@ where
 {
     type Future = Fut;
 
+    #[inline]
     fn poll_next(
         self: Pin<&mut Self>,
         ctx: &Context,
@@ -112,8 +113,13 @@ where
         let (Some(items), Some(f)) = (this.items.as_pin_mut(), this.f) else {
             unreachable!("what is pulled from has been dropped");
         };
-        let item = ready!(items.poll_next(cx));
-        Poll::Ready(item.map(|item| put(f(ctx.clone(), item))))
+        match ready!(items.poll_next(cx)) {
+            Some(item) => {
+                put(f(ctx.clone(), item));
+                Poll::Ready(Some(()))
+            }
+            None => Poll::Ready(None),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -157,6 +163,7 @@ impl<P: Next> Next for Boxed<P> {
 /// Pulls the next future, hands it to `put`, and says how many are still to come; `None` after the last one, when `pull` is
 /// dropped, here, where a panic of its destructor is seen. All of it runs in the span of the
 /// fan-out's caller.
+#[inline]
 pub(crate) fn poll_pull<P: Next>(
     pull: &mut Option<Pin<Box<P>>>,
     put: impl FnOnce(P::Future),
