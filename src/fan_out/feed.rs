@@ -48,6 +48,8 @@ pub(crate) struct Feed<P, C, T, E> {
 pub(crate) struct Inlet<P> {
     pub(crate) origin: Origin,
     pub(crate) tap: Tap<P>,
+    /// How long what runs may wind down when the context is done.
+    pub(crate) grace: Duration,
     /// Whether somebody is told of each start and each end.
     reports: bool,
 }
@@ -117,10 +119,16 @@ impl<W: Stopwatch> Tag for Index<W> {
 }
 
 impl<P: Next> Inlet<P> {
-    pub(crate) fn new(pull: Pin<Box<P>>, origin: Origin, reports: bool) -> Inlet<P> {
+    pub(crate) fn new(
+        pull: Pin<Box<P>>,
+        origin: Origin,
+        grace: Duration,
+        reports: bool,
+    ) -> Inlet<P> {
         Inlet {
             origin,
             tap: Tap::new(pull),
+            grace,
             reports,
         }
     }

@@ -31,7 +31,6 @@ where
     E: From<ContextError> + Display + Send + 'static,
 {
     core: Arc<Core<Feed<P, C, T, E>>>,
-    grace: Duration,
     stage: Stage,
 }
 
@@ -59,11 +58,10 @@ where
         grace: Duration,
     ) -> Self {
         let (ctx, guard) = parent.with_cancel();
-        let inlet = Inlet::new(pull, origin, report.is_some());
+        let inlet = Inlet::new(pull, origin, grace, report.is_some());
         let feed = Feed::new(end, inlet.tap.left(), report);
         Placed {
             core: Core::new(feed, inlet, (ctx, guard.disarm()), limit, C::ON_FAILURE),
-            grace,
             stage: Stage::Unstarted,
         }
     }
@@ -78,7 +76,7 @@ where
             }
             self.core.with(|state, after| {
                 state.source.judge(after);
-                state.set_grace(Some(self.grace), after);
+                state.set_grace(Some(self.core.origin.grace), after);
             });
             self.core.hand_out();
         }
