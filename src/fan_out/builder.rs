@@ -384,11 +384,14 @@ ends!(
 
 ends!(Local, on_this_task, [], []);
 
+/// The items of a fan-out, with their futures as they are or in boxes: on workers.
+type SpawnedRun<N, C, T, E> = BySize<Placed<N, C, T, E>, Placed<Boxed<N>, C, T, E>>;
+/// The same on the caller's task.
+type RunOnThisTask<N, Fut, C, T, E, P> =
+    BySize<LocalRun<N, Fut, C, T, E, P>, LocalRun<Boxed<N>, Pin<Box<Fut>>, C, T, E, P>>;
+
 impl<S, F, P> FanOut<S, F, P, Spawned> {
-    fn spawned<C, Fut, T, E>(
-        self,
-        end: C,
-    ) -> BySize<Placed<Pull<S, F>, C, T, E>, Placed<Boxed<Pull<S, F>>, C, T, E>>
+    fn spawned<C, Fut, T, E>(self, end: C) -> SpawnedRun<Pull<S, F>, C, T, E>
     where
         S: Stream + Send + 'static,
         F: FnMut(Context, S::Item) -> Fut + Send + 'static,
@@ -411,13 +414,7 @@ impl<S, F, P> FanOut<S, F, P, Spawned> {
 }
 
 impl<S, F, P> FanOut<S, F, P, Local> {
-    fn on_this_task<C, Fut, T, E>(
-        self,
-        end: C,
-    ) -> BySize<
-        LocalRun<Pull<S, F>, Fut, C, T, E, P>,
-        LocalRun<Boxed<Pull<S, F>>, Pin<Box<Fut>>, C, T, E, P>,
-    >
+    fn on_this_task<C, Fut, T, E>(self, end: C) -> RunOnThisTask<Pull<S, F>, Fut, C, T, E, P>
     where
         S: Stream,
         F: FnMut(Context, S::Item) -> Fut,
