@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::fmt::{self, Debug, Display};
 use std::future::Future;
-use std::pin::Pin;
 use std::time::Duration;
 
 use futures_core::Stream;
@@ -11,16 +10,15 @@ use futures_core::Stream;
 use super::all::{All, ForEach};
 use super::end::{End, Origin};
 use super::feed::Report;
-use super::items::{Boxed, Pull};
+use super::items::Pull;
 use super::local::Local as LocalRun;
 use super::placed::Placed;
 use super::quorum::{FirstOk, Quorum};
-use super::run::{BySize, Outcomes, Whole};
+use super::run::{Outcomes, Whole};
 use super::settle::Settle;
 use super::stream::{Ordered, TryStream, Unordered};
 use crate::context::Context;
 use crate::error::{ContextError, Errors};
-use crate::group::job;
 
 /// How far a fan-out has come: what [`on_progress`](FanOut::on_progress) is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -384,14 +382,8 @@ ends!(
 
 ends!(Local, on_this_task, [], []);
 
-/// The items of a fan-out, with their futures as they are or in boxes: on workers.
-type SpawnedRun<N, C, T, E> = BySize<Placed<N, C, T, E>, Placed<Boxed<N>, C, T, E>>;
-/// The same on the caller's task.
-type RunOnThisTask<N, Fut, C, T, E, P> =
-    BySize<LocalRun<N, Fut, C, T, E, P>, LocalRun<Boxed<N>, Pin<Box<Fut>>, C, T, E, P>>;
-
 impl<S, F, P> FanOut<S, F, P, Spawned> {
-    fn spawned<C, Fut, T, E>(self, end: C) -> SpawnedRun<Pull<S, F>, C, T, E>
+    fn spawned<C, Fut, T, E>(self, end: C) -> Placed<Pull<S, F>, C, T, E>
     where
         S: Stream + Send + 'static,
         F: FnMut(Context, S::Item) -> Fut + Send + 'static,
@@ -401,20 +393,15 @@ impl<S, F, P> FanOut<S, F, P, Spawned> {
         E: From<ContextError> + Display + Send + 'static,
         P: FnMut(Progress) + Send + 'static,
     {
-        let pull = Pull::new(self.items, self.f);
+        let pull = Box::pin(Pull::new(self.items, self.f));
         let report = self.on_progress.map(|report| Box::new(report) as Report);
-        let (ctx, origin, limit, grace) = (&self.ctx, self.origin, self.limit, self.grace);
-        if job::is_big::<Fut>() {
-            let pull = Box::pin(Boxed::new(pull));
-            return BySize::Big(Placed::new(ctx, pull, end, report, origin, limit, grace));
-        }
-        let pull = Box::pin(pull);
-        BySize::Small(Placed::new(ctx, pull, end, report, origin, limit, grace))
+        let (limit, grace) = (self.limit, self.grace);
+        Placed::new(&self.ctx, pull, end, report, self.origin, limit, grace)
     }
 }
 
 impl<S, F, P> FanOut<S, F, P, Local> {
-    fn on_this_task<C, Fut, T, E>(self, end: C) -> RunOnThisTask<Pull<S, F>, Fut, C, T, E, P>
+    fn on_this_task<C, Fut, T, E>(self, end: C) -> LocalRun<Pull<S, F>, Fut, C, T, E, P>
     where
         S: Stream,
         F: FnMut(Context, S::Item) -> Fut,
@@ -423,14 +410,9 @@ impl<S, F, P> FanOut<S, F, P, Local> {
         E: From<ContextError> + Display,
         P: FnMut(Progress),
     {
-        let pull = Pull::new(self.items, self.f);
+        let pull = Box::pin(Pull::new(self.items, self.f));
         let report = self.on_progress.map(Box::new);
-        let (ctx, origin, limit, grace) = (&self.ctx, self.origin, self.limit, self.grace);
-        if job::is_big::<Fut>() {
-            let pull = Box::pin(Boxed::new(pull));
-            return BySize::Big(LocalRun::new(ctx, pull, end, report, origin, limit, grace));
-        }
-        let pull = Box::pin(pull);
-        BySize::Small(LocalRun::new(ctx, pull, end, report, origin, limit, grace))
+        let (limit, grace) = (self.limit, self.grace);
+        LocalRun::new(&self.ctx, pull, end, report, self.origin, limit, grace)
     }
 }

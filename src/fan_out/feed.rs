@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use super::Progress;
 use super::end::{End, Origin, Stopwatch};
-use super::items::{Item, Next, SizeHint, drop_in};
+use super::items::{Next, SizeHint, drop_in};
 use super::ledger::Ledger;
 use super::tap::Tap;
 use crate::error::{ContextError, Label};
@@ -26,7 +26,7 @@ use crate::group::admission::Tickets;
 use crate::group::core::Core;
 use crate::group::current::Frame;
 use crate::group::end::Reclaimed;
-use crate::group::source::{Observer, Opened, Outcome, Source, Tag};
+use crate::group::source::{JobOutput, Observer, Opened, Outcome, Source, Tag};
 use crate::group::state::After;
 use crate::panic;
 use crate::sync::Arc;
@@ -214,7 +214,7 @@ where
     type Error = E;
     type Value = C::Kept;
     type Tag = Index<C::Stopwatch>;
-    type Job = Item<P::Future, C>;
+    type Job = P::Future;
     type Supply = Supply<P>;
     /// What is pulled starts at once.
     type Work = Infallible;
@@ -301,6 +301,10 @@ where
     fn is_reporting(&self) -> bool {
         let reporter = self.reporter.as_ref();
         reporter.is_some_and(|reporter| reporter.due > 0 || reporter.call.is_none())
+    }
+
+    fn output(result: Result<T, E>) -> JobOutput<Self> {
+        C::keep(result)
     }
 
     fn describe(inlet: &Inlet<P>, index: &Self::Tag) -> (Label, Duration) {

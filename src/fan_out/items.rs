@@ -1,17 +1,13 @@
 //! What a fan-out runs on: items, one at a time, and the function that makes a future of each.
 
 use std::fmt;
-use std::future::Future;
-use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{self, Poll, ready};
 
 use futures_core::Stream;
 use pin_project_lite::pin_project;
 
-use super::end::End;
 use crate::context::Context;
-use crate::error::TaskErrorKind;
 use crate::panic::{self, Payload};
 use crate::tracing::{self, Span};
 
@@ -127,39 +123,6 @@ where
     }
 }
 
-pin_project! {
-    /// Boxes each future as soon as `f` has returned it, for futures that are too big to be moved
-    /// by value.
-    pub(crate) struct Boxed<P> {
-        #[pin]
-        pull: P,
-    }
-}
-
-impl<P> Boxed<P> {
-    pub(crate) fn new(pull: P) -> Self {
-        Boxed { pull }
-    }
-}
-
-impl<P: Next> Next for Boxed<P> {
-    type Future = Pin<Box<P::Future>>;
-
-    fn poll_next(
-        self: Pin<&mut Self>,
-        ctx: &Context,
-        cx: &mut task::Context<'_>,
-        put: impl FnOnce(Self::Future),
-    ) -> Poll<Option<()>> {
-        let pull = self.project().pull;
-        pull.poll_next(ctx, cx, |future| put(Box::pin(future)))
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.pull.size_hint()
-    }
-}
-
 /// Pulls the next future, hands it to `put`, and says how many are still to come; `None` after the last one, when `pull` is
 /// dropped, here, where a panic of its destructor is seen. All of it runs in the span of the
 /// fan-out's caller.
@@ -195,34 +158,4 @@ pub(crate) fn poll_pull<P: Next>(
 pub(crate) fn drop_in<T>(caller: &Span, given: T) -> Result<(), Payload> {
     let _entered = tracing::enter(Some(caller));
     panic::catch(|| drop(given))
-}
-
-pin_project! {
-    /// The future of one item, as a job: its output is what the end keeps of it.
-    pub(crate) struct Item<Fut, C> {
-        end: PhantomData<fn() -> C>,
-        #[pin]
-        future: Fut,
-    }
-}
-
-impl<Fut, C> Item<Fut, C> {
-    pub(crate) fn new(future: Fut) -> Self {
-        Item {
-            end: PhantomData,
-            future,
-        }
-    }
-}
-
-impl<Fut, C, T, E> Future for Item<Fut, C>
-where
-    Fut: Future<Output = Result<T, E>>,
-    C: End<T, E>,
-{
-    type Output = Result<C::Kept, TaskErrorKind<E>>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        self.project().future.poll(cx).map(C::keep)
-    }
 }

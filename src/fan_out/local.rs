@@ -17,17 +17,18 @@ use tokio::time::Sleep;
 
 use super::Progress;
 use super::end::{End, Ended, Origin, Stopwatch, StreamEnd, Taken, reason};
-use super::items::{Item, Next, drop_in, poll_pull};
+use super::items::{Next, drop_in, poll_pull};
 use super::ledger::Ledger;
 use super::placed::{FAN_OUT_DROPPED, FAN_OUT_ENDED};
 use super::run::Run;
 use crate::context::{CancelHandle, Cause, Context, DoneOwned};
 use crate::error::{ContextError, Label, Panic, TaskErrorKind};
 use crate::group::failures::Failures;
+use crate::group::job;
 use crate::panic::{self, Payload};
 use crate::sync::{self, Arc};
 use crate::tracing;
-use running::{Entry, InFlight, Shared};
+use running::{Entry, InFlight, Running, Shared};
 
 /// A fan-out, run by whoever polls it.
 ///
@@ -42,7 +43,7 @@ where
     ctx: Context,
     cancel: CancelHandle,
     done: DoneOwned,
-    running: InFlight<Fut, C, C::Stopwatch>,
+    running: InFlight<Fut, C::Stopwatch>,
     shared: Arc<Shared>,
     pull: Option<Pin<Box<P>>>,
     ledger: Ledger<C>,
@@ -167,7 +168,7 @@ where
         }
         match self.running.poll_ended(cx) {
             Poll::Ready(Some((entry, ended))) => {
-                self.end(entry, ended);
+                self.end(entry, ended.map(C::keep));
                 Poll::Ready(Step::Moved)
             }
             _ if pulled => Poll::Ready(Step::Moved),
@@ -184,8 +185,23 @@ where
 
     /// Pulls the next item, if there is one yet.
     fn poll_pull(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+        // Two functions, so that a big future is not in the frame of the one that boxes it.
+        if job::is_big::<Fut>() {
+            self.poll_pull_as(Box::pin, InFlight::push_big, cx)
+        } else {
+            self.poll_pull_as(|future| future, InFlight::push_small, cx)
+        }
+    }
+
+    #[inline]
+    fn poll_pull_as<F>(
+        &mut self,
+        wrap: impl FnOnce(Fut) -> F,
+        push: impl FnOnce(&mut InFlight<Fut, C::Stopwatch>, Running<F, C::Stopwatch>),
+        cx: &mut task::Context<'_>,
+    ) -> Poll<()> {
         let mut item = None;
-        let put = |future| item = Some(Item::new(future));
+        let put = |future| item = Some(wrap(future));
         let caller = &self.origin.span;
         match ready!(poll_pull(&mut self.pull, put, &self.ctx, caller, cx)) {
             Ok(Some(left)) => {
@@ -196,7 +212,8 @@ where
                     started: Some(C::Stopwatch::start()),
                     span: self.origin.span_of(number),
                 };
-                self.running.push(entry, item, self.shared.clone());
+                let shared = self.shared.clone();
+                push(&mut self.running, Running::new(entry, item, shared));
                 self.judge();
                 self.tell();
             }

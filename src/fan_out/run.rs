@@ -32,58 +32,6 @@ pub(crate) trait Run<T, E>: Unpin {
     fn finish(&mut self) -> (Self::End, Ended<E>);
 }
 
-/// One of two runs of the same items: with their futures by value, or in boxes if they are big.
-pub(crate) enum BySize<S, B> {
-    Small(S),
-    Big(B),
-}
-
-impl<S, B, T, E> Run<T, E> for BySize<S, B>
-where
-    S: Run<T, E>,
-    B: Run<T, E, End = S::End>,
-{
-    type End = S::End;
-
-    fn poll_over(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
-        match self {
-            BySize::Small(run) => run.poll_over(cx),
-            BySize::Big(run) => run.poll_over(cx),
-        }
-    }
-
-    fn poll_outcome(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Taken<T, E>>>
-    where
-        S::End: StreamEnd<T, E>,
-    {
-        match self {
-            BySize::Small(run) => run.poll_outcome(cx),
-            BySize::Big(run) => run.poll_outcome(cx),
-        }
-    }
-
-    fn has_panicked(&self) -> bool {
-        match self {
-            BySize::Small(run) => run.has_panicked(),
-            BySize::Big(run) => run.has_panicked(),
-        }
-    }
-
-    fn reason(&self) -> ContextError {
-        match self {
-            BySize::Small(run) => run.reason(),
-            BySize::Big(run) => run.reason(),
-        }
-    }
-
-    fn finish(&mut self) -> (S::End, Ended<E>) {
-        match self {
-            BySize::Small(run) => run.finish(),
-            BySize::Big(run) => run.finish(),
-        }
-    }
-}
-
 /// The future of an end.
 pub(crate) struct Whole<R, T, E> {
     run: Option<R>,

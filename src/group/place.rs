@@ -11,7 +11,7 @@ use super::current::{self, Frame};
 use super::glance::Glance;
 use super::job;
 use super::poll_budget::PollBudget;
-use super::source::{JobOutput, Opened, Outcome, Source, Tag};
+use super::source::{Opened, Outcome, Source, Tag};
 use super::state::{HandIn, ParkId, Turn};
 use super::streak::Streak;
 use crate::panic;
@@ -183,7 +183,7 @@ impl<S: Source> Future for Place<S> {
 }
 
 /// Polls the job, as the task that it is.
-pub(crate) fn poll_job<S: Source, J: Future<Output = JobOutput<S>>>(
+pub(crate) fn poll_job<S: Source, J: Future<Output = <S::Job as Future>::Output>>(
     job: Pin<&mut Option<J>>,
     span: Option<&Span>,
     frame: &mut Option<Frame>,
@@ -192,7 +192,7 @@ pub(crate) fn poll_job<S: Source, J: Future<Output = JobOutput<S>>>(
     let _entered = tracing::enter(span);
     let polled = current::polling(frame, || job::poll_to_end(job, cx));
     polled.map(|ended| match ended {
-        Ok(output) => Outcome::Returned(output),
+        Ok(output) => Outcome::Returned(S::output(output)),
         Err(payload) => Outcome::Panicked(payload),
     })
 }

@@ -36,7 +36,7 @@ use super::end::Reclaimed;
 use super::handle::Number;
 use super::job::Job;
 use super::local::{LocalId, Seat};
-use super::source::{Observer, Opened, Source, Tag};
+use super::source::{JobOutput, Observer, Opened, Source, Tag};
 use super::state::{After, Permit, Rejected};
 use crate::error::{ContextError, Label};
 use crate::panic;
@@ -355,6 +355,10 @@ where
             } => blocking::hand_over(core, tag, job, permit),
             rejected => core.dispose(rejected),
         }
+    }
+
+    fn output(output: JobOutput<Self>) -> JobOutput<Self> {
+        output
     }
 
     fn describe(_: &Span, task: &Task) -> (Label, Duration) {

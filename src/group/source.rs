@@ -26,7 +26,7 @@ pub(crate) trait Source: Send + Sized + 'static {
     type Value: Send + 'static;
     /// What identifies a job while it runs.
     type Tag: Tag;
-    type Job: Future<Output = JobOutput<Self>> + Send + 'static;
+    type Job: Future + Send + 'static;
     /// What the counter hands to a place: a job, or what makes one outside the lock.
     type Supply: Send;
     /// What a job is before it is one: user code, to be dropped outside the lock if it never becomes one.
@@ -81,6 +81,8 @@ pub(crate) trait Source: Send + Sized + 'static {
         core.dispose(rejected);
     }
 
+    /// What a job's output is to the core.
+    fn output(output: <Self::Job as Future>::Output) -> JobOutput<Self>;
     /// What a job is called, and how long it has been running; asked when it failed.
     fn describe(origin: &Self::Origin, tag: &Self::Tag) -> (Label, Duration);
     /// Makes a job of what was supplied, in its place; outside the lock.

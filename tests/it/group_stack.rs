@@ -123,32 +123,32 @@ fn a_join_set_takes_it() {
 }
 
 #[test]
-fn fetch_all_takes_it() {
+fn fetch_all_takes_half_of_it() {
     on_a_small_stack(|| {
         Box::pin(async {
-            let all = fetch_all(&Context::background(), 2, 0..2, |_, _| big());
+            let all = fetch_all(&Context::background(), 2, 0..2, |_, _| half());
             assert_eq!(all.await.unwrap().len(), 2);
         })
     });
 }
 
 #[test]
-fn a_local_fan_out_takes_it() {
+fn a_local_fan_out_takes_half_of_it() {
     on_a_small_stack(|| {
         Box::pin(async {
-            let all = fan_out(&Context::background(), 0..2, |_, _| big()).local();
+            let all = fan_out(&Context::background(), 0..2, |_, _| half()).local();
             assert_eq!(all.all().await.unwrap().len(), 2);
         })
     });
 }
 
 #[test]
-fn a_stream_of_a_fan_out_takes_it() {
+fn a_stream_of_a_fan_out_takes_half_of_it() {
     on_a_small_stack(|| {
         Box::pin(async {
-            let spawned = fan_out(&Context::background(), 0..2, |_, _| big());
+            let spawned = fan_out(&Context::background(), 0..2, |_, _| half());
             assert_eq!(spawned.stream().count().await, 2);
-            let local = fan_out(&Context::background(), 0..2, |_, _| big()).local();
+            let local = fan_out(&Context::background(), 0..2, |_, _| half()).local();
             assert_eq!(local.ordered_stream().count().await, 2);
         })
     });

@@ -5,7 +5,7 @@ use std::task::{self, Poll};
 
 use super::{Feed, Index, Inlet};
 use crate::fan_out::end::End;
-use crate::fan_out::items::{Item, Next, SizeHint, drop_in, poll_pull};
+use crate::fan_out::items::{Next, SizeHint, drop_in, poll_pull};
 use crate::group::core::Core;
 use crate::group::current::{self, Frame};
 use crate::group::source::{Opened, Outcome, Source};
@@ -26,7 +26,7 @@ pub(super) enum Pulled<P> {
 /// Pulls an item, into its place.
 pub(super) fn pull<P, C, T, E>(
     core: &Arc<Core<Feed<P, C, T, E>>>,
-    mut place: Pin<&mut Option<Item<P::Future, C>>>,
+    mut place: Pin<&mut Option<P::Future>>,
     cx: &mut task::Context<'_>,
 ) -> Pulled<P>
 where
@@ -39,7 +39,7 @@ where
     let Some(mut flow) = inlet.tap.try_use() else {
         return Pulled::InUse;
     };
-    let put = |future| place.set(Some(Item::new(future)));
+    let put = |future| place.set(Some(future));
     let pulled = current::polling(&mut frame, || {
         poll_pull(&mut flow.pull, put, core.ctx(), &inlet.origin.span, cx)
     });

@@ -9,9 +9,7 @@ use futures_core::Stream;
 use futures_util::stream::FuturesUnordered;
 use pin_project_lite::pin_project;
 
-use crate::error::TaskErrorKind;
-use crate::fan_out::end::{End, Stopwatch};
-use crate::fan_out::items::Item;
+use crate::fan_out::end::Stopwatch;
 use crate::group::job;
 use crate::group::poll_budget::PollBudget;
 use crate::panic::{self, Payload};
@@ -69,14 +67,14 @@ impl Shared {
 }
 
 pin_project! {
-    pub(super) struct Running<Fut, C, W> {
+    pub(super) struct Running<Fut, W> {
         entry: Entry<W>,
         shared: Arc<Shared>,
         #[pin]
-        item: Option<Item<Fut, C>>,
+        item: Option<Fut>,
     }
 
-    impl<Fut, C, W> PinnedDrop for Running<Fut, C, W> {
+    impl<Fut, W> PinnedDrop for Running<Fut, W> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             let item = &mut this.item;
@@ -90,12 +88,18 @@ pin_project! {
     }
 }
 
-impl<Fut, C, W> Future for Running<Fut, C, W>
-where
-    Item<Fut, C>: Future,
-    W: Stopwatch,
-{
-    type Output = (Entry<W>, Result<<Item<Fut, C> as Future>::Output, Payload>);
+impl<Fut, W> Running<Fut, W> {
+    pub(super) fn new(entry: Entry<W>, item: Option<Fut>, shared: Arc<Shared>) -> Self {
+        Running {
+            entry,
+            shared,
+            item,
+        }
+    }
+}
+
+impl<Fut: Future, W: Stopwatch> Future for Running<Fut, W> {
+    type Output = Ended<Fut, W>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
@@ -113,62 +117,78 @@ where
     }
 }
 
-/// The items in flight.
-pub(super) struct InFlight<Fut, C, W>(FuturesUnordered<Running<Fut, C, W>>);
+/// An item that has ended, and how.
+pub(super) type Ended<Fut, W> = (Entry<W>, Result<<Fut as Future>::Output, Payload>);
 
-impl<Fut, C, W> InFlight<Fut, C, W> {
+/// The items in flight. A big future is boxed as soon as it is made: it would otherwise be copied by
+/// each call on its way into the list, which takes a multiple of its size of the stack.
+pub(super) enum InFlight<Fut, W> {
+    Small(FuturesUnordered<Running<Fut, W>>),
+    Big(FuturesUnordered<Running<Pin<Box<Fut>>, W>>),
+}
+
+impl<Fut, W> InFlight<Fut, W> {
     pub(super) fn new() -> Self {
-        InFlight(FuturesUnordered::new())
+        if job::is_big::<Fut>() {
+            InFlight::Big(FuturesUnordered::new())
+        } else {
+            InFlight::Small(FuturesUnordered::new())
+        }
     }
 
-    pub(super) fn push(
-        &mut self,
-        entry: Entry<W>,
-        item: Option<Item<Fut, C>>,
-        shared: Arc<Shared>,
-    ) {
-        self.0.push(Running {
-            entry,
-            shared,
-            item,
-        });
+    #[inline]
+    pub(super) fn push_small(&mut self, item: Running<Fut, W>) {
+        match self {
+            InFlight::Small(list) => list.push(item),
+            InFlight::Big(_) => unreachable!("a big future is boxed"),
+        }
+    }
+
+    pub(super) fn push_big(&mut self, item: Running<Pin<Box<Fut>>, W>) {
+        match self {
+            InFlight::Small(_) => unreachable!("a small future is not boxed"),
+            InFlight::Big(list) => list.push(item),
+        }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        match self {
+            InFlight::Small(list) => list.len(),
+            InFlight::Big(list) => list.len(),
+        }
     }
 
     /// Drops all of them.
     pub(super) fn clear(&mut self) {
-        self.0.clear();
+        match self {
+            InFlight::Small(list) => list.clear(),
+            InFlight::Big(list) => list.clear(),
+        }
     }
 }
 
-impl<Fut, C, W: Clone> InFlight<Fut, C, W> {
+impl<Fut, W: Clone> InFlight<Fut, W> {
     /// Which items they are.
     pub(super) fn entries(&self) -> Vec<Entry<W>> {
-        let items = Pin::new(&self.0).iter_pin_ref();
-        items.map(|item| item.entry.clone()).collect()
+        match self {
+            InFlight::Small(list) => entries(list),
+            InFlight::Big(list) => entries(list),
+        }
     }
 }
 
-impl<Fut, C, W, T, E> InFlight<Fut, C, W>
-where
-    Fut: Future<Output = Result<T, E>>,
-    C: End<T, E>,
-    W: Stopwatch,
-{
+fn entries<F, W: Clone>(list: &FuturesUnordered<Running<F, W>>) -> Vec<Entry<W>> {
+    let items = Pin::new(list).iter_pin_ref();
+    items.map(|item| item.entry.clone()).collect()
+}
+
+impl<Fut: Future, W: Stopwatch> InFlight<Fut, W> {
     /// The next one that has ended; `None` if there is none in flight.
-    pub(super) fn poll_ended(
-        &mut self,
-        cx: &mut task::Context<'_>,
-    ) -> Poll<Option<Ended<C, T, E, W>>> {
-        Pin::new(&mut self.0).poll_next(cx)
+    #[inline]
+    pub(super) fn poll_ended(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Ended<Fut, W>>> {
+        match self {
+            InFlight::Small(list) => Pin::new(list).poll_next(cx),
+            InFlight::Big(list) => Pin::new(list).poll_next(cx),
+        }
     }
 }
-
-/// An item that has ended, and how.
-type Ended<C, T, E, W> = (
-    Entry<W>,
-    Result<Result<<C as End<T, E>>::Kept, TaskErrorKind<E>>, Payload>,
-);
