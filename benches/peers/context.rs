@@ -138,8 +138,8 @@ fn deriving(table: &mut Table) -> io::Result<()> {
     )?;
     table.pair(
         Row::new("with_timeout + drop", "child_token + drop")
-            .at_most(0.60)
-            .stretch(0.35),
+            .at_most(1.15)
+            .stretch(0.90),
         || with_timeout(&ctx),
         || child_token(&token),
     )?;
@@ -156,12 +156,12 @@ fn deriving(table: &mut Table) -> io::Result<()> {
 
     let alone = "ours, one thread";
     table.pair(
-        Row::new("with_cancel + drop, two threads", alone).at_most(1.3),
+        Row::new("with_cancel + drop, two threads", alone).at_most(2.0),
         || on_threads([&ctx, &ctx], with_cancel),
         || on_threads([&ctx], with_cancel),
     )?;
     table.pair(
-        Row::new("with_timeout + drop, two threads", alone).at_most(1.3),
+        Row::new("with_timeout + drop, two threads", alone).at_most(2.0),
         || on_threads([&ctx, &ctx], with_timeout),
         || on_threads([&ctx], with_timeout),
     )?;

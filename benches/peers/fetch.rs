@@ -3,22 +3,26 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use errgroup::{Context, fetch_all};
+use errgroup::{Context, fan_out, fetch_all};
 use futures::stream::{self, StreamExt, TryStreamExt};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 
+use crate::spawn::many;
 use crate::table::{Row, Table};
 use crate::workload::{Spin, Workers, each};
 
 const TRIVIAL: usize = 100_000;
 const COMPUTED: usize = 2_000;
 const LIMIT: usize = 64;
+/// What request handlers ask for.
+const FEW: [usize; 2] = [3, 8];
+const LOCAL: usize = 10_000;
 
 pub(crate) fn rows(table: &mut Table, workers: &Workers) -> io::Result<()> {
     table.pair(
         Row::new("fetch_all, trivial items", "buffer_unordered, one task")
-            .at_most(1.00)
-            .stretch(0.40),
+            .at_most(1.50)
+            .stretch(1.00),
         || workers.run(fetched(TRIVIAL, trivial)),
         || workers.run(buffered(TRIVIAL, trivial)),
     )?;
@@ -28,6 +32,39 @@ pub(crate) fn rows(table: &mut Table, workers: &Workers) -> io::Result<()> {
             .stretch(0.05),
         || workers.run(fetched(TRIVIAL, trivial)),
         || workers.run(buffered_spawned(TRIVIAL)),
+    )?;
+
+    for items in FEW {
+        table.pair(
+            Row::new(
+                format!("fetch_all, {items} items that yield once"),
+                "tokio::spawn of each",
+            )
+            .at_most(1.50)
+            .stretch(1.20),
+            move || workers.run(many(move || fetched_few(items))),
+            move || workers.run(many(move || spawned_few(items))),
+        )?;
+    }
+    table.pair(
+        Row::new(
+            ".local(), 10,000 items that yield once",
+            "buffer_unordered, one task",
+        )
+        .at_most(1.20)
+        .stretch(0.80),
+        || workers.run(local(LOCAL)),
+        || workers.run(buffered_yielding(LOCAL)),
+    )?;
+    table.pair(
+        Row::new(
+            ".local(), 3 items that yield once",
+            "buffer_unordered, one task",
+        )
+        .at_most(1.75)
+        .stretch(1.25),
+        || workers.run(many(|| local(3))),
+        || workers.run(many(|| buffered_yielding(3))),
     )?;
 
     let spin = Spin::calibrated(Duration::from_micros(20));
@@ -46,6 +83,50 @@ pub(crate) fn rows(table: &mut Table, workers: &Workers) -> io::Result<()> {
         || workers.run(fetched(COMPUTED, computed)),
         || workers.run(buffered(COMPUTED, computed)),
     )
+}
+
+async fn yielding(item: u64) -> Result<u64, String> {
+    yield_now().await;
+    Ok(item)
+}
+
+async fn fetched_few(items: usize) {
+    let ctx = Context::background();
+    let results = fetch_all(&ctx, items, 0..items as u64, |_, item| yielding(item));
+    assert_eq!(results.await.map(|results| results.len()), Ok(items));
+}
+
+async fn spawned_few(items: usize) {
+    let spawned: Vec<_> = (0..items as u64)
+        .map(|item| tokio::spawn(yielding(item)))
+        .collect();
+    let mut results = Vec::with_capacity(items);
+    for task in spawned {
+        results.push(task.await.unwrap_or_else(|error| Err(error.to_string())));
+    }
+    assert!(results.iter().all(Result::is_ok));
+}
+
+async fn local(items: usize) -> f64 {
+    let start = Instant::now();
+    let ctx = Context::background();
+    let results = fan_out(&ctx, 0..items as u64, |_, item| yielding(item));
+    let results = results.limit(LIMIT).local().all().await;
+    let each = each(start, items);
+    assert_eq!(results.map(|results| results.len()), Ok(items));
+    each
+}
+
+async fn buffered_yielding(items: usize) -> f64 {
+    let start = Instant::now();
+    let results = stream::iter(0..items as u64)
+        .map(yielding)
+        .buffer_unordered(LIMIT)
+        .try_collect::<Vec<_>>()
+        .await;
+    let each = each(start, items);
+    assert_eq!(results.map(|results| results.len()), Ok(items));
+    each
 }
 
 fn trivial(item: u64) -> Result<u64, String> {

@@ -19,20 +19,50 @@ pub(crate) const TASKS: usize = 100_000;
 pub(crate) const LIMIT: usize = 64;
 /// The peer of what is limited.
 const BOUNDED_BY_HAND: &str = "JoinSet + Semaphore";
-const FEW: usize = 3;
+/// What request handlers start.
+const FEW: [usize; 3] = [1, 3, 8];
 const GROUPS: usize = 10_000;
 
 pub(crate) fn rows(table: &mut Table, workers: &Workers) -> io::Result<()> {
-    body(table, workers, "ends at once", at_once)?;
-    body(table, workers, "yields once", yields_once)?;
-    table.pair(
-        Row::new("a group of 3 tasks and its wait, yield once", "JoinSet"),
-        || workers.run(many(|| unlimited_of(FEW, yields_once))),
-        || workers.run(many(|| join_set_of(FEW, yields_once))),
-    )
+    let limits = Limits {
+        limited: (0.50, 0.35),
+        awaited: (0.70, 0.40),
+    };
+    body(table, workers, "ends at once", limits, at_once)?;
+    let limits = Limits {
+        limited: (0.75, 0.50),
+        awaited: (0.90, 0.70),
+    };
+    body(table, workers, "yields once", limits, yields_once)?;
+    for tasks in FEW {
+        table.pair(
+            Row::new(
+                format!("a group of {tasks} and its wait, yield once"),
+                "JoinSet",
+            )
+            .at_most(1.50)
+            .stretch(1.20),
+            move || workers.run(many(move || unlimited_of(tasks, yields_once))),
+            move || workers.run(many(move || join_set_of(tasks, yields_once))),
+        )?;
+    }
+    Ok(())
 }
 
-fn body<B, F>(table: &mut Table, workers: &Workers, name: &str, body: B) -> io::Result<()>
+/// The limit and the stretch of each row with a limited group.
+#[derive(Clone, Copy)]
+struct Limits {
+    limited: (f64, f64),
+    awaited: (f64, f64),
+}
+
+fn body<B, F>(
+    table: &mut Table,
+    workers: &Workers,
+    name: &str,
+    limits: Limits,
+    body: B,
+) -> io::Result<()>
 where
     B: Fn() -> F + Copy + Send + 'static,
     F: Future<Output = Done> + Send + 'static,
@@ -46,8 +76,8 @@ where
     )?;
     table.pair(
         Row::new(format!("limited go, {name}"), BOUNDED_BY_HAND)
-            .at_most(0.50)
-            .stretch(0.25),
+            .at_most(limits.limited.0)
+            .stretch(limits.limited.1),
         || workers.run(limited(body)),
         || workers.run(acquire_inside(body)),
     )?;
@@ -69,8 +99,8 @@ where
     )?;
     table.pair(
         Row::new(format!("limited go(..).await, {name}"), BOUNDED_BY_HAND)
-            .at_most(0.70)
-            .stretch(0.40),
+            .at_most(limits.awaited.0)
+            .stretch(limits.awaited.1),
         || workers.run(limited_awaited(body)),
         || workers.run(acquire_before(body)),
     )
@@ -81,7 +111,7 @@ fn group() -> (Group<String>, Context) {
 }
 
 /// A small group after the other, as request handlers have them; for each group.
-async fn many<F: Future>(group: impl Fn() -> F) -> f64 {
+pub(crate) async fn many<F: Future>(group: impl Fn() -> F) -> f64 {
     let start = Instant::now();
     for _ in 0..GROUPS {
         group().await;
