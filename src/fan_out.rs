@@ -62,7 +62,6 @@ use futures_core::Stream;
 
 use crate::context::Context;
 use crate::error::ContextError;
-use crate::sync::OnceLock;
 use crate::tracing::Span;
 use end::Origin;
 
@@ -147,7 +146,6 @@ fn origin() -> Origin {
         name: None,
         site: Location::caller(),
         span: Span::current(),
-        outer: OnceLock::new(),
     }
 }
 

@@ -11,6 +11,7 @@ mod glance;
 mod handle;
 pub(crate) mod job;
 mod launch;
+pub(crate) mod lending;
 mod local;
 mod place;
 pub(crate) mod poll_budget;
@@ -464,18 +465,31 @@ where
 {
     /// Lets at most `limit` tasks run at once; `None` is no limit, `0` pauses.
     ///
-    /// It may change at any time: raising it starts what is queued at once, lowering it stops nobody. A task that lends its
-    /// place when the group is paused goes on all the same, one at a time.
+    /// It may change at any time: raising it starts queued tasks at once, lowering it stops no task.
+    /// A task that has lent its permit goes on even in a paused group, one at a time.
     ///
     /// # No deadlock at the limit
     ///
-    /// A task that awaits the [`Admission`] of a sibling lends its own place meanwhile, and goes on only when it has one
-    /// again; lenders come before what is queued. So the limit holds throughout, and a limit of 1 with tasks that start
-    /// tasks that start tasks, each awaiting its admission, finishes.
+    /// A task that awaits the [`Admission`] or the [`TaskHandle`] of a sibling lends its permit
+    /// meanwhile, and is not polled again before it has one; such tasks come before queued ones. So
+    /// no more than `limit` tasks run, and a limit of 1 with tasks that start tasks that start
+    /// tasks, each awaiting the next, finishes.
     ///
-    /// While it lends, the whole task counts as waiting, other branches of a `join!` too. If the awaiting future is dropped
-    /// meanwhile (a `select!`, a timeout), the task goes on at once and counts again: the one moment over the limit. What a
-    /// task starts with `tokio::spawn` is not a task of the group and lends nothing.
+    /// A task also lends if it awaits a nested group, a scope or a fan-out whose tasks await tasks of
+    /// this group, to any depth, and if a [`go_blocking`](Group::go_blocking) closure awaits a
+    /// sibling with `Handle::block_on`.
+    ///
+    /// While its permit is lent, the whole task waits, other branches of a `join!` or a `select!`
+    /// too: a timeout around an admission is seen when the task has a permit again. So a task must
+    /// not await a sibling in one branch and feed that sibling in another if the limit leaves no
+    /// permit for both: at a limit of 1 neither would go on.
+    ///
+    /// Not covered:
+    ///
+    /// - What a task starts with `tokio::spawn`, and `block_on` inside `block_in_place`: they are
+    ///   not found, so the task keeps its permit and such a wait may never end.
+    /// - A blocking closure cannot be held back. If it gives up what it awaits, it has its permit
+    ///   again at once, and counts on top of the limit until a permit is free.
     ///
     /// # Examples
     ///

@@ -1,7 +1,10 @@
 //! A group's ends, starts, limits and failures, against each other.
 
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{self, Poll, Wake, Waker};
 
 use errgroup::Context;
 use loom::thread;
@@ -175,6 +178,85 @@ fn a_task_that_awaits_an_admission_lends_its_place_and_gets_it_back() {
         g.go(async move {
             let admitted = spawner.go(child.run()).await;
             assert!(admitted.is_started());
+            lends.run().await
+        });
+        assert_eq!(block_on(g.wait()), Ok(()));
+        assert_eq!((gauge.ended(), gauge.most()), (2, 1));
+    });
+}
+
+#[test]
+fn a_task_lends_while_its_inner_group_asks_for_it() {
+    check(1, || {
+        let g = Group::new();
+        g.set_limit(1);
+        let spawner = g.spawner();
+        g.go(async move {
+            let inner = Group::new();
+            inner.go(async move {
+                assert_eq!(spawner.spawn(async { Ok(7) }).await, Some(7));
+                Ok(())
+            });
+            inner.wait().await
+        });
+        assert_eq!(block_on(g.wait()), Ok(()));
+    });
+}
+
+/// Polled once with a waker that leads nowhere, and dropped while it is decided.
+#[test]
+fn a_handle_that_a_list_has_dropped_keeps_no_task_from_lending() {
+    struct Nowhere;
+    impl Wake for Nowhere {
+        fn wake(self: Arc<Self>) {}
+    }
+    check(1, || {
+        let g = Group::new();
+        g.set_limit(1);
+        let gauge = Gauge::default();
+        let (spawner, child) = (g.spawner(), gauge.clone());
+        g.go(async move {
+            let mut handle = spawner.spawn(async { Ok(7) });
+            let waker = Waker::from(Arc::new(Nowhere));
+            let polled = Pin::new(&mut handle).poll(&mut task::Context::from_waker(&waker));
+            assert!(polled.is_pending());
+            drop(handle);
+            let admitted = spawner.go(child.run()).await;
+            assert!(admitted.is_started());
+            Ok(())
+        });
+        assert_eq!(block_on(g.wait()), Ok(()));
+        assert_eq!((gauge.ended(), gauge.most()), (1, 1));
+    });
+}
+
+#[test]
+fn two_that_are_awaited_at_once_both_come() {
+    check(2, || {
+        let g = Group::new();
+        g.set_limit(1);
+        let gauge = Gauge::default();
+        let (spawner, child, lends) = (g.spawner(), gauge.clone(), gauge.clone());
+        g.go(async move {
+            let mut one = spawner.spawn(async { Ok(1) });
+            let mut two = Some(spawner.go(child.run()));
+            let (mut first, mut second) = (None, None);
+            poll_fn(|cx| {
+                if first.is_none() {
+                    if let Poll::Ready(value) = Pin::new(&mut one).poll(cx) {
+                        first = Some(value);
+                    }
+                }
+                if let Some(Poll::Ready(admitted)) = two.as_mut().map(|it| Pin::new(it).poll(cx)) {
+                    second = Some(admitted.is_started());
+                    two = None;
+                }
+                match (first, second) {
+                    (Some(Some(1)), Some(true)) => Poll::Ready(()),
+                    _ => Poll::Pending,
+                }
+            })
+            .await;
             lends.run().await
         });
         assert_eq!(block_on(g.wait()), Ok(()));

@@ -8,9 +8,7 @@ use tokio::time::Instant;
 
 use crate::context::{Cause, Note};
 use crate::error::{ContextError, Label, TaskErrorKind};
-use crate::group::current::Outer;
 use crate::group::failures::{Failures, OnFailure};
-use crate::sync::{Arc, OnceLock};
 use crate::tracing::Span;
 
 static STOPPED: Note = Note("the tasks of the fan-out were aborted");
@@ -122,8 +120,6 @@ pub(crate) struct Origin {
     pub(crate) site: &'static Location<'static>,
     /// That of whoever made it, in which the items are.
     pub(crate) span: Span,
-    /// For whom the items act, from the first poll on.
-    pub(crate) outer: OnceLock<Arc<Outer>>,
 }
 
 impl Origin {

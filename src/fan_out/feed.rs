@@ -24,7 +24,7 @@ use super::tap::Tap;
 use crate::error::{ContextError, Label};
 use crate::group::admission::Tickets;
 use crate::group::core::Core;
-use crate::group::current::Frame;
+use crate::group::current::CurrentJob;
 use crate::group::end::Reclaimed;
 use crate::group::source::{JobOutput, Observer, Opened, Outcome, Source, Tag};
 use crate::group::state::After;
@@ -225,6 +225,7 @@ where
     /// What is left of the items is dropped by whoever waits for the end.
     const STOPS_ANYWHERE: bool = true;
     const COUNTS_IN: usize = 1;
+    const LENDS: bool = false;
 
     fn start(&mut self, _: &mut Tickets, _: &mut After) {}
 
@@ -323,6 +324,7 @@ where
         core: &Arc<Core<Self>>,
         supply: Supply<P>,
         mut place: Pin<&mut Option<Self::Job>>,
+        current: &mut Option<CurrentJob>,
         cx: &mut task::Context<'_>,
     ) -> Opened<Self> {
         if let Supply::Hand(Hand(pull)) = supply {
@@ -332,7 +334,7 @@ where
             }
             core.origin.tap.put_back(Some(pull));
         }
-        match pull(core, place.as_mut(), cx) {
+        match pull(core, place.as_mut(), current, cx) {
             Pulled::InUse => Opened::Later { in_use: true },
             Pulled::Item(number, left) => {
                 let index = Index::started(number, &core.origin.origin);
@@ -358,12 +360,13 @@ where
     fn another(
         core: &Arc<Core<Self>>,
         place: Pin<&mut Option<Self::Job>>,
+        current: &mut Option<CurrentJob>,
         cx: &mut task::Context<'_>,
     ) -> Option<Self::Tag> {
         if core.origin.reports || core.is_stopped() || core.ctx().is_done() {
             return None;
         }
-        let next = match pull(core, place, cx) {
+        let next = match pull(core, place, current, cx) {
             Pulled::Item(number, _) => Some(Index::started(number, &core.origin.origin)),
             Pulled::NotYet(pull) => {
                 core.origin.tap.put_back(Some(pull));
@@ -379,10 +382,6 @@ where
 
     fn pulled(core: &Core<Self>) -> usize {
         core.origin.tap.pulled()
-    }
-
-    fn frame(core: &Arc<Core<Self>>) -> Option<Frame> {
-        core.origin.origin.outer.get().map(Frame::item)
     }
 
     /// Dropped in mid-wait: aborted, or its runtime shut down.

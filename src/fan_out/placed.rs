@@ -15,7 +15,6 @@ use super::run::Run;
 use crate::context::{Context, Note};
 use crate::error::ContextError;
 use crate::group::core::Core;
-use crate::group::current;
 use crate::panic;
 use crate::sync::{Arc, JoinSet};
 
@@ -71,9 +70,6 @@ where
         if let Stage::Unstarted = self.stage {
             self.core.bind("a fan-out");
             self.stage = Stage::Running(None);
-            if let Some(outer) = current::outer() {
-                let _ = self.core.origin.origin.outer.set(outer);
-            }
             self.core.with(|state, after| {
                 state.source.judge(after);
                 state.set_grace(Some(self.core.origin.grace), after);

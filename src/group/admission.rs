@@ -19,43 +19,30 @@
 //! # Invariants
 //!
 //! 1. `running` is the number of tickets out: one for each task that has started, has not ended and has not lent it.
-//! 2. `running <= limit` at every moment a ticket is handed out. It may be above after the limit was lowered (nobody is
-//!    stopped), and after a lending task gave up what it awaited (it goes on at once).
+//! 2. `running <= limit` at every moment a ticket is handed out. It may be above after the limit was
+//!    lowered (nobody is stopped), and after a blocking closure gave up what it awaited (nothing can
+//!    hold it back).
 //! 3. No ticket is handed out while a claim waits: lenders come before whatever has not started.
-//! 4. A lender's ticket is `Held`, `Lent` or `Claimed`; it is counted in `running` exactly when
-//!    `Held`, and is in `claims`, under the number that it keeps, exactly when `Claimed`.
-//! 5. What a lender awaits is `pending` until it has been decided, then `decided` until the task has seen it. A lender for
-//!    which something is decided claims at that moment, not at its next poll, or a queued task would slip in between.
-//!    What it has been polled with and left lying does not keep it from lending again (`fresh`). What the items of a
-//!    fan-out await that the task awaits, it awaits (see [`current`](super::current)).
-//! 6. A *scout* is a place that was spawned or woken and is not yet at the counter. Whenever
+//! 4. Who has lent its ticket, and claims it back: see [`lending`](super::lending).
+//! 5. A *scout* is a place that was spawned or woken and is not yet at the counter. Whenever
 //!    something could start, there is a scout or a place in its turn that will look again. At most
 //!    one scout at a time can be taken by any thread, and the others wait in LIFO slots (see
 //!    [`Scout`]); so one task that blocks its thread cannot keep the next from starting on another.
 //!    A scout may come and go (see [`glance`](super::glance)), but not once a place has left
 //!    because of it.
 
-use std::collections::BTreeMap;
-use std::task::Waker;
 use std::thread::ThreadId;
 use std::time::Duration;
 
+use super::lending::Lenders;
 use crate::sync::PollClock;
 
-/// Names a task that has lent its ticket at least once; never used twice, so that a stale one finds nothing.
-pub(crate) type LenderId = u64;
-
-/// Numbers a claim; the oldest has the lowest number.
-type Claim = u64;
-
 pub(crate) struct Tickets {
-    limit: usize,
-    running: usize,
-    /// A map, so that any of many claims can be withdrawn without a search.
-    claims: BTreeMap<Claim, LenderId>,
-    next_claim: Claim,
-    lenders: BTreeMap<LenderId, Lender>,
-    next_lender: LenderId,
+    pub(crate) limit: usize,
+    pub(crate) running: usize,
+    pub(crate) lenders: Lenders,
+    /// Whether tasks may wait for permits or tasks of their own core. Items of a fan-out do not.
+    pub(crate) lends: bool,
     scout: Scout,
     pushes: Pushes,
 }
@@ -135,40 +122,13 @@ pub(crate) enum Yields {
     ToScout,
 }
 
-struct Lender {
-    ticket: Ticket,
-    /// It is being polled itself, and not just acted for.
-    polled: bool,
-    pending: usize,
-    decided: usize,
-    /// Something was decided, and the task has not been polled with its ticket since.
-    fresh: bool,
-    /// To be woken when the ticket is back.
-    wakers: Vec<Waker>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Ticket {
-    Held,
-    Lent,
-    Claimed(Claim),
-}
-
-/// Somebody who awaits a decision; with the task that lends meanwhile, if it does so from inside one of the same group.
-pub(crate) struct Waiter {
-    pub(crate) waker: Waker,
-    pub(crate) lender: Option<LenderId>,
-}
-
 impl Tickets {
-    pub(crate) fn new(limit: usize) -> Tickets {
+    pub(crate) fn new(limit: usize, lends: bool) -> Tickets {
         Tickets {
             limit,
             running: 0,
-            claims: BTreeMap::new(),
-            next_claim: 0,
-            lenders: BTreeMap::new(),
-            next_lender: 0,
+            lenders: Lenders::new(),
+            lends,
             scout: Scout::None,
             pushes: Pushes::new(),
         }
@@ -189,42 +149,13 @@ impl Tickets {
 
     /// Whether `take` would give one.
     pub(crate) fn is_free(&self) -> bool {
-        self.running < self.limit && self.claims.is_empty()
+        self.running < self.limit && !self.lenders.has_claims()
     }
 
     pub(crate) fn take(&mut self) -> bool {
         let free = self.is_free();
         self.running += usize::from(free);
         free
-    }
-
-    /// Takes back the ticket of a task that has ended.
-    pub(crate) fn put_back(&mut self, lender: Option<LenderId>, unneeded: &mut Vec<Waker>) {
-        let Some(mut lender) = lender.and_then(|id| self.lenders.remove(&id)) else {
-            self.running -= 1;
-            return;
-        };
-        unneeded.append(&mut lender.wakers);
-        match lender.ticket {
-            Ticket::Held => self.running -= 1,
-            Ticket::Lent => {}
-            Ticket::Claimed(claim) => self.withdraw(claim),
-        }
-    }
-
-    /// Gives free tickets to those who claim theirs back, oldest claim first.
-    pub(crate) fn grant(&mut self, wake: &mut Vec<Waker>) {
-        // A pause keeps what has not started from starting, and lets what has go on, one at a time.
-        while self.running < self.limit.max(1) {
-            let Some((_, id)) = self.claims.pop_first() else {
-                return;
-            };
-            if let Some(lender) = self.lenders.get_mut(&id) {
-                lender.ticket = Ticket::Held;
-                wake.append(&mut lender.wakers);
-                self.running += 1;
-            }
-        }
     }
 }
 
@@ -321,149 +252,5 @@ impl Tickets {
             }
             _ => Scout::None,
         };
-    }
-}
-
-/// Lending.
-impl Tickets {
-    /// Names the task that is being polled as a lender.
-    pub(crate) fn name(&mut self) -> LenderId {
-        self.next_lender += 1;
-        let lender = Lender {
-            ticket: Ticket::Held,
-            polled: true,
-            pending: 0,
-            decided: 0,
-            fresh: false,
-            wakers: Vec::new(),
-        };
-        self.lenders.insert(self.next_lender, lender);
-        self.next_lender
-    }
-
-    /// Notes that a task begins to await something; a first time names it as a lender.
-    pub(crate) fn begin_wait(&mut self, id: Option<LenderId>) -> LenderId {
-        let id = id.unwrap_or_else(|| self.name());
-        if let Some(lender) = self.lenders.get_mut(&id) {
-            lender.pending += 1;
-        }
-        id
-    }
-
-    /// The task is about to be polled, itself or what acts for it: with its ticket, it sees what has been decided, if it
-    /// wants to.
-    pub(crate) fn begin_poll(&mut self, id: LenderId, itself: bool) {
-        if let Some(lender) = self.lenders.get_mut(&id) {
-            lender.polled |= itself;
-            lender.fresh &= lender.ticket != Ticket::Held;
-        }
-    }
-
-    /// Lends the ticket of a task that was polled, itself or what acts for it, and is pending: unless it is being polled
-    /// now, and lends when that poll ends. Says whether it became free.
-    pub(crate) fn lend(&mut self, id: LenderId, itself: bool) -> bool {
-        let Some(lender) = self.lenders.get_mut(&id) else {
-            return false;
-        };
-        lender.polled &= !itself;
-        let waits = lender.pending > 0 && !lender.polled && !lender.fresh;
-        let lends = lender.ticket == Ticket::Held && waits;
-        if lends {
-            lender.ticket = Ticket::Lent;
-            self.running -= 1;
-        }
-        lends
-    }
-
-    /// Tells a waiter that what it awaits has been decided: wakes it, or claims its ticket back first.
-    pub(crate) fn decide(&mut self, waiter: Waiter, wake: &mut Vec<Waker>) {
-        let lender = waiter
-            .lender
-            .and_then(|id| Some((id, self.lenders.get_mut(&id)?)));
-        let Some((id, lender)) = lender else {
-            wake.push(waiter.waker);
-            return;
-        };
-        lender.pending -= 1;
-        lender.decided += 1;
-        lender.fresh = true;
-        match lender.ticket {
-            Ticket::Held => wake.push(waiter.waker),
-            Ticket::Claimed(_) => lender.wakers.push(waiter.waker),
-            Ticket::Lent => {
-                lender.wakers.push(waiter.waker);
-                lender.ticket = Ticket::Claimed(self.next_claim);
-                self.claim(id);
-            }
-        }
-    }
-
-    /// Whether a task may go on with what was decided: it has its ticket. If not, `waker` is woken when it has.
-    pub(crate) fn resume(&mut self, id: LenderId, waker: &mut Option<Waker>) -> bool {
-        let Some(lender) = self.lenders.get_mut(&id) else {
-            return true;
-        };
-        if lender.ticket == Ticket::Held {
-            lender.decided -= 1;
-            return true;
-        }
-        let known = |waker: &Waker| lender.wakers.iter().any(|known| known.will_wake(waker));
-        if !waker.as_ref().is_some_and(known) {
-            lender.wakers.extend(waker.take());
-        }
-        // Decided before it lent for something else: it is only now that it wants to go on with this.
-        if lender.ticket == Ticket::Lent {
-            lender.ticket = Ticket::Claimed(self.next_claim);
-            lender.fresh = true;
-            self.claim(id);
-        }
-        false
-    }
-
-    /// The task has its ticket, and its budget is used up before it could see what was decided: it
-    /// does not wait for that, and is polled again at once. So it does not lend for something else
-    /// that it awaits.
-    pub(crate) fn stay(&mut self, id: LenderId) {
-        if let Some(lender) = self.lenders.get_mut(&id) {
-            lender.fresh |= lender.decided > 0 && lender.ticket == Ticket::Held;
-        }
-    }
-
-    /// Notes that a task gave up what it awaited. One that then awaits nothing more goes on at once, and counts again, over
-    /// the limit if need be.
-    pub(crate) fn give_up(&mut self, id: LenderId, was_decided: bool) {
-        let Some(lender) = self.lenders.get_mut(&id) else {
-            return;
-        };
-        match was_decided {
-            true => lender.decided -= 1,
-            false => lender.pending -= 1,
-        }
-        lender.fresh &= lender.decided > 0;
-        let claim = match lender.ticket {
-            Ticket::Held => return,
-            Ticket::Claimed(_) if lender.fresh => return,
-            Ticket::Claimed(claim) => Some(claim),
-            Ticket::Lent => None,
-        };
-        if lender.pending == 0 {
-            lender.ticket = Ticket::Held;
-            self.running += 1;
-        } else {
-            lender.ticket = Ticket::Lent;
-        }
-        if let Some(claim) = claim {
-            self.withdraw(claim);
-        }
-    }
-
-    /// Enters the claim whose number `id` has been given.
-    fn claim(&mut self, id: LenderId) {
-        self.claims.insert(self.next_claim, id);
-        self.next_claim += 1;
-    }
-
-    fn withdraw(&mut self, claim: Claim) {
-        self.claims.remove(&claim);
     }
 }

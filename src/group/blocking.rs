@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use super::core::Core;
+use super::current::{self, CurrentJob};
 use super::queue::{Queue, Task};
 use super::source::{Outcome, Tag};
 use super::state::Permit;
@@ -219,13 +220,18 @@ where
         task.started();
         let ctx = self.core.ctx().clone();
         let entered = tracing::enter(task.span());
-        let ended = panic::catch(|| job(ctx));
+        let current = CurrentJob::new(self.core.clone());
+        let (mut current, ended) = current::run_as(current, || panic::catch(|| job(ctx)));
         drop(entered);
+        let lender = current.renew();
         let outcome = match ended {
             Ok(result) => Outcome::Returned(result.map_err(TaskErrorKind::Failed)),
             Err(payload) => Outcome::Panicked(payload),
         };
-        self.core.end_elsewhere(task, permit, outcome);
+        match permit {
+            Permit::Held => self.core.end_off_counter(task, outcome, lender),
+            Permit::NotYet => self.core.end_elsewhere(task, permit, outcome),
+        }
     }
 
     /// Drops the job, and counts its task as ended if that has not been done.

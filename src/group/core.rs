@@ -35,9 +35,10 @@
 use std::task::{self, Waker};
 use std::thread::ThreadId;
 
-use super::admission::{LenderId, Waiter, Yields};
+use super::admission::{Tickets, Yields};
 use super::failures::OnFailure;
 use super::glance::Glance;
+use super::lending::CoreId;
 use super::place::{At, Place};
 use super::source::{Lending, Source};
 use super::state::{After, ParkId, Phase, State, Turn};
@@ -469,49 +470,20 @@ impl<S: Source> Core<S> {
 }
 
 impl<S: Source> Lending for Core<S> {
-    fn id(&self) -> usize {
+    fn id(&self) -> CoreId {
         std::ptr::from_ref(self).cast::<()>() as usize
     }
 
-    fn name_lender(&self) -> LenderId {
-        self.state.lock().tickets.name()
+    fn read(&self, section: &mut dyn FnMut(&mut Tickets)) {
+        section(&mut self.state.lock().tickets);
     }
 
-    fn begin_wait(&self, named: Option<LenderId>) -> LenderId {
-        self.state.lock().tickets.begin_wait(named)
-    }
-
-    fn begin_poll(&self, lender: LenderId, itself: bool) {
-        self.state.lock().tickets.begin_poll(lender, itself);
-    }
-
-    fn lend(self: Arc<Self>, lender: LenderId, itself: bool) {
+    fn update(self: Arc<Self>, section: &mut dyn FnMut(&mut Tickets, &mut Vec<Waker>) -> bool) {
         let ended = self.ctx.is_done();
         self.with(|state, after| {
-            if state.tickets.lend(lender, itself) {
+            if section(&mut state.tickets, &mut after.replaced) {
                 state.hand_out(ended, after);
             }
         });
-    }
-
-    fn decide(&self, waiter: Waiter, wake: &mut Vec<Waker>) {
-        let mut state = self.state.lock();
-        state.tickets.decide(waiter, wake);
-        state.tickets.grant(wake);
-    }
-
-    fn resume(&self, lender: LenderId, waker: &mut Option<Waker>, wake: &mut Vec<Waker>) -> bool {
-        let mut state = self.state.lock();
-        let resumes = state.tickets.resume(lender, waker);
-        state.tickets.grant(wake);
-        resumes
-    }
-
-    fn give_up(&self, lender: LenderId, decided: bool) {
-        self.state.lock().tickets.give_up(lender, decided);
-    }
-
-    fn stay(&self, lender: LenderId) {
-        self.state.lock().tickets.stay(lender);
     }
 }

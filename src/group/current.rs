@@ -1,160 +1,670 @@
-//! Which task is being polled on this thread: how an admission finds the task that awaits it.
+//! The job that is polled on this thread: how an awaitable finds the task that waits for it.
 //!
-//! What a place polls is either a task of a group, or an item of a fan-out. An item acts for the task that awaits its fan-out:
-//! when it awaits a decision of that task's group, it is that task that lends, or a fan-out inside a bounded group could
-//! wait for a place that its own caller holds. So the first poll of a fan-out notes inside which task it is (`Outer`), and its
-//! places take that along. A `tokio::spawn` inside the task is a task of its own and is not found.
+//! A worker puts a [`CurrentJob`] here for the length of each poll. An admission, a handle, or the
+//! end of a group or a fan-out that is polled inside and is pending writes down that the job waits
+//! for it, and the worker lends the permit when the poll has ended. What `tokio::spawn` starts is a
+//! task of its own and is not found.
+//!
+//! # Whether a task still waits
+//!
+//! That an awaitable was polled does not mean that the task waits for it: `select!` may have taken
+//! another branch in the same poll, and the task then waits for something else and must keep its
+//! permit. So a job that seems to wait is polled again at once, and waits if it polls an awaitable
+//! again. That is done twice: a `yield_now` in another branch is ready in the first of these polls,
+//! and the task goes on behind it. A future may be polled at any time, so this changes nothing else.
 
 use std::cell::Cell;
-use std::task::Poll;
+use std::task::{self, Poll, Waker};
 
-use super::admission::LenderId;
+use super::admission::Tickets;
+use super::lending::{
+    ActsFor, Claimant, CoreId, Edge, Lasts, LenderId, Lent, Part, Target, Through, all_asked,
+    all_awaiters,
+};
 use super::source::Lending;
-use crate::sync::{Arc, thread_static};
+use crate::sync::{Arc, Weak, thread_static};
 
-/// What a place says of what it polls. It is moved here for the length of a poll.
-pub(crate) struct Frame {
-    /// The group that the task belongs to.
-    own: Option<Arc<dyn Lending>>,
-    /// The task's name as a lender, from the first time that it waits.
-    lender: Option<LenderId>,
-    /// For whom it acts.
-    outer: Option<Arc<Outer>>,
-    /// Whether it has waited in that one's name.
-    waits: bool,
-}
-
-/// A task that awaits a fan-out: the items act for it.
-pub(crate) struct Outer {
+/// A job that is polled, and what it waits for. It is moved to the thread for each poll.
+pub(crate) struct CurrentJob {
+    /// Whose job it is.
     core: Arc<dyn Lending>,
-    lender: LenderId,
+    /// Its name, from the first time that it waits.
+    lender: Option<LenderId>,
+    polled: Polled,
+    /// Whether, in this poll, it waits for its own core.
+    waits: bool,
+    /// `None` for a job that does not wait for another core.
+    abroad: Option<Box<Abroad>>,
 }
+
+/// How a job is polled.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Polled {
+    With(WakerId),
+    /// It is a blocking closure, which nothing polls.
+    Blocking,
+}
+
+/// What `Waker::will_wake` compares.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct WakerId {
+    data: usize,
+    vtable: usize,
+}
+
+impl WakerId {
+    fn of(waker: &Waker) -> WakerId {
+        WakerId {
+            data: waker.data().addr(),
+            vtable: std::ptr::from_ref(waker.vtable()).addr(),
+        }
+    }
+}
+
+/// What a job waits for in other cores.
+#[derive(Default)]
+struct Abroad {
+    /// Those that were pending in this poll.
+    pending: Vec<Edge>,
+    /// Those of the last poll, as the cores know them.
+    edges: Vec<Edge>,
+    /// The tasks on whose behalf it waited: it is polled only with their permits.
+    acts_for: Vec<ActsFor>,
+}
+
+/// How often a job that seems to wait is polled again, to see whether it does.
+const PROBES: usize = 2;
 
 thread_static! {
-    static CURRENT: Cell<Option<Frame>> = Cell::new(None);
+    static CURRENT: Cell<Option<CurrentJob>> = Cell::new(None);
 }
 
-impl Frame {
-    /// That of a task of a group.
-    pub(crate) fn task(core: Arc<dyn Lending>) -> Frame {
-        Frame {
-            own: Some(core),
+impl CurrentJob {
+    pub(crate) fn new(core: Arc<dyn Lending>) -> CurrentJob {
+        CurrentJob {
+            core,
             lender: None,
-            outer: None,
+            polled: Polled::Blocking,
             waits: false,
+            abroad: None,
         }
     }
 
-    /// That of an item of a fan-out.
-    pub(crate) fn item(outer: &Arc<Outer>) -> Frame {
-        Frame {
-            own: None,
-            lender: None,
-            outer: Some(outer.clone()),
-            waits: false,
+    /// Reserves the permits under which the job is polled: its own, and those of the tasks on whose
+    /// behalf it waited. If one has been lent, `waker` is woken when it is back.
+    fn begin_poll(&mut self, waker: &Waker) -> bool {
+        self.polled = Polled::With(WakerId::of(waker));
+        let Some(lender) = self.lender else {
+            return true;
+        };
+        let Some(abroad) = &mut self.abroad else {
+            return reserve_and_begin(&self.core, lender, waker);
+        };
+        let claimant = Claimant::Job(self.core.id(), lender);
+        abroad.find_tasks(&*self.core, claimant);
+        let acts_for = &abroad.acts_for;
+        // Its own first, and then outwards. The other way round it would keep the permit of an
+        // outer group while it waits for one of an inner group, whose tasks may need the outer one.
+        let has_all = reserve(&self.core, lender, Claimant::Task, waker)
+            && acts_for
+                .iter()
+                .all(|task| reserve(&task.core, task.lender, claimant, waker));
+        if has_all {
+            for task in acts_for {
+                task.core
+                    .read(&mut |tickets| tickets.begin_poll(task.lender, claimant));
+            }
+            self.core
+                .read(&mut |tickets| tickets.begin_poll(lender, Claimant::Task));
+        }
+        has_all
+    }
+
+    /// The poll has ended, and the job is pending: lends the permits of those that wait.
+    fn end_poll(&mut self, waker: &Waker) {
+        let has_pending = self
+            .abroad
+            .as_ref()
+            .is_some_and(|it| !it.pending.is_empty());
+        if self.lender.is_none() && !has_pending {
+            return;
+        }
+        let lender = self.name();
+        let waits = self.waits;
+        let core = &self.core;
+        // First the edges, then the search: invariant 2 of `lending`.
+        if let Some(abroad) = &mut self.abroad {
+            abroad.publish(core, lender);
+        }
+        core.clone()
+            .update(&mut |tickets, _| tickets.end_own_poll(lender, waits, waker));
+        if let Some(abroad) = &mut self.abroad {
+            abroad.lend(core, lender);
+            abroad.acts_for.drain(..).for_each(|task| task.end_poll());
         }
     }
 
-    /// That of the pulling of a fan-out's items.
-    pub(crate) fn pull(outer: &Arc<Outer>) -> Frame {
-        Frame {
-            waits: true,
-            ..Frame::item(outer)
+    /// The job has ended in a poll.
+    fn end_last_poll(&mut self) {
+        self.waits = false;
+        for task in self.leave_abroad() {
+            task.end_poll();
         }
     }
 
-    /// The next task begins. Hands back the name of the last one.
+    /// The next job begins. Hands back the name of the last one.
     pub(crate) fn renew(&mut self) -> Option<LenderId> {
         self.waits = false;
+        let core = self.core.id();
+        let claimant = self.lender.map(|lender| Claimant::Job(core, lender));
+        for task in self.leave_abroad() {
+            claimant.into_iter().for_each(|it| task.abandon(it));
+        }
         self.lender.take()
     }
 
-    /// Before each poll.
-    fn begin_poll(&self) {
-        if let (Some(core), Some(lender)) = (&self.own, self.lender) {
-            core.begin_poll(lender, true);
-        }
-        if let Some(outer) = self.outer.as_ref().filter(|_| self.waits) {
-            outer.core.begin_poll(outer.lender, false);
+    /// The same for a job that has no permit of its own to hand in.
+    pub(crate) fn forget(&mut self) {
+        if let Some(lender) = self.renew() {
+            let mut unneeded = Vec::new();
+            self.core
+                .read(&mut |tickets| tickets.forget_waits(lender, &mut unneeded));
         }
     }
 
-    /// After each poll: what waits lends its ticket. An item that has ended may leave others behind that wait.
-    fn lend(&self, ended: bool) {
-        if let (Some(core), Some(lender), false) = (&self.own, self.lender, ended) {
-            core.clone().lend(lender, true);
+    /// It waits for no other core any more. Hands back the tasks for which it acts.
+    fn leave_abroad(&mut self) -> Vec<ActsFor> {
+        let Some(mut abroad) = self.abroad.take() else {
+            return Vec::new();
+        };
+        if let Some(lender) = self.lender {
+            for edge in abroad.edges.drain(..) {
+                let me = (self.core.id(), lender, edge.target.part);
+                if let Some(other) = edge.core.upgrade() {
+                    other.read(&mut |tickets| tickets.remove_awaiter(me));
+                }
+            }
         }
-        if let Some(outer) = self.outer.as_ref().filter(|_| self.waits) {
-            outer.core.clone().lend(outer.lender, false);
+        abroad.acts_for
+    }
+
+    fn name(&mut self) -> LenderId {
+        if let Some(lender) = self.lender {
+            return lender;
+        }
+        let mut lender = 0;
+        let how = self.polled;
+        self.core.read(&mut |tickets| lender = how.name(tickets));
+        self.lender = Some(lender);
+        lender
+    }
+
+    /// Whether it seems to wait, so that a second poll is to say so.
+    fn seems_to_wait(&self) -> bool {
+        if self.waits {
+            return true;
+        }
+        let pending = self.abroad.iter().flat_map(|abroad| &abroad.pending);
+        let mut is_awaited = false;
+        if pending
+            .into_iter()
+            .any(|edge| edge.lasts == Lasts::ThisPoll)
+        {
+            self.core
+                .read(&mut |tickets| is_awaited = tickets.has_awaiters());
+        }
+        is_awaited
+    }
+
+    fn forget_pending(&mut self) {
+        self.waits = false;
+        if let Some(abroad) = &mut self.abroad {
+            abroad.pending.retain(|edge| edge.lasts == Lasts::TheJob);
+        }
+    }
+
+    /// The job waits for another core. A blocking closure has no end of a poll: the cores are told
+    /// at once.
+    fn wait_for(&mut self, edge: Edge) {
+        let abroad = self.abroad.get_or_insert_default();
+        let known = abroad
+            .pending
+            .iter_mut()
+            .find(|it| it.target == edge.target);
+        match known {
+            Some(known) if edge.lasts == Lasts::ThisPoll || known.lasts == edge.lasts => return,
+            Some(known) => *known = edge,
+            None => abroad.pending.push(edge),
+        }
+        if self.polled == Polled::Blocking {
+            let lender = self.name();
+            if let Some(abroad) = &mut self.abroad {
+                abroad.publish(&self.core, lender);
+                abroad.lend(&self.core, lender);
+            }
+        }
+    }
+
+    fn how(&self, waker: &Waker) -> How {
+        match self.polled {
+            Polled::Blocking => How::Blocking,
+            Polled::With(own) if own == WakerId::of(waker) => How::WithOwnWaker,
+            Polled::With(_) => How::InList,
         }
     }
 }
 
-/// Polls a task, or what acts for nobody. `poll` must not unwind.
+impl Polled {
+    fn name(self, tickets: &mut Tickets) -> LenderId {
+        match self {
+            Polled::With(_) => tickets.name(),
+            Polled::Blocking => tickets.name_blocking(),
+        }
+    }
+}
+
+fn reserve(core: &Arc<dyn Lending>, lender: LenderId, claimant: Claimant, waker: &Waker) -> bool {
+    let mut waker = Some(waker.clone());
+    let mut is_reserved = false;
+    core.clone().update(&mut |tickets, unneeded| {
+        if let Some(waker) = waker.take() {
+            is_reserved = tickets.reserve(lender, claimant, waker, unneeded);
+        }
+        false
+    });
+    is_reserved
+}
+
+/// For a task that acts for no other one.
+fn reserve_and_begin(core: &Arc<dyn Lending>, lender: LenderId, waker: &Waker) -> bool {
+    let mut waker = Some(waker.clone());
+    let mut has_permit = false;
+    core.clone().update(&mut |tickets, unneeded| {
+        if let Some(waker) = waker.take() {
+            has_permit = tickets.reserve(lender, Claimant::Task, waker, unneeded);
+        }
+        if has_permit {
+            tickets.begin_poll(lender, Claimant::Task);
+        }
+        false
+    });
+    has_permit
+}
+
+impl Abroad {
+    /// Finds the tasks on whose behalf the job waited: the nearest ones of each core. Those whose permit it claimed before, and
+    /// that are not among them any more, are left.
+    fn find_tasks(&mut self, core: &dyn Lending, claimant: Claimant) {
+        let before = std::mem::take(&mut self.acts_for);
+        if !self.edges.is_empty() {
+            let awaits = |id| self.edges.iter().any(|edge| edge.target.core == id);
+            for task in all_awaiters(core, awaits) {
+                let id = task.core.id();
+                // One permit of each core: several tasks may wait for this job.
+                let is_known = self.acts_for.iter().any(|it| it.core.id() == id);
+                if awaits(id) && !is_known {
+                    self.acts_for.push(task);
+                }
+            }
+        }
+        for task in before {
+            let is_it = |it: &ActsFor| it.lender == task.lender && it.core.id() == task.core.id();
+            if !self.acts_for.iter().any(is_it) {
+                task.abandon(claimant);
+            }
+        }
+    }
+
+    /// Tells the cores what has changed since the last poll.
+    fn publish(&mut self, core: &Arc<dyn Lending>, lender: LenderId) {
+        let mut edges = std::mem::take(&mut self.pending);
+        let before = std::mem::take(&mut self.edges);
+        let had: Vec<Target> = before.iter().map(|edge| edge.target).collect();
+        let mut ended = Vec::new();
+        for edge in before {
+            let lasts = edge.lasts == Lasts::TheJob && edge.core.strong_count() > 0;
+            match edges.iter_mut().find(|it| it.target == edge.target) {
+                Some(again) if lasts => again.lasts = Lasts::TheJob,
+                Some(_) => {}
+                None if lasts => edges.push(edge),
+                None => ended.push(edge),
+            }
+        }
+        self.edges = edges;
+        let begun = self.edges.iter().filter(|edge| !had.contains(&edge.target));
+        let begun: Vec<&Edge> = begun.collect();
+        if ended.is_empty() && begun.is_empty() {
+            return;
+        }
+        core.read(&mut |tickets| {
+            for edge in &ended {
+                tickets.end_abroad(lender, edge.target);
+            }
+            for edge in &begun {
+                tickets.begin_abroad(lender, edge);
+            }
+        });
+        let me = |edge: &Edge| (core.id(), lender, edge.target.part);
+        for edge in &ended {
+            if let Some(other) = edge.core.upgrade() {
+                other.read(&mut |tickets| tickets.remove_awaiter(me(edge)));
+            }
+        }
+        for edge in begun {
+            if let Some(other) = edge.core.upgrade() {
+                other.read(&mut |tickets| tickets.add_awaiter(me(edge), Arc::downgrade(core)));
+            }
+        }
+    }
+
+    /// Lends the permits of the tasks that wait for their own core because of what this job waits
+    /// for: its own, and those of tasks that wait for its core.
+    fn lend(&self, core: &Arc<dyn Lending>, lender: LenderId) {
+        let edges = self.edges.iter();
+        let asked = all_asked(edges.map(|it| (it.target.part, it.core.clone())).collect());
+        let own = ActsFor {
+            core: core.clone(),
+            lender,
+        };
+        let awaiters = all_awaiters(&**core, |_| false);
+        for task in awaiters.into_iter().chain([own]) {
+            if asked.contains(&task.core.id()) {
+                task.lend();
+            }
+        }
+    }
+}
+
+/// Polls a job, as the job that it is. `poll` must not unwind. A job that may not be polled yet is
+/// pending.
 #[inline]
-pub(crate) fn polling<T>(frame: &mut Option<Frame>, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
-    match frame.take() {
-        Some(mine) => polling_in(mine, frame, poll),
-        None => poll(),
-    }
-}
-
-fn polling_in<T>(
-    mine: Frame,
-    frame: &mut Option<Frame>,
-    poll: impl FnOnce() -> Poll<T>,
+pub(crate) fn poll<T>(
+    job: &mut Option<CurrentJob>,
+    cx: &mut task::Context<'_>,
+    poll: impl FnMut(&mut task::Context<'_>) -> Poll<T>,
 ) -> Poll<T> {
-    mine.begin_poll();
-    let interrupted = CURRENT.with(|current| current.replace(Some(mine)));
-    let polled = poll();
-    *frame = CURRENT.with(|current| current.replace(interrupted));
-    frame.iter().for_each(|frame| frame.lend(polled.is_ready()));
+    let Some(polled) = poll_if_allowed(job, cx, poll) else {
+        return Poll::Pending;
+    };
+    end_poll(job, polled.is_ready(), cx);
     polled
 }
 
-/// The task of `core` that is being polled, or acted for, if one is; by its name as a lender, if it has one.
-pub(crate) fn lender(core: usize) -> Option<Option<LenderId>> {
-    look(|frame| {
-        if frame.own.as_ref().is_some_and(|own| own.id() == core) {
-            return Some(frame.lender);
+/// The first half of `poll`: `None` if the job may not be polled yet. Otherwise `end_poll` is the
+/// second half.
+#[inline]
+pub(crate) fn poll_if_allowed<T>(
+    job: &mut Option<CurrentJob>,
+    cx: &mut task::Context<'_>,
+    mut poll: impl FnMut(&mut task::Context<'_>) -> Poll<T>,
+) -> Option<Poll<T>> {
+    let Some(mut mine) = job.take() else {
+        return Some(poll(cx));
+    };
+    if !mine.begin_poll(cx.waker()) {
+        *job = Some(mine);
+        return None;
+    }
+    let mut polled;
+    (mine, polled) = run_as(mine, || poll(cx));
+    for _ in 0..PROBES {
+        if polled.is_ready() || !mine.seems_to_wait() {
+            break;
         }
-        let outer = frame
-            .outer
-            .as_ref()
-            .filter(|outer| outer.core.id() == core)?;
-        Some(Some(outer.lender))
-    })
+        mine.forget_pending();
+        (mine, polled) = run_as(mine, || poll(cx));
+    }
+    *job = Some(mine);
+    Some(polled)
 }
 
-/// Notes that what `lender` found waits in that name.
-pub(crate) fn name(lender: LenderId) {
-    look(|frame| {
-        match frame.own {
-            Some(_) => frame.lender = Some(lender),
-            None => frame.waits = true,
+#[inline]
+pub(crate) fn end_poll(job: &mut Option<CurrentJob>, is_ready: bool, cx: &mut task::Context<'_>) {
+    let Some(job) = job else { return };
+    if is_ready {
+        job.end_last_poll();
+    } else {
+        job.end_poll(cx.waker());
+    }
+    job.waits = false;
+}
+
+/// Runs user code as that job: each poll of it, or a blocking closure as a whole. `run` must not
+/// unwind.
+pub(crate) fn run_as<T>(job: CurrentJob, run: impl FnOnce() -> T) -> (CurrentJob, T) {
+    let interrupted = CURRENT.with(|current| current.replace(Some(job)));
+    let output = run();
+    match CURRENT.with(|current| current.replace(interrupted)) {
+        Some(job) => (job, output),
+        None => unreachable!("a look at the current job puts it back"),
+    }
+}
+
+/// Where an awaitable of a core is polled.
+pub(crate) enum Here {
+    /// In no job, or in one that is none of this core's.
+    Elsewhere,
+    Own {
+        lender: Option<LenderId>,
+        how: How,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    WithOwnWaker,
+    /// With the waker of something that polls it only when it was woken.
+    InList,
+    Blocking,
+}
+
+/// Looks for the job that polls an awaitable of `core`. Takes no lock.
+pub(crate) fn here(core: CoreId, waker: &Waker) -> Here {
+    let own = look(|job| {
+        (job.core.id() == core).then(|| Here::Own {
+            lender: job.lender,
+            how: job.how(waker),
+        })
+    });
+    match own {
+        Some(own) if !wakes_nothing(waker) => own,
+        Some(_) | None => Here::Elsewhere,
+    }
+}
+
+/// Whether the waker is one of a poll that only looks, and does not wait.
+fn wakes_nothing(waker: &Waker) -> bool {
+    waker.will_wake(Waker::noop()) || waker.will_wake(futures_util::task::noop_waker_ref())
+}
+
+/// The job on this thread, if there is one, waits for all jobs of `core`. Called under no lock, as
+/// are the next two.
+pub(crate) fn wait_for_all<C: Lending + 'static>(core: &Arc<C>, waker: &Waker) {
+    wait_for(core.id(), Part::All, waker, || weak(core));
+}
+
+/// It waits for a permit of `core`.
+pub(crate) fn wait_for_permit<C: Lending + 'static>(core: &Arc<C>, waker: &Waker) {
+    wait_for(core.id(), Part::One, waker, || weak(core));
+}
+
+/// It waits for the end of a job of `core`.
+pub(crate) fn wait_for_job(core: &Arc<dyn Lending>, waker: &Waker) {
+    wait_for(core.id(), Part::One, waker, || Arc::downgrade(core));
+}
+
+fn weak<C: Lending + 'static>(core: &Arc<C>) -> Weak<dyn Lending> {
+    let core: Arc<dyn Lending> = core.clone();
+    Arc::downgrade(&core)
+}
+
+/// Not of its own core: what a job waits for there is in the waiter.
+fn wait_for(id: CoreId, part: Part, waker: &Waker, core: impl FnOnce() -> Weak<dyn Lending>) {
+    look(|job| {
+        if job.core.id() == id || wakes_nothing(waker) {
+            return None;
         }
+        let lasts = match job.how(waker) {
+            How::WithOwnWaker => Lasts::ThisPoll,
+            How::InList | How::Blocking => Lasts::TheJob,
+        };
+        let target = Target { core: id, part };
+        let core = core();
+        job.wait_for(Edge {
+            target,
+            core,
+            lasts,
+        });
         Some(())
     });
 }
 
-/// The task for whom what is started here acts, if this is in one.
-pub(crate) fn outer() -> Option<Arc<Outer>> {
-    look(|frame| match &frame.own {
-        Some(core) => {
-            let lender = *frame.lender.get_or_insert_with(|| core.name_lender());
-            let core = core.clone();
-            Some(Arc::new(Outer { core, lender }))
-        }
-        None => frame.outer.clone(),
-    })
+/// What an awaitable keeps of its waiting from one poll to the next.
+pub(crate) enum Lease {
+    None,
+    /// That task has polled it in a list.
+    Listed(LenderId),
+    /// It was polled in that blocking closure.
+    Blocking(LenderId, Claimant),
 }
 
-fn look<T>(look: impl FnOnce(&mut Frame) -> Option<T>) -> Option<T> {
+impl Lease {
+    /// It is undecided, and the task waits for it. Returns what its waiter carries, and whether a
+    /// permit became free. Under the lock of the core.
+    pub(crate) fn wait(&mut self, here: Here, tickets: &mut Tickets) -> (Option<Lent>, bool) {
+        let Here::Own { lender, how } = here else {
+            self.unlist(tickets, None);
+            return (None, false);
+        };
+        let lender = lender.unwrap_or_else(|| {
+            let lender = match how {
+                How::Blocking => tickets.name_blocking(),
+                How::WithOwnWaker | How::InList => tickets.name(),
+            };
+            look(|job| {
+                job.lender = Some(lender);
+                Some(())
+            });
+            lender
+        });
+        let through = match how {
+            How::WithOwnWaker => {
+                self.unlist(tickets, None);
+                look(|job| {
+                    job.waits = true;
+                    Some(())
+                });
+                Through::OwnWaker
+            }
+            How::InList => {
+                self.unlist(tickets, Some(lender));
+                if let Lease::None = self {
+                    tickets.list(lender);
+                    *self = Lease::Listed(lender);
+                }
+                Through::List
+            }
+            How::Blocking => {
+                if let Lease::None = self {
+                    *self = Lease::Blocking(lender, tickets.claimant());
+                }
+                return (None, tickets.lend(lender));
+            }
+        };
+        (Some(Lent { lender, through }), false)
+    }
+
+    /// The same for one that has its own lock, under which this is called.
+    pub(crate) fn wait_in(
+        &mut self,
+        here: Here,
+        core: Option<&dyn Lending>,
+    ) -> (Option<Lent>, bool) {
+        let mut waits = (None, false);
+        let is_elsewhere = matches!(here, Here::Elsewhere) && self.is_none();
+        if let Some(core) = core.filter(|_| !is_elsewhere) {
+            let mut here = Some(here);
+            core.read(&mut |tickets| {
+                if let Some(here) = here.take() {
+                    waits = self.wait(here, tickets);
+                }
+            });
+        }
+        waits
+    }
+
+    /// It is not in a list any more, unless in one of task `except`.
+    fn unlist(&mut self, tickets: &mut Tickets, except: Option<LenderId>) {
+        match *self {
+            Lease::Listed(lender) if Some(lender) != except => {
+                tickets.unlist(lender);
+                *self = Lease::None;
+            }
+            _ => {}
+        }
+    }
+
+    /// It has been decided. Whether the task may see that now: a blocking closure goes on only with
+    /// a permit. If not, `waker` is woken when it may. Under the lock of the core.
+    pub(crate) fn resume(
+        &mut self,
+        tickets: &mut Tickets,
+        waker: &mut Option<Waker>,
+        unneeded: &mut Vec<Waker>,
+    ) -> bool {
+        if let Lease::Blocking(lender, claimant) = *self {
+            let reserved = waker
+                .take()
+                .is_none_or(|waker| tickets.reserve(lender, claimant, waker, unneeded));
+            if !reserved {
+                return false;
+            }
+            tickets.take_reserved(lender, claimant);
+        }
+        *self = Lease::None;
+        true
+    }
+
+    /// The same for one that has its own lock, under which this is called.
+    pub(crate) fn resume_in(
+        &mut self,
+        core: Option<&dyn Lending>,
+        waker: &mut Option<Waker>,
+        unneeded: &mut Vec<Waker>,
+    ) -> bool {
+        let Some(core) = core.filter(|_| !self.is_none()) else {
+            return true;
+        };
+        let mut resumes = false;
+        core.read(&mut |tickets| resumes = self.resume(tickets, waker, unneeded));
+        resumes
+    }
+
+    /// It is dropped. Under the lock of the core.
+    pub(crate) fn end(
+        &mut self,
+        is_decided: bool,
+        tickets: &mut Tickets,
+        unneeded: &mut Vec<Waker>,
+    ) {
+        match std::mem::replace(self, Lease::None) {
+            Lease::Listed(lender) if !is_decided => tickets.unlist(lender),
+            Lease::Listed(_) | Lease::None => {}
+            Lease::Blocking(lender, claimant) => tickets.retake(lender, claimant, unneeded),
+        }
+    }
+
+    pub(crate) fn is_none(&self) -> bool {
+        matches!(self, Lease::None)
+    }
+}
+
+fn look<T>(look: impl FnOnce(&mut CurrentJob) -> Option<T>) -> Option<T> {
     CURRENT
         .try_with(|current| {
-            let mut frame = current.take()?;
-            let seen = look(&mut frame);
-            current.set(Some(frame));
+            let mut job = current.take()?;
+            let seen = look(&mut job);
+            current.set(Some(job));
             seen
         })
         .ok()

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use tokio::task::{AbortHandle, coop};
 
-use super::admission::LenderId;
 use super::calls::{Failure, Untaken};
 use super::core::Core;
+use super::current;
 use super::failures::Failures;
+use super::lending::LenderId;
 use super::source::{Outcome, Source, Tag};
 use super::state::{After, HandIn, Permit, Phase, Rejected, State};
 use crate::context::{Cause, Note};
@@ -213,8 +214,21 @@ impl<S: Source> Core<S> {
         .await;
     }
 
-    /// The same; `leaving` is where it keeps the places from one poll to the next.
+    /// The same; `leaving` is where it keeps the places from one poll to the next. A task that
+    /// awaits it waits for this core.
     pub(crate) fn poll_over(
+        self: &Arc<Self>,
+        leaving: &mut Option<JoinSet<()>>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<()> {
+        let polled = self.poll_gone(leaving, cx);
+        if polled.is_pending() {
+            current::wait_for_all(self, cx.waker());
+        }
+        polled
+    }
+
+    fn poll_gone(
         self: &Arc<Self>,
         leaving: &mut Option<JoinSet<()>>,
         cx: &mut task::Context<'_>,

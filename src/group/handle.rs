@@ -7,7 +7,7 @@ use std::task::{self, Poll, Waker, ready};
 
 use tokio::task::coop;
 
-use super::admission::LenderId;
+use super::current::Lease;
 use crate::sync::Arc;
 
 /// The place of a task in the order in which the tasks of its group start.
@@ -18,12 +18,10 @@ pub(crate) trait Lobby: Send + Sync {
     fn poll_decision(
         self: Arc<Self>,
         number: Number,
-        lender: &mut Option<LenderId>,
+        lease: &mut Lease,
         waker: &Waker,
     ) -> Poll<bool>;
-    fn give_up(self: Arc<Self>, number: Number, lender: Option<LenderId>);
-    /// The task `lender` has used its budget up, and is polled again at once.
-    fn stay(&self, lender: LenderId);
+    fn give_up(self: Arc<Self>, number: Number, lease: &mut Lease);
     /// For `Debug`: never blocks.
     fn decision(&self, number: Number) -> Option<bool>;
 }
@@ -48,8 +46,7 @@ enum State {
     Queued {
         lobby: Arc<dyn Lobby>,
         number: Number,
-        /// The task that lends while it awaits this.
-        lender: Option<LenderId>,
+        lease: Lease,
         polled: bool,
     },
 }
@@ -81,7 +78,7 @@ impl Admission {
             state: State::Queued {
                 lobby,
                 number,
-                lender: None,
+                lease: Lease::None,
                 polled: false,
             },
         }
@@ -92,24 +89,17 @@ impl Future for Admission {
     type Output = Admitted;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Admitted> {
-        let budget = match (coop::poll_proceed(cx), &self.state) {
-            (Poll::Ready(budget), _) => budget,
-            (Poll::Pending, State::Queued { lobby, lender, .. }) => {
-                lender.iter().for_each(|lender| lobby.stay(*lender));
-                return Poll::Pending;
-            }
-            (Poll::Pending, State::Decided(_)) => return Poll::Pending,
-        };
+        let budget = ready!(coop::poll_proceed(cx));
         let started = match &mut self.state {
             State::Decided(started) => *started,
             State::Queued {
                 lobby,
                 number,
-                lender,
+                lease,
                 polled,
             } => {
                 *polled = true;
-                let decision = lobby.clone().poll_decision(*number, lender, cx.waker());
+                let decision = lobby.clone().poll_decision(*number, lease, cx.waker());
                 let started = ready!(decision);
                 self.state = State::Decided(started);
                 started
@@ -126,11 +116,11 @@ impl Drop for Admission {
         if let State::Queued {
             lobby,
             number,
-            lender,
+            lease,
             polled: true,
-        } = &self.state
+        } = &mut self.state
         {
-            lobby.clone().give_up(*number, *lender);
+            lobby.clone().give_up(*number, lease);
         }
     }
 }

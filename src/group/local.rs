@@ -10,10 +10,10 @@ use std::task::{self, Poll, Waker, ready};
 
 use pin_project_lite::pin_project;
 
-use super::admission::LenderId;
 use super::core::Core;
-use super::current::Frame;
+use super::current::CurrentJob;
 use super::handle::{Admission, Number};
+use super::lending::LenderId;
 use super::place::poll_job;
 use super::queue::{Queue, Task};
 use super::source::{Outcome, Tag};
@@ -162,7 +162,7 @@ pin_project! {
         task: Option<Task>,
         #[pin]
         future: Option<F>,
-        frame: Option<Frame>,
+        current: Option<CurrentJob>,
         started: bool,
     }
 
@@ -176,7 +176,7 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             let dropped = panic::catch(|| this.future.set(None));
-            end(this.core, this.seat, this.task.take(), Outcome::of_drop(dropped), renew(this.frame));
+            end(this.core, this.seat, this.task.take(), Outcome::of_drop(dropped), renew(this.current));
         }
     }
 }
@@ -197,18 +197,18 @@ where
                     this.task.iter_mut().for_each(Tag::started);
                 }
                 let span = this.task.as_ref().and_then(Tag::span);
-                ready!(poll_job(this.future.as_mut(), span, this.frame, cx))
+                ready!(poll_job(this.future.as_mut(), span, this.current, cx))
             }
             _ => Outcome::of_drop(panic::catch(|| this.future.set(None))),
         };
-        let (task, lender) = (this.task.take(), renew(this.frame));
+        let (task, lender) = (this.task.take(), renew(this.current));
         end(this.core, this.seat, task, outcome, lender);
         Poll::Ready(())
     }
 }
 
-fn renew(frame: &mut Option<Frame>) -> Option<LenderId> {
-    frame.as_mut().and_then(Frame::renew)
+fn renew(current: &mut Option<CurrentJob>) -> Option<LenderId> {
+    current.as_mut().and_then(CurrentJob::renew)
 }
 
 /// The accounting, once.
@@ -257,7 +257,7 @@ where
             seat: seat.clone(),
             task: Some(task),
             future: Some(future),
-            frame: Some(Frame::task(self.clone())),
+            current: Some(CurrentJob::new(self.clone())),
             started: false,
         };
         let abort = tokio::task::spawn_local(local).abort_handle();

@@ -7,7 +7,7 @@ use std::task::{self, Poll};
 use pin_project_lite::pin_project;
 
 use super::core::Core;
-use super::current::{self, Frame};
+use super::current::{self, CurrentJob};
 use super::glance::Glance;
 use super::job;
 use super::poll_budget::PollBudget;
@@ -27,8 +27,8 @@ pin_project! {
         tag: Option<S::Tag>,
         #[pin]
         job: Option<S::Job>,
-        // Out while the job is polled; none if it acts for nobody.
-        frame: Option<Frame>,
+        // On the thread while the job is polled.
+        current: Option<CurrentJob>,
     }
 
     impl<S: Source> PinnedDrop for Place<S> {
@@ -37,10 +37,12 @@ pin_project! {
             let mut this = this.project();
             if let Some(tag) = this.tag.take() {
                 let outcome = Outcome::of_drop(panic::catch(|| this.job.set(None)));
-                let lender = this.frame.as_mut().and_then(Frame::renew);
+                let lender = this.current.as_mut().and_then(CurrentJob::renew);
                 this.core.end_off_counter(tag, outcome, lender);
                 return;
             }
+            // What it has pulled from may have waited.
+            this.current.iter_mut().for_each(CurrentJob::forget);
             if let Some(wait) = this.wait.take() {
                 S::abandon(this.core, wait);
                 return;
@@ -72,7 +74,7 @@ pub(crate) enum At {
 
 impl<S: Source> Place<S> {
     pub(crate) fn new(core: Arc<Core<S>>) -> Self {
-        let frame = S::frame(&core);
+        let current = CurrentJob::new(core.clone());
         let glance = Glance::new(S::pulled(&core));
         Place {
             core,
@@ -80,7 +82,7 @@ impl<S: Source> Place<S> {
             wait: None,
             tag: None,
             job: None,
-            frame,
+            current: Some(current),
         }
     }
 }
@@ -124,7 +126,9 @@ impl<S: Source> Future for Place<S> {
                     None => this.core.turn(std::mem::take(&mut scouting), &mut streak),
                 };
                 let opened = match turn {
-                    Turn::Run(supply) => S::open(this.core, supply, this.job.as_mut(), cx),
+                    Turn::Run(supply) => {
+                        S::open(this.core, supply, this.job.as_mut(), this.current, cx)
+                    }
                     Turn::Dispose(rejected) => {
                         S::dispose(this.core, rejected);
                         Opened::Nothing
@@ -160,7 +164,7 @@ impl<S: Source> Future for Place<S> {
                 }
             }
             let span = this.tag.as_ref().and_then(S::Tag::span);
-            let Poll::Ready(outcome) = poll_job(this.job.as_mut(), span, this.frame, cx) else {
+            let Poll::Ready(outcome) = poll_job(this.job.as_mut(), span, this.current, cx) else {
                 this.core.keep_earlier(streak);
                 return Poll::Pending;
             };
@@ -168,10 +172,11 @@ impl<S: Source> Future for Place<S> {
                 continue;
             };
             let value = this.core.record(&mut tag, outcome);
-            let lender = this.frame.as_mut().and_then(Frame::renew);
-            // A failure is handed in at once.
-            if value.is_some() && streak.goes_on() && !budget.is_used_up() {
-                *this.tag = S::another(this.core, this.job.as_mut(), cx);
+            let lender = this.current.as_mut().and_then(CurrentJob::renew);
+            // A failure is handed in at once, and so is a permit that may have been lent.
+            let goes_on = value.is_some() && lender.is_none() && streak.goes_on();
+            if goes_on && !budget.is_used_up() {
+                *this.tag = S::another(this.core, this.job.as_mut(), this.current, cx);
                 if this.tag.is_some() {
                     streak.add(tag, value);
                     continue;
@@ -184,13 +189,13 @@ impl<S: Source> Future for Place<S> {
 
 /// Polls the job, as the task that it is.
 pub(crate) fn poll_job<S: Source, J: Future<Output = <S::Job as Future>::Output>>(
-    job: Pin<&mut Option<J>>,
+    mut job: Pin<&mut Option<J>>,
     span: Option<&Span>,
-    frame: &mut Option<Frame>,
+    current: &mut Option<CurrentJob>,
     cx: &mut task::Context<'_>,
 ) -> Poll<Outcome<S>> {
     let _entered = tracing::enter(span);
-    let polled = current::polling(frame, || job::poll_to_end(job, cx));
+    let polled = current::poll(current, cx, |cx| job::poll_to_end(job.as_mut(), cx));
     polled.map(|ended| match ended {
         Ok(output) => Outcome::Returned(S::output(output)),
         Err(payload) => Outcome::Panicked(payload),

@@ -27,14 +27,15 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::admission::{Tickets, Waiter};
+use super::admission::Tickets;
 use super::blocking::{self, BlockingJob, OnPool};
 use super::calls::CallId;
 use super::core::Core;
-use super::current::Frame;
+use super::current::CurrentJob;
 use super::end::Reclaimed;
 use super::handle::Number;
 use super::job::Job;
+use super::lending::Waiter;
 use super::local::{LocalId, Seat};
 use super::source::{JobOutput, Observer, Opened, Source, Tag};
 use super::state::{After, Permit, Rejected};
@@ -271,6 +272,7 @@ where
     /// What is queued is dropped.
     const STOPS_ANYWHERE: bool = false;
     const COUNTS_IN: usize = 0;
+    const LENDS: bool = true;
 
     fn start(&mut self, tickets: &mut Tickets, after: &mut After) {
         while !self.waiting.is_empty() && tickets.is_free() {
@@ -370,6 +372,7 @@ where
         core: &Arc<Core<Self>>,
         Entry { task, work }: Entry<E>,
         mut place: Pin<&mut Option<Job<E>>>,
+        _: &mut Option<CurrentJob>,
         _: &mut task::Context<'_>,
     ) -> Opened<Self> {
         match work {
@@ -382,10 +385,6 @@ where
                 Opened::Nothing
             }
         }
-    }
-
-    fn frame(core: &Arc<Core<Self>>) -> Option<Frame> {
-        Some(Frame::task(core.clone()))
     }
 
     fn abandon(_: &Arc<Core<Self>>, wait: Never) {

@@ -6,11 +6,12 @@ use std::pin::Pin;
 use std::task::{self, Waker};
 use std::time::Duration;
 
-use super::admission::{LenderId, Tickets, Waiter};
+use super::admission::Tickets;
 use super::calls::CallId;
 use super::core::Core;
-use super::current::Frame;
+use super::current::CurrentJob;
 use super::end::Reclaimed;
+use super::lending::CoreId;
 use super::state::{After, Rejected};
 use crate::error::{ContextError, Label, TaskErrorKind};
 use crate::panic::Payload;
@@ -41,6 +42,8 @@ pub(crate) trait Source: Send + Sized + 'static {
     /// Whether stopping everything drops none of the user's code on the spot, so that it may be done in the thread of
     /// whoever ends the context.
     const STOPS_ANYWHERE: bool;
+    /// Whether its jobs may wait for permits, or for the ends of other jobs, of their own core.
+    const LENDS: bool;
     /// How many jobs are counted in when something is supplied: none, if they were when they came.
     const COUNTS_IN: usize;
 
@@ -90,12 +93,14 @@ pub(crate) trait Source: Send + Sized + 'static {
         core: &Arc<Core<Self>>,
         supply: Self::Supply,
         place: Pin<&mut Option<Self::Job>>,
+        current: &mut Option<CurrentJob>,
         cx: &mut task::Context<'_>,
     ) -> Opened<Self>;
     /// Makes the next job of a streak, if there is one at once; outside the lock.
     fn another(
         _core: &Arc<Core<Self>>,
         _place: Pin<&mut Option<Self::Job>>,
+        _current: &mut Option<CurrentJob>,
         _cx: &mut task::Context<'_>,
     ) -> Option<Self::Tag> {
         None
@@ -108,8 +113,6 @@ pub(crate) trait Source: Send + Sized + 'static {
     fn block(&mut self) {}
     /// That place is to be called: it may have become free just before; outside the lock.
     fn look_again(_: &Arc<Core<Self>>) {}
-    /// What a new place says of the jobs that it polls, if that is of use.
-    fn frame(core: &Arc<Core<Self>>) -> Option<Frame>;
     /// Takes back what a place waited with when it was dropped.
     fn abandon(core: &Arc<Core<Self>>, wait: Self::Wait);
     /// Whether a report of the progress is due, and nothing else is reporting.
@@ -168,22 +171,14 @@ pub(crate) trait Observer: Send + Sync {
     }
 }
 
-/// A core, as seen by what a task may wait for: see [`Tickets`].
+/// A core, as seen by what waits for it: see [`lending`](super::lending).
 pub(crate) trait Lending: Send + Sync {
-    fn id(&self) -> usize;
-    /// Names the task that is being polled.
-    fn name_lender(&self) -> LenderId;
-    fn begin_wait(&self, named: Option<LenderId>) -> LenderId;
-    /// A task that has been named is about to be polled: `itself`, or what acts for it.
-    fn begin_poll(&self, lender: LenderId, itself: bool);
-    /// It was polled, and is pending: if it awaits a decision of this core, it lends.
-    fn lend(self: Arc<Self>, lender: LenderId, itself: bool);
-    /// Adds whom to wake, for the caller to do so when it holds no lock; as does `resume`.
-    fn decide(&self, waiter: Waiter, wake: &mut Vec<Waker>);
-    fn resume(&self, lender: LenderId, waker: &mut Option<Waker>, wake: &mut Vec<Waker>) -> bool;
-    fn give_up(&self, lender: LenderId, decided: bool);
-    /// The task has used its budget up before it could see what was decided.
-    fn stay(&self, lender: LenderId);
+    fn id(&self) -> CoreId;
+    /// Runs `section` under the lock. Nothing may follow from what it does.
+    fn read(&self, section: &mut dyn FnMut(&mut Tickets));
+    /// Runs `section` under the lock. It adds wakers that are not needed any more, and says whether
+    /// a permit has become free, which then goes to the next.
+    fn update(self: Arc<Self>, section: &mut dyn FnMut(&mut Tickets, &mut Vec<Waker>) -> bool);
 }
 
 /// How a job ended.

@@ -5,9 +5,10 @@ use std::collections::VecDeque;
 use std::task::Waker;
 use std::thread::ThreadId;
 
-use super::admission::{LenderId, Tickets};
+use super::admission::Tickets;
 use super::calls::Calls;
 use super::failures::Failures;
+use super::lending::LenderId;
 use super::source::{Observer, Source};
 use super::streak::Streak;
 use super::watch::Watch;
@@ -127,7 +128,7 @@ pub(crate) struct HandIn<S: Source> {
 impl<S: Source> State<S> {
     pub(crate) fn new(source: S, limit: usize, timed: bool) -> State<S> {
         State {
-            tickets: Tickets::new(limit),
+            tickets: Tickets::new(limit, S::LENDS),
             source,
             failures: Failures::new(),
             calls: Calls::new(),

@@ -5,10 +5,10 @@ use std::task::{Poll, Waker};
 
 use tokio::task::AbortHandle;
 
-use super::admission::{LenderId, Waiter};
 use super::core::Core;
-use super::current;
+use super::current::{self, Lease};
 use super::handle::{Admission, Lobby, Number};
+use super::lending::Waiter;
 use super::local::{LocalId, Seat};
 use super::queue::{Entry, Queue, Task, Turnee, Waiting, Work};
 use super::source::{Lending, Source};
@@ -223,18 +223,14 @@ where
     fn poll_decision(
         self: Arc<Self>,
         number: Number,
-        lender: &mut Option<LenderId>,
+        lease: &mut Lease,
         waker: &Waker,
     ) -> Poll<bool> {
-        self.poll_asked(Asked::Job(number), lender, waker)
+        self.poll_asked(Asked::Job(number), lease, waker)
     }
 
-    fn give_up(self: Arc<Self>, number: Number, lender: Option<LenderId>) {
-        self.give_up_asked(Asked::Job(number), lender);
-    }
-
-    fn stay(&self, lender: LenderId) {
-        Lending::stay(self, lender);
+    fn give_up(self: Arc<Self>, number: Number, lease: &mut Lease) {
+        self.give_up_asked(Asked::Job(number), lease);
     }
 
     fn decision(&self, number: Number) -> Option<bool> {
@@ -256,22 +252,12 @@ impl<E> Lobby for LocalLobby<E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
-    fn poll_decision(
-        self: Arc<Self>,
-        _: Number,
-        lender: &mut Option<LenderId>,
-        waker: &Waker,
-    ) -> Poll<bool> {
-        self.core
-            .poll_asked(Asked::Local(&self.seat), lender, waker)
+    fn poll_decision(self: Arc<Self>, _: Number, lease: &mut Lease, waker: &Waker) -> Poll<bool> {
+        self.core.poll_asked(Asked::Local(&self.seat), lease, waker)
     }
 
-    fn give_up(self: Arc<Self>, _: Number, lender: Option<LenderId>) {
-        self.core.give_up_asked(Asked::Local(&self.seat), lender);
-    }
-
-    fn stay(&self, lender: LenderId) {
-        Lending::stay(&*self.core, lender);
+    fn give_up(self: Arc<Self>, _: Number, lease: &mut Lease) {
+        self.core.give_up_asked(Asked::Local(&self.seat), lease);
     }
 
     fn decision(&self, _: Number) -> Option<bool> {
@@ -286,65 +272,48 @@ where
     fn poll_asked(
         self: &Arc<Self>,
         asked: Asked<'_>,
-        lender: &mut Option<LenderId>,
+        lease: &mut Lease,
         waker: &Waker,
     ) -> Poll<bool> {
         let ended = self.ctx().is_done();
         let mut new = Some(waker.clone());
-        let here = current::lender(Lending::id(&**self));
-        self.with(|state, after| {
-            let decision = asked.decision(&state.source);
+        let here = current::here(Lending::id(&**self), waker);
+        let poll = self.with(|state, after| {
             let tickets = &mut state.tickets;
-            // An admission that went on to another task is no longer what the first one waits for.
-            if let Some(other) = lender.filter(|lender| here != Some(Some(*lender))) {
-                tickets.give_up(other, decision.is_some());
-                *lender = None;
+            if let Some(started) = asked.decision(&state.source) {
+                let resumes = lease.resume(tickets, &mut new, &mut after.replaced);
+                after.replaced.extend(new.take());
+                return match resumes {
+                    true => Poll::Ready(started),
+                    false => Poll::Pending,
+                };
             }
-            let poll = match (decision, *lender) {
-                (Some(started), None) => Poll::Ready(started),
-                (Some(started), Some(id)) if tickets.resume(id, &mut new) => {
-                    *lender = None;
-                    Poll::Ready(started)
-                }
-                (Some(_), Some(_)) => {
-                    tickets.grant(&mut after.wake);
-                    Poll::Pending
-                }
-                (None, known) => {
-                    if let (None, Some(named)) = (known, here) {
-                        let named = tickets.begin_wait(named);
-                        current::name(named);
-                        *lender = Some(named);
-                    }
-                    let waiter = new.take().map(|waker| Waiter {
-                        waker,
-                        lender: *lender,
-                    });
-                    if let Some(slot) = asked.waiter(&mut state.source) {
-                        let old = std::mem::replace(slot, waiter);
-                        after.replaced.extend(old.map(|old| old.waker));
-                    }
-                    Poll::Pending
-                }
-            };
-            after.replaced.extend(new.take());
+            let (lent, is_free) = lease.wait(here, tickets);
+            let waiter = new.take().map(|waker| Waiter { waker, lent });
+            if let Some(slot) = asked.waiter(&mut state.source) {
+                let old = std::mem::replace(slot, waiter);
+                after.replaced.extend(old.map(|old| old.waker));
+            }
+            if is_free {
+                state.hand_out(ended, after);
+            }
             // A deadline of which nobody has told yet.
-            after.cut_if(ended && poll.is_pending());
-            poll
-        })
+            after.cut_if(ended);
+            Poll::Pending
+        });
+        if poll.is_pending() {
+            current::wait_for_permit(self, waker);
+        }
+        poll
     }
 
-    fn give_up_asked(self: &Arc<Self>, asked: Asked<'_>, lender: Option<LenderId>) {
-        let ended = self.ctx().is_done();
+    fn give_up_asked(self: &Arc<Self>, asked: Asked<'_>, lease: &mut Lease) {
         self.with(|state, after| {
-            let decided = asked.decision(&state.source).is_some();
+            let is_decided = asked.decision(&state.source).is_some();
             if let Some(waiter) = asked.waiter(&mut state.source).and_then(Option::take) {
                 after.replaced.push(waiter.waker);
             }
-            if let Some(lender) = lender {
-                state.tickets.give_up(lender, decided);
-                state.hand_out(ended, after);
-            }
+            lease.end(is_decided, &mut state.tickets, &mut after.replaced);
         });
     }
 }

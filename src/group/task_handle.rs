@@ -3,12 +3,12 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{self, Poll};
+use std::task::{self, Poll, Waker, ready};
 
 use tokio::task::coop;
 
-use super::admission::{LenderId, Waiter};
-use super::current;
+use super::current::{self, Here, Lease};
+use super::lending::Waiter;
 use super::source::{Lending, Observer};
 use crate::panic;
 use crate::sync::{Arc, Mutex, Weak};
@@ -43,8 +43,7 @@ use crate::sync::{Arc, Mutex, Weak};
 pub struct TaskHandle<T> {
     slot: Arc<Slot<T>>,
     core: Option<Weak<dyn Lending>>,
-    /// The task that lends while it awaits this.
-    lender: Option<LenderId>,
+    lease: Lease,
 }
 
 /// Where the value waits. Its lock is taken before the core's.
@@ -88,15 +87,28 @@ impl<T> Slot<T> {
         // A destructor may have panicked after the value was put here.
         let failed = if succeeded { None } else { state.value.take() };
         let mut wake = Vec::new();
-        match (state.waiter.take(), core) {
-            (Some(waiter), Some(core)) => core.decide(waiter, &mut wake),
-            (Some(waiter), None) => wake.push(waiter.waker),
-            (None, _) => {}
+        if let Some(waiter) = state.waiter.take() {
+            decide(waiter, core, &mut wake);
         }
         drop(state);
         panic::discard(failed);
         wake.into_iter().for_each(panic::wake);
     }
+}
+
+/// Tells a waiter; its permit, if it has lent one, before that goes to a queued task.
+fn decide(waiter: Waiter, core: Option<&dyn Lending>, wake: &mut Vec<Waker>) {
+    let Some(core) = core else {
+        wake.push(waiter.waker);
+        return;
+    };
+    let mut waiter = Some(waiter);
+    core.read(&mut |tickets| {
+        if let Some(waiter) = waiter.take() {
+            tickets.decide(waiter, wake);
+        }
+        tickets.grant(wake);
+    });
 }
 
 impl<T: Send> Observer for Slot<T> {
@@ -110,7 +122,7 @@ impl<T> TaskHandle<T> {
         TaskHandle {
             slot,
             core: Some(core),
-            lender: None,
+            lease: Lease::None,
         }
     }
 
@@ -121,7 +133,7 @@ impl<T> TaskHandle<T> {
         TaskHandle {
             slot,
             core: None,
-            lender: None,
+            lease: Lease::None,
         }
     }
 
@@ -142,75 +154,60 @@ impl<T> Future for TaskHandle<T> {
     type Output = Option<T>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<T>> {
-        let core = self.core();
-        let Poll::Ready(budget) = coop::poll_proceed(cx) else {
-            if let (Some(core), Some(lender)) = (core, self.lender) {
-                core.stay(lender);
-            }
-            return Poll::Pending;
+        let budget = ready!(coop::poll_proceed(cx));
+        let this = &mut *self;
+        let core = this.core.as_ref().and_then(Weak::upgrade);
+        let here = match &core {
+            Some(core) => current::here(core.id(), cx.waker()),
+            None => Here::Elsewhere,
         };
         let mut waker = Some(cx.waker().clone());
-        let this = &mut *self;
+        let mut unneeded = Vec::new();
+        let lease = &mut this.lease;
         let mut state = this.slot.0.lock();
-        let mut old = None;
-        let mut wake = Vec::new();
-        let ready = match &core {
-            Some(core) => {
-                let here = current::lender(core.id());
-                // A handle that went on to another task is no longer what the first one waits for.
-                if let Some(other) = this.lender.filter(|lender| here != Some(Some(*lender))) {
-                    core.give_up(other, state.ended);
-                    this.lender = None;
-                }
-                match (state.ended, this.lender) {
-                    (true, Some(lender)) => core.resume(lender, &mut waker, &mut wake),
-                    (true, None) => true,
-                    (false, known) => {
-                        if let (None, Some(named)) = (known, here) {
-                            let named = core.begin_wait(named);
-                            current::name(named);
-                            this.lender = Some(named);
-                        }
-                        false
-                    }
-                }
-            }
-            None => state.ended,
-        };
-        let value = if ready {
-            this.lender = None;
+        let is_ready = state.ended && lease.resume_in(core.as_deref(), &mut waker, &mut unneeded);
+        let mut is_free = false;
+        let value = if is_ready {
             state.value.take()
         } else {
             if !state.ended {
-                let lender = this.lender;
-                old = state.waiter.take();
-                state.waiter = waker.take().map(|waker| Waiter { waker, lender });
+                let lent;
+                (lent, is_free) = lease.wait_in(here, core.as_deref());
+                let waiter = waker.take().map(|waker| Waiter { waker, lent });
+                let old = std::mem::replace(&mut state.waiter, waiter);
+                unneeded.extend(old.map(|old| old.waker));
             }
             None
         };
         drop(state);
-        drop((old, waker));
-        wake.into_iter().for_each(panic::wake);
-        if ready {
+        drop((unneeded, waker));
+        if is_ready {
             budget.made_progress();
-            Poll::Ready(value)
-        } else {
-            Poll::Pending
+            return Poll::Ready(value);
         }
+        if let Some(core) = &core {
+            if is_free {
+                core.clone().update(&mut |_, _| true);
+            }
+            current::wait_for_job(core, cx.waker());
+        }
+        Poll::Pending
     }
 }
 
 impl<T> Drop for TaskHandle<T> {
     fn drop(&mut self) {
         let core = self.core();
+        let mut unneeded = Vec::new();
         let mut state = self.slot.0.lock();
         state.abandoned = true;
         let left = (state.waiter.take(), state.value.take());
-        if let (Some(core), Some(lender)) = (&core, self.lender) {
-            core.give_up(lender, state.ended);
+        if let (Some(core), false) = (&core, self.lease.is_none()) {
+            let (lease, ended) = (&mut self.lease, state.ended);
+            core.read(&mut |tickets| lease.end(ended, tickets, &mut unneeded));
         }
         drop(state);
-        drop(left);
+        drop((left, unneeded));
     }
 }
 

@@ -1,4 +1,5 @@
-//! No deadlock at the limit: who awaits an admission lends its place, and goes on when it has one again.
+//! No deadlock at the limit: a task that awaits an admission lends its permit, and goes on when it
+//! has one again.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -20,16 +21,15 @@ both_flavours![
     the_claim_is_registered_when_the_admission_is_decided_and_not_at_the_next_poll,
     two_admissions_in_one_join,
     many_admissions_in_futures_unordered,
-    while_lent_the_whole_task_counts_as_waiting,
-    if_the_awaiting_future_is_dropped_while_lent_the_task_goes_on_at_once_and_counts_again,
-    if_the_awaiting_future_is_dropped_while_claiming_the_task_goes_on_at_once_and_counts_again,
-    an_admission_that_moved_to_another_task_is_no_longer_waited_for_by_the_first,
+    while_lent_no_branch_of_the_task_goes_on,
+    a_task_that_gives_up_while_lent_goes_on_with_the_next_permit,
+    a_task_that_gives_up_while_claiming_goes_on_with_the_next_permit,
+    a_task_that_left_its_admission_to_another_keeps_its_permit,
     what_tokio_spawn_starts_lends_nothing,
     the_task_of_another_group_lends_nothing,
     a_lender_goes_on_when_the_context_ends,
-    a_lender_that_ends_while_lent_gives_nothing_back,
+    a_lender_that_fails_while_lent_fails_with_the_next_permit,
     a_lender_that_ends_while_claiming_leaves_no_claim,
-    a_lender_that_ends_and_leaves_its_admission_to_another_gives_nothing_back,
     a_lender_that_is_aborted_is_counted_once,
     a_lowered_limit_holds_lenders_back,
     many_claims_are_withdrawn_by_an_abort_without_a_search,
@@ -241,7 +241,7 @@ async fn many_admissions_in_futures_unordered() {
     }
 }
 
-async fn while_lent_the_whole_task_counts_as_waiting() {
+async fn while_lent_no_branch_of_the_task_goes_on() {
     let (g, log, gate, other) = (limited(1), Log::new(), Gate::new(), Gate::new());
     let sibling = logs_around(&log, &gate, "sibling starts", "sibling ends");
     let starter = starts_and_awaits(&g, &log, [sibling]);
@@ -252,11 +252,11 @@ async fn while_lent_the_whole_task_counts_as_waiting() {
     });
     until(|| log.len() == 3).await;
     other.open();
-    until(|| log.len() == 4).await;
-    assert_eq!(log.get().last(), Some(&"branch ends"));
-    assert_eq!(g.running(), 1);
+    yields(100).await;
+    assert_eq!((log.len(), g.running()), (3, 1));
     gate.open();
     assert_eq!(g.wait().await, OK);
+    assert_eq!(log.get()[3..], ["sibling ends", "goes on", "branch ends"]);
 }
 
 /// A task that starts two, gated, and awaits the admission of the second until `give_up` opens.
@@ -275,7 +275,7 @@ fn gives_up(g: &G, siblings: [Boxed; 2], give_up: &Gate, goes_on: &Gate, log: &L
     });
 }
 
-async fn if_the_awaiting_future_is_dropped_while_lent_the_task_goes_on_at_once_and_counts_again() {
+async fn a_task_that_gives_up_while_lent_goes_on_with_the_next_permit() {
     let (g, log) = (limited(1), Log::new());
     let [one, two, give_up, goes_on] = std::array::from_fn(|_| Gate::new());
     let siblings = [
@@ -287,23 +287,26 @@ async fn if_the_awaiting_future_is_dropped_while_lent_the_task_goes_on_at_once_a
     assert_eq!((g.running(), g.queued()), (1, 1));
 
     give_up.open();
-    until(|| log.len() == 2).await;
-    assert_eq!(log.get(), ["one starts", "gave up"]);
-    assert_eq!(g.running(), 2);
+    yields(50).await;
+    assert_eq!(
+        (log.len(), g.running()),
+        (1, 1),
+        "it went on without a permit"
+    );
 
     one.open();
-    until(|| g.running() == 1).await;
+    until(|| log.len() == 3).await;
+    assert_eq!(log.get(), ["one starts", "one ends", "gave up"]);
     yields(50).await;
-    assert_eq!(g.queued(), 1, "it does not count again");
+    assert_eq!((g.running(), g.queued()), (1, 1));
 
     goes_on.open();
     two.open();
     assert_eq!(g.wait().await, OK);
-    assert_eq!(log.get()[2..], ["one ends", "two starts", "two ends"]);
+    assert_eq!(log.get()[3..], ["two starts", "two ends"]);
 }
 
-async fn if_the_awaiting_future_is_dropped_while_claiming_the_task_goes_on_at_once_and_counts_again()
- {
+async fn a_task_that_gives_up_while_claiming_goes_on_with_the_next_permit() {
     let (g, log) = (limited(1), Log::new());
     let [one, two, give_up, goes_on] = std::array::from_fn(|_| Gate::new());
     let siblings = [
@@ -315,14 +318,14 @@ async fn if_the_awaiting_future_is_dropped_while_claiming_the_task_goes_on_at_on
     g.go(logs(&log, "queued"));
     one.open();
     until(|| log.get().contains(&"two starts")).await;
-    assert_eq!(g.running(), 1);
-
     give_up.open();
-    until(|| g.running() == 2).await;
-    two.open();
-    until(|| g.running() == 1).await;
     yields(50).await;
-    assert!(!log.get().contains(&"queued"), "it does not count again");
+    assert_eq!((log.len(), g.running()), (3, 1));
+
+    two.open();
+    until(|| log.get().contains(&"gave up")).await;
+    yields(50).await;
+    assert!(!log.get().contains(&"queued"), "its claim came later");
 
     goes_on.open();
     assert_eq!(g.wait().await, OK);
@@ -330,7 +333,7 @@ async fn if_the_awaiting_future_is_dropped_while_claiming_the_task_goes_on_at_on
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_around_an_admission_leaves_the_task_running() {
+async fn a_timeout_around_an_admission_is_seen_with_the_next_permit() {
     let (g, log, gate) = (limited(1), Log::new(), Gate::new());
     let spawner = g.spawner();
     let first = logs_around(&log, &gate, "first starts", "first ends");
@@ -345,13 +348,14 @@ async fn a_timeout_around_an_admission_leaves_the_task_running() {
     });
     until(|| log.len() == 1).await;
     tokio::time::advance(Duration::from_secs(2)).await;
-    until(|| log.len() == 2).await;
-    assert_eq!(log.get(), ["first starts", "timed out"]);
+    yields(50).await;
+    assert_eq!((log.len(), g.running()), (1, 1));
     gate.open();
     assert_eq!(g.wait().await, OK);
+    assert_eq!(log.get(), ["first starts", "first ends", "timed out"]);
 }
 
-async fn an_admission_that_moved_to_another_task_is_no_longer_waited_for_by_the_first() {
+async fn a_task_that_left_its_admission_to_another_keeps_its_permit() {
     let (g, gate, blocked) = (limited(1), Gate::new(), Gate::new());
     let (spawner, gated, held) = (g.spawner(), gate.clone(), blocked.clone());
     let (sender, receiver) = tokio::sync::oneshot::channel();
@@ -367,14 +371,13 @@ async fn an_admission_that_moved_to_another_task_is_no_longer_waited_for_by_the_
         Ok(())
     });
     let mut admission = receiver.await.unwrap();
-    until(|| g.running() == 1 && g.queued() == 1).await;
-    // The first has lent; from now on it runs again.
     assert!(futures::poll!(&mut admission).is_pending());
-    assert_eq!(g.running(), 2);
-    blocked.open();
-    until(|| g.running() == 1).await;
-    assert_eq!(g.queued(), 1);
+    yields(50).await;
+    assert_eq!((g.running(), g.queued()), (1, 2));
     gate.open();
+    until(|| g.queued() == 1).await;
+    assert_eq!(g.running(), 1);
+    blocked.open();
     assert!(admission.await.is_started());
     assert_eq!(g.wait().await, OK);
 }
@@ -469,7 +472,7 @@ fn fails_while_it_awaits(g: &G, siblings: [Boxed; 2], fail: &Gate) -> Probe {
     probe
 }
 
-async fn a_lender_that_ends_while_lent_gives_nothing_back() {
+async fn a_lender_that_fails_while_lent_fails_with_the_next_permit() {
     let (g, log) = (G::new(), Log::new());
     g.set_limit(1);
     let [one, two, fail] = std::array::from_fn(|_| Gate::new());
@@ -480,12 +483,12 @@ async fn a_lender_that_ends_while_lent_gives_nothing_back() {
     let lender = fails_while_it_awaits(&g, siblings, &fail);
     until(|| log.len() == 1).await;
     fail.open();
-    until(|| lender.dropped() == 1 && g.running() == 1).await;
     yields(100).await;
-    assert_eq!((g.running(), g.queued()), (1, 1));
+    assert_eq!((lender.dropped(), g.running(), g.queued()), (0, 1, 1));
     one.open();
     until(|| log.len() == 3).await;
-    assert_eq!((g.running(), g.queued()), (1, 0));
+    assert_eq!(log.get(), ["one starts", "one ends", "two starts"]);
+    assert_eq!((lender.dropped(), g.running(), g.queued()), (1, 1, 0));
     two.open();
     assert_eq!(g.wait().await.unwrap_err(), "failed");
 }
@@ -504,54 +507,13 @@ async fn a_lender_that_ends_while_claiming_leaves_no_claim() {
     until(|| log.get().contains(&"two starts")).await;
     g.go(logs(&log, "queued"));
     fail.open();
-    until(|| lender.dropped() == 1 && g.running() == 1).await;
     yields(100).await;
-    assert_eq!((g.running(), g.queued()), (1, 1));
+    assert_eq!((lender.dropped(), g.running(), g.queued()), (0, 1, 1));
     two.open();
-    until(|| g.running() == 0).await;
+    until(|| lender.dropped() == 1 && g.running() == 0).await;
     assert_eq!(log.get().last(), Some(&"queued"));
     assert_eq!(g.try_go(async { Ok(()) }).map_err(drop), Ok(()));
     assert_eq!(g.wait().await.unwrap_err(), "failed");
-}
-
-async fn a_lender_that_ends_and_leaves_its_admission_to_another_gives_nothing_back() {
-    for claiming in [false, true] {
-        let (g, log) = (limited(1), Log::new());
-        let [one, two, three, end] = std::array::from_fn(|_| Gate::new());
-        let siblings = [
-            logs_around(&log, &one, "one starts", "one ends"),
-            logs_around(&log, &two, "two starts", "two ends"),
-            logs_around(&log, &three, "three starts", "three ends"),
-        ];
-        let (spawner, ends) = (g.spawner(), end.clone());
-        let (leaves, left) = tokio::sync::oneshot::channel();
-        g.go(async move {
-            let [_one, mut two, _three] = siblings.map(|sibling| spawner.go(sibling));
-            assert!(futures::poll!(&mut two).is_pending());
-            leaves.send(two).unwrap();
-            ends.pass().await;
-            Ok(())
-        });
-        let admission = left.await.unwrap();
-        until(|| log.len() == 1).await;
-        if claiming {
-            one.open();
-            until(|| log.get().contains(&"two starts")).await;
-        }
-        end.open();
-        yields(100).await;
-        let queued = if claiming { 1 } else { 2 };
-        assert_eq!((g.running(), g.queued()), (1, queued));
-        one.open();
-        until(|| log.get().contains(&"two starts")).await;
-        yields(100).await;
-        assert_eq!((g.running(), g.queued()), (1, 1));
-        assert!(admission.await.is_started());
-        two.open();
-        three.open();
-        assert_eq!(g.wait().await, OK);
-        assert_eq!(log.get().last(), Some(&"three ends"));
-    }
 }
 
 async fn a_lender_that_is_aborted_is_counted_once() {

@@ -23,9 +23,9 @@ both_flavours![
     dropping_the_handle_changes_nothing_for_the_task,
     a_value_that_nobody_takes_is_dropped_with_its_handle,
     a_value_outlives_the_group,
-    a_handle_that_moved_to_another_task_is_no_longer_waited_for_by_the_first,
+    a_task_that_left_its_handle_to_another_keeps_its_permit,
     a_handle_awaited_by_reference_in_a_select_loses_nothing,
-    a_handle_given_up_while_its_awaiter_lends_lets_it_go_on_at_once,
+    a_task_that_gives_a_handle_up_goes_on_with_the_next_permit,
     the_handle_of_a_dead_spawner_is_empty,
     the_handle_resolves_when_the_place_is_free,
     the_handle_resolves_before_the_task_counts_as_done,
@@ -331,34 +331,29 @@ async fn a_value_outlives_the_group() {
     assert_eq!((taken.take(), awaited.await), (Some(1), Some(2)));
 }
 
-async fn a_handle_that_moved_to_another_task_is_no_longer_waited_for_by_the_first() {
-    let (g, gate, blocked) = (limited(1), Gate::new(), Gate::new());
-    let (spawner, gated, held) = (g.spawner(), gate.clone(), blocked.clone());
+async fn a_task_that_left_its_handle_to_another_keeps_its_permit() {
+    let (g, gate) = (limited(1), Gate::new());
+    let (spawner, gated) = (g.spawner(), gate.clone());
     let (sender, receiver) = tokio::sync::oneshot::channel();
     g.go(async move {
-        let mut value = spawner.spawn(async move {
-            held.pass().await;
-            Ok(1)
-        });
+        let mut value = spawner.spawn(async { Ok(1) });
         assert!(futures::poll!(&mut value).is_pending());
         assert!(sender.send(value).is_ok());
         gated.pass().await;
         Ok(())
     });
     let mut value = receiver.await.unwrap();
-    until(|| g.running() == 1 && g.queued() == 0).await;
-    // The first has lent; from now on it runs again.
     assert!(futures::poll!(&mut value).is_pending());
-    assert_eq!(g.running(), 2);
-    blocked.open();
-    assert_eq!(value.await, Some(1));
-    until(|| g.running() == 1).await;
+    yields(50).await;
+    assert_eq!((g.running(), g.queued()), (1, 1));
     gate.open();
+    assert_eq!(value.await, Some(1));
     assert_eq!(g.wait().await, OK);
 }
 
 async fn a_handle_awaited_by_reference_in_a_select_loses_nothing() {
-    let (g, gate) = (limited(1), Gate::new());
+    // A permit for each: the task lets its sibling go on.
+    let (g, gate) = (limited(2), Gate::new());
     let (spawner, gated) = (g.spawner(), gate.clone());
     let ticks = g.spawn(async move {
         let mut value = spawner.spawn(async move {
@@ -386,10 +381,9 @@ async fn a_handle_awaited_by_reference_in_a_select_loses_nothing() {
     assert!(ticks.take().unwrap() >= 5);
 }
 
-async fn a_handle_given_up_while_its_awaiter_lends_lets_it_go_on_at_once() {
-    let (g, give_up, goes_on, gate) = (limited(1), Gate::new(), Gate::new(), Gate::new());
-    let (spawner, gave_up, on, gated) =
-        (g.spawner(), give_up.clone(), goes_on.clone(), gate.clone());
+async fn a_task_that_gives_a_handle_up_goes_on_with_the_next_permit() {
+    let (g, give_up, gate) = (limited(1), Gate::new(), Gate::new());
+    let (spawner, gave_up, gated) = (g.spawner(), give_up.clone(), gate.clone());
     let (starts, told) = (Count::default(), Count::default());
     let (started, tells) = (starts.clone(), told.clone());
     g.go(async move {
@@ -401,19 +395,17 @@ async fn a_handle_given_up_while_its_awaiter_lends_lets_it_go_on_at_once() {
         tokio::select! {
             biased;
             _ = gave_up.pass() => tells.add(),
-            _ = value => panic!("it has not ended"),
+            _ = value => panic!("the other branch comes first"),
         };
-        on.pass().await;
         Ok(())
     });
     until(|| starts.get() == 1).await;
-    assert_eq!(g.running(), 1);
     give_up.open();
-    until(|| told.get() == 1).await;
-    assert_eq!(g.running(), 2, "the one moment over the limit");
-    goes_on.open();
+    yields(50).await;
+    assert_eq!((told.get(), g.running()), (0, 1));
     gate.open();
     assert_eq!(g.wait().await, OK);
+    assert_eq!(told.get(), 1);
 }
 
 async fn the_handle_of_a_dead_spawner_is_empty() {

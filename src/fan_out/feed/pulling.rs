@@ -7,7 +7,7 @@ use super::{Feed, Index, Inlet};
 use crate::fan_out::end::End;
 use crate::fan_out::items::{Next, SizeHint, drop_in, poll_pull};
 use crate::group::core::Core;
-use crate::group::current::{self, Frame};
+use crate::group::current::{self, CurrentJob};
 use crate::group::source::{Opened, Outcome, Source};
 use crate::panic::{self, Payload};
 use crate::sync::Arc;
@@ -26,7 +26,36 @@ pub(super) enum Pulled<P> {
 /// Pulls an item, into its place.
 pub(super) fn pull<P, C, T, E>(
     core: &Arc<Core<Feed<P, C, T, E>>>,
+    place: Pin<&mut Option<P::Future>>,
+    current: &mut Option<CurrentJob>,
+    cx: &mut task::Context<'_>,
+) -> Pulled<P>
+where
+    Feed<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Inlet<P>>,
+    P: Next,
+    C: End<T, E>,
+{
+    let mut is_ready = None;
+    let pulled = pull_at_tap(core, place, current, &mut is_ready, cx);
+    // What follows from the waiting of the stream calls other tasks: not while the tap is in use.
+    match is_ready {
+        // The item that was pulled does not wait for what the stream waited for.
+        Some(true) => {
+            current::end_poll(current, true, cx);
+            current.iter_mut().for_each(CurrentJob::forget);
+        }
+        Some(false) => current::end_poll(current, false, cx),
+        None => {}
+    }
+    pulled
+}
+
+/// The same. Sets `is_ready` if the stream was polled.
+fn pull_at_tap<P, C, T, E>(
+    core: &Arc<Core<Feed<P, C, T, E>>>,
     mut place: Pin<&mut Option<P::Future>>,
+    current: &mut Option<CurrentJob>,
+    is_ready: &mut Option<bool>,
     cx: &mut task::Context<'_>,
 ) -> Pulled<P>
 where
@@ -35,15 +64,15 @@ where
     C: End<T, E>,
 {
     let inlet = &core.origin;
-    let mut frame = inlet.origin.outer.get().map(Frame::pull);
     let Some(mut flow) = inlet.tap.try_use() else {
         return Pulled::InUse;
     };
-    let put = |future| place.set(Some(future));
-    let pulled = current::polling(&mut frame, || {
+    let pulled = current::poll_if_allowed(current, cx, |cx| {
+        let put = |future| place.set(Some(future));
         poll_pull(&mut flow.pull, put, core.ctx(), &inlet.origin.span, cx)
     });
-    match pulled {
+    *is_ready = pulled.as_ref().map(Poll::is_ready);
+    match pulled.unwrap_or(Poll::Pending) {
         Poll::Ready(Ok(Some(left))) => {
             flow.left = left;
             Pulled::Item(inlet.tap.number(&mut flow), left)
