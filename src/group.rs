@@ -1,6 +1,5 @@
 //! The face of the group.
 
-pub(crate) mod admission;
 mod blocking;
 pub(crate) mod calls;
 pub(crate) mod core;
@@ -13,6 +12,7 @@ pub(crate) mod job;
 mod launch;
 pub(crate) mod lending;
 mod local;
+pub(crate) mod permits;
 mod place;
 pub(crate) mod poll_budget;
 mod queue;
@@ -504,7 +504,7 @@ where
         let limit = limit.into().unwrap_or(usize::MAX);
         let ended = self.core.ctx().is_done();
         self.core.with(|state, after| {
-            state.tickets.set_limit(limit);
+            state.permits.set_limit(limit);
             state.hand_out(ended, after);
         });
     }
@@ -512,7 +512,7 @@ where
     /// How many tasks may run at once; `None` if there is no limit.
     #[must_use]
     pub fn limit(&self) -> Option<usize> {
-        let limit = self.core.read(|state| state.tickets.limit());
+        let limit = self.core.read(|state| state.permits.limit());
         (limit != usize::MAX).then_some(limit)
     }
 
@@ -521,7 +521,7 @@ where
     /// By the time it is looked at, it may have changed.
     #[must_use]
     pub fn running(&self) -> usize {
-        self.core.read(|state| state.tickets.running())
+        self.core.read(|state| state.permits.running())
     }
 
     /// How many tasks wait for a place.
@@ -646,8 +646,8 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let counts = self.core.try_read(|state| {
-            let tickets = &state.tickets;
-            (tickets.running(), state.source.waiting(), tickets.limit())
+            let permits = &state.permits;
+            (permits.running(), state.source.waiting(), permits.limit())
         });
         let mut debug = f.debug_struct("Group");
         match counts {

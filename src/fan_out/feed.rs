@@ -1,10 +1,10 @@
 //! A fan-out's source: an iterator or a stream of items, and the function that makes a future of each.
 //!
-//! A place with a ticket pulls its item itself, at the [`tap`](super::tap), and outside the lock of the core: a slow iterator
+//! A place with a permit pulls its item itself, at the [`tap`](super::tap), and outside the lock of the core: a slow iterator
 //! holds up that place alone. A stream that has no item yet is waited for by the place that found none, which has what it
 //! pulls from in hand meanwhile. Other places that come stay parked, and are called when there is something to pull.
 //!
-//! A consumer that is slow holds tickets too: what runs and what waits for it are together at most `limit`.
+//! A consumer that is slow holds permits too: what runs and what waits for it are together at most `limit`.
 
 mod pulling;
 
@@ -22,10 +22,10 @@ use super::items::{Next, SizeHint, drop_in};
 use super::ledger::Ledger;
 use super::tap::Tap;
 use crate::error::{ContextError, Label};
-use crate::group::admission::Tickets;
 use crate::group::core::Core;
 use crate::group::current::CurrentJob;
 use crate::group::end::Reclaimed;
+use crate::group::permits::Permits;
 use crate::group::source::{JobOutput, Observer, Opened, Outcome, Source, Tag};
 use crate::group::state::After;
 use crate::panic;
@@ -65,7 +65,7 @@ pub(crate) type Report = Box<dyn FnMut(Progress) + Send>;
 
 /// What a place is handed.
 pub(crate) enum Supply<P> {
-    Ticket,
+    Permit,
     /// What it has waited with.
     Hand(Hand<P>),
 }
@@ -171,9 +171,9 @@ where
     }
 
     /// Whether an item may be pulled now.
-    fn has_room(&self, tickets: &Tickets) -> bool {
-        let held = tickets.running().saturating_add(self.ledger.end.waiting());
-        self.ledger.is_pulling() && !self.blocked && tickets.is_free() && held < tickets.limit()
+    fn has_room(&self, permits: &Permits) -> bool {
+        let held = permits.running().saturating_add(self.ledger.end.waiting());
+        self.ledger.is_pulling() && !self.blocked && permits.is_free() && held < permits.limit()
     }
 
     fn take_report(&mut self) -> Option<(Report, Progress)> {
@@ -227,15 +227,15 @@ where
     const COUNTS_IN: usize = 1;
     const LENDS: bool = false;
 
-    fn start(&mut self, _: &mut Tickets, _: &mut After) {}
+    fn start(&mut self, _: &mut Permits, _: &mut After) {}
 
-    fn supply(&mut self, tickets: &mut Tickets, ended: bool) -> Option<Supply<P>> {
-        let supplies = !ended && self.has_room(tickets) && tickets.take();
-        supplies.then_some(Supply::Ticket)
+    fn supply(&mut self, permits: &mut Permits, ended: bool) -> Option<Supply<P>> {
+        let supplies = !ended && self.has_room(permits) && permits.take();
+        supplies.then_some(Supply::Permit)
     }
 
-    fn has_supply(&self, tickets: &Tickets) -> bool {
-        self.has_room(tickets)
+    fn has_supply(&self, permits: &Permits) -> bool {
+        self.has_room(permits)
     }
 
     fn block(&mut self) {
@@ -280,7 +280,7 @@ where
         self.ledger.end.is_ready()
     }
 
-    fn cut(&mut self, _: &mut Tickets, after: &mut After) -> Vec<(Self::Tag, Infallible)> {
+    fn cut(&mut self, _: &mut Permits, after: &mut After) -> Vec<(Self::Tag, Infallible)> {
         self.ledger.cut();
         after.wake.extend(self.puller.take());
         Vec::new()

@@ -24,7 +24,7 @@ use super::core::Core;
 use super::current::{self, CurrentJob};
 use super::queue::{Queue, Task};
 use super::source::{Outcome, Tag};
-use super::state::Permit;
+use super::state::HadPermit;
 use crate::context::Context;
 use crate::error::{ContextError, TaskErrorKind};
 use crate::panic;
@@ -36,7 +36,7 @@ pub(crate) type BlockingJob<E> = Box<dyn FnOnce(Context) -> Result<(), E> + Send
 
 /// The tasks whose closures wait for a thread of the pool.
 pub(crate) struct OnPool {
-    tasks: BTreeMap<OnPoolId, (Task, Permit)>,
+    tasks: BTreeMap<OnPoolId, (Task, HadPermit)>,
     next: OnPoolId,
 }
 
@@ -50,14 +50,14 @@ impl OnPool {
         }
     }
 
-    fn insert(&mut self, task: Task, permit: Permit) -> OnPoolId {
+    fn insert(&mut self, task: Task, permit: HadPermit) -> OnPoolId {
         self.next += 1;
         self.tasks.insert(self.next, (task, permit));
         self.next
     }
 
     /// For an abort.
-    pub(crate) fn take_all(&mut self) -> Vec<(Task, Permit)> {
+    pub(crate) fn take_all(&mut self) -> Vec<(Task, HadPermit)> {
         std::mem::take(&mut self.tasks).into_values().collect()
     }
 }
@@ -67,7 +67,7 @@ pub(crate) fn hand_over<E>(
     core: &Arc<Core<Queue<E>>>,
     task: Task,
     job: BlockingJob<E>,
-    permit: Permit,
+    permit: HadPermit,
 ) where
     E: From<ContextError> + Display + Send + 'static,
 {
@@ -229,13 +229,13 @@ where
             Err(payload) => Outcome::Panicked(payload),
         };
         match permit {
-            Permit::Held => self.core.end_off_counter(task, outcome, lender),
-            Permit::NotYet => self.core.end_elsewhere(task, permit, outcome),
+            HadPermit::Yes => self.core.end_off_counter(task, outcome, lender),
+            HadPermit::No => self.core.end_elsewhere(task, permit, outcome),
         }
     }
 
     /// Drops the job, and counts its task as ended if that has not been done.
-    fn drop_unrun(&mut self, task: Option<(Task, Permit)>) {
+    fn drop_unrun(&mut self, task: Option<(Task, HadPermit)>) {
         let Some(job) = self.job.take() else { return };
         match task {
             Some((task, permit)) => {
@@ -247,7 +247,7 @@ where
     }
 
     /// The task, unless an abort was first.
-    fn take_task(&mut self) -> Option<(Task, Permit)> {
+    fn take_task(&mut self) -> Option<(Task, HadPermit)> {
         let id = self.id.take()?;
         self.core
             .with(|state, _| state.source.on_pool.tasks.remove(&id))

@@ -4,22 +4,22 @@
 //!     go, an iterator            Core                         tokio
 //!          │              ┌──────────────────┐
 //!          ▼              │ state (one lock) │        ┌─ JoinSet ────────┐
-//!       Source ─ supply ─►│  tickets         │─ turn ─►  place: job, job… │
+//!       Source ─ supply ─►│  permits         │─ turn ─►  place: job, job… │
 //!     (queue or feed)     │  source          │◄───────│  place: job, job… │
 //!                         │  failures        │        └──────────────────┘
 //!                         └──────────────────┘
 //! ```
 //!
-//! A *place* is a task of the `JoinSet` that runs one job after another: it comes to the counter, hands in the ticket of
+//! A *place* is a task of the `JoinSet` that runs one job after another: it comes to the counter, hands in the permit of
 //! what has ended, and takes what is next. A bounded group so pays for a push and a pop, not for a spawn and a semaphore.
 //! When there is nothing to take, the place leaves.
 //!
 //! # Invariants
 //!
-//! These are true at any time; those of the bookkeeping are in [`admission`](super::admission).
+//! These are true at any time; those of the bookkeeping are in [`permits`](super::permits).
 //!
 //! 1. `open` counts what was accepted and has not ended. It goes down only after the job's destructor has run, its outcome
-//!    is recorded, and its ticket is free: so whoever sees zero sees everything.
+//!    is recorded, and its permit is free: so whoever sees zero sees everything.
 //! 2. `phase` only moves from `Open` to `Closed` (a wait saw the end) or `Aborted`. Nothing is accepted unless `Open`.
 //! 3. No user code runs, and none is dropped, under a lock: what follows from a critical section (wakes, spawns, drains)
 //!    is collected in [`After`] and done when the lock is released.
@@ -27,18 +27,18 @@
 //!    never held while another is taken.
 //! 5. A place that is spawned holds no user code until it is polled. If it is dropped unpolled, the runtime is gone (or
 //!    the core aborted): nothing will ever run, and what is left is disposed of, by whoever is not under a lock.
-//! 6. If something could start, a scout is on its way or a place is in its turn (admission, 6).
-//! 7. A failure sets the error, then ends the context, then gives its ticket back, then counts as ended. The cause is
+//! 6. If something could start, a scout is on its way or a place is in its turn (permits, 5).
+//! 7. A failure sets the error, then ends the context, then gives its permit back, then counts as ended. The cause is
 //!    that of the first failure, whichever task comes to say so.
 //! 8. Nobody need come to the counter for the context's end to be seen: see [`watch`](super::watch).
 
 use std::task::{self, Waker};
 use std::thread::ThreadId;
 
-use super::admission::{Tickets, Yields};
 use super::failures::OnFailure;
 use super::glance::Glance;
 use super::lending::CoreId;
+use super::permits::{Permits, Yields};
 use super::place::{At, Place};
 use super::source::{Lending, Source};
 use super::state::{After, ParkId, Phase, State, Turn};
@@ -215,7 +215,7 @@ impl<S: Source> Core<S> {
             let wanted = self.with_state(|state| {
                 let wanted = state.is_open() || state.has_work();
                 if !wanted {
-                    state.tickets.scout_arrived();
+                    state.permits.scout_arrived();
                 }
                 wanted
             });
@@ -295,7 +295,7 @@ impl<S: Source> Core<S> {
     /// and `spawn_place` does the rest.
     pub(crate) fn lose_scout(self: &Arc<Self>) {
         let phase = self.with_state(|state| {
-            state.tickets.scout_arrived();
+            state.permits.scout_arrived();
             state.phase
         });
         if phase == Phase::Closed {
@@ -336,20 +336,20 @@ impl<S: Source> Core<S> {
         self.with(|state, after| state.hand_out(ended, after));
     }
 
-    /// A place comes to the counter, as a scout or with the ticket of what it has run.
+    /// A place comes to the counter, as a scout or with the permit of what it has run.
     pub(crate) fn turn(self: &Arc<Self>, scouting: bool, streak: &mut Streak<S>) -> Turn<S> {
         let ended = self.ctx.is_done();
         self.hand_in_observed(streak);
         self.with(|state, after| {
             if scouting {
-                state.tickets.scout_arrived();
+                state.permits.scout_arrived();
             }
             state.hand_in_all(streak, after);
             state.next_turn(ended, after)
         })
     }
 
-    /// Hands in a job whose end is awaited, in a section of its own: its observer claims a ticket
+    /// Hands in a job whose end is awaited, in a section of its own: its observer claims a permit
     /// before that goes to a job that has not started.
     fn hand_in_observed(self: &Arc<Self>, streak: &mut Streak<S>) {
         if let Some(observed) = streak.take_observed() {
@@ -374,7 +374,7 @@ impl<S: Source> Core<S> {
             if !state.has_work() {
                 return At::Left;
             }
-            match state.tickets.yields() {
+            match state.permits.yields() {
                 Yields::AsScout => At::OnTheWay(Glance::new(S::pulled(self))),
                 Yields::AsPlace => At::Work,
                 Yields::ToScout => At::Left,
@@ -395,10 +395,10 @@ impl<S: Source> Core<S> {
         let is_first = glance.is_first();
         let hangs_back = if self.has_threads() {
             glance.others_are_quick(|| S::pulled(self))
-                && (!is_first || self.state.lock().tickets.hold_scout_back())
+                && (!is_first || self.state.lock().permits.hold_scout_back())
         } else {
             // The place that has yielded to this one has yielded to all others, too.
-            self.state.lock().tickets.takes_over()
+            self.state.lock().permits.takes_over()
         };
         if hangs_back {
             self.wake_behind_others(cx);
@@ -433,7 +433,7 @@ impl<S: Source> Core<S> {
     }
 
     /// Lets a place stay until it is called, unless nothing more will be brought. One that found the source in use gives its
-    /// ticket back.
+    /// permit back.
     pub(crate) fn park(self: &Arc<Self>, waker: &Waker, found_in_use: bool) -> Option<ParkId> {
         let waker = waker.clone();
         let parked = self.with(|state, after| {
@@ -474,14 +474,14 @@ impl<S: Source> Lending for Core<S> {
         std::ptr::from_ref(self).cast::<()>() as usize
     }
 
-    fn read(&self, section: &mut dyn FnMut(&mut Tickets)) {
-        section(&mut self.state.lock().tickets);
+    fn read(&self, section: &mut dyn FnMut(&mut Permits)) {
+        section(&mut self.state.lock().permits);
     }
 
-    fn update(self: Arc<Self>, section: &mut dyn FnMut(&mut Tickets, &mut Vec<Waker>) -> bool) {
+    fn update(self: Arc<Self>, section: &mut dyn FnMut(&mut Permits, &mut Vec<Waker>) -> bool) {
         let ended = self.ctx.is_done();
         self.with(|state, after| {
-            if section(&mut state.tickets, &mut after.replaced) {
+            if section(&mut state.permits, &mut after.replaced) {
                 state.hand_out(ended, after);
             }
         });

@@ -11,16 +11,17 @@
 //! another branch in the same poll, and the task then waits for something else and must keep its
 //! permit. So a job that seems to wait is polled again at once, and waits if it polls an awaitable
 //! again. That is done twice: a `yield_now` in another branch is ready in the first of these polls,
-//! and the task goes on behind it. A future may be polled at any time, so this changes nothing else.
+//! and the task goes on behind it. A future may be polled at any time, so this changes nothing
+//! else.
 
 use std::cell::Cell;
 use std::task::{self, Poll, Waker};
 
-use super::admission::Tickets;
 use super::lending::{
     ActsFor, Claimant, CoreId, Edge, Lasts, LenderId, Lent, Part, Target, Through, all_asked,
     all_awaiters,
 };
+use super::permits::Permits;
 use super::source::Lending;
 use crate::sync::{Arc, Weak, thread_static};
 
@@ -112,10 +113,10 @@ impl CurrentJob {
         if has_all {
             for task in acts_for {
                 task.core
-                    .read(&mut |tickets| tickets.begin_poll(task.lender, claimant));
+                    .read(&mut |permits| permits.begin_poll(task.lender, claimant));
             }
             self.core
-                .read(&mut |tickets| tickets.begin_poll(lender, Claimant::Task));
+                .read(&mut |permits| permits.begin_poll(lender, Claimant::Task));
         }
         has_all
     }
@@ -137,7 +138,7 @@ impl CurrentJob {
             abroad.publish(core, lender);
         }
         core.clone()
-            .update(&mut |tickets, _| tickets.end_own_poll(lender, waits, waker));
+            .update(&mut |permits, _| permits.end_own_poll(lender, waits, waker));
         if let Some(abroad) = &mut self.abroad {
             abroad.lend(core, lender);
             abroad.acts_for.drain(..).for_each(|task| task.end_poll());
@@ -168,7 +169,7 @@ impl CurrentJob {
         if let Some(lender) = self.renew() {
             let mut unneeded = Vec::new();
             self.core
-                .read(&mut |tickets| tickets.forget_waits(lender, &mut unneeded));
+                .read(&mut |permits| permits.forget_waits(lender, &mut unneeded));
         }
     }
 
@@ -181,7 +182,7 @@ impl CurrentJob {
             for edge in abroad.edges.drain(..) {
                 let me = (self.core.id(), lender, edge.target.part);
                 if let Some(other) = edge.core.upgrade() {
-                    other.read(&mut |tickets| tickets.remove_awaiter(me));
+                    other.read(&mut |permits| permits.remove_awaiter(me));
                 }
             }
         }
@@ -194,7 +195,7 @@ impl CurrentJob {
         }
         let mut lender = 0;
         let how = self.polled;
-        self.core.read(&mut |tickets| lender = how.name(tickets));
+        self.core.read(&mut |permits| lender = how.name(permits));
         self.lender = Some(lender);
         lender
     }
@@ -211,7 +212,7 @@ impl CurrentJob {
             .any(|edge| edge.lasts == Lasts::ThisPoll)
         {
             self.core
-                .read(&mut |tickets| is_awaited = tickets.has_awaiters());
+                .read(&mut |permits| is_awaited = permits.has_awaiters());
         }
         is_awaited
     }
@@ -255,10 +256,10 @@ impl CurrentJob {
 }
 
 impl Polled {
-    fn name(self, tickets: &mut Tickets) -> LenderId {
+    fn name(self, permits: &mut Permits) -> LenderId {
         match self {
-            Polled::With(_) => tickets.name(),
-            Polled::Blocking => tickets.name_blocking(),
+            Polled::With(_) => permits.name(),
+            Polled::Blocking => permits.name_blocking(),
         }
     }
 }
@@ -266,9 +267,9 @@ impl Polled {
 fn reserve(core: &Arc<dyn Lending>, lender: LenderId, claimant: Claimant, waker: &Waker) -> bool {
     let mut waker = Some(waker.clone());
     let mut is_reserved = false;
-    core.clone().update(&mut |tickets, unneeded| {
+    core.clone().update(&mut |permits, unneeded| {
         if let Some(waker) = waker.take() {
-            is_reserved = tickets.reserve(lender, claimant, waker, unneeded);
+            is_reserved = permits.reserve(lender, claimant, waker, unneeded);
         }
         false
     });
@@ -279,12 +280,12 @@ fn reserve(core: &Arc<dyn Lending>, lender: LenderId, claimant: Claimant, waker:
 fn reserve_and_begin(core: &Arc<dyn Lending>, lender: LenderId, waker: &Waker) -> bool {
     let mut waker = Some(waker.clone());
     let mut has_permit = false;
-    core.clone().update(&mut |tickets, unneeded| {
+    core.clone().update(&mut |permits, unneeded| {
         if let Some(waker) = waker.take() {
-            has_permit = tickets.reserve(lender, Claimant::Task, waker, unneeded);
+            has_permit = permits.reserve(lender, Claimant::Task, waker, unneeded);
         }
         if has_permit {
-            tickets.begin_poll(lender, Claimant::Task);
+            permits.begin_poll(lender, Claimant::Task);
         }
         false
     });
@@ -292,8 +293,8 @@ fn reserve_and_begin(core: &Arc<dyn Lending>, lender: LenderId, waker: &Waker) -
 }
 
 impl Abroad {
-    /// Finds the tasks on whose behalf the job waited: the nearest ones of each core. Those whose permit it claimed before, and
-    /// that are not among them any more, are left.
+    /// Finds the tasks on whose behalf the job waited: the nearest ones of each core. Those whose
+    /// permit it claimed before, and that are not among them any more, are left.
     fn find_tasks(&mut self, core: &dyn Lending, claimant: Claimant) {
         let before = std::mem::take(&mut self.acts_for);
         if !self.edges.is_empty() {
@@ -336,23 +337,23 @@ impl Abroad {
         if ended.is_empty() && begun.is_empty() {
             return;
         }
-        core.read(&mut |tickets| {
+        core.read(&mut |permits| {
             for edge in &ended {
-                tickets.end_abroad(lender, edge.target);
+                permits.end_abroad(lender, edge.target);
             }
             for edge in &begun {
-                tickets.begin_abroad(lender, edge);
+                permits.begin_abroad(lender, edge);
             }
         });
         let me = |edge: &Edge| (core.id(), lender, edge.target.part);
         for edge in &ended {
             if let Some(other) = edge.core.upgrade() {
-                other.read(&mut |tickets| tickets.remove_awaiter(me(edge)));
+                other.read(&mut |permits| permits.remove_awaiter(me(edge)));
             }
         }
         for edge in begun {
             if let Some(other) = edge.core.upgrade() {
-                other.read(&mut |tickets| tickets.add_awaiter(me(edge), Arc::downgrade(core)));
+                other.read(&mut |permits| permits.add_awaiter(me(edge), Arc::downgrade(core)));
             }
         }
     }
@@ -531,15 +532,15 @@ pub(crate) enum Lease {
 impl Lease {
     /// It is undecided, and the task waits for it. Returns what its waiter carries, and whether a
     /// permit became free. Under the lock of the core.
-    pub(crate) fn wait(&mut self, here: Here, tickets: &mut Tickets) -> (Option<Lent>, bool) {
+    pub(crate) fn wait(&mut self, here: Here, permits: &mut Permits) -> (Option<Lent>, bool) {
         let Here::Own { lender, how } = here else {
-            self.unlist(tickets, None);
+            self.unlist(permits, None);
             return (None, false);
         };
         let lender = lender.unwrap_or_else(|| {
             let lender = match how {
-                How::Blocking => tickets.name_blocking(),
-                How::WithOwnWaker | How::InList => tickets.name(),
+                How::Blocking => permits.name_blocking(),
+                How::WithOwnWaker | How::InList => permits.name(),
             };
             look(|job| {
                 job.lender = Some(lender);
@@ -549,7 +550,7 @@ impl Lease {
         });
         let through = match how {
             How::WithOwnWaker => {
-                self.unlist(tickets, None);
+                self.unlist(permits, None);
                 look(|job| {
                     job.waits = true;
                     Some(())
@@ -557,18 +558,18 @@ impl Lease {
                 Through::OwnWaker
             }
             How::InList => {
-                self.unlist(tickets, Some(lender));
+                self.unlist(permits, Some(lender));
                 if let Lease::None = self {
-                    tickets.list(lender);
+                    permits.list(lender);
                     *self = Lease::Listed(lender);
                 }
                 Through::List
             }
             How::Blocking => {
                 if let Lease::None = self {
-                    *self = Lease::Blocking(lender, tickets.claimant());
+                    *self = Lease::Blocking(lender, permits.claimant());
                 }
-                return (None, tickets.lend(lender));
+                return (None, permits.lend(lender));
             }
         };
         (Some(Lent { lender, through }), false)
@@ -584,9 +585,9 @@ impl Lease {
         let is_elsewhere = matches!(here, Here::Elsewhere) && self.is_none();
         if let Some(core) = core.filter(|_| !is_elsewhere) {
             let mut here = Some(here);
-            core.read(&mut |tickets| {
+            core.read(&mut |permits| {
                 if let Some(here) = here.take() {
-                    waits = self.wait(here, tickets);
+                    waits = self.wait(here, permits);
                 }
             });
         }
@@ -594,10 +595,10 @@ impl Lease {
     }
 
     /// It is not in a list any more, unless in one of task `except`.
-    fn unlist(&mut self, tickets: &mut Tickets, except: Option<LenderId>) {
+    fn unlist(&mut self, permits: &mut Permits, except: Option<LenderId>) {
         match *self {
             Lease::Listed(lender) if Some(lender) != except => {
-                tickets.unlist(lender);
+                permits.unlist(lender);
                 *self = Lease::None;
             }
             _ => {}
@@ -608,18 +609,18 @@ impl Lease {
     /// a permit. If not, `waker` is woken when it may. Under the lock of the core.
     pub(crate) fn resume(
         &mut self,
-        tickets: &mut Tickets,
+        permits: &mut Permits,
         waker: &mut Option<Waker>,
         unneeded: &mut Vec<Waker>,
     ) -> bool {
         if let Lease::Blocking(lender, claimant) = *self {
             let reserved = waker
                 .take()
-                .is_none_or(|waker| tickets.reserve(lender, claimant, waker, unneeded));
+                .is_none_or(|waker| permits.reserve(lender, claimant, waker, unneeded));
             if !reserved {
                 return false;
             }
-            tickets.take_reserved(lender, claimant);
+            permits.take_reserved(lender, claimant);
         }
         *self = Lease::None;
         true
@@ -636,7 +637,7 @@ impl Lease {
             return true;
         };
         let mut resumes = false;
-        core.read(&mut |tickets| resumes = self.resume(tickets, waker, unneeded));
+        core.read(&mut |permits| resumes = self.resume(permits, waker, unneeded));
         resumes
     }
 
@@ -644,13 +645,13 @@ impl Lease {
     pub(crate) fn end(
         &mut self,
         is_decided: bool,
-        tickets: &mut Tickets,
+        permits: &mut Permits,
         unneeded: &mut Vec<Waker>,
     ) {
         match std::mem::replace(self, Lease::None) {
-            Lease::Listed(lender) if !is_decided => tickets.unlist(lender),
+            Lease::Listed(lender) if !is_decided => permits.unlist(lender),
             Lease::Listed(_) | Lease::None => {}
-            Lease::Blocking(lender, claimant) => tickets.retake(lender, claimant, unneeded),
+            Lease::Blocking(lender, claimant) => permits.retake(lender, claimant, unneeded),
         }
     }
 

@@ -12,7 +12,7 @@ use super::current;
 use super::failures::Failures;
 use super::lending::LenderId;
 use super::source::{Outcome, Source, Tag};
-use super::state::{After, HandIn, Permit, Phase, Rejected, State};
+use super::state::{After, HadPermit, HandIn, Phase, Rejected, State};
 use crate::context::{Cause, Note};
 use crate::error::{ContextError, Label, Panic, TaskErrorKind};
 use crate::panic::{self, Payload};
@@ -28,7 +28,7 @@ pub(crate) struct Reclaimed<S: Source> {
     /// What no place has taken yet.
     pub(crate) works: Vec<(S::Tag, S::Work)>,
     /// Jobs that begin no more and count as ended at once, wherever their work is dropped.
-    pub(crate) lost: Vec<(S::Tag, Permit)>,
+    pub(crate) lost: Vec<(S::Tag, HadPermit)>,
     /// Tasks of their own.
     pub(crate) tasks: Vec<AbortHandle>,
 }
@@ -126,7 +126,7 @@ impl<S: Source> Core<S> {
             self.stopped.store(true, Ordering::Relaxed);
         }
         let mut reclaimed = state.source.reclaim();
-        state.reject(std::mem::take(&mut reclaimed.works), Permit::Held);
+        state.reject(std::mem::take(&mut reclaimed.works), HadPermit::Yes);
         reclaimed
     }
 
@@ -174,22 +174,22 @@ impl<S: Source> Core<S> {
     pub(crate) fn end_elsewhere(
         self: &Arc<Self>,
         tag: S::Tag,
-        permit: Permit,
+        permit: HadPermit,
         outcome: Outcome<S>,
     ) {
         match permit {
-            Permit::Held => self.end_off_counter(tag, outcome, None),
-            Permit::NotYet => self.end_unstarted(tag, outcome),
+            HadPermit::Yes => self.end_off_counter(tag, outcome, None),
+            HadPermit::No => self.end_unstarted(tag, outcome),
         }
     }
 
-    /// Counts a job as ended that never had a ticket.
+    /// Counts a job as ended that never had a permit.
     pub(crate) fn end_unstarted(self: &Arc<Self>, mut tag: S::Tag, outcome: Outcome<S>) {
         let value = self.record(&mut tag, outcome);
         self.with(|state, after| state.end(tag, value, after));
     }
 
-    /// Counts a job as ended that does not come to the counter with its ticket.
+    /// Counts a job as ended that does not come to the counter with its permit.
     pub(crate) fn end_off_counter(
         self: &Arc<Self>,
         mut tag: S::Tag,

@@ -35,7 +35,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::task::Waker;
 
-use super::admission::Tickets;
+use super::permits::Permits;
 use super::source::Lending;
 use crate::sync::{Arc, Weak};
 
@@ -44,7 +44,7 @@ pub(crate) type LenderId = u64;
 /// Names a core while it lives: its address.
 pub(crate) type CoreId = usize;
 
-/// Names whoever reserves or claims the permit of a task: the task itself, or a job of another core.
+/// Names what reserves or claims the permit of a task: the task itself, or a job of another core.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Claimant {
     Task,
@@ -149,7 +149,7 @@ pub(crate) struct Waiter {
 }
 
 /// One task.
-impl Tickets {
+impl Permits {
     /// Names a job that begins to wait: one in the midst of a poll.
     pub(crate) fn name(&mut self) -> LenderId {
         self.name_new(Lender::new(1))
@@ -390,7 +390,7 @@ impl Tickets {
 }
 
 /// Blocking closures: nothing polls them, so a pending poll inside lends at once.
-impl Tickets {
+impl Permits {
     /// The permit was reserved, and the closure goes on.
     pub(crate) fn take_reserved(&mut self, id: LenderId, claimant: Claimant) {
         if let Some(lender) = self.lenders.tasks.get_mut(&id) {
@@ -418,7 +418,7 @@ impl Tickets {
 }
 
 /// What jobs wait for in other cores.
-impl Tickets {
+impl Permits {
     /// A job of this core begins to wait for another one.
     pub(crate) fn begin_abroad(&mut self, id: LenderId, edge: &Edge) {
         if let Some(lender) = self.lenders.tasks.get_mut(&id) {
@@ -520,14 +520,14 @@ impl ActsFor {
     /// The task waits for its own core, and lends if no poll needs its permit.
     pub(crate) fn lend(&self) {
         let id = self.lender;
-        self.core.clone().update(&mut |tickets, _| tickets.lend(id));
+        self.core.clone().update(&mut |permits, _| permits.lend(id));
     }
 
     /// Lends the permit of a task that waits for its own core through another one.
     pub(crate) fn lend_if_waiting_abroad(&self) {
         let mut awaited = Vec::new();
         self.core
-            .read(&mut |tickets| awaited = tickets.awaited_by(self.lender));
+            .read(&mut |permits| awaited = permits.awaited_by(self.lender));
         if !awaited.is_empty() && all_asked(awaited).contains(&self.core.id()) {
             self.lend();
         }
@@ -535,18 +535,18 @@ impl ActsFor {
 
     /// Ends a poll under its permit, and lends it if the task waits.
     pub(crate) fn end_poll(&self) {
-        self.free(&mut |tickets, _| tickets.end_poll_for(self.lender));
+        self.free(&mut |permits, _| permits.end_poll_for(self.lender));
     }
 
     /// The claimant has gone without a poll.
     pub(crate) fn abandon(&self, claimant: Claimant) {
-        self.free(&mut |tickets, unneeded| tickets.abandon(self.lender, claimant, unneeded));
+        self.free(&mut |permits, unneeded| permits.abandon(self.lender, claimant, unneeded));
     }
 
-    fn free(&self, section: &mut dyn FnMut(&mut Tickets, &mut Vec<Waker>) -> bool) {
+    fn free(&self, section: &mut dyn FnMut(&mut Permits, &mut Vec<Waker>) -> bool) {
         let mut lent = false;
-        self.core.clone().update(&mut |tickets, unneeded| {
-            lent = section(tickets, unneeded);
+        self.core.clone().update(&mut |permits, unneeded| {
+            lent = section(permits, unneeded);
             lent
         });
         if !lent {
@@ -566,7 +566,7 @@ pub(crate) fn all_asked(from: Vec<(Part, Weak<dyn Lending>)>) -> BTreeSet<CoreId
             asked.insert(core.id());
         }
         if seen.insert(core.id()) {
-            core.read(&mut |tickets| next.append(&mut tickets.awaited()));
+            core.read(&mut |permits| next.append(&mut permits.awaited()));
         }
     }
     asked
@@ -577,8 +577,8 @@ pub(crate) fn all_asked(from: Vec<(Part, Weak<dyn Lending>)>) -> BTreeSet<CoreId
 pub(crate) fn all_awaiters(core: &dyn Lending, stops: impl Fn(CoreId) -> bool) -> Vec<ActsFor> {
     let awaiters_of = |core: &dyn Lending| {
         let mut awaiters = Vec::new();
-        core.read(&mut |tickets| {
-            let all = tickets.lenders.awaiters.iter();
+        core.read(&mut |permits| {
+            let all = permits.lenders.awaiters.iter();
             awaiters.extend(all.map(|((_, lender, _), core)| (*lender, core.clone())));
         });
         awaiters.into_iter().filter_map(|(lender, core)| {

@@ -1,7 +1,7 @@
 //! Tasks that are not `Send`, under the group's limit.
 //!
 //! A place may run on any thread, so it cannot run these. Each is a local task of its own, which takes a *seat* in the
-//! group's queue, waits there for its ticket like any other, and holds it while it runs.
+//! group's queue, waits there for its permit like any other, and holds it while it runs.
 
 use std::fmt::Display;
 use std::future::Future;
@@ -43,9 +43,9 @@ struct Waiting {
 enum Stage {
     /// Not counted yet.
     New,
-    /// Counted, and waiting for a ticket.
+    /// Counted, and waiting for a permit.
     Waiting,
-    /// It has a ticket.
+    /// It has a permit.
     Admitted,
     /// It never starts, and counts as ended when it has been dropped.
     Refused,
@@ -75,7 +75,7 @@ impl Seat {
         new
     }
 
-    /// Gives it a ticket, unless it has left.
+    /// Gives it a permit, unless it has left.
     pub(crate) fn admit(&self, after: &mut After) -> bool {
         self.decide(Stage::Admitted, after)
     }
@@ -225,7 +225,7 @@ fn end<E>(
     match seat.leave() {
         Stage::Admitted => core.end_off_counter(task, outcome, lender),
         Stage::Waiting => {
-            core.with(|state, after| state.source.forget(seat, &mut state.tickets, after));
+            core.with(|state, after| state.source.forget(seat, &mut state.permits, after));
             core.end_unstarted(task, outcome);
         }
         Stage::Refused => core.end_unstarted(task, outcome),

@@ -1,9 +1,9 @@
 //! A group's source: what `go` was given, first in, first out.
 //!
 //! ```text
-//!     go ─► ready: have a ticket, wait for a place's next turn ─► places
+//!     go ─► ready: have a permit, wait for a place's next turn ─► places
 //!       │     ▲
-//!       │     │ a ticket is free
+//!       │     │ a permit is free
 //!       └─► waiting:  7   8   9   10   next: 11
 //!                     ▲
 //!                    head
@@ -27,7 +27,6 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::admission::Tickets;
 use super::blocking::{self, BlockingJob, OnPool};
 use super::calls::CallId;
 use super::core::Core;
@@ -37,8 +36,9 @@ use super::handle::Number;
 use super::job::Job;
 use super::lending::Waiter;
 use super::local::{LocalId, Seat};
+use super::permits::Permits;
 use super::source::{JobOutput, Observer, Opened, Source, Tag};
-use super::state::{After, Permit, Rejected};
+use super::state::{After, HadPermit, Rejected};
 use crate::error::{ContextError, Label};
 use crate::panic;
 use crate::sync::Arc;
@@ -177,7 +177,7 @@ impl<E> Queue<E> {
     }
 
     /// A local task has gone before its turn came. Not searched for: its seat knows its number.
-    pub(crate) fn forget(&mut self, seat: &Arc<Seat>, tickets: &mut Tickets, after: &mut After) {
+    pub(crate) fn forget(&mut self, seat: &Arc<Seat>, permits: &mut Permits, after: &mut After) {
         let is_it = |waiting: &&mut Waiting<E>| match &waiting.turnee {
             Turnee::Seat(it) => Arc::ptr_eq(it, seat),
             Turnee::Entry(_) | Turnee::Gone => false,
@@ -193,8 +193,8 @@ impl<E> Queue<E> {
         self.gone_waiting += 1;
         self.trim();
         if let Some(waiter) = waiter {
-            tickets.decide(waiter, &mut after.wake);
-            tickets.grant(&mut after.wake);
+            permits.decide(waiter, &mut after.wake);
+            permits.grant(&mut after.wake);
         }
     }
 
@@ -232,7 +232,7 @@ impl<E> Queue<E> {
         self.waiting.get_mut(at)
     }
 
-    /// Starts what has been given a ticket. Says whether it took the ticket: a local task may have gone meanwhile.
+    /// Starts what has been given a permit. Says whether it took the permit: a local task may have gone meanwhile.
     pub(crate) fn begin(&mut self, turnee: Turnee<E>, after: &mut After) -> bool {
         match turnee {
             Turnee::Entry(entry) => {
@@ -274,31 +274,31 @@ where
     const COUNTS_IN: usize = 0;
     const LENDS: bool = true;
 
-    fn start(&mut self, tickets: &mut Tickets, after: &mut After) {
-        while !self.waiting.is_empty() && tickets.is_free() {
+    fn start(&mut self, permits: &mut Permits, after: &mut After) {
+        while !self.waiting.is_empty() && permits.is_free() {
             let Some(Waiting { turnee, waiter }) = self.waiting.pop_front() else {
                 return;
             };
             self.head += 1;
             if self.begin(turnee, after) {
-                tickets.take();
+                permits.take();
             }
             if let Some(waiter) = waiter {
-                tickets.decide(waiter, &mut after.wake);
+                permits.decide(waiter, &mut after.wake);
                 // Its claim comes before what still waits.
-                tickets.grant(&mut after.wake);
+                permits.grant(&mut after.wake);
             }
         }
         self.trim();
     }
 
-    fn supply(&mut self, _: &mut Tickets, _ended: bool) -> Option<Entry<E>> {
+    fn supply(&mut self, _: &mut Permits, _ended: bool) -> Option<Entry<E>> {
         let entry = self.ready.pop_front();
         give_back(&mut self.ready);
         entry
     }
 
-    fn has_supply(&self, _: &Tickets) -> bool {
+    fn has_supply(&self, _: &Permits) -> bool {
         !self.ready.is_empty()
     }
 
@@ -322,12 +322,12 @@ where
         task.observer
     }
 
-    fn cut(&mut self, tickets: &mut Tickets, after: &mut After) -> Vec<(Task, Work<E>)> {
+    fn cut(&mut self, permits: &mut Permits, after: &mut After) -> Vec<(Task, Work<E>)> {
         self.cut = true;
         let mut unstarted = Vec::with_capacity(self.waiting.len());
         for Waiting { turnee, waiter } in self.waiting.drain(..) {
             if let Some(waiter) = waiter {
-                tickets.decide(waiter, &mut after.wake);
+                permits.decide(waiter, &mut after.wake);
             }
             match turnee {
                 Turnee::Entry(Entry { task, work }) => unstarted.push((task, work)),
@@ -381,7 +381,7 @@ where
                 Opened::Job(task)
             }
             Work::Blocking(job) => {
-                blocking::hand_over(core, task, job, Permit::Held);
+                blocking::hand_over(core, task, job, HadPermit::Yes);
                 Opened::Nothing
             }
         }

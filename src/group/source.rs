@@ -6,12 +6,12 @@ use std::pin::Pin;
 use std::task::{self, Waker};
 use std::time::Duration;
 
-use super::admission::Tickets;
 use super::calls::CallId;
 use super::core::Core;
 use super::current::CurrentJob;
 use super::end::Reclaimed;
 use super::lending::CoreId;
+use super::permits::Permits;
 use super::state::{After, Rejected};
 use crate::error::{ContextError, Label, TaskErrorKind};
 use crate::panic::Payload;
@@ -37,7 +37,7 @@ pub(crate) trait Source: Send + Sized + 'static {
     /// What all its jobs have in common, and what never changes: read without the lock.
     type Origin: Send + Sync;
 
-    /// Whether a place may run several jobs on one ticket: see [`streak`](super::streak).
+    /// Whether a place may run several jobs on one permit: see [`streak`](super::streak).
     const STREAKS: bool = false;
     /// Whether stopping everything drops none of the user's code on the spot, so that it may be done in the thread of
     /// whoever ends the context.
@@ -47,12 +47,12 @@ pub(crate) trait Source: Send + Sized + 'static {
     /// How many jobs are counted in when something is supplied: none, if they were when they came.
     const COUNTS_IN: usize;
 
-    /// Starts what may start: gives tickets to what is queued.
-    fn start(&mut self, tickets: &mut Tickets, after: &mut After);
-    /// Hands out what a place is to run next, with its ticket; nothing that would start now if the context `ended`.
-    fn supply(&mut self, tickets: &mut Tickets, ended: bool) -> Option<Self::Supply>;
+    /// Starts what may start: gives permits to what is queued.
+    fn start(&mut self, permits: &mut Permits, after: &mut After);
+    /// Hands out what a place is to run next, with its permit; nothing that would start now if the context `ended`.
+    fn supply(&mut self, permits: &mut Permits, ended: bool) -> Option<Self::Supply>;
     /// Whether `supply` would hand something out now.
-    fn has_supply(&self, tickets: &Tickets) -> bool;
+    fn has_supply(&self, permits: &Permits) -> bool;
     /// How many jobs wait for a place, now or as soon as another one has ended, if they are started
     /// one by one.
     fn ready(&self) -> usize {
@@ -76,7 +76,7 @@ pub(crate) trait Source: Send + Sized + 'static {
         false
     }
     /// Removes what has not started and, the context having ended, never will.
-    fn cut(&mut self, tickets: &mut Tickets, after: &mut After) -> Vec<(Self::Tag, Self::Work)>;
+    fn cut(&mut self, permits: &mut Permits, after: &mut After) -> Vec<(Self::Tag, Self::Work)>;
     /// Removes what has started and is in no place.
     fn reclaim(&mut self) -> Reclaimed<Self>;
     /// Drops what never runs, and counts it as ended; outside the lock.
@@ -135,7 +135,7 @@ pub(crate) enum Opened<S: Source> {
     Nothing,
     /// None yet; the place is woken when it should look again.
     Wait(S::Wait),
-    /// None for this place now: it is called. If what it needs is `in_use`, it still has a ticket.
+    /// None for this place now: it is called. If what it needs is `in_use`, it still has a permit.
     Later { in_use: bool },
 }
 
@@ -161,7 +161,7 @@ pub(crate) trait Tag: Send {
     }
 }
 
-/// Somebody who is told when a job has ended and its ticket is free.
+/// Somebody who is told when a job has ended and its permit is free.
 pub(crate) trait Observer: Send + Sync {
     fn ended(&self, core: &dyn Lending, succeeded: bool);
     /// The job has failed. Returns the call that takes an error of it, so that it is none of the
@@ -175,10 +175,10 @@ pub(crate) trait Observer: Send + Sync {
 pub(crate) trait Lending: Send + Sync {
     fn id(&self) -> CoreId;
     /// Runs `section` under the lock. Nothing may follow from what it does.
-    fn read(&self, section: &mut dyn FnMut(&mut Tickets));
+    fn read(&self, section: &mut dyn FnMut(&mut Permits));
     /// Runs `section` under the lock. It adds wakers that are not needed any more, and says whether
     /// a permit has become free, which then goes to the next.
-    fn update(self: Arc<Self>, section: &mut dyn FnMut(&mut Tickets, &mut Vec<Waker>) -> bool);
+    fn update(self: Arc<Self>, section: &mut dyn FnMut(&mut Permits, &mut Vec<Waker>) -> bool);
 }
 
 /// How a job ended.

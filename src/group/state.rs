@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use std::task::Waker;
 use std::thread::ThreadId;
 
-use super::admission::Tickets;
 use super::calls::Calls;
 use super::failures::Failures;
 use super::lending::LenderId;
+use super::permits::Permits;
 use super::source::{Observer, Source};
 use super::streak::Streak;
 use super::watch::Watch;
@@ -24,7 +24,7 @@ pub(crate) enum Phase {
 }
 
 pub(crate) struct State<S: Source> {
-    pub(crate) tickets: Tickets,
+    pub(crate) permits: Permits,
     pub(crate) source: S,
     pub(crate) failures: Failures<S::Error>,
     pub(crate) calls: Calls<S::Error>,
@@ -57,14 +57,14 @@ const MOST_PARKED: usize = 32;
 pub(crate) struct Rejected<S: Source> {
     pub(crate) tag: S::Tag,
     pub(crate) work: S::Work,
-    pub(crate) permit: Permit,
+    pub(crate) permit: HadPermit,
 }
 
 /// Whether work that never runs had been given a permit.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Permit {
-    Held,
-    NotYet,
+pub(crate) enum HadPermit {
+    Yes,
+    No,
 }
 
 /// What follows from a critical section, to be done when the lock is released.
@@ -118,7 +118,7 @@ pub(crate) enum Turn<S: Source> {
     Leave,
 }
 
-/// What a place hands in: the ticket of a job that has ended, and what it gave.
+/// What a place hands in: the permit of a job that has ended, and what it gave.
 pub(crate) struct HandIn<S: Source> {
     pub(crate) lender: Option<LenderId>,
     pub(crate) tag: S::Tag,
@@ -128,7 +128,7 @@ pub(crate) struct HandIn<S: Source> {
 impl<S: Source> State<S> {
     pub(crate) fn new(source: S, limit: usize, timed: bool) -> State<S> {
         State {
-            tickets: Tickets::new(limit, S::LENDS),
+            permits: Permits::new(limit, S::LENDS),
             source,
             failures: Failures::new(),
             calls: Calls::new(),
@@ -187,7 +187,7 @@ impl<S: Source> State<S> {
     }
 
     fn call_scout_for(&mut self, ready: usize, after: &mut After) {
-        if self.has_work() && !self.runtime_lost && self.tickets.send_scout(ready) {
+        if self.has_work() && !self.runtime_lost && self.permits.send_scout(ready) {
             self.send_scout(after);
             after.flush = true;
         }
@@ -211,12 +211,12 @@ impl<S: Source> State<S> {
         after: &mut After,
     ) {
         let ready = self.ready();
-        if !self.has_work() || self.runtime_lost || !self.tickets.may_need_scout(ready) {
+        if !self.has_work() || self.runtime_lost || !self.permits.may_need_scout(ready) {
             return;
         }
         let sends = match slot() {
-            Some(thread) => self.tickets.send_scout_in_slot(thread, ready),
-            None => self.tickets.send_scout(usize::MAX),
+            Some(thread) => self.permits.send_scout_in_slot(thread, ready),
+            None => self.permits.send_scout(usize::MAX),
         };
         if sends {
             self.send_scout(after);
@@ -231,7 +231,7 @@ impl<S: Source> State<S> {
     }
 
     pub(crate) fn has_work(&self) -> bool {
-        let starts = self.is_open() && self.source.has_supply(&self.tickets);
+        let starts = self.is_open() && self.source.has_supply(&self.permits);
         starts || !self.rejected.is_empty() || self.source.has_report()
     }
 
@@ -243,16 +243,16 @@ impl<S: Source> State<S> {
 
     /// Decides all that is queued. The caller has a worker called.
     pub(crate) fn reject_unstarted(&mut self, after: &mut After) {
-        let unstarted = self.source.cut(&mut self.tickets, after);
-        self.reject(unstarted, Permit::NotYet);
-        self.tickets.grant(&mut after.wake);
+        let unstarted = self.source.cut(&mut self.permits, after);
+        self.reject(unstarted, HadPermit::No);
+        self.permits.grant(&mut after.wake);
         self.relieve_watcher(after);
         self.dismiss_parked(after);
         self.wake_waiter(after);
     }
 
     /// Keeps what never runs until a worker drops it.
-    pub(crate) fn reject(&mut self, works: Vec<(S::Tag, S::Work)>, permit: Permit) {
+    pub(crate) fn reject(&mut self, works: Vec<(S::Tag, S::Work)>, permit: HadPermit) {
         let rejected = works
             .into_iter()
             .map(|(tag, work)| Rejected { tag, work, permit });
@@ -280,7 +280,7 @@ impl<S: Source> State<S> {
         }
         if self.source.has_report() {
             // The report is user code: what may start meanwhile starts elsewhere.
-            if self.is_open() && self.source.has_supply(&self.tickets) {
+            if self.is_open() && self.source.has_supply(&self.permits) {
                 self.call_scout(after);
             }
             return Turn::Report;
@@ -310,30 +310,30 @@ impl<S: Source> State<S> {
             .extend(self.parked.drain(..).map(|(_, waker)| waker));
     }
 
-    /// Tickets have become free: claims first, then what may start.
+    /// Permits have become free: claims first, then what may start.
     pub(crate) fn hand_out(&mut self, ended: bool, after: &mut After) {
         self.start(ended, after);
         self.call_scout(after);
     }
 
     pub(crate) fn start(&mut self, ended: bool, after: &mut After) {
-        self.tickets.grant(&mut after.wake);
+        self.permits.grant(&mut after.wake);
         if !ended && !self.ended_by_failure {
-            self.source.start(&mut self.tickets, after);
+            self.source.start(&mut self.permits, after);
         }
         self.relieve_watcher(after);
     }
 
     /// Hands out what a place is to run next.
     pub(crate) fn supply(&mut self, ended: bool) -> Option<S::Supply> {
-        let supply = self.source.supply(&mut self.tickets, ended)?;
+        let supply = self.source.supply(&mut self.permits, ended)?;
         self.count_in(S::COUNTS_IN);
         Some(supply)
     }
 
-    /// Takes back the ticket of a supply that no job came out of.
+    /// Takes back the permit of a supply that no job came out of.
     pub(crate) fn give_back(&mut self, after: &mut After) {
-        self.tickets.put_back(None, &mut after.replaced);
+        self.permits.put_back(None, &mut after.replaced);
         self.count_out(after);
     }
 
@@ -350,9 +350,9 @@ impl<S: Source> State<S> {
         }
     }
 
-    /// Takes the ticket of a job that has ended, and keeps what it gave.
+    /// Takes the permit of a job that has ended, and keeps what it gave.
     pub(crate) fn hand_in(&mut self, hand_in: HandIn<S>, after: &mut After) {
-        self.tickets.put_back(hand_in.lender, &mut after.replaced);
+        self.permits.put_back(hand_in.lender, &mut after.replaced);
         self.end(hand_in.tag, hand_in.value, after);
     }
 

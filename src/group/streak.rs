@@ -1,7 +1,7 @@
-//! Jobs that a place runs one after another on one ticket.
+//! Jobs that a place runs one after another on one permit.
 //!
 //! A turn at the counter costs a lock, which two workers contend for. Where nobody looks at an outcome before the last, a
-//! place whose job succeeds keeps the ticket, takes the next job without a turn, and hands in what it has every so often, and
+//! place whose job succeeds keeps the permit, takes the next job without a turn, and hands in what it has every so often, and
 //! whenever a job has to wait. It never has more than the job that it runs, so nothing stands behind one that takes its time.
 
 use super::source::{Source, Tag};
@@ -12,9 +12,9 @@ const MOST: usize = 32;
 
 /// What has ended in one poll of a place and was not handed in.
 pub(crate) struct Streak<S: Source> {
-    /// With its ticket.
+    /// With its permit.
     last: Option<HandIn<S>>,
-    /// Those before it, whose ticket went on to the next.
+    /// Those before it, whose permit went on to the next.
     first: Option<Ended<S>>,
     more: Vec<Ended<S>>,
 }
@@ -31,12 +31,12 @@ impl<S: Source> Streak<S> {
         }
     }
 
-    /// Whether the ticket of a job that has succeeded may go on to another.
+    /// Whether the permit of a job that has succeeded may go on to another.
     pub(crate) fn goes_on(&self) -> bool {
         S::STREAKS && self.more.len() + 2 < MOST
     }
 
-    /// A job has succeeded, and its ticket has gone on.
+    /// A job has succeeded, and its permit has gone on.
     #[inline]
     pub(crate) fn add(&mut self, tag: S::Tag, value: Option<S::Value>) {
         if self.first.is_none() {
@@ -50,7 +50,7 @@ impl<S: Source> Streak<S> {
         self.more.push((tag, value));
     }
 
-    /// A job has ended, and its ticket is to be handed in.
+    /// A job has ended, and its permit is to be handed in.
     pub(crate) fn end(&mut self, hand_in: HandIn<S>) {
         self.last = Some(hand_in);
     }

@@ -12,7 +12,7 @@ use super::lending::Waiter;
 use super::local::{LocalId, Seat};
 use super::queue::{Entry, Queue, Task, Turnee, Waiting, Work};
 use super::source::{Lending, Source};
-use super::state::{Permit, Rejected, State};
+use super::state::{HadPermit, Rejected, State};
 use crate::error::{ContextError, Label, TryGoError};
 use crate::sync::Arc;
 
@@ -70,10 +70,10 @@ where
             }
             state.count_in(1);
             state.source.locals.extend(local);
-            if state.source.waiting() == 0 && state.tickets.is_free() {
+            if state.source.waiting() == 0 && state.permits.is_free() {
                 let blocks = turnee.is_blocking();
                 if state.source.begin(turnee, after) {
-                    state.tickets.take();
+                    state.permits.take();
                 }
                 // A closure starts at once, as one of `spawn_blocking` does.
                 match blocks {
@@ -120,11 +120,11 @@ where
     ) -> Result<(), TryGoError<F>> {
         let ended = self.ctx().is_done();
         let mut refused = None;
-        // The ticket first: a future that is boxed could not be handed back.
+        // The permit first: a future that is boxed could not be handed back.
         let taken = self.with(|state, _| {
             if ended || !state.takes_new() {
                 refused = Some(TryGoError::Ended as fn(F) -> TryGoError<F>);
-            } else if state.source.waiting() > 0 || !state.tickets.take() {
+            } else if state.source.waiting() > 0 || !state.permits.take() {
                 refused = Some(TryGoError::Full as fn(F) -> TryGoError<F>);
             } else {
                 state.count_in(1);
@@ -150,13 +150,13 @@ where
             None
         });
         if let Some(entry) = aborted {
-            self.reject(entry, Permit::Held);
+            self.reject(entry, HadPermit::Yes);
         }
         Ok(())
     }
 
     /// Drops what never runs, and counts it as ended.
-    fn reject(self: &Arc<Self>, Entry { task: tag, work }: Entry<E>, permit: Permit) {
+    fn reject(self: &Arc<Self>, Entry { task: tag, work }: Entry<E>, permit: HadPermit) {
         Source::dispose(self, Rejected { tag, work, permit });
     }
 
@@ -176,7 +176,7 @@ where
             counts
         });
         match turnee {
-            Turnee::Entry(entry) if counts => self.reject(entry, Permit::NotYet),
+            Turnee::Entry(entry) if counts => self.reject(entry, HadPermit::No),
             Turnee::Entry(Entry { task, work }) => {
                 work.discard();
                 if let Some(observer) = task.observer {
@@ -279,16 +279,16 @@ where
         let mut new = Some(waker.clone());
         let here = current::here(Lending::id(&**self), waker);
         let poll = self.with(|state, after| {
-            let tickets = &mut state.tickets;
+            let permits = &mut state.permits;
             if let Some(started) = asked.decision(&state.source) {
-                let resumes = lease.resume(tickets, &mut new, &mut after.replaced);
+                let resumes = lease.resume(permits, &mut new, &mut after.replaced);
                 after.replaced.extend(new.take());
                 return match resumes {
                     true => Poll::Ready(started),
                     false => Poll::Pending,
                 };
             }
-            let (lent, is_free) = lease.wait(here, tickets);
+            let (lent, is_free) = lease.wait(here, permits);
             let waiter = new.take().map(|waker| Waiter { waker, lent });
             if let Some(slot) = asked.waiter(&mut state.source) {
                 let old = std::mem::replace(slot, waiter);
@@ -313,7 +313,7 @@ where
             if let Some(waiter) = asked.waiter(&mut state.source).and_then(Option::take) {
                 after.replaced.push(waiter.waker);
             }
-            lease.end(is_decided, &mut state.tickets, &mut after.replaced);
+            lease.end(is_decided, &mut state.permits, &mut after.replaced);
         });
     }
 }

@@ -103,11 +103,11 @@ fn decide(waiter: Waiter, core: Option<&dyn Lending>, wake: &mut Vec<Waker>) {
         return;
     };
     let mut waiter = Some(waiter);
-    core.read(&mut |tickets| {
+    core.read(&mut |permits| {
         if let Some(waiter) = waiter.take() {
-            tickets.decide(waiter, wake);
+            permits.decide(waiter, wake);
         }
-        tickets.grant(wake);
+        permits.grant(wake);
     });
 }
 
@@ -204,7 +204,7 @@ impl<T> Drop for TaskHandle<T> {
         let left = (state.waiter.take(), state.value.take());
         if let (Some(core), false) = (&core, self.lease.is_none()) {
             let (lease, ended) = (&mut self.lease, state.ended);
-            core.read(&mut |tickets| lease.end(ended, tickets, &mut unneeded));
+            core.read(&mut |permits| lease.end(ended, permits, &mut unneeded));
         }
         drop(state);
         drop((left, unneeded));

@@ -227,7 +227,7 @@ async fn an_item_is_polled_before_the_iterator_is_asked_for_what_it_feeds() {
     }
 }
 
-/// What is quick is run on one ticket; what blocks its thread in between holds up nothing behind it.
+/// What is quick is run on one permit; what blocks its thread in between holds up nothing behind it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn an_item_that_blocks_its_thread_among_quick_ones_holds_up_none() {
     let begun = Count::default();

@@ -215,7 +215,7 @@ where
     });
 }
 
-/// No item came out of a ticket.
+/// No item came out of a permit.
 pub(super) fn give_back<S: Source>(core: &Arc<Core<S>>) -> Opened<S> {
     core.with(|state, after| state.give_back(after));
     Opened::Nothing

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!                    limit = 3
-//!     tickets      ┌───┬───┬───┐        a ticket is the right to run
+//!     permits      ┌───┬───┬───┐        a permit is the right to run
 //!     out: 3       │ A │ B │ C │
 //!                  └─▲─┴───┴─┬─┘
 //!     claims    L ───┘       │ lends: its task awaits an admission
@@ -18,12 +18,12 @@
 //!
 //! # Invariants
 //!
-//! 1. `running` is the number of tickets out: one for each task that has started, has not ended and has not lent it.
-//! 2. `running <= limit` at every moment a ticket is handed out. It may be above after the limit was
+//! 1. `running` is the number of permits out: one for each task that has started, has not ended and has not lent it.
+//! 2. `running <= limit` at every moment a permit is handed out. It may be above after the limit was
 //!    lowered (nobody is stopped), and after a blocking closure gave up what it awaited (nothing can
 //!    hold it back).
-//! 3. No ticket is handed out while a claim waits: lenders come before whatever has not started.
-//! 4. Who has lent its ticket, and claims it back: see [`lending`](super::lending).
+//! 3. No permit is handed out while a claim waits: lenders come before whatever has not started.
+//! 4. Who has lent its permit, and claims it back: see [`lending`](super::lending).
 //! 5. A *scout* is a place that was spawned or woken and is not yet at the counter. Whenever
 //!    something could start, there is a scout or a place in its turn that will look again. At most
 //!    one scout at a time can be taken by any thread, and the others wait in LIFO slots (see
@@ -37,7 +37,7 @@ use std::time::Duration;
 use super::lending::Lenders;
 use crate::sync::PollClock;
 
-pub(crate) struct Tickets {
+pub(crate) struct Permits {
     pub(crate) limit: usize,
     pub(crate) running: usize,
     pub(crate) lenders: Lenders,
@@ -122,9 +122,9 @@ pub(crate) enum Yields {
     ToScout,
 }
 
-impl Tickets {
-    pub(crate) fn new(limit: usize, lends: bool) -> Tickets {
-        Tickets {
+impl Permits {
+    pub(crate) fn new(limit: usize, lends: bool) -> Permits {
+        Permits {
             limit,
             running: 0,
             lenders: Lenders::new(),
@@ -160,7 +160,7 @@ impl Tickets {
 }
 
 /// Scouts.
-impl Tickets {
+impl Permits {
     /// Whether the caller must send one that any thread can take, where `ready` jobs wait for a worker.
     pub(crate) fn send_scout(&mut self, ready: usize) -> bool {
         let sends = match self.scout {
