@@ -159,7 +159,7 @@ impl From<ContextError> for &'static str {
 #[derive(thiserror::Error)]
 pub enum TryGoError<F> {
     /// As many tasks run as the limit allows.
-    #[error("every place of the group is taken")]
+    #[error("every permit of the group is taken")]
     Full(F),
     /// The group's context has ended, or the group has gone: nothing starts any more.
     #[error("the group has ended")]

@@ -1,4 +1,4 @@
-//! Fan-out: one function over many items, bounded, on the places of the group.
+//! Fan-out: one function over many items, bounded, on workers.
 //!
 //! [`fan_out`](crate::fan_out()) takes a context, items and a function, and gives a builder. Its *ends* say what is wanted of the
 //! outcomes; how the items run is the same for all of them.
@@ -14,7 +14,7 @@
 //!
 //! # What all of them promise
 //!
-//! - **Pulled, not pushed.** An item is taken from the iterator when there is a place for it, not before; with a stream, when
+//! - **Pulled, not pushed.** An item is taken from the iterator when there is a permit for it, not before; with a stream, when
 //!   the consumer has room, too. So the iterator may be infinite, or a generator.
 //! - **Stopped and gone.** When an end returns, nothing that it started is still running, and what it held (connections,
 //!   permits) is free. When its future or stream is dropped half-way, none is polled again once its present poll returns, and
@@ -43,7 +43,7 @@ mod hedge;
 mod items;
 mod ledger;
 mod local;
-mod placed;
+mod on_workers;
 mod quorum;
 mod run;
 mod settle;
@@ -108,8 +108,8 @@ where
 
 /// The same over a [`Stream`] of items, so that stages chain into a pipeline: the stream of one is the items of the next.
 ///
-/// The stream is polled by the place that is to start the next item, and so on the runtime's workers. While it has nothing, that
-/// place waits for it; the others go on.
+/// The stream is polled by the worker that is to start the next item, and so on the runtime's workers. While it has nothing, that
+/// worker waits for it; the others go on.
 ///
 /// # Examples
 ///
@@ -155,7 +155,7 @@ fn origin() -> Origin {
 /// waits until it is gone, and is returned; items that were not pulled by then never are. So when this returns, nothing that it
 /// started is still running.
 ///
-/// `items` is any `IntoIterator`, infinite or slow ones included. An item is pulled when there is a place for it, not
+/// `items` is any `IntoIterator`, infinite or slow ones included. An item is pulled when there is a permit for it, not
 /// before. The iterator and `f` run on the runtime's workers, one call at a time. `usize::MAX` is no limit.
 ///
 /// If `ctx` ends, what is in flight is dropped, as at an error: give it only what may be dropped at an await.

@@ -13,7 +13,6 @@ mod launch;
 pub(crate) mod lending;
 mod local;
 pub(crate) mod permits;
-mod place;
 pub(crate) mod poll_budget;
 mod queue;
 mod scope;
@@ -25,6 +24,7 @@ pub(crate) mod streak;
 mod submit;
 mod task_handle;
 mod watch;
+mod worker;
 
 pub use handle::{Admission, Admitted};
 pub use spawner::{Named, Spawner};
@@ -81,7 +81,7 @@ static GROUP_DROPPED: Note = Note("the group was dropped");
 /// | looks at the context by itself, or need not | [`go`](Group::go) |
 /// | is to be handed the group's context | [`go_with`](Group::go_with) |
 /// | may be dropped at any await once the context has ended | [`go_cancellable`](Group::go_cancellable) |
-/// | is worth starting only if there is a place right now | [`try_go`](Group::try_go) |
+/// | is worth starting only if there is a permit right now | [`try_go`](Group::try_go) |
 /// | blocks its thread: a synchronous library, a computation | [`go_blocking`](Group::go_blocking) |
 /// | is not `Send` | [`go_local`](Group::go_local) |
 /// | gives a value | [`spawn`](Group::spawn) |
@@ -185,8 +185,8 @@ where
 {
     /// Starts a task, or queues it: awaiting what it returns waits until the task has *started*, not until it has ended.
     ///
-    /// The call itself never waits. If there is a place, the task starts now; otherwise it starts the moment a place
-    /// frees, first in, first out. Await the [`Admission`] for backpressure, as Go's `Go` blocks at the limit; or do not, and
+    /// The call itself never waits. If there is a permit, the task starts now; otherwise it starts the moment a permit
+    /// is free, first in, first out. Await the [`Admission`] for backpressure, as Go's `Go` blocks at the limit; or do not, and
     /// the queue grows.
     ///
     /// Once the group's context has ended, nothing starts any more: `future` is dropped, counts as ended with the
@@ -228,7 +228,7 @@ where
 
     /// Starts a task that is handed the *group's* context, so that it cannot use the wrong one.
     ///
-    /// `start` is called when the task starts, in its place; it may so make what should not exist before: a buffer, a
+    /// `start` is called by the task's worker when the task starts; it may so make what should not exist before: a buffer, a
     /// connection. In all else this is [`go`](Group::go).
     ///
     /// # Panics
@@ -250,7 +250,7 @@ where
     ///
     /// # Errors
     ///
-    /// [`TryGoError::Full`] if every place is taken or others queue for one; [`TryGoError::Ended`] if the group's context has
+    /// [`TryGoError::Full`] if every permit is taken or others queue for one; [`TryGoError::Ended`] if the group's context has
     /// ended. Neither counts as a failure of the group.
     ///
     /// # Panics
@@ -516,7 +516,7 @@ where
         (limit != usize::MAX).then_some(limit)
     }
 
-    /// How many tasks run now: they have started, have not ended, and have not lent their place.
+    /// How many tasks run now: they have started, have not ended, and have not lent their permit.
     ///
     /// By the time it is looked at, it may have changed.
     #[must_use]
@@ -524,7 +524,7 @@ where
         self.core.read(|state| state.permits.running())
     }
 
-    /// How many tasks wait for a place.
+    /// How many tasks wait for a permit.
     ///
     /// By the time it is looked at, it may have changed.
     #[must_use]

@@ -18,7 +18,7 @@
 //!     g.set_limit(8);
 //!     for url in urls {
 //!         let ctx = ctx.clone();
-//!         // .await: wait for a free place, as Go's Go blocks
+//!         // .await: wait for a free permit, as Go's Go blocks
 //!         g.go(async move { store(ctx.run(fetch(url)).await??).await }).await;
 //!     }
 //!     g.wait().await // the first error; by then every task has ended
@@ -52,10 +52,10 @@
 //! | the same, but a failure stops nobody | [`Group::new`] |
 //! | an early `?` that leaves nothing behind | [`Group::scope`] |
 //! | at most *n* at once | [`set_limit`](Group::set_limit); `g.go(..).await` for backpressure |
-//! | to start only if there is a place now | [`try_go`](Group::try_go) |
+//! | to start only if there is a permit now | [`try_go`](Group::try_go) |
 //! | another way to start a task | [Which one do I want](Group#which-one-do-i-want) |
 //! | a bound on how long winding down may take | [`set_grace`](Group::set_grace) |
-//! | every failure, with names and places | [`named`](Group::named), [`wait_all`](Group::wait_all) |
+//! | every failure, with names and call sites | [`named`](Group::named), [`wait_all`](Group::wait_all) |
 //! | one function over many items, results in order | [`fetch_all`] |
 //! | the same, with other ends: each result, as they come, the first, *k* of *n* | [`fan_out()`] and [its table](mod@fan_out) |
 //! | to ask again where an answer is slow | [`hedge`] |

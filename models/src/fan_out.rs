@@ -1,4 +1,4 @@
-//! Places at the tap of a fan-out, and a consumer at the end of it.
+//! Workers at the tap of a fan-out, and a consumer at the end of it.
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ fn a_place_that_finds_the_tap_in_use_is_called_when_it_is_free() {
             let (second, guard) = (second.clone(), guard.clone());
             async move {
                 match item {
-                    // Its place waits: the other item is for another one to pull.
+                    // Its worker waits: the other item is for another one to pull.
                     0 => drop(second.done().await),
                     _ => guard.cancel(),
                 }

@@ -12,7 +12,7 @@ use super::end::{End, Origin};
 use super::feed::Report;
 use super::items::Pull;
 use super::local::Local as LocalRun;
-use super::placed::Placed;
+use super::on_workers::OnWorkers;
 use super::quorum::{FirstOk, Quorum};
 use super::run::{Outcomes, Whole};
 use super::settle::Settle;
@@ -383,7 +383,7 @@ ends!(
 ends!(Local, on_this_task, [], []);
 
 impl<S, F, P> FanOut<S, F, P, Spawned> {
-    fn spawned<C, Fut, T, E>(self, end: C) -> Placed<Pull<S, F>, C, T, E>
+    fn spawned<C, Fut, T, E>(self, end: C) -> OnWorkers<Pull<S, F>, C, T, E>
     where
         S: Stream + Send + 'static,
         F: FnMut(Context, S::Item) -> Fut + Send + 'static,
@@ -396,7 +396,7 @@ impl<S, F, P> FanOut<S, F, P, Spawned> {
         let pull = Box::pin(Pull::new(self.items, self.f));
         let report = self.on_progress.map(|report| Box::new(report) as Report);
         let (limit, grace) = (self.limit, self.grace);
-        Placed::new(&self.ctx, pull, end, report, self.origin, limit, grace)
+        OnWorkers::new(&self.ctx, pull, end, report, self.origin, limit, grace)
     }
 }
 

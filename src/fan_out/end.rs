@@ -28,7 +28,7 @@ pub(crate) trait End<T, E>: Default {
     /// Whether nobody looks at an outcome before the last: see [`streak`](crate::group::streak).
     const STREAKS: bool = false;
 
-    /// Decides, in the item's own place, what its result is to the others: a failure is recorded, in the order in which
+    /// Decides, in the item's own worker, what its result is to the others: a failure is recorded, in the order in which
     /// items end.
     fn keep(result: Result<T, E>) -> Result<Self::Kept, TaskErrorKind<E>>;
     /// Whether what is kept is a success; for whoever counts.

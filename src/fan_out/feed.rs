@@ -1,8 +1,8 @@
 //! A fan-out's source: an iterator or a stream of items, and the function that makes a future of each.
 //!
-//! A place with a permit pulls its item itself, at the [`tap`](super::tap), and outside the lock of the core: a slow iterator
-//! holds up that place alone. A stream that has no item yet is waited for by the place that found none, which has what it
-//! pulls from in hand meanwhile. Other places that come stay parked, and are called when there is something to pull.
+//! A worker with a permit pulls its item itself, at the [`tap`](super::tap), and outside the lock of the core: a slow iterator
+//! holds up that worker alone. A stream that has no item yet is waited for by the worker that found none, which has what it
+//! pulls from in hand meanwhile. Other workers that come stay parked, and are called when there is something to pull.
 //!
 //! A consumer that is slow holds permits too: what runs and what waits for it are together at most `limit`.
 
@@ -34,9 +34,9 @@ use crate::tracing::{self, Span};
 use pulling::{Pulled, answer, close, give_back, pull, start, wait};
 
 pub(crate) struct Feed<P, C, T, E> {
-    /// Whether a place waits for the next item, or has found the tap in use, so that nobody else need come.
+    /// Whether a worker waits for the next item, or has found the tap in use, so that nobody else need come.
     blocked: bool,
-    /// The place that waits for the next item.
+    /// The worker that waits for the next item.
     puller: Option<Waker>,
     pub(crate) ledger: Ledger<C>,
     reporter: Option<Reporter>,
@@ -44,7 +44,7 @@ pub(crate) struct Feed<P, C, T, E> {
     results: PhantomData<fn() -> (T, E)>,
 }
 
-/// What the places share without the lock.
+/// What the workers share without the lock.
 pub(crate) struct Inlet<P> {
     pub(crate) origin: Origin,
     pub(crate) tap: Tap<P>,
@@ -54,7 +54,7 @@ pub(crate) struct Inlet<P> {
     reports: bool,
 }
 
-/// Who wants to know how far it has come. Called outside the lock, by one place at a time: whoever finds it here.
+/// Who wants to know how far it has come. Called outside the lock, by one worker at a time: whoever finds it here.
 pub(crate) struct Reporter {
     call: Option<Report>,
     /// How many calls are due.
@@ -63,14 +63,14 @@ pub(crate) struct Reporter {
 
 pub(crate) type Report = Box<dyn FnMut(Progress) + Send>;
 
-/// What a place is handed.
+/// What a worker is handed.
 pub(crate) enum Supply<P> {
     Permit,
     /// What it has waited with.
     Hand(Hand<P>),
 }
 
-/// What a place waits with for the next item.
+/// What a worker waits with for the next item.
 pub(crate) struct Hand<P>(Pin<Box<P>>);
 
 impl<P> From<Hand<P>> for Supply<P> {
@@ -323,7 +323,7 @@ where
     fn open(
         core: &Arc<Core<Self>>,
         supply: Supply<P>,
-        mut place: Pin<&mut Option<Self::Job>>,
+        mut slot: Pin<&mut Option<Self::Job>>,
         current: &mut Option<CurrentJob>,
         cx: &mut task::Context<'_>,
     ) -> Opened<Self> {
@@ -334,14 +334,14 @@ where
             }
             core.origin.tap.put_back(Some(pull));
         }
-        match pull(core, place.as_mut(), current, cx) {
+        match pull(core, slot.as_mut(), current, cx) {
             Pulled::InUse => Opened::Later { in_use: true },
             Pulled::Item(number, left) => {
                 let index = Index::started(number, &core.origin.origin);
                 if start(core, number, left) {
                     return Opened::Job(index);
                 }
-                let outcome = Outcome::of_drop(panic::catch(|| place.set(None)));
+                let outcome = Outcome::of_drop(panic::catch(|| slot.set(None)));
                 core.end_off_counter(index, outcome, None);
                 close(core, core.origin.tap.take());
                 Opened::Nothing
@@ -359,14 +359,14 @@ where
 
     fn another(
         core: &Arc<Core<Self>>,
-        place: Pin<&mut Option<Self::Job>>,
+        slot: Pin<&mut Option<Self::Job>>,
         current: &mut Option<CurrentJob>,
         cx: &mut task::Context<'_>,
     ) -> Option<Self::Tag> {
         if core.origin.reports || core.is_stopped() || core.ctx().is_done() {
             return None;
         }
-        let next = match pull(core, place, current, cx) {
+        let next = match pull(core, slot, current, cx) {
             Pulled::Item(number, _) => Some(Index::started(number, &core.origin.origin)),
             Pulled::NotYet(pull) => {
                 core.origin.tap.put_back(Some(pull));

@@ -79,7 +79,7 @@ impl<C> Ledger<C> {
         }
     }
 
-    /// An item was pulled, and so many are still to come after it. Two places may come to say so in either order.
+    /// An item was pulled, and so many are still to come after it. Two workers may come to say so in either order.
     pub(crate) fn start(&mut self, number: usize, left: SizeHint) {
         if number >= self.started {
             self.started = number + 1;
@@ -99,7 +99,7 @@ impl<C> Ledger<C> {
         self.failed += 1;
     }
 
-    /// There are no more items than these. The place that pulled the last one may not have come to say so yet.
+    /// There are no more items than these. The worker that pulled the last one may not have come to say so yet.
     pub(crate) fn exhaust(&mut self, count: usize) {
         self.started = self.started.max(count);
         if self.is_pulling() {

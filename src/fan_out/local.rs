@@ -1,6 +1,6 @@
 //! A fan-out on the caller's own task, for futures that borrow or are not `Send`.
 //!
-//! The same accounts and the same ends as on places; only that one task polls everything, and so nothing moves while it is
+//! The same accounts and the same ends as on workers; only that one task polls everything, and so nothing moves while it is
 //! not polled.
 
 mod running;
@@ -19,7 +19,7 @@ use super::Progress;
 use super::end::{End, Ended, Origin, Stopwatch, StreamEnd, Taken, reason};
 use super::items::{Next, drop_in, poll_pull};
 use super::ledger::Ledger;
-use super::placed::{FAN_OUT_DROPPED, FAN_OUT_ENDED};
+use super::on_workers::{FAN_OUT_DROPPED, FAN_OUT_ENDED};
 use super::run::Run;
 use crate::context::{CancelHandle, Cause, Context, DoneOwned};
 use crate::error::{ContextError, Label, Panic, TaskErrorKind};

@@ -11,7 +11,7 @@ use tokio::task::coop;
 use super::end::{End, Ended, StreamEnd, Taken};
 use crate::error::ContextError;
 
-/// A way to run items: on places, or on the caller's own task.
+/// A way to run items: on workers, or on the caller's own task.
 ///
 /// Dropped half-way, it stops what it started. What is ready costs of the task's cooperative
 /// budget, or a loop over fan-outs that are ready at once would starve the runtime.

@@ -1,15 +1,15 @@
-//! Where the items of a fan-out come from, as what the places share.
+//! Where the items of a fan-out come from, as what the workers share.
 //!
-//! The iterator and the function are user code and may take their time, so nobody waits for a place that pulls: whoever
+//! The iterator and the function are user code and may take their time, so nobody waits for a worker that pulls: whoever
 //! finds the tap in use goes away, and is called when it is free.
 //!
 //! # Invariants
 //!
-//! 1. One place at a time pulls: the one that holds the guard, or has taken out what it pulls from. A guard is held for a pull
+//! 1. One worker at a time pulls: the one that holds the guard, or has taken out what it pulls from. A guard is held for a pull
 //!    or for a look; nobody blocks on one that is held for a pull.
 //! 2. Who finds the tap in use says so in the core's state, then in `wanted`, and then looks once more. Who stops using it
 //!    either goes to the state, or asks `wanted`. Both touch `wanted` by a read-modify-write; so one of the two sees the
-//!    other, and whoever sees a free tap that somebody wants has a place called.
+//!    other, and whoever sees a free tap that somebody wants has a worker called.
 //! 3. Items are numbered from 0 in the order in which they are pulled.
 
 use std::pin::Pin;
@@ -18,7 +18,7 @@ use super::items::{Next, SizeHint};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard, spin_loop};
 
-/// How often a place looks again before it goes away: an iterator that is quick is free again by then.
+/// How often a worker looks again before it goes away: an iterator that is quick is free again by then.
 const LOOKS: usize = if cfg!(errgroup_loom) { 1 } else { 64 };
 
 pub(crate) struct Tap<P> {
@@ -29,7 +29,7 @@ pub(crate) struct Tap<P> {
 }
 
 pub(crate) struct Flow<P> {
-    /// `None` while a place waits with it for the next item, and once nothing more is to be pulled.
+    /// `None` while a worker waits with it for the next item, and once nothing more is to be pulled.
     pub(crate) pull: Option<Pin<Box<P>>>,
     /// How many are left.
     pub(crate) left: SizeHint,

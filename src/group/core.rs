@@ -1,18 +1,18 @@
-//! The core that a group and a fan-out stand on: one state, its places, and what happens when something ends.
+//! The core that a group and a fan-out stand on: one state, its workers, and what happens when something ends.
 //!
 //! ```text
 //!     go, an iterator            Core                         tokio
 //!          │              ┌──────────────────┐
-//!          ▼              │ state (one lock) │        ┌─ JoinSet ────────┐
-//!       Source ─ supply ─►│  permits         │─ turn ─►  place: job, job… │
-//!     (queue or feed)     │  source          │◄───────│  place: job, job… │
-//!                         │  failures        │        └──────────────────┘
+//!          ▼              │ state (one lock) │        ┌─ JoinSet ─────────┐
+//!       Source ─ supply ─►│  permits         │─ turn ─►│ worker: job, job… │
+//!     (queue or feed)     │  source          │◄───────│ worker: job, job… │
+//!                         │  failures        │        └───────────────────┘
 //!                         └──────────────────┘
 //! ```
 //!
-//! A *place* is a task of the `JoinSet` that runs one job after another: it comes to the counter, hands in the permit of
+//! A *worker* is a task of the `JoinSet` that runs one job after another: it comes to the counter, hands in the permit of
 //! what has ended, and takes what is next. A bounded group so pays for a push and a pop, not for a spawn and a semaphore.
-//! When there is nothing to take, the place leaves.
+//! When there is nothing to take, the worker leaves.
 //!
 //! # Invariants
 //!
@@ -23,11 +23,11 @@
 //! 2. `phase` only moves from `Open` to `Closed` (a wait saw the end) or `Aborted`. Nothing is accepted unless `Open`.
 //! 3. No user code runs, and none is dropped, under a lock: what follows from a critical section (wakes, spawns, drains)
 //!    is collected in [`After`] and done when the lock is released.
-//! 4. Locks: `places` before `state`, because spawning on a dead runtime drops the place inside `spawn_on`. `state` is
+//! 4. Locks: `workers` before `state`, because spawning on a dead runtime drops the worker inside `spawn_on`. `state` is
 //!    never held while another is taken.
-//! 5. A place that is spawned holds no user code until it is polled. If it is dropped unpolled, the runtime is gone (or
+//! 5. A worker that is spawned holds no user code until it is polled. If it is dropped unpolled, the runtime is gone (or
 //!    the core aborted): nothing will ever run, and what is left is disposed of, by whoever is not under a lock.
-//! 6. If something could start, a scout is on its way or a place is in its turn (permits, 5).
+//! 6. If something could start, a scout is on its way or a worker is in its turn (permits, 5).
 //! 7. A failure sets the error, then ends the context, then gives its permit back, then counts as ended. The cause is
 //!    that of the first failure, whichever task comes to say so.
 //! 8. Nobody need come to the counter for the context's end to be seen: see [`watch`](super::watch).
@@ -39,10 +39,10 @@ use super::failures::OnFailure;
 use super::glance::Glance;
 use super::lending::CoreId;
 use super::permits::{Permits, Yields};
-use super::place::{At, Place};
 use super::source::{Lending, Source};
 use super::state::{After, ParkId, Phase, State, Turn};
 use super::streak::Streak;
+use super::worker::{At, Worker};
 use crate::context::{CancelHandle, Context, Note};
 use crate::panic;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -55,18 +55,18 @@ pub(crate) struct Core<S: Source> {
     pub(crate) cancel: CancelHandle,
     pub(crate) on_failure: OnFailure,
     pub(crate) origin: S::Origin,
-    /// The runtime that the places run on: the one in which the first `go` was called.
+    /// The runtime that the workers run on: the one in which the first `go` was called.
     runtime: OnceLock<Runtime>,
-    pub(crate) places: Mutex<JoinSet<()>>,
+    pub(crate) workers: Mutex<JoinSet<()>>,
     state: Mutex<State<S>>,
-    /// Threads inside `spawn_place`. `SeqCst` with `scout_lost`: of a thread that leaves there and a scout that is dropped, at
+    /// Threads inside `spawn_worker`. `SeqCst` with `scout_lost`: of a thread that leaves there and a scout that is dropped, at
     /// least one sees the other.
     spawning: AtomicUsize,
-    /// A scout was dropped while a thread was inside `spawn_place`, which sees to it.
+    /// A scout was dropped while a thread was inside `spawn_worker`, which sees to it.
     scout_lost: AtomicBool,
     /// Set with `Phase::Aborted`, for those who do not take the lock to look.
     pub(crate) stopped: AtomicBool,
-    /// Whether the places have been aborted.
+    /// Whether the workers have been aborted.
     pub(crate) all_aborted: AtomicBool,
 }
 
@@ -77,7 +77,7 @@ struct Runtime {
     has_threads: bool,
 }
 
-/// What has become of a place that was spawned.
+/// What has become of a worker that was spawned.
 enum Spawned {
     Alive,
     /// It has ended, or the runtime has dropped it unpolled.
@@ -102,7 +102,7 @@ impl<S: Source> Core<S> {
             on_failure,
             origin,
             runtime: OnceLock::new(),
-            places: Mutex::new(JoinSet::new()),
+            workers: Mutex::new(JoinSet::new()),
             state: Mutex::new(State::new(source, limit, timed)),
             spawning: AtomicUsize::new(0),
             scout_lost: AtomicBool::new(false),
@@ -158,7 +158,7 @@ impl<S: Source> Core<S> {
             self.with(State::count_out);
         }
         if after.spawn {
-            self.spawn_place();
+            self.spawn_worker();
         }
         if after.watch {
             self.watch();
@@ -175,7 +175,7 @@ impl<S: Source> Core<S> {
     }
 }
 
-/// Places.
+/// Workers.
 impl<S: Source> Core<S> {
     /// Binds the core to the runtime that the caller is in, the first time.
     ///
@@ -202,15 +202,15 @@ impl<S: Source> Core<S> {
         }
     }
 
-    fn spawn_place(self: &Arc<Self>) {
+    fn spawn_worker(self: &Arc<Self>) {
         let Some(runtime) = self.runtime() else {
             return;
         };
         self.spawning.fetch_add(1, Ordering::SeqCst);
         let spawned = {
-            let mut places = self.places.lock();
-            while places.try_join_next().is_some() {}
-            // Once a wait has locked `places` after it set the phase, nothing is added any more. An
+            let mut workers = self.workers.lock();
+            while workers.try_join_next().is_some() {}
+            // Once a wait has locked `workers` after it set the phase, nothing is added any more. An
             // abort leaves work to be dropped, and a wait is not over before that is done.
             let wanted = self.with_state(|state| {
                 let wanted = state.is_open() || state.has_work();
@@ -220,8 +220,8 @@ impl<S: Source> Core<S> {
                 wanted
             });
             match wanted {
-                true if places
-                    .spawn_on(Place::new(self.clone()), runtime)
+                true if workers
+                    .spawn_on(Worker::new(self.clone()), runtime)
                     .is_finished() =>
                 {
                     Spawned::Finished
@@ -265,19 +265,19 @@ impl<S: Source> Core<S> {
         let Some(runtime) = self.runtime() else {
             return;
         };
-        let mut places = self.places.lock();
-        while places.try_join_next().is_some() {}
-        // As in `spawn_place`: what is left of an abort is work, too.
+        let mut workers = self.workers.lock();
+        while workers.try_join_next().is_some() {}
+        // As in `spawn_worker`: what is left of an abort is work, too.
         if self.read(|state| state.is_open() || state.has_work()) {
-            places.spawn_on(future(self), runtime);
+            workers.spawn_on(future(self), runtime);
         }
     }
 
-    /// Forgets the places that have left. Each that leaves does so for those before, so that an idle group keeps at most one;
+    /// Forgets the workers that have left. Each that leaves does so for those before, so that an idle group keeps at most one;
     /// if somebody else is at it, they are forgotten all the same.
     pub(crate) fn reap(&self) {
-        if let Some(mut places) = self.places.try_lock() {
-            while places.try_join_next().is_some() {}
+        if let Some(mut workers) = self.workers.try_lock() {
+            while workers.try_join_next().is_some() {}
         }
     }
 
@@ -291,8 +291,8 @@ impl<S: Source> Core<S> {
     /// A scout was dropped before it came to the counter (invariant 5): its runtime has shut down,
     /// or an abort has hit it, and then another one drops what never runs.
     ///
-    /// If that happened inside `spawn_place`, the lock on `places` is held further up the stack,
-    /// and `spawn_place` does the rest.
+    /// If that happened inside `spawn_worker`, the lock on `workers` is held further up the stack,
+    /// and `spawn_worker` does the rest.
     pub(crate) fn lose_scout(self: &Arc<Self>) {
         let phase = self.with_state(|state| {
             state.permits.scout_arrived();
@@ -329,14 +329,14 @@ impl<S: Source> Core<S> {
         section(&mut self.state.lock())
     }
 
-    /// Starts what may start and has somebody look: for a source that has something from the start, and for what a place that
+    /// Starts what may start and has somebody look: for a source that has something from the start, and for what a worker that
     /// left in mid-job has made room for.
     pub(crate) fn hand_out(self: &Arc<Self>) {
         let ended = self.ctx.is_done();
         self.with(|state, after| state.hand_out(ended, after));
     }
 
-    /// A place comes to the counter, as a scout or with the permit of what it has run.
+    /// A worker comes to the counter, as a scout or with the permit of what it has run.
     pub(crate) fn turn(self: &Arc<Self>, scouting: bool, streak: &mut Streak<S>) -> Turn<S> {
         let ended = self.ctx.is_done();
         self.hand_in_observed(streak);
@@ -357,15 +357,15 @@ impl<S: Source> Core<S> {
         }
     }
 
-    /// The job of a place has to wait. What has ended there before it does not.
+    /// The job of a worker has to wait. What has ended there before it does not.
     pub(crate) fn keep_earlier(self: &Arc<Self>, mut streak: Streak<S>) {
         if streak.has_earlier() {
             self.with(|state, after| state.hand_in_all(&mut streak, after));
         }
     }
 
-    /// It is others' turn. A place that holds nothing comes again only if nobody else is on the way to take over.
-    pub(crate) fn yield_place(self: &Arc<Self>, mut streak: Streak<S>) -> At {
+    /// It is others' turn. A worker that holds nothing comes again only if nobody else is on the way to take over.
+    pub(crate) fn yield_worker(self: &Arc<Self>, mut streak: Streak<S>) -> At {
         let ended = self.ctx.is_done();
         self.hand_in_observed(&mut streak);
         let at = self.with(|state, after| {
@@ -397,7 +397,7 @@ impl<S: Source> Core<S> {
             glance.others_are_quick(|| S::pulled(self))
                 && (!is_first || self.state.lock().permits.hold_scout_back())
         } else {
-            // The place that has yielded to this one has yielded to all others, too.
+            // The worker that has yielded to this one has yielded to all others, too.
             self.state.lock().permits.takes_over()
         };
         if hangs_back {
@@ -406,18 +406,18 @@ impl<S: Source> Core<S> {
         hangs_back.then_some(glance)
     }
 
-    /// Whether places may run at once.
+    /// Whether workers may run at once.
     fn has_threads(&self) -> bool {
         self.runtime
             .get()
             .is_some_and(|runtime| runtime.has_threads)
     }
 
-    /// Has a place that yields polled again, behind what else is ready.
+    /// Has a worker that yields polled again, behind what else is ready.
     ///
     /// Another thread may take it meanwhile. Where there is none, it waits until the runtime has
     /// polled its timers and sockets: tokio does so after 61 polls of tasks or when nothing is
-    /// ready, and 61 polls of a place are long.
+    /// ready, and 61 polls of a worker are long.
     pub(crate) fn wake_behind_others(&self, cx: &mut task::Context<'_>) {
         if self.has_threads() {
             cx.waker().wake_by_ref();
@@ -432,7 +432,7 @@ impl<S: Source> Core<S> {
         self.stopped.load(Ordering::Relaxed)
     }
 
-    /// Lets a place stay until it is called, unless nothing more will be brought. One that found the source in use gives its
+    /// Lets a worker stay until it is called, unless nothing more will be brought. One that found the source in use gives its
     /// permit back.
     pub(crate) fn park(self: &Arc<Self>, waker: &Waker, found_in_use: bool) -> Option<ParkId> {
         let waker = waker.clone();
@@ -455,7 +455,7 @@ impl<S: Source> Core<S> {
         parked
     }
 
-    /// Ends a stay. Says whether the place was called, and so is a scout.
+    /// Ends a stay. Says whether the worker was called, and so is a scout.
     pub(crate) fn unpark(self: &Arc<Self>, id: ParkId) -> bool {
         self.with(
             |state, after| match state.parked.iter().position(|(parked, _)| *parked == id) {

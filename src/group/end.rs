@@ -23,9 +23,9 @@ use crate::tracing;
 static WATCHER_FAILED: Note = Note("the group's watcher panicked: does the runtime have a timer?");
 static TASK_ABORTED: Note = Note("the task was aborted");
 
-/// What has started and is in no place.
+/// What has started and is in no worker.
 pub(crate) struct Reclaimed<S: Source> {
-    /// What no place has taken yet.
+    /// What no worker has taken yet.
     pub(crate) works: Vec<(S::Tag, S::Work)>,
     /// Jobs that begin no more and count as ended at once, wherever their work is dropped.
     pub(crate) lost: Vec<(S::Tag, HadPermit)>,
@@ -109,10 +109,10 @@ impl<S: Source> Core<S> {
     /// Ends the context, and drops everything now: what waits, and what runs as soon as its present poll returns.
     pub(crate) fn abort(self: &Arc<Self>, why: &'static Note) {
         self.end_context(why);
-        self.abort_places();
+        self.abort_workers();
     }
 
-    pub(crate) fn abort_places(self: &Arc<Self>) {
+    pub(crate) fn abort_workers(self: &Arc<Self>) {
         let stopped = self.with(|state, after| self.stop(state, after));
         self.drop_stopped(stopped);
     }
@@ -130,18 +130,18 @@ impl<S: Source> Core<S> {
         reclaimed
     }
 
-    /// Aborts the places, once. A later abort must not hit those that drop what never runs, and
-    /// none returns before the places have been aborted.
-    fn abort_all_places(&self) {
-        let mut places = self.places.lock();
+    /// Aborts the workers, once. A later abort must not hit those that drop what never runs, and
+    /// none returns before the workers have been aborted.
+    fn abort_all_workers(&self) {
+        let mut workers = self.workers.lock();
         // `Relaxed`: it is only touched under this lock.
         if !self.all_aborted.swap(true, Ordering::Relaxed) {
-            places.abort_all();
+            workers.abort_all();
         }
     }
 
     pub(crate) fn drop_stopped(self: &Arc<Self>, stopped: Reclaimed<S>) {
-        self.abort_all_places();
+        self.abort_all_workers();
         for task in stopped.tasks {
             task.abort();
         }
@@ -170,7 +170,7 @@ impl<S: Source> Core<S> {
         self.end_elsewhere(tag, permit, outcome);
     }
 
-    /// Counts a job as ended that ran in no place, or not at all.
+    /// Counts a job as ended that ran in no worker, or not at all.
     pub(crate) fn end_elsewhere(
         self: &Arc<Self>,
         tag: S::Tag,
@@ -202,7 +202,7 @@ impl<S: Source> Core<S> {
         self.hand_out();
     }
 
-    /// Waits until every task has ended and every place has gone. Nothing is accepted from then on.
+    /// Waits until every task has ended and every worker has gone. Nothing is accepted from then on.
     pub(crate) async fn over(self: &Arc<Self>) {
         let mut leaving = None;
         std::future::poll_fn(|cx| {
@@ -214,7 +214,7 @@ impl<S: Source> Core<S> {
         .await;
     }
 
-    /// The same; `leaving` is where it keeps the places from one poll to the next. A task that
+    /// The same; `leaving` is where it keeps the workers from one poll to the next. A task that
     /// awaits it waits for this core.
     pub(crate) fn poll_over(
         self: &Arc<Self>,
@@ -233,15 +233,15 @@ impl<S: Source> Core<S> {
         leaving: &mut Option<JoinSet<()>>,
         cx: &mut task::Context<'_>,
     ) -> Poll<()> {
-        let places = match leaving {
-            Some(places) => places,
+        let workers = match leaving {
+            Some(workers) => workers,
             None => {
                 ready!(self.poll_closed(cx));
                 // Taken out, so that nobody's waker is touched under the lock; nothing is added any more.
-                leaving.insert(std::mem::take(&mut *self.places.lock()))
+                leaving.insert(std::mem::take(&mut *self.workers.lock()))
             }
         };
-        while ready!(places.poll_join_next(cx)).is_some() {}
+        while ready!(workers.poll_join_next(cx)).is_some() {}
         Poll::Ready(())
     }
 

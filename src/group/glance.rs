@@ -1,6 +1,6 @@
-//! Whether one more place would be of use, for a scout to ask before it takes part.
+//! Whether one more worker would be of use, for a scout to ask before it takes part.
 //!
-//! Items that end at once are pulled one after another. Two places that do so mostly wait for each other's cache lines, and are
+//! Items that end at once are pulled one after another. Two workers that do so mostly wait for each other's cache lines, and are
 //! slower together than either alone. So a scout that finds many items pulled since it was called hangs back, and looks
 //! again after a moment: as long as the others are so quick, it would only be in their way.
 //!
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const MANY: usize = 8;
 /// How long a look lasts: what is quick has then been pulled some ten times and more, and a look is a cache line taken away.
 const LOOK: Duration = Duration::from_micros(4);
-/// How quick an item has to be: with one that takes longer, two places are faster than one.
+/// How quick an item has to be: with one that takes longer, two workers are faster than one.
 const QUICK: Duration = Duration::from_nanos(200);
 
 /// What a scout saw when it looked last.

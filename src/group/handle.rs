@@ -10,7 +10,7 @@ use tokio::task::coop;
 use super::current::Lease;
 use crate::sync::Arc;
 
-/// The place of a task in the order in which the tasks of its group start.
+/// The number of a task in the order in which the tasks of its group start.
 pub(crate) type Number = u64;
 
 /// Where an admission is decided: a group's core, whatever its error type.
@@ -29,9 +29,9 @@ pub(crate) trait Lobby: Send + Sync {
 /// Whether and when a task was admitted: given back by [`go`](crate::Group::go), to be awaited or not.
 ///
 /// Awaiting it waits until the task has *started*, not until it has ended: that is backpressure, and what Go's blocking
-/// `Go` does. Not awaiting it is fine. The task starts either way, as soon as there is a place.
+/// `Go` does. Not awaiting it is fine. The task starts either way, as soon as there is a permit.
 ///
-/// A task of the group that awaits one lends its own place meanwhile, so that a limit cannot deadlock; see
+/// A task of the group that awaits one lends its own permit meanwhile, so that a limit cannot deadlock; see
 /// [`Group::set_limit`](crate::Group::set_limit).
 ///
 /// # Cancel safety
@@ -51,7 +51,7 @@ enum State {
     },
 }
 
-/// What became of a task that asked for a place.
+/// What became of a task that asked for a permit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Admitted {
     started: bool,

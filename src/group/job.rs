@@ -53,7 +53,7 @@ pub(crate) fn unboxed<F>(refused: TryGoError<Box<F>>) -> Result<(), TryGoError<F
 pub(crate) type Job<E> = Pin<Box<dyn Future<Output = Result<(), TaskErrorKind<E>>> + Send>>;
 
 pin_project! {
-    /// What makes the future, if that is to happen in its place; the future; and what becomes of its output.
+    /// What makes the future, if that is to happen when it starts; the future; and what becomes of its output.
     pub(crate) struct Work<S, F, M> {
         start: Option<S>,
         #[pin]

@@ -21,7 +21,7 @@ pub(crate) struct Launch<'a, E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
-    /// `None` if the group has gone: nothing starts any more. Borrowed where that can be: places and whoever starts tasks would
+    /// `None` if the group has gone: nothing starts any more. Borrowed where that can be: workers and whoever starts tasks would
     /// contend for the count.
     pub(crate) core: Option<Cow<'a, Arc<Core<Queue<E>>>>>,
     pub(crate) label: Label,

@@ -1,6 +1,6 @@
 //! Tasks that are not `Send`, under the group's limit.
 //!
-//! A place may run on any thread, so it cannot run these. Each is a local task of its own, which takes a *seat* in the
+//! A worker may run on any thread, so it cannot run these. Each is a local task of its own, which takes a *seat* in the
 //! group's queue, waits there for its permit like any other, and holds it while it runs.
 
 use std::fmt::Display;
@@ -14,10 +14,10 @@ use super::core::Core;
 use super::current::CurrentJob;
 use super::handle::{Admission, Number};
 use super::lending::LenderId;
-use super::place::poll_job;
 use super::queue::{Queue, Task};
 use super::source::{Outcome, Tag};
 use super::state::After;
+use super::worker::poll_job;
 use crate::error::{ContextError, TaskErrorKind};
 use crate::panic;
 use crate::sync::{Arc, Mutex};

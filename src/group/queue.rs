@@ -1,7 +1,7 @@
 //! A group's source: what `go` was given, first in, first out.
 //!
 //! ```text
-//!     go ─► ready: have a permit, wait for a place's next turn ─► places
+//!     go ─► ready: have a permit, wait for a worker's next turn ─► workers
 //!       │     ▲
 //!       │     │ a permit is free
 //!       └─► waiting:  7   8   9   10   next: 11
@@ -80,7 +80,7 @@ impl<E: 'static> Work<E> {
     }
 }
 
-/// What is queued is a job already: no place ever waits for it.
+/// What is queued is a job already: no worker ever waits for it.
 pub(crate) enum Never {}
 
 impl<E> From<Never> for Entry<E> {
@@ -89,7 +89,7 @@ impl<E> From<Never> for Entry<E> {
     }
 }
 
-/// What takes a turn in the queue: a job that a place will run, or a local task that runs by itself once it may.
+/// What takes a turn in the queue: a job that a worker will run, or a local task that runs by itself once it may.
 pub(crate) enum Turnee<E> {
     Entry(Entry<E>),
     Seat(Arc<Seat>),
@@ -171,7 +171,7 @@ impl<E> Queue<E> {
         }
     }
 
-    /// How many wait; a local task that has gone does not, though it keeps its place in the numbers.
+    /// How many wait; a local task that has gone does not, though it keeps its number.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.len() - self.gone_waiting
     }
@@ -182,9 +182,9 @@ impl<E> Queue<E> {
             Turnee::Seat(it) => Arc::ptr_eq(it, seat),
             Turnee::Entry(_) | Turnee::Gone => false,
         };
-        let place = seat.number().and_then(|number| self.place(number));
+        let waiting = seat.number().and_then(|number| self.entry_at(number));
         // Its turn may have come while it went, and its number have been given again.
-        let Some(waiting) = place.filter(is_it) else {
+        let Some(waiting) = waiting.filter(is_it) else {
             return;
         };
         waiting.turnee = Turnee::Gone;
@@ -224,10 +224,10 @@ impl<E> Queue<E> {
 
     /// Where the waiter for an undecided number is.
     pub(crate) fn waiter_of(&mut self, number: Number) -> Option<&mut Option<Waiter>> {
-        self.place(number).map(|waiting| &mut waiting.waiter)
+        self.entry_at(number).map(|waiting| &mut waiting.waiter)
     }
 
-    fn place(&mut self, number: Number) -> Option<&mut Waiting<E>> {
+    fn entry_at(&mut self, number: Number) -> Option<&mut Waiting<E>> {
         let at = usize::try_from(number.checked_sub(self.head)?).ok()?;
         self.waiting.get_mut(at)
     }
@@ -371,13 +371,13 @@ where
     fn open(
         core: &Arc<Core<Self>>,
         Entry { task, work }: Entry<E>,
-        mut place: Pin<&mut Option<Job<E>>>,
+        mut slot: Pin<&mut Option<Job<E>>>,
         _: &mut Option<CurrentJob>,
         _: &mut task::Context<'_>,
     ) -> Opened<Self> {
         match work {
             Work::Future(job) => {
-                place.set(Some(job));
+                slot.set(Some(job));
                 Opened::Job(task)
             }
             Work::Blocking(job) => {

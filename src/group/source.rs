@@ -28,16 +28,16 @@ pub(crate) trait Source: Send + Sized + 'static {
     /// What identifies a job while it runs.
     type Tag: Tag;
     type Job: Future + Send + 'static;
-    /// What the counter hands to a place: a job, or what makes one outside the lock.
+    /// What the counter hands to a worker: a job, or what makes one outside the lock.
     type Supply: Send;
     /// What a job is before it is one: user code, to be dropped outside the lock if it never becomes one.
     type Work: Send;
-    /// What a place holds while it waits for its next job to come out of what was supplied.
+    /// What a worker holds while it waits for its next job to come out of what was supplied.
     type Wait: Into<Self::Supply> + Send;
     /// What all its jobs have in common, and what never changes: read without the lock.
     type Origin: Send + Sync;
 
-    /// Whether a place may run several jobs on one permit: see [`streak`](super::streak).
+    /// Whether a worker may run several jobs on one permit: see [`streak`](super::streak).
     const STREAKS: bool = false;
     /// Whether stopping everything drops none of the user's code on the spot, so that it may be done in the thread of
     /// whoever ends the context.
@@ -49,16 +49,16 @@ pub(crate) trait Source: Send + Sized + 'static {
 
     /// Starts what may start: gives permits to what is queued.
     fn start(&mut self, permits: &mut Permits, after: &mut After);
-    /// Hands out what a place is to run next, with its permit; nothing that would start now if the context `ended`.
+    /// Hands out what a worker is to run next, with its permit; nothing that would start now if the context `ended`.
     fn supply(&mut self, permits: &mut Permits, ended: bool) -> Option<Self::Supply>;
     /// Whether `supply` would hand something out now.
     fn has_supply(&self, permits: &Permits) -> bool;
-    /// How many jobs wait for a place, now or as soon as another one has ended, if they are started
+    /// How many jobs wait for a worker, now or as soon as another one has ended, if they are started
     /// one by one.
     fn ready(&self) -> usize {
         usize::MAX
     }
-    /// Whether a place that gets nothing should stay, because more will come.
+    /// Whether a worker that gets nothing should stay, because more will come.
     fn is_busy(&self) -> bool;
     /// Whether something is left that has not started.
     fn has_unstarted(&self) -> bool;
@@ -77,7 +77,7 @@ pub(crate) trait Source: Send + Sized + 'static {
     }
     /// Removes what has not started and, the context having ended, never will.
     fn cut(&mut self, permits: &mut Permits, after: &mut After) -> Vec<(Self::Tag, Self::Work)>;
-    /// Removes what has started and is in no place.
+    /// Removes what has started and is in no worker.
     fn reclaim(&mut self) -> Reclaimed<Self>;
     /// Drops what never runs, and counts it as ended; outside the lock.
     fn dispose(core: &Arc<Core<Self>>, rejected: Rejected<Self>) {
@@ -88,32 +88,32 @@ pub(crate) trait Source: Send + Sized + 'static {
     fn output(output: <Self::Job as Future>::Output) -> JobOutput<Self>;
     /// What a job is called, and how long it has been running; asked when it failed.
     fn describe(origin: &Self::Origin, tag: &Self::Tag) -> (Label, Duration);
-    /// Makes a job of what was supplied, in its place; outside the lock.
+    /// Makes a job of what was supplied, in its slot; outside the lock.
     fn open(
         core: &Arc<Core<Self>>,
         supply: Self::Supply,
-        place: Pin<&mut Option<Self::Job>>,
+        slot: Pin<&mut Option<Self::Job>>,
         current: &mut Option<CurrentJob>,
         cx: &mut task::Context<'_>,
     ) -> Opened<Self>;
     /// Makes the next job of a streak, if there is one at once; outside the lock.
     fn another(
         _core: &Arc<Core<Self>>,
-        _place: Pin<&mut Option<Self::Job>>,
+        _slot: Pin<&mut Option<Self::Job>>,
         _current: &mut Option<CurrentJob>,
         _cx: &mut task::Context<'_>,
     ) -> Option<Self::Tag> {
         None
     }
-    /// How many jobs have been pulled so far, where two places would be in each other's way at that; read without the lock.
+    /// How many jobs have been pulled so far, where two workers would be in each other's way at that; read without the lock.
     fn pulled(_: &Core<Self>) -> usize {
         0
     }
-    /// A place has found in use what it needs, and gone away: nothing is supplied until it is free.
+    /// A worker has found in use what it needs, and gone away: nothing is supplied until it is free.
     fn block(&mut self) {}
-    /// That place is to be called: it may have become free just before; outside the lock.
+    /// That worker is to be called: it may have become free just before; outside the lock.
     fn look_again(_: &Arc<Core<Self>>) {}
-    /// Takes back what a place waited with when it was dropped.
+    /// Takes back what a worker waited with when it was dropped.
     fn abandon(core: &Arc<Core<Self>>, wait: Self::Wait);
     /// Whether a report of the progress is due, and nothing else is reporting.
     fn has_report(&self) -> bool {
@@ -129,13 +129,13 @@ pub(crate) trait Source: Send + Sized + 'static {
 
 /// What has become of what was supplied.
 pub(crate) enum Opened<S: Source> {
-    /// A job, which is in the place now.
+    /// A job, which is in the slot now.
     Job(S::Tag),
     /// There is no job in it (any more).
     Nothing,
-    /// None yet; the place is woken when it should look again.
+    /// None yet; the worker is woken when it should look again.
     Wait(S::Wait),
-    /// None for this place now: it is called. If what it needs is `in_use`, it still has a permit.
+    /// None for this worker now: it is called. If what it needs is `in_use`, it still has a permit.
     Later { in_use: bool },
 }
 
@@ -144,7 +144,7 @@ pub(crate) type JobOutput<S> = Result<<S as Source>::Value, TaskErrorKind<<S as 
 
 /// What identifies a job while it runs.
 pub(crate) trait Tag: Send {
-    /// The job has been given its place.
+    /// The job starts.
     fn started(&mut self);
     /// That in which it runs.
     fn span(&self) -> Option<&Span>;

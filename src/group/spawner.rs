@@ -166,7 +166,7 @@ where
 /// fn visit(s: Spawner<String>, depth: u32) -> BoxFuture<'static, Result<(), String>> {
 ///     async move {
 ///         if depth > 0 {
-///             s.go(visit(s.clone(), depth - 1)).await; // lends its place while it waits
+///             s.go(visit(s.clone(), depth - 1)).await; // lends its permit while it waits
 ///         }
 ///         Ok(())
 ///     }

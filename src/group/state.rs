@@ -35,7 +35,7 @@ pub(crate) struct State<S: Source> {
     pub(crate) rejected: VecDeque<Rejected<S>>,
     /// The one who waits for the end.
     pub(crate) waiter: Option<Waker>,
-    /// Places that stay for what another place is about to bring.
+    /// Workers that stay for what another worker is about to bring.
     pub(crate) parked: Vec<(ParkId, Waker)>,
     pub(crate) next_park: ParkId,
     pub(crate) watch: Watch,
@@ -46,7 +46,7 @@ pub(crate) struct State<S: Source> {
     pub(crate) runtime_lost: bool,
 }
 
-/// Names one stay of a place at the counter.
+/// Names one stay of a worker at the counter.
 pub(crate) type ParkId = u64;
 
 /// The most workers that stay for what another one is about to bring; more of them leave, and are
@@ -106,7 +106,7 @@ impl After {
     }
 }
 
-/// What a place that came to the counter does next.
+/// What a worker that came to the counter does next.
 pub(crate) enum Turn<S: Source> {
     Run(S::Supply),
     /// Work that never runs is dropped by a worker, not in the thread that ended the context; one
@@ -118,7 +118,7 @@ pub(crate) enum Turn<S: Source> {
     Leave,
 }
 
-/// What a place hands in: the permit of a job that has ended, and what it gave.
+/// What a worker hands in: the permit of a job that has ended, and what it gave.
 pub(crate) struct HandIn<S: Source> {
     pub(crate) lender: Option<LenderId>,
     pub(crate) tag: S::Tag,
@@ -180,7 +180,7 @@ impl<S: Source> State<S> {
         self.call_scout_for(usize::MAX, after);
     }
 
-    /// The same from a place that goes on to run a job: a single job that is left may wait until
+    /// The same from a worker that goes on to run a job: a single job that is left may wait until
     /// its starter yields.
     fn call_scout_for_rest(&mut self, after: &mut After) {
         self.call_scout_for(self.ready(), after);
@@ -324,7 +324,7 @@ impl<S: Source> State<S> {
         self.relieve_watcher(after);
     }
 
-    /// Hands out what a place is to run next.
+    /// Hands out what a worker is to run next.
     pub(crate) fn supply(&mut self, ended: bool) -> Option<S::Supply> {
         let supply = self.source.supply(&mut self.permits, ended)?;
         self.count_in(S::COUNTS_IN);
@@ -337,7 +337,7 @@ impl<S: Source> State<S> {
         self.count_out(after);
     }
 
-    /// Takes what has ended in a place.
+    /// Takes what has ended in a worker.
     pub(crate) fn hand_in_all(&mut self, streak: &mut Streak<S>, after: &mut After) {
         if streak.has_earlier() {
             for (tag, value) in streak.take_earlier() {

@@ -1,7 +1,7 @@
-//! Jobs that a place runs one after another on one permit.
+//! Jobs that a worker runs one after another on one permit.
 //!
 //! A turn at the counter costs a lock, which two workers contend for. Where nobody looks at an outcome before the last, a
-//! place whose job succeeds keeps the permit, takes the next job without a turn, and hands in what it has every so often, and
+//! worker whose job succeeds keeps the permit, takes the next job without a turn, and hands in what it has every so often, and
 //! whenever a job has to wait. It never has more than the job that it runs, so nothing stands behind one that takes its time.
 
 use super::source::{Source, Tag};
@@ -10,7 +10,7 @@ use super::state::HandIn;
 /// The most jobs of a streak: the lock is then a small part of what they cost.
 const MOST: usize = 32;
 
-/// What has ended in one poll of a place and was not handed in.
+/// What has ended in one poll of a worker and was not handed in.
 pub(crate) struct Streak<S: Source> {
     /// With its permit.
     last: Option<HandIn<S>>,

@@ -17,7 +17,7 @@ use crate::sync::{Arc, Mutex, Weak};
 ///
 /// It waits in the handle: [`take`](TaskHandle::take) it after `wait`. Or await the handle, in a sibling or anywhere else: it
 /// resolves when the task has ended, to the value, or to `None` at once when the task has failed, panicked, was stopped
-/// or never started. A task of the group that awaits one lends its own place meanwhile, as with an
+/// or never started. A task of the group that awaits one lends its own permit meanwhile, as with an
 /// [`Admission`](crate::Admission).
 ///
 /// Dropping it changes nothing for the task; the value is then dropped.

@@ -8,7 +8,7 @@
 //!   while there is a grace;
 //! - after it, while the grace runs and tasks do.
 //!
-//! It is in the `JoinSet` with the places, so a wait proves that it is gone, too.
+//! It is in the `JoinSet` with the workers, so a wait proves that it is gone, too.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -234,7 +234,7 @@ impl<S: Source> WatchTask<S> {
                     ready!(Pin::new(&mut self.done).poll(cx));
                     self.core.see_end();
                 }
-                Next::Grace(until) if until <= Instant::now() => self.core.abort_places(),
+                Next::Grace(until) if until <= Instant::now() => self.core.abort_workers(),
                 Next::Grace(until) => {
                     let timer = match &mut self.timer {
                         Some((armed, timer)) if *armed == until => timer,
@@ -245,7 +245,7 @@ impl<S: Source> WatchTask<S> {
                         }
                     };
                     ready!(timer.as_mut().poll(cx));
-                    self.core.abort_places();
+                    self.core.abort_workers();
                 }
             }
         }

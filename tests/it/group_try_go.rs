@@ -99,7 +99,7 @@ async fn its_error_says_why_without_a_debug_of_the_future() {
     let g = full();
     let full = g.try_go(async { Ok(()) }).unwrap_err();
     assert_eq!(format!("{full:?}"), "Full(..)");
-    assert_eq!(full.to_string(), "every place of the group is taken");
+    assert_eq!(full.to_string(), "every permit of the group is taken");
     assert!(full.source().is_none());
     g.cancel();
     let ended = g.try_go(async { Ok(()) }).unwrap_err();

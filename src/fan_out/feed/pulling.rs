@@ -1,4 +1,4 @@
-//! What a place does at the tap: it pulls an item, waits for one, or finds that there are no more.
+//! What a worker does at the tap: it pulls an item, waits for one, or finds that there are no more.
 
 use std::pin::Pin;
 use std::task::{self, Poll};
@@ -14,19 +14,19 @@ use crate::sync::Arc;
 
 /// What came out of the tap.
 pub(super) enum Pulled<P> {
-    /// It is in its place.
+    /// It is in its slot.
     Item(usize, SizeHint),
-    /// The stream has no item yet; taken out, for the place to wait with.
+    /// The stream has no item yet; taken out, for the worker to wait with.
     NotYet(Pin<Box<P>>),
     /// There are no more, or there was a panic: that has been said.
     Nothing,
     InUse,
 }
 
-/// Pulls an item, into its place.
+/// Pulls an item, into its slot.
 pub(super) fn pull<P, C, T, E>(
     core: &Arc<Core<Feed<P, C, T, E>>>,
-    place: Pin<&mut Option<P::Future>>,
+    slot: Pin<&mut Option<P::Future>>,
     current: &mut Option<CurrentJob>,
     cx: &mut task::Context<'_>,
 ) -> Pulled<P>
@@ -36,7 +36,7 @@ where
     C: End<T, E>,
 {
     let mut is_ready = None;
-    let pulled = pull_at_tap(core, place, current, &mut is_ready, cx);
+    let pulled = pull_at_tap(core, slot, current, &mut is_ready, cx);
     // What follows from the waiting of the stream calls other tasks: not while the tap is in use.
     match is_ready {
         // The item that was pulled does not wait for what the stream waited for.
@@ -53,7 +53,7 @@ where
 /// The same. Sets `is_ready` if the stream was polled.
 fn pull_at_tap<P, C, T, E>(
     core: &Arc<Core<Feed<P, C, T, E>>>,
-    mut place: Pin<&mut Option<P::Future>>,
+    mut slot: Pin<&mut Option<P::Future>>,
     current: &mut Option<CurrentJob>,
     is_ready: &mut Option<bool>,
     cx: &mut task::Context<'_>,
@@ -68,7 +68,7 @@ where
         return Pulled::InUse;
     };
     let pulled = current::poll_if_allowed(current, cx, |cx| {
-        let put = |future| place.set(Some(future));
+        let put = |future| slot.set(Some(future));
         poll_pull(&mut flow.pull, put, core.ctx(), &inlet.origin.span, cx)
     });
     *is_ready = pulled.as_ref().map(Poll::is_ready);
@@ -89,7 +89,7 @@ where
             let number = inlet.tap.number(&mut flow);
             drop(flow);
             // There is a future if it was the size hint that panicked.
-            panic::discard(panic::catch(|| place.set(None)));
+            panic::discard(panic::catch(|| slot.set(None)));
             fail(core, number, payload);
             close(core, pull);
             Pulled::Nothing
@@ -101,7 +101,7 @@ where
     }
 }
 
-/// Counts an item as started, and has the next place called. Says whether there is still a reason to run it.
+/// Counts an item as started, and has the next worker called. Says whether there is still a reason to run it.
 pub(super) fn start<P, C, T, E>(
     core: &Arc<Core<Feed<P, C, T, E>>>,
     number: usize,
@@ -115,7 +115,7 @@ where
         let feed = &mut state.source;
         feed.ledger.start(number, left);
         feed.blocked = false;
-        // Another place may have seen the end of the items meanwhile: that is none.
+        // Another worker may have seen the end of the items meanwhile: that is none.
         if feed.ledger.is_cut() {
             return false;
         }
@@ -127,7 +127,7 @@ where
     })
 }
 
-/// There is no item yet: the place is to wait, unless there is no reason any more.
+/// There is no item yet: the worker is to wait, unless there is no reason any more.
 pub(super) fn wait<P, C, T, E>(
     core: &Arc<Core<Feed<P, C, T, E>>>,
     cx: &mut task::Context<'_>,

@@ -1,4 +1,4 @@
-//! A place: a task of the `JoinSet` that runs one job after another.
+//! A worker: a task of the `JoinSet` that runs one job after another.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -20,7 +20,7 @@ use crate::tracing::{self, Span};
 
 pin_project! {
     /// Comes to the counter, runs what it gets, comes again; leaves when there is nothing to be had.
-    pub(crate) struct Place<S: Source> {
+    pub(crate) struct Worker<S: Source> {
         core: Arc<Core<S>>,
         at: At,
         wait: Option<S::Wait>,
@@ -31,8 +31,8 @@ pin_project! {
         current: Option<CurrentJob>,
     }
 
-    impl<S: Source> PinnedDrop for Place<S> {
-        // The accounting for a place that is dropped in mid-life: aborted, or its runtime shut down.
+    impl<S: Source> PinnedDrop for Worker<S> {
+        // The accounting for a worker that is dropped in mid-life: aborted, or its runtime shut down.
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             if let Some(tag) = this.tag.take() {
@@ -62,7 +62,7 @@ pin_project! {
     }
 }
 
-/// Where a place is.
+/// Where a worker is.
 #[derive(Clone, Copy)]
 pub(crate) enum At {
     /// A scout, that has not come to the counter yet.
@@ -72,11 +72,11 @@ pub(crate) enum At {
     Left,
 }
 
-impl<S: Source> Place<S> {
+impl<S: Source> Worker<S> {
     pub(crate) fn new(core: Arc<Core<S>>) -> Self {
         let current = CurrentJob::new(core.clone());
         let glance = Glance::new(S::pulled(&core));
-        Place {
+        Worker {
             core,
             at: At::OnTheWay(glance),
             wait: None,
@@ -87,7 +87,7 @@ impl<S: Source> Place<S> {
     }
 }
 
-impl<S: Source> Future for Place<S> {
+impl<S: Source> Future for Worker<S> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
@@ -112,7 +112,7 @@ impl<S: Source> Future for Place<S> {
         };
         loop {
             if this.tag.is_none() && this.wait.is_none() && budget.is_used_up() {
-                *this.at = this.core.yield_place(streak);
+                *this.at = this.core.yield_worker(streak);
                 if let At::Left = this.at {
                     return Poll::Ready(());
                 }

@@ -1,4 +1,4 @@
-//! A fan-out on places: each item on a task of the runtime, many at once.
+//! A fan-out on workers: each item on a task of the runtime, many at once.
 
 use std::fmt::Display;
 use std::future::Future;
@@ -22,7 +22,7 @@ pub(crate) static FAN_OUT_ENDED: Note = Note("the fan-out has ended");
 pub(crate) static FAN_OUT_DROPPED: Note = Note("the fan-out was dropped");
 
 /// A fan-out, run by whoever polls it. Dropped, it stops what it started.
-pub(crate) struct Placed<P, C, T, E>
+pub(crate) struct OnWorkers<P, C, T, E>
 where
     P: Next<Future: Future<Output = Result<T, E>> + Send + 'static> + Send + 'static,
     C: End<T, E, Kept: Send + 'static> + Send + 'static,
@@ -35,12 +35,12 @@ where
 
 enum Stage {
     Unstarted,
-    /// With the places, once all has ended and they leave.
+    /// With the workers, once all has ended and they leave.
     Running(Option<JoinSet<()>>),
     Finished,
 }
 
-impl<P, C, T, E> Placed<P, C, T, E>
+impl<P, C, T, E> OnWorkers<P, C, T, E>
 where
     P: Next<Future: Future<Output = Result<T, E>> + Send + 'static> + Send + 'static,
     C: End<T, E, Kept: Send + 'static> + Send + 'static,
@@ -59,7 +59,7 @@ where
         let (ctx, guard) = parent.with_cancel();
         let inlet = Inlet::new(pull, origin, grace, report.is_some());
         let feed = Feed::new(end, inlet.tap.left(), report);
-        Placed {
+        OnWorkers {
             core: Core::new(feed, inlet, (ctx, guard.disarm()), limit, C::ON_FAILURE),
             stage: Stage::Unstarted,
         }
@@ -87,7 +87,7 @@ where
     }
 }
 
-impl<P, C, T, E> Run<T, E> for Placed<P, C, T, E>
+impl<P, C, T, E> Run<T, E> for OnWorkers<P, C, T, E>
 where
     P: Next<Future: Future<Output = Result<T, E>> + Send + 'static> + Send + 'static,
     C: End<T, E, Kept: Send + 'static> + Send + 'static,
@@ -155,7 +155,7 @@ where
     }
 }
 
-impl<P, C, T, E> Drop for Placed<P, C, T, E>
+impl<P, C, T, E> Drop for OnWorkers<P, C, T, E>
 where
     P: Next<Future: Future<Output = Result<T, E>> + Send + 'static> + Send + 'static,
     C: End<T, E, Kept: Send + 'static> + Send + 'static,
