@@ -411,7 +411,7 @@ where
                 }
                 state.wake_waiter(after);
                 // A worker makes the reports that became due meanwhile, if there is a runtime.
-                state.call_scout(after);
+                state.call_searcher(after);
                 state.runtime_lost
             });
             panic::discard(call);

@@ -113,7 +113,7 @@ where
             let taken = state.source.ledger.end.take();
             if taken.is_some() {
                 // There is room again; and the consumer may now block its thread.
-                state.call_scout(after);
+                state.call_searcher(after);
             }
             taken
         });

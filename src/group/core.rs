@@ -27,7 +27,7 @@
 //!    never held while another is taken.
 //! 5. A worker that is spawned holds no user code until it is polled. If it is dropped unpolled, the runtime is gone (or
 //!    the core aborted): nothing will ever run, and what is left is disposed of, by whoever is not under a lock.
-//! 6. If something could start, a scout is on its way or a worker is in its turn (permits, 5).
+//! 6. If something could start, a searcher is on its way or a worker is in its turn (permits, 5).
 //! 7. A failure sets the error, then ends the context, then gives its permit back, then counts as ended. The cause is
 //!    that of the first failure, whichever task comes to say so.
 //! 8. Nobody need come to the counter for the context's end to be seen: see [`watch`](super::watch).
@@ -59,11 +59,11 @@ pub(crate) struct Core<S: Source> {
     runtime: OnceLock<Runtime>,
     pub(crate) workers: Mutex<JoinSet<()>>,
     state: Mutex<State<S>>,
-    /// Threads inside `spawn_worker`. `SeqCst` with `scout_lost`: of a thread that leaves there and a scout that is dropped, at
+    /// Threads inside `spawn_worker`. `SeqCst` with `searcher_lost`: of a thread that leaves there and a searcher that is dropped, at
     /// least one sees the other.
     spawning: AtomicUsize,
-    /// A scout was dropped while a thread was inside `spawn_worker`, which sees to it.
-    scout_lost: AtomicBool,
+    /// A searcher was dropped while a thread was inside `spawn_worker`, which sees to it.
+    searcher_lost: AtomicBool,
     /// Set with `Phase::Aborted`, for those who do not take the lock to look.
     pub(crate) stopped: AtomicBool,
     /// Whether the workers have been aborted.
@@ -105,7 +105,7 @@ impl<S: Source> Core<S> {
             workers: Mutex::new(JoinSet::new()),
             state: Mutex::new(State::new(source, limit, timed)),
             spawning: AtomicUsize::new(0),
-            scout_lost: AtomicBool::new(false),
+            searcher_lost: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             all_aborted: AtomicBool::new(false),
         })
@@ -215,7 +215,7 @@ impl<S: Source> Core<S> {
             let wanted = self.with_state(|state| {
                 let wanted = state.is_open() || state.has_work();
                 if !wanted {
-                    state.permits.scout_arrived();
+                    state.permits.searcher_arrived();
                 }
                 wanted
             });
@@ -231,11 +231,11 @@ impl<S: Source> Core<S> {
             }
         };
         self.spawning.fetch_sub(1, Ordering::SeqCst);
-        if self.scout_lost.swap(false, Ordering::SeqCst) {
+        if self.searcher_lost.swap(false, Ordering::SeqCst) {
             match spawned {
                 // A runtime that has shut down drops what is spawned on it at once.
                 Spawned::Finished => self.lose_runtime(),
-                Spawned::Alive | Spawned::Refused => self.with(State::call_scout),
+                Spawned::Alive | Spawned::Refused => self.with(State::call_searcher),
             }
         }
     }
@@ -288,27 +288,27 @@ impl<S: Source> Core<S> {
         }
     }
 
-    /// A scout was dropped before it came to the counter (invariant 5): its runtime has shut down,
+    /// A searcher was dropped before it came to the counter (invariant 5): its runtime has shut down,
     /// or an abort has hit it, and then another one drops what never runs.
     ///
     /// If that happened inside `spawn_worker`, the lock on `workers` is held further up the stack,
     /// and `spawn_worker` does the rest.
-    pub(crate) fn lose_scout(self: &Arc<Self>) {
+    pub(crate) fn lose_searcher(self: &Arc<Self>) {
         let phase = self.with_state(|state| {
-            state.permits.scout_arrived();
+            state.permits.searcher_arrived();
             state.phase
         });
         if phase == Phase::Closed {
             return;
         }
-        self.scout_lost.store(true, Ordering::SeqCst);
+        self.searcher_lost.store(true, Ordering::SeqCst);
         if self.spawning.load(Ordering::SeqCst) > 0 {
             return;
         }
-        if self.scout_lost.swap(false, Ordering::SeqCst) {
+        if self.searcher_lost.swap(false, Ordering::SeqCst) {
             match phase {
                 Phase::Open => self.lose_runtime(),
-                Phase::Aborted | Phase::Closed => self.with(State::call_scout),
+                Phase::Aborted | Phase::Closed => self.with(State::call_searcher),
             }
         }
     }
@@ -336,13 +336,13 @@ impl<S: Source> Core<S> {
         self.with(|state, after| state.hand_out(ended, after));
     }
 
-    /// A worker comes to the counter, as a scout or with the permit of what it has run.
-    pub(crate) fn turn(self: &Arc<Self>, scouting: bool, streak: &mut Streak<S>) -> Turn<S> {
+    /// A worker comes to the counter, as a searcher or with the permit of what it has run.
+    pub(crate) fn turn(self: &Arc<Self>, searching: bool, streak: &mut Streak<S>) -> Turn<S> {
         let ended = self.ctx.is_done();
         self.hand_in_observed(streak);
         self.with(|state, after| {
-            if scouting {
-                state.permits.scout_arrived();
+            if searching {
+                state.permits.searcher_arrived();
             }
             state.hand_in_all(streak, after);
             state.next_turn(ended, after)
@@ -386,7 +386,7 @@ impl<S: Source> Core<S> {
         at
     }
 
-    /// A scout comes. `Some` if it is not to take part now, but to come again; it is woken then.
+    /// A searcher comes. `Some` if it is not to take part now, but to come again; it is woken then.
     pub(crate) fn hang_back(
         &self,
         mut glance: Glance,
@@ -395,7 +395,7 @@ impl<S: Source> Core<S> {
         let is_first = glance.is_first();
         let hangs_back = if self.has_threads() {
             glance.others_are_quick(|| S::pulled(self))
-                && (!is_first || self.state.lock().permits.hold_scout_back())
+                && (!is_first || self.state.lock().permits.hold_searcher_back())
         } else {
             // The worker that has yielded to this one has yielded to all others, too.
             self.state.lock().permits.takes_over()
@@ -455,7 +455,7 @@ impl<S: Source> Core<S> {
         parked
     }
 
-    /// Ends a stay. Says whether the worker was called, and so is a scout.
+    /// Ends a stay. Says whether the worker was called, and so is a searcher.
     pub(crate) fn unpark(self: &Arc<Self>, id: ParkId) -> bool {
         self.with(
             |state, after| match state.parked.iter().position(|(parked, _)| *parked == id) {

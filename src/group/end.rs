@@ -148,7 +148,7 @@ impl<S: Source> Core<S> {
         for (tag, permit) in stopped.lost {
             self.end_elsewhere(tag, permit, Outcome::Aborted);
         }
-        self.with(State::call_scout);
+        self.with(State::call_searcher);
     }
 
     /// The watcher cannot watch. Its panic is the group's, and nothing runs on that it should have stopped.

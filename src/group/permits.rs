@@ -24,11 +24,11 @@
 //!    hold it back).
 //! 3. No permit is handed out while a claim waits: lenders come before whatever has not started.
 //! 4. Who has lent its permit, and claims it back: see [`lending`](super::lending).
-//! 5. A *scout* is a place that was spawned or woken and is not yet at the counter. Whenever
-//!    something could start, there is a scout or a place in its turn that will look again. At most
-//!    one scout at a time can be taken by any thread, and the others wait in LIFO slots (see
-//!    [`Scout`]); so one task that blocks its thread cannot keep the next from starting on another.
-//!    A scout may come and go (see [`glance`](super::glance)), but not once a place has left
+//! 5. A *searcher* is a place that was spawned or woken and is not yet at the counter. Whenever
+//!    something could start, there is a searcher or a place in its turn that will look again. At most
+//!    one searcher at a time can be taken by any thread, and the others wait in LIFO slots (see
+//!    [`Searcher`]); so one task that blocks its thread cannot keep the next from starting on another.
+//!    A searcher may come and go (see [`glance`](super::glance)), but not once a place has left
 //!    because of it.
 
 use std::thread::ThreadId;
@@ -43,19 +43,19 @@ pub(crate) struct Permits {
     pub(crate) lenders: Lenders,
     /// Whether tasks may wait for permits or tasks of their own core. Items of a fan-out do not.
     pub(crate) lends: bool,
-    scout: Scout,
+    searcher: Searcher,
     pushes: Pushes,
 }
 
-/// Where the scout is, if there is one.
+/// Where the searcher is, if there is one.
 ///
-/// A scout that a thread spawns last waits in that thread's LIFO slot, where no other thread finds
+/// A searcher that a thread spawns last waits in that thread's LIFO slot, where no other thread finds
 /// it. A place that may run user code next pushes it out at once (`flush_lifo_slot`), which costs
 /// another spawn. A `go` leaves it there, as `tokio::spawn` leaves a task there, and the next `go`
 /// sends a second one: on the same thread, that pushes the first one out. So the first tasks of a
-/// group have a scout each, and the last of them may wait until its starter yields.
+/// group have a searcher each, and the last of them may wait until its starter yields.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Scout {
+enum Searcher {
     None,
     /// In the LIFO slot of that thread, as far as is known.
     InSlot(ThreadId),
@@ -72,10 +72,10 @@ enum Scout {
     TakesOver,
 }
 
-/// How many tasks that are started together have a scout each.
+/// How many tasks that are started together have a searcher each.
 const FIRST: usize = 3;
 
-/// How often a `go` has pushed a scout out of the LIFO slot of its thread, to wake another thread.
+/// How often a `go` has pushed a searcher out of the LIFO slot of its thread, to wake another thread.
 ///
 /// The first tasks that are started together each get a thread that is idle. A loop that starts
 /// tasks one right behind the other would mostly pay for waking a thread that finds one task, so it
@@ -90,7 +90,7 @@ impl Pushes {
     const MOST: usize = 3;
     /// With as many jobs ready, another one comes in any case.
     const MANY: usize = 8;
-    /// How long a scout may then stay in the slot of a thread that goes on starting tasks.
+    /// How long a searcher may then stay in the slot of a thread that goes on starting tasks.
     const PAUSE: Duration = Duration::from_micros(200);
 
     const fn new() -> Pushes {
@@ -129,7 +129,7 @@ impl Permits {
             running: 0,
             lenders: Lenders::new(),
             lends,
-            scout: Scout::None,
+            searcher: Searcher::None,
             pushes: Pushes::new(),
         }
     }
@@ -159,98 +159,98 @@ impl Permits {
     }
 }
 
-/// Scouts.
+/// Searchers.
 impl Permits {
     /// Whether the caller must send one that any thread can take, where `ready` jobs wait for a worker.
-    pub(crate) fn send_scout(&mut self, ready: usize) -> bool {
-        let sends = match self.scout {
-            Scout::None => true,
+    pub(crate) fn send_searcher(&mut self, ready: usize) -> bool {
+        let sends = match self.searcher {
+            Searcher::None => true,
             // A single job may wait until the thread that started it yields.
-            Scout::InSlot(_) => ready > 1,
-            Scout::OnTheWayAndInSlot { .. }
-            | Scout::OnTheWay
-            | Scout::HangsBack
-            | Scout::TakesOver => false,
+            Searcher::InSlot(_) => ready > 1,
+            Searcher::OnTheWayAndInSlot { .. }
+            | Searcher::OnTheWay
+            | Searcher::HangsBack
+            | Searcher::TakesOver => false,
         };
         if sends {
-            self.scout = Scout::OnTheWay;
+            self.searcher = Searcher::OnTheWay;
         }
         sends
     }
 
-    /// Whether `send_scout_in_slot` may be of use, for a caller that does not know its thread yet.
-    pub(crate) fn may_need_scout(&self, ready: usize) -> bool {
-        match self.scout {
-            Scout::None | Scout::InSlot(_) => true,
-            Scout::OnTheWayAndInSlot { count, .. } => count + 1 < ready.min(FIRST),
-            Scout::OnTheWay | Scout::HangsBack | Scout::TakesOver => false,
+    /// Whether `send_searcher_in_slot` may be of use, for a caller that does not know its thread yet.
+    pub(crate) fn may_need_searcher(&self, ready: usize) -> bool {
+        match self.searcher {
+            Searcher::None | Searcher::InSlot(_) => true,
+            Searcher::OnTheWayAndInSlot { count, .. } => count + 1 < ready.min(FIRST),
+            Searcher::OnTheWay | Searcher::HangsBack | Searcher::TakesOver => false,
         }
     }
 
     /// Whether the caller, a thread with a LIFO slot, must send one, which may stay in the slot.
-    pub(crate) fn send_scout_in_slot(&mut self, thread: ThreadId, ready: usize) -> bool {
-        let (scout, sends) = match self.scout {
+    pub(crate) fn send_searcher_in_slot(&mut self, thread: ThreadId, ready: usize) -> bool {
+        let (searcher, sends) = match self.searcher {
             // This one pushes that one out.
-            Scout::InSlot(other) if other == thread => {
+            Searcher::InSlot(other) if other == thread => {
                 let pushes = ready > 1 && self.pushes.may_push(ready);
-                let pushed = Scout::OnTheWayAndInSlot { count: 1, thread };
-                (if pushes { pushed } else { self.scout }, pushes)
+                let pushed = Searcher::OnTheWayAndInSlot { count: 1, thread };
+                (if pushes { pushed } else { self.searcher }, pushes)
             }
-            Scout::None | Scout::InSlot(_) => (Scout::InSlot(thread), true),
-            Scout::OnTheWayAndInSlot {
+            Searcher::None | Searcher::InSlot(_) => (Searcher::InSlot(thread), true),
+            Searcher::OnTheWayAndInSlot {
                 count,
                 thread: slot,
             } if slot == thread && count + 1 < ready.min(FIRST) => {
                 let count = count + 1;
-                (Scout::OnTheWayAndInSlot { count, thread }, true)
+                (Searcher::OnTheWayAndInSlot { count, thread }, true)
             }
-            scout => (scout, false),
+            searcher => (searcher, false),
         };
-        self.scout = scout;
+        self.searcher = searcher;
         sends
     }
 
     /// Who looks again when a place yields that holds nothing.
     pub(crate) fn yields(&mut self) -> Yields {
-        match self.scout {
-            Scout::None => {
-                self.scout = Scout::OnTheWay;
+        match self.searcher {
+            Searcher::None => {
+                self.searcher = Searcher::OnTheWay;
                 Yields::AsScout
             }
-            Scout::HangsBack | Scout::InSlot(_) => Yields::AsPlace,
-            Scout::OnTheWay | Scout::OnTheWayAndInSlot { .. } | Scout::TakesOver => {
-                self.scout = Scout::TakesOver;
+            Searcher::HangsBack | Searcher::InSlot(_) => Yields::AsPlace,
+            Searcher::OnTheWay | Searcher::OnTheWayAndInSlot { .. } | Searcher::TakesOver => {
+                self.searcher = Searcher::TakesOver;
                 Yields::ToScout
             }
         }
     }
 
-    /// Whether the scout may go again and leave the work to those who are there: nobody has left it to the scout.
-    pub(crate) fn hold_scout_back(&mut self) -> bool {
-        let may = self.scout != Scout::TakesOver;
+    /// Whether the searcher may go again and leave the work to those who are there: nobody has left it to the searcher.
+    pub(crate) fn hold_searcher_back(&mut self) -> bool {
+        let may = self.searcher != Searcher::TakesOver;
         if may {
-            self.scout = Scout::HangsBack;
+            self.searcher = Searcher::HangsBack;
         }
         may
     }
 
-    /// Whether the scout takes over from a place that has yielded; once.
+    /// Whether the searcher takes over from a place that has yielded; once.
     pub(crate) fn takes_over(&mut self) -> bool {
-        let takes_over = self.scout == Scout::TakesOver;
+        let takes_over = self.searcher == Searcher::TakesOver;
         if takes_over {
-            self.scout = Scout::OnTheWay;
+            self.searcher = Searcher::OnTheWay;
         }
         takes_over
     }
 
-    pub(crate) fn scout_arrived(&mut self) {
-        self.scout = match self.scout {
-            Scout::OnTheWayAndInSlot { count: 1, thread } => Scout::InSlot(thread),
-            Scout::OnTheWayAndInSlot { count, thread } => {
+    pub(crate) fn searcher_arrived(&mut self) {
+        self.searcher = match self.searcher {
+            Searcher::OnTheWayAndInSlot { count: 1, thread } => Searcher::InSlot(thread),
+            Searcher::OnTheWayAndInSlot { count, thread } => {
                 let count = count - 1;
-                Scout::OnTheWayAndInSlot { count, thread }
+                Searcher::OnTheWayAndInSlot { count, thread }
             }
-            _ => Scout::None,
+            _ => Searcher::None,
         };
     }
 }

@@ -176,24 +176,24 @@ impl<S: Source> State<S> {
 
     /// Makes sure that a worker will come and look, if there is anything to be had, whatever the
     /// caller does next.
-    pub(crate) fn call_scout(&mut self, after: &mut After) {
-        self.call_scout_for(usize::MAX, after);
+    pub(crate) fn call_searcher(&mut self, after: &mut After) {
+        self.call_searcher_for(usize::MAX, after);
     }
 
     /// The same from a worker that goes on to run a job: a single job that is left may wait until
     /// its starter yields.
-    fn call_scout_for_rest(&mut self, after: &mut After) {
-        self.call_scout_for(self.ready(), after);
+    fn call_searcher_for_rest(&mut self, after: &mut After) {
+        self.call_searcher_for(self.ready(), after);
     }
 
-    fn call_scout_for(&mut self, ready: usize, after: &mut After) {
-        if self.has_work() && !self.runtime_lost && self.permits.send_scout(ready) {
-            self.send_scout(after);
+    fn call_searcher_for(&mut self, ready: usize, after: &mut After) {
+        if self.has_work() && !self.runtime_lost && self.permits.send_searcher(ready) {
+            self.send_searcher(after);
             after.flush = true;
         }
     }
 
-    /// How many jobs wait for a worker, as far as it matters for scouts: at least two if there may
+    /// How many jobs wait for a worker, as far as it matters for searchers: at least two if there may
     /// be more than one.
     fn ready(&self) -> usize {
         match self.rejected.is_empty() {
@@ -205,25 +205,25 @@ impl<S: Source> State<S> {
     /// Makes sure that a worker will come for a task that was just started: one that is alone may
     /// wait until its starter yields, as one of `tokio::spawn` may. `slot` is the caller's thread,
     /// if it has a LIFO slot.
-    pub(crate) fn call_scout_for_start(
+    pub(crate) fn call_searcher_for_start(
         &mut self,
         slot: impl FnOnce() -> Option<ThreadId>,
         after: &mut After,
     ) {
         let ready = self.ready();
-        if !self.has_work() || self.runtime_lost || !self.permits.may_need_scout(ready) {
+        if !self.has_work() || self.runtime_lost || !self.permits.may_need_searcher(ready) {
             return;
         }
         let sends = match slot() {
-            Some(thread) => self.permits.send_scout_in_slot(thread, ready),
-            None => self.permits.send_scout(usize::MAX),
+            Some(thread) => self.permits.send_searcher_in_slot(thread, ready),
+            None => self.permits.send_searcher(usize::MAX),
         };
         if sends {
-            self.send_scout(after);
+            self.send_searcher(after);
         }
     }
 
-    fn send_scout(&mut self, after: &mut After) {
+    fn send_searcher(&mut self, after: &mut After) {
         match self.parked.pop() {
             Some((_, waker)) => after.wake.push(waker),
             None => after.spawn = true,
@@ -238,7 +238,7 @@ impl<S: Source> State<S> {
     /// Decides all that is queued: it never starts. A worker drops it.
     pub(crate) fn cut(&mut self, after: &mut After) {
         self.reject_unstarted(after);
-        self.call_scout(after);
+        self.call_searcher(after);
     }
 
     /// Decides all that is queued. The caller has a worker called.
@@ -275,13 +275,13 @@ impl<S: Source> State<S> {
             self.cut(after);
         }
         if let Some(rejected) = self.next_rejected() {
-            self.call_scout(after);
+            self.call_searcher(after);
             return Turn::Dispose(rejected);
         }
         if self.source.has_report() {
             // The report is user code: what may start meanwhile starts elsewhere.
             if self.is_open() && self.source.has_supply(&self.permits) {
-                self.call_scout(after);
+                self.call_searcher(after);
             }
             return Turn::Report;
         }
@@ -290,7 +290,7 @@ impl<S: Source> State<S> {
         }
         self.start(ended, after);
         let supply = self.supply(ended);
-        self.call_scout_for_rest(after);
+        self.call_searcher_for_rest(after);
         match supply {
             Some(supply) => Turn::Run(supply),
             None if !ended && self.can_park() => Turn::Park,
@@ -313,7 +313,7 @@ impl<S: Source> State<S> {
     /// Permits have become free: claims first, then what may start.
     pub(crate) fn hand_out(&mut self, ended: bool, after: &mut After) {
         self.start(ended, after);
-        self.call_scout(after);
+        self.call_searcher(after);
     }
 
     pub(crate) fn start(&mut self, ended: bool, after: &mut After) {

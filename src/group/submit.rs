@@ -77,8 +77,8 @@ where
                 }
                 // A closure starts at once, as one of `spawn_blocking` does.
                 match blocks {
-                    true => state.call_scout(after),
-                    false => state.call_scout_for_start(|| self.slot(), after),
+                    true => state.call_searcher(after),
+                    false => state.call_searcher_for_start(|| self.slot(), after),
                 }
                 state.watch_grace(after);
                 return Decision::Started;
@@ -93,7 +93,7 @@ where
             };
             let waiter = None;
             state.source.waiting.push_back(Waiting { turnee, waiter });
-            state.call_scout_for_start(|| self.slot(), after);
+            state.call_searcher_for_start(|| self.slot(), after);
             state.watch(after);
             decision
         });
@@ -145,7 +145,7 @@ where
                 return Some(entry);
             }
             state.source.ready.push_back(entry);
-            state.call_scout_for_start(|| self.slot(), after);
+            state.call_searcher_for_start(|| self.slot(), after);
             state.watch_grace(after);
             None
         });

@@ -49,13 +49,13 @@ pin_project! {
             }
             match *this.at {
                 At::Left => {}
-                At::OnTheWay(_) => this.core.lose_scout(),
+                At::OnTheWay(_) => this.core.lose_searcher(),
                 At::Parked(id) => {
                     if this.core.unpark(id) {
-                        this.core.lose_scout();
+                        this.core.lose_searcher();
                     }
                 }
-                // Between polls it has a job, waits for one, is parked, or a scout is on its way.
+                // Between polls it has a job, waits for one, is parked, or a searcher is on its way.
                 At::Work => {}
             }
         }
@@ -65,7 +65,7 @@ pin_project! {
 /// Where a worker is.
 #[derive(Clone, Copy)]
 pub(crate) enum At {
-    /// A scout, that has not come to the counter yet.
+    /// A searcher, that has not come to the counter yet.
     OnTheWay(Glance),
     Work,
     Parked(ParkId),
@@ -92,7 +92,7 @@ impl<S: Source> Future for Worker<S> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
         let mut this = self.project();
-        let mut scouting = match *this.at {
+        let mut searching = match *this.at {
             At::OnTheWay(glance) => match this.core.hang_back(glance, cx) {
                 Some(glance) => {
                     *this.at = At::OnTheWay(glance);
@@ -123,7 +123,7 @@ impl<S: Source> Future for Worker<S> {
             if this.tag.is_none() {
                 let turn = match this.wait.take() {
                     Some(wait) => Turn::Run(wait.into()),
-                    None => this.core.turn(std::mem::take(&mut scouting), &mut streak),
+                    None => this.core.turn(std::mem::take(&mut searching), &mut streak),
                 };
                 let opened = match turn {
                     Turn::Run(supply) => {

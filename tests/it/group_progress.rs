@@ -106,7 +106,7 @@ async fn what_a_task_was_ready_with_is_dropped_in_it_if_the_caller_has_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_scout_that_a_task_called_does_not_wait_behind_one_that_blocks() {
+async fn a_searcher_that_a_task_called_does_not_wait_behind_one_that_blocks() {
     for _ in 0..100 {
         let (g, _ctx) = group();
         let spawner = g.spawner();

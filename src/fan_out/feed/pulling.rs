@@ -122,7 +122,7 @@ where
         after.replaced.extend(feed.puller.take());
         feed.judge(after);
         feed.note(after);
-        state.call_scout(after);
+        state.call_searcher(after);
         true
     })
 }
@@ -157,7 +157,7 @@ where
 {
     let goes_on = core.with(|state, after| {
         state.source.blocked = false;
-        state.call_scout(after);
+        state.call_searcher(after);
         state.is_open()
     });
     if !goes_on {
