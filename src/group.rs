@@ -1,5 +1,6 @@
 //! The face of the group.
 
+pub(crate) mod batch;
 mod blocking;
 pub(crate) mod calls;
 pub(crate) mod core;
@@ -20,7 +21,6 @@ pub(crate) mod source;
 mod spawner;
 mod start;
 pub(crate) mod state;
-pub(crate) mod streak;
 mod submit;
 mod task_handle;
 mod watch;

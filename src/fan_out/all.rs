@@ -52,7 +52,7 @@ impl<T, E: From<ContextError>> End<T, E> for All<T> {
     type Stopwatch = ();
 
     const ON_FAILURE: OnFailure = OnFailure::EndContext;
-    const STREAKS: bool = true;
+    const BATCHES: bool = true;
 
     fn keep(result: Result<T, E>) -> Result<T, TaskErrorKind<E>> {
         result.map_err(TaskErrorKind::Failed)
@@ -85,7 +85,7 @@ impl<T, E: From<ContextError>> End<T, E> for ForEach {
     type Stopwatch = ();
 
     const ON_FAILURE: OnFailure = OnFailure::EndContext;
-    const STREAKS: bool = true;
+    const BATCHES: bool = true;
 
     fn keep(result: Result<T, E>) -> Result<(), TaskErrorKind<E>> {
         result.map(drop).map_err(TaskErrorKind::Failed)

@@ -25,8 +25,8 @@ pub(crate) trait End<T, E>: Default {
     type Stopwatch: Stopwatch;
 
     const ON_FAILURE: OnFailure;
-    /// Whether nobody looks at an outcome before the last: see [`streak`](crate::group::streak).
-    const STREAKS: bool = false;
+    /// Whether nobody looks at an outcome before the last: see [`batch`](crate::group::batch).
+    const BATCHES: bool = false;
 
     /// Decides, in the item's own worker, what its result is to the others: a failure is recorded, in the order in which
     /// items end.

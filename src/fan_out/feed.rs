@@ -221,7 +221,7 @@ where
     type Wait = Hand<P>;
     type Origin = Inlet<P>;
 
-    const STREAKS: bool = C::STREAKS;
+    const BATCHES: bool = C::BATCHES;
     /// What is left of the items is dropped by whoever waits for the end.
     const STOPS_ANYWHERE: bool = true;
     const COUNTS_IN: usize = 1;

@@ -20,7 +20,7 @@ impl<T, E: From<ContextError>> End<T, E> for Settle<T, E> {
     type Stopwatch = ();
 
     const ON_FAILURE: OnFailure = OnFailure::EndAtPanic;
-    const STREAKS: bool = true;
+    const BATCHES: bool = true;
 
     fn keep(result: Result<T, E>) -> Result<Result<T, E>, TaskErrorKind<E>> {
         Ok(result)

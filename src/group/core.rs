@@ -35,13 +35,13 @@
 use std::task::{self, Waker};
 use std::thread::ThreadId;
 
+use super::batch::Batch;
 use super::failures::OnFailure;
 use super::glance::Glance;
 use super::lending::CoreId;
 use super::permits::{Permits, Yields};
 use super::source::{Lending, Source};
 use super::state::{After, ParkId, Phase, State, Turn};
-use super::streak::Streak;
 use super::worker::{At, Worker};
 use crate::context::{CancelHandle, Context, Note};
 use crate::panic;
@@ -337,39 +337,39 @@ impl<S: Source> Core<S> {
     }
 
     /// A worker comes to the counter, as a searcher or with the permit of what it has run.
-    pub(crate) fn turn(self: &Arc<Self>, searching: bool, streak: &mut Streak<S>) -> Turn<S> {
+    pub(crate) fn turn(self: &Arc<Self>, searching: bool, batch: &mut Batch<S>) -> Turn<S> {
         let ended = self.ctx.is_done();
-        self.hand_in_observed(streak);
+        self.hand_in_observed(batch);
         self.with(|state, after| {
             if searching {
                 state.permits.searcher_arrived();
             }
-            state.hand_in_all(streak, after);
+            state.hand_in_all(batch, after);
             state.next_turn(ended, after)
         })
     }
 
     /// Hands in a job whose end is awaited, in a section of its own: its observer claims a permit
     /// before that goes to a job that has not started.
-    fn hand_in_observed(self: &Arc<Self>, streak: &mut Streak<S>) {
-        if let Some(observed) = streak.take_observed() {
+    fn hand_in_observed(self: &Arc<Self>, batch: &mut Batch<S>) {
+        if let Some(observed) = batch.take_observed() {
             self.with(|state, after| state.hand_in(observed, after));
         }
     }
 
     /// The job of a worker has to wait. What has ended there before it does not.
-    pub(crate) fn keep_earlier(self: &Arc<Self>, mut streak: Streak<S>) {
-        if streak.has_earlier() {
-            self.with(|state, after| state.hand_in_all(&mut streak, after));
+    pub(crate) fn keep_earlier(self: &Arc<Self>, mut batch: Batch<S>) {
+        if batch.has_earlier() {
+            self.with(|state, after| state.hand_in_all(&mut batch, after));
         }
     }
 
     /// It is others' turn. A worker that holds nothing comes again only if nobody else is on the way to take over.
-    pub(crate) fn yield_worker(self: &Arc<Self>, mut streak: Streak<S>) -> At {
+    pub(crate) fn yield_worker(self: &Arc<Self>, mut batch: Batch<S>) -> At {
         let ended = self.ctx.is_done();
-        self.hand_in_observed(&mut streak);
+        self.hand_in_observed(&mut batch);
         let at = self.with(|state, after| {
-            state.hand_in_all(&mut streak, after);
+            state.hand_in_all(&mut batch, after);
             state.start(ended, after);
             if !state.has_work() {
                 return At::Left;

@@ -37,8 +37,8 @@ pub(crate) trait Source: Send + Sized + 'static {
     /// What all its jobs have in common, and what never changes: read without the lock.
     type Origin: Send + Sync;
 
-    /// Whether a worker may run several jobs on one permit: see [`streak`](super::streak).
-    const STREAKS: bool = false;
+    /// Whether a worker may run several jobs on one permit: see [`batch`](super::batch).
+    const BATCHES: bool = false;
     /// Whether stopping everything drops none of the user's code on the spot, so that it may be done in the thread of
     /// whoever ends the context.
     const STOPS_ANYWHERE: bool;
@@ -96,7 +96,7 @@ pub(crate) trait Source: Send + Sized + 'static {
         current: &mut Option<CurrentJob>,
         cx: &mut task::Context<'_>,
     ) -> Opened<Self>;
-    /// Makes the next job of a streak, if there is one at once; outside the lock.
+    /// Makes the next job of a batch, if there is one at once; outside the lock.
     fn another(
         _core: &Arc<Core<Self>>,
         _slot: Pin<&mut Option<Self::Job>>,

@@ -5,12 +5,12 @@ use std::collections::VecDeque;
 use std::task::Waker;
 use std::thread::ThreadId;
 
+use super::batch::Batch;
 use super::calls::Calls;
 use super::failures::Failures;
 use super::lending::LenderId;
 use super::permits::Permits;
 use super::source::{Observer, Source};
-use super::streak::Streak;
 use super::watch::Watch;
 use crate::context::Note;
 use crate::sync::Arc;
@@ -338,14 +338,14 @@ impl<S: Source> State<S> {
     }
 
     /// Takes what has ended in a worker.
-    pub(crate) fn hand_in_all(&mut self, streak: &mut Streak<S>, after: &mut After) {
-        if streak.has_earlier() {
-            for (tag, value) in streak.take_earlier() {
+    pub(crate) fn hand_in_all(&mut self, batch: &mut Batch<S>, after: &mut After) {
+        if batch.has_earlier() {
+            for (tag, value) in batch.take_earlier() {
                 let observer = self.source.accept(tag, value, after);
-                debug_assert!(observer.is_none(), "nobody awaits a job of a streak");
+                debug_assert!(observer.is_none(), "nobody awaits a job of a batch");
             }
         }
-        if let Some(last) = streak.take_last() {
+        if let Some(last) = batch.take_last() {
             self.hand_in(last, after);
         }
     }

@@ -6,6 +6,7 @@ use std::task::{self, Poll};
 
 use pin_project_lite::pin_project;
 
+use super::batch::Batch;
 use super::core::Core;
 use super::current::{self, CurrentJob};
 use super::glance::Glance;
@@ -13,7 +14,6 @@ use super::job;
 use super::poll_budget::PollBudget;
 use super::source::{Opened, Outcome, Source, Tag};
 use super::state::{HandIn, ParkId, Turn};
-use super::streak::Streak;
 use crate::panic;
 use crate::sync::Arc;
 use crate::tracing::{self, Span};
@@ -105,14 +105,14 @@ impl<S: Source> Future for Worker<S> {
             At::Left => return Poll::Ready(()),
         };
         *this.at = At::Work;
-        let mut streak = Streak::new();
+        let mut batch = Batch::new();
         let mut budget = match this.tag {
             Some(_) => PollBudget::start_with_job(),
             None => PollBudget::start(),
         };
         loop {
             if this.tag.is_none() && this.wait.is_none() && budget.is_used_up() {
-                *this.at = this.core.yield_worker(streak);
+                *this.at = this.core.yield_worker(batch);
                 if let At::Left = this.at {
                     return Poll::Ready(());
                 }
@@ -123,7 +123,7 @@ impl<S: Source> Future for Worker<S> {
             if this.tag.is_none() {
                 let turn = match this.wait.take() {
                     Some(wait) => Turn::Run(wait.into()),
-                    None => this.core.turn(std::mem::take(&mut searching), &mut streak),
+                    None => this.core.turn(std::mem::take(&mut searching), &mut batch),
                 };
                 let opened = match turn {
                     Turn::Run(supply) => {
@@ -165,7 +165,7 @@ impl<S: Source> Future for Worker<S> {
             }
             let span = this.tag.as_ref().and_then(S::Tag::span);
             let Poll::Ready(outcome) = poll_job(this.job.as_mut(), span, this.current, cx) else {
-                this.core.keep_earlier(streak);
+                this.core.keep_earlier(batch);
                 return Poll::Pending;
             };
             let Some(mut tag) = this.tag.take() else {
@@ -174,15 +174,15 @@ impl<S: Source> Future for Worker<S> {
             let value = this.core.record(&mut tag, outcome);
             let lender = this.current.as_mut().and_then(CurrentJob::renew);
             // A failure is handed in at once, and so is a permit that may have been lent.
-            let goes_on = value.is_some() && lender.is_none() && streak.goes_on();
+            let goes_on = value.is_some() && lender.is_none() && batch.goes_on();
             if goes_on && !budget.is_used_up() {
                 *this.tag = S::another(this.core, this.job.as_mut(), this.current, cx);
                 if this.tag.is_some() {
-                    streak.add(tag, value);
+                    batch.add(tag, value);
                     continue;
                 }
             }
-            streak.end(HandIn { lender, tag, value });
+            batch.end(HandIn { lender, tag, value });
         }
     }
 }

@@ -7,11 +7,11 @@
 use super::source::{Source, Tag};
 use super::state::HandIn;
 
-/// The most jobs of a streak: the lock is then a small part of what they cost.
+/// The most jobs of a batch: the lock is then a small part of what they cost.
 const MOST: usize = 32;
 
 /// What has ended in one poll of a worker and was not handed in.
-pub(crate) struct Streak<S: Source> {
+pub(crate) struct Batch<S: Source> {
     /// With its permit.
     last: Option<HandIn<S>>,
     /// Those before it, whose permit went on to the next.
@@ -22,9 +22,9 @@ pub(crate) struct Streak<S: Source> {
 /// What it was, and what it gave.
 type Ended<S> = (<S as Source>::Tag, Option<<S as Source>::Value>);
 
-impl<S: Source> Streak<S> {
-    pub(crate) fn new() -> Streak<S> {
-        Streak {
+impl<S: Source> Batch<S> {
+    pub(crate) fn new() -> Batch<S> {
+        Batch {
             last: None,
             first: None,
             more: Vec::new(),
@@ -33,7 +33,7 @@ impl<S: Source> Streak<S> {
 
     /// Whether the permit of a job that has succeeded may go on to another.
     pub(crate) fn goes_on(&self) -> bool {
-        S::STREAKS && self.more.len() + 2 < MOST
+        S::BATCHES && self.more.len() + 2 < MOST
     }
 
     /// A job has succeeded, and its permit has gone on.
