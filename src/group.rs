@@ -1,5 +1,6 @@
 //! The face of the group.
 
+mod backoff;
 pub(crate) mod batch;
 mod blocking;
 pub(crate) mod calls;
@@ -7,7 +8,6 @@ pub(crate) mod core;
 pub(crate) mod current;
 pub(crate) mod end;
 pub(crate) mod failures;
-mod glance;
 mod handle;
 pub(crate) mod job;
 mod launch;

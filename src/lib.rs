@@ -44,7 +44,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! # At a glance
+//! # At a backoff
 //!
 //! | if you want | use |
 //! |---|---|

@@ -35,9 +35,9 @@
 use std::task::{self, Waker};
 use std::thread::ThreadId;
 
+use super::backoff::Backoff;
 use super::batch::Batch;
 use super::failures::OnFailure;
-use super::glance::Glance;
 use super::lending::CoreId;
 use super::permits::{Permits, Yields};
 use super::source::{Lending, Source};
@@ -375,7 +375,7 @@ impl<S: Source> Core<S> {
                 return At::Left;
             }
             match state.permits.yields() {
-                Yields::AsScout => At::OnTheWay(Glance::new(S::pulled(self))),
+                Yields::AsScout => At::OnTheWay(Backoff::new(S::pulled(self))),
                 Yields::AsPlace => At::Work,
                 Yields::ToScout => At::Left,
             }
@@ -387,23 +387,23 @@ impl<S: Source> Core<S> {
     }
 
     /// A searcher comes. `Some` if it is not to take part now, but to come again; it is woken then.
-    pub(crate) fn hang_back(
+    pub(crate) fn back_off(
         &self,
-        mut glance: Glance,
+        mut backoff: Backoff,
         cx: &mut task::Context<'_>,
-    ) -> Option<Glance> {
-        let is_first = glance.is_first();
-        let hangs_back = if self.has_threads() {
-            glance.others_are_quick(|| S::pulled(self))
+    ) -> Option<Backoff> {
+        let is_first = backoff.is_first();
+        let backs_off = if self.has_threads() {
+            backoff.others_are_quick(|| S::pulled(self))
                 && (!is_first || self.state.lock().permits.hold_searcher_back())
         } else {
             // The worker that has yielded to this one has yielded to all others, too.
             self.state.lock().permits.takes_over()
         };
-        if hangs_back {
+        if backs_off {
             self.wake_behind_others(cx);
         }
-        hangs_back.then_some(glance)
+        backs_off.then_some(backoff)
     }
 
     /// Whether workers may run at once.

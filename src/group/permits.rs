@@ -28,7 +28,7 @@
 //!    something could start, there is a searcher or a place in its turn that will look again. At most
 //!    one searcher at a time can be taken by any thread, and the others wait in LIFO slots (see
 //!    [`Searcher`]); so one task that blocks its thread cannot keep the next from starting on another.
-//!    A searcher may come and go (see [`glance`](super::glance)), but not once a place has left
+//!    A searcher may come and go (see [`backoff`](super::backoff)), but not once a place has left
 //!    because of it.
 
 use std::thread::ThreadId;
@@ -67,7 +67,7 @@ enum Searcher {
     /// Any thread can take it.
     OnTheWay,
     /// It has come, and gone again, and so on until it is needed: a place is at work that comes again.
-    HangsBack,
+    BacksOff,
     /// A place has left because it is on its way.
     TakesOver,
 }
@@ -169,7 +169,7 @@ impl Permits {
             Searcher::InSlot(_) => ready > 1,
             Searcher::OnTheWayAndInSlot { .. }
             | Searcher::OnTheWay
-            | Searcher::HangsBack
+            | Searcher::BacksOff
             | Searcher::TakesOver => false,
         };
         if sends {
@@ -183,7 +183,7 @@ impl Permits {
         match self.searcher {
             Searcher::None | Searcher::InSlot(_) => true,
             Searcher::OnTheWayAndInSlot { count, .. } => count + 1 < ready.min(FIRST),
-            Searcher::OnTheWay | Searcher::HangsBack | Searcher::TakesOver => false,
+            Searcher::OnTheWay | Searcher::BacksOff | Searcher::TakesOver => false,
         }
     }
 
@@ -217,7 +217,7 @@ impl Permits {
                 self.searcher = Searcher::OnTheWay;
                 Yields::AsScout
             }
-            Searcher::HangsBack | Searcher::InSlot(_) => Yields::AsPlace,
+            Searcher::BacksOff | Searcher::InSlot(_) => Yields::AsPlace,
             Searcher::OnTheWay | Searcher::OnTheWayAndInSlot { .. } | Searcher::TakesOver => {
                 self.searcher = Searcher::TakesOver;
                 Yields::ToScout
@@ -229,7 +229,7 @@ impl Permits {
     pub(crate) fn hold_searcher_back(&mut self) -> bool {
         let may = self.searcher != Searcher::TakesOver;
         if may {
-            self.searcher = Searcher::HangsBack;
+            self.searcher = Searcher::BacksOff;
         }
         may
     }

@@ -6,10 +6,10 @@ use std::task::{self, Poll};
 
 use pin_project_lite::pin_project;
 
+use super::backoff::Backoff;
 use super::batch::Batch;
 use super::core::Core;
 use super::current::{self, CurrentJob};
-use super::glance::Glance;
 use super::job;
 use super::poll_budget::PollBudget;
 use super::source::{Opened, Outcome, Source, Tag};
@@ -66,7 +66,7 @@ pin_project! {
 #[derive(Clone, Copy)]
 pub(crate) enum At {
     /// A searcher, that has not come to the counter yet.
-    OnTheWay(Glance),
+    OnTheWay(Backoff),
     Work,
     Parked(ParkId),
     Left,
@@ -75,10 +75,10 @@ pub(crate) enum At {
 impl<S: Source> Worker<S> {
     pub(crate) fn new(core: Arc<Core<S>>) -> Self {
         let current = CurrentJob::new(core.clone());
-        let glance = Glance::new(S::pulled(&core));
+        let backoff = Backoff::new(S::pulled(&core));
         Worker {
             core,
-            at: At::OnTheWay(glance),
+            at: At::OnTheWay(backoff),
             wait: None,
             tag: None,
             job: None,
@@ -93,9 +93,9 @@ impl<S: Source> Future for Worker<S> {
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
         let mut this = self.project();
         let mut searching = match *this.at {
-            At::OnTheWay(glance) => match this.core.hang_back(glance, cx) {
-                Some(glance) => {
-                    *this.at = At::OnTheWay(glance);
+            At::OnTheWay(backoff) => match this.core.back_off(backoff, cx) {
+                Some(backoff) => {
+                    *this.at = At::OnTheWay(backoff);
                     return Poll::Pending;
                 }
                 None => true,

@@ -1,14 +1,14 @@
 //! Whether one more worker would be of use, for a searcher to ask before it takes part.
 //!
 //! Items that end at once are pulled one after another. Two workers that do so mostly wait for each other's cache lines, and are
-//! slower together than either alone. So a searcher that finds many items pulled since it was called hangs back, and looks
+//! slower together than either alone. So a searcher that finds many items pulled since it was called backs off, and looks
 //! again after a moment: as long as the others are so quick, it would only be in their way.
 //!
 //! It stays a searcher all the while, and goes on coming: when a job takes its time, or blocks its thread, the next look sees so.
 
 use std::time::{Duration, Instant};
 
-/// The fewest pulls on its way that make a searcher hang back.
+/// The fewest pulls on its way that make a searcher back off.
 const MANY: usize = 8;
 /// How long a look lasts: what is quick has then been pulled some ten times and more, and a look is a cache line taken away.
 const LOOK: Duration = Duration::from_micros(4);
@@ -17,16 +17,16 @@ const QUICK: Duration = Duration::from_nanos(200);
 
 /// What a searcher saw when it looked last.
 #[derive(Clone, Copy)]
-pub(crate) struct Glance {
+pub(crate) struct Backoff {
     pulled: usize,
     /// `None` for one that is on its way.
     at: Option<Instant>,
 }
 
-impl Glance {
+impl Backoff {
     /// That of a searcher that is being called.
-    pub(crate) fn new(pulled: usize) -> Glance {
-        Glance { pulled, at: None }
+    pub(crate) fn new(pulled: usize) -> Backoff {
+        Backoff { pulled, at: None }
     }
 
     /// Whether it is the first one.
@@ -47,7 +47,7 @@ impl Glance {
             Some(elapsed) => elapsed.as_nanos() < QUICK.as_nanos() * count as u128,
         };
         if are_quick {
-            *self = Glance {
+            *self = Backoff {
                 pulled,
                 at: Some(Instant::now()),
             };
