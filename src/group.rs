@@ -503,9 +503,9 @@ where
     pub fn set_limit(&self, limit: impl Into<Option<usize>>) {
         let limit = limit.into().unwrap_or(usize::MAX);
         let ended = self.core.ctx().is_done();
-        self.core.with(|state, after| {
+        self.core.with(|state, effects| {
             state.permits.set_limit(limit);
-            state.hand_out(ended, after);
+            state.hand_out(ended, effects);
         });
     }
 
@@ -574,7 +574,8 @@ where
     /// dropped aborts at once. A blocking closure that runs is not aborted by it ([`go_blocking`](Group::go_blocking)).
     pub fn set_grace(&self, grace: impl Into<Option<Duration>>) {
         let grace = grace.into();
-        self.core.with(|state, after| state.set_grace(grace, after));
+        self.core
+            .with(|state, effects| state.set_grace(grace, effects));
     }
 
     /// Waits until every task has ended, then ends the group's context, and gives the first error.

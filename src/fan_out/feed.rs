@@ -27,7 +27,7 @@ use crate::group::current::CurrentJob;
 use crate::group::end::Reclaimed;
 use crate::group::permits::Permits;
 use crate::group::source::{JobOutput, Observer, Opened, Outcome, Source, Tag};
-use crate::group::state::After;
+use crate::group::state::Effects;
 use crate::panic;
 use crate::sync::Arc;
 use crate::tracing::{self, Span};
@@ -158,15 +158,15 @@ where
         (self.reporter.take(), end)
     }
 
-    pub(crate) fn judge(&mut self, after: &mut After) {
-        after.enough = after.enough.or(self.ledger.judge());
+    pub(crate) fn judge(&mut self, effects: &mut Effects) {
+        effects.enough = effects.enough.or(self.ledger.judge());
     }
 
     /// Something has started or ended.
-    fn note(&mut self, after: &mut After) {
+    fn note(&mut self, effects: &mut Effects) {
         if let Some(reporter) = &mut self.reporter {
             reporter.due += 1;
-            after.report = true;
+            effects.report = true;
         }
     }
 
@@ -227,7 +227,7 @@ where
     const COUNTS_IN: usize = 1;
     const LENDS: bool = false;
 
-    fn start(&mut self, _: &mut Permits, _: &mut After) {}
+    fn start(&mut self, _: &mut Permits, _: &mut Effects) {}
 
     fn supply(&mut self, permits: &mut Permits, ended: bool) -> Option<Supply<P>> {
         let supplies = !ended && self.has_room(permits) && permits.take();
@@ -264,14 +264,14 @@ where
         &mut self,
         index: Self::Tag,
         kept: Option<C::Kept>,
-        after: &mut After,
+        effects: &mut Effects,
     ) -> Option<Arc<dyn Observer>> {
         if let Index::Item { number, .. } = index {
             if let Some(unneeded) = self.ledger.accept(number, kept) {
-                after.garbage.push(Box::new(unneeded));
+                effects.garbage.push(Box::new(unneeded));
             }
-            self.judge(after);
-            self.note(after);
+            self.judge(effects);
+            self.note(effects);
         }
         None
     }
@@ -280,9 +280,9 @@ where
         self.ledger.end.is_ready()
     }
 
-    fn cut(&mut self, _: &mut Permits, after: &mut After) -> Vec<(Self::Tag, Infallible)> {
+    fn cut(&mut self, _: &mut Permits, effects: &mut Effects) -> Vec<(Self::Tag, Infallible)> {
         self.ledger.cut();
-        after.wake.extend(self.puller.take());
+        effects.wake.extend(self.puller.take());
         Vec::new()
     }
 
@@ -398,20 +398,20 @@ where
             if let Err(payload) = called {
                 panic::discard(call);
                 core.record(&mut Index::Whole, Outcome::Panicked(payload));
-                core.with(|state, after| {
+                core.with(|state, effects| {
                     state.source.reporter = None;
-                    state.wake_waiter(after);
+                    state.wake_waiter(effects);
                 });
                 return;
             }
             let mut call = Some(call);
-            let goes_on = core.with(|state, after| {
+            let goes_on = core.with(|state, effects| {
                 if let Some(reporter) = &mut state.source.reporter {
                     reporter.call = call.take();
                 }
-                state.wake_waiter(after);
+                state.wake_waiter(effects);
                 // A worker makes the reports that became due meanwhile, if there is a runtime.
-                state.call_searcher(after);
+                state.call_searcher(effects);
                 state.runtime_lost
             });
             panic::discard(call);

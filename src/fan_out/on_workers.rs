@@ -70,9 +70,9 @@ where
         if let Stage::Unstarted = self.stage {
             self.core.bind("a fan-out");
             self.stage = Stage::Running(None);
-            self.core.with(|state, after| {
-                state.source.judge(after);
-                state.set_grace(Some(self.core.origin.grace), after);
+            self.core.with(|state, effects| {
+                state.source.judge(effects);
+                state.set_grace(Some(self.core.origin.grace), effects);
             });
             self.core.hand_out();
         }
@@ -109,11 +109,11 @@ where
     {
         self.start();
         let budget = ready!(coop::poll_proceed(cx));
-        let taken = self.core.with(|state, after| {
+        let taken = self.core.with(|state, effects| {
             let taken = state.source.ledger.end.take();
             if taken.is_some() {
                 // There is room again; and the consumer may now block its thread.
-                state.call_searcher(after);
+                state.call_searcher(effects);
             }
             taken
         });

@@ -22,7 +22,7 @@
 //!    is recorded, and its permit is free: so whoever sees zero sees everything.
 //! 2. `phase` only moves from `Open` to `Closed` (a wait saw the end) or `Aborted`. Nothing is accepted unless `Open`.
 //! 3. No user code runs, and none is dropped, under a lock: what follows from a critical section (wakes, spawns, drains)
-//!    is collected in [`After`] and done when the lock is released.
+//!    is collected in [`Effects`] and done when the lock is released.
 //! 4. Locks: `workers` before `state`, because spawning on a dead runtime drops the worker inside `spawn_on`. `state` is
 //!    never held while another is taken.
 //! 5. A worker that is spawned holds no user code until it is polled. If it is dropped unpolled, the runtime is gone (or
@@ -41,7 +41,7 @@ use super::failures::OnFailure;
 use super::lending::CoreId;
 use super::permits::{Permits, Yields};
 use super::source::{Lending, Source};
-use super::state::{After, ParkId, Phase, State, Turn};
+use super::state::{Effects, ParkId, Phase, State, Turn};
 use super::worker::{At, Worker};
 use crate::context::{CancelHandle, Context, Note};
 use crate::panic;
@@ -122,11 +122,11 @@ impl<S: Source> Core<S> {
     /// A critical section, and then what follows from it.
     pub(crate) fn with<T>(
         self: &Arc<Self>,
-        section: impl FnOnce(&mut State<S>, &mut After) -> T,
+        section: impl FnOnce(&mut State<S>, &mut Effects) -> T,
     ) -> T {
-        let mut after = After::default();
-        let output = section(&mut self.state.lock(), &mut after);
-        self.follow(after);
+        let mut effects = Effects::default();
+        let output = section(&mut self.state.lock(), &mut effects);
+        self.follow(effects);
         output
     }
 
@@ -140,36 +140,36 @@ impl<S: Source> Core<S> {
         self.state.try_lock().map(|state| look(&state))
     }
 
-    fn follow(self: &Arc<Self>, after: After) {
-        if after.is_nothing() {
+    fn follow(self: &Arc<Self>, effects: Effects) {
+        if effects.is_nothing() {
             // Its lists are empty: there is nothing to drop, and that need not be asked of each.
-            std::mem::forget(after);
+            std::mem::forget(effects);
             return;
         }
-        if let Some(why) = after.enough {
+        if let Some(why) = effects.enough {
             self.end_context(why);
         }
-        after.wake.into_iter().for_each(panic::wake);
-        after.replaced.into_iter().for_each(panic::discard);
-        after.garbage.into_iter().for_each(panic::discard);
-        for (observer, succeeded) in after.observers {
+        effects.wake.into_iter().for_each(panic::wake);
+        effects.replaced.into_iter().for_each(panic::discard);
+        effects.garbage.into_iter().for_each(panic::discard);
+        for (observer, succeeded) in effects.observers {
             observer.ended(&**self, succeeded);
             panic::discard(observer);
             self.with(State::count_out);
         }
-        if after.spawn {
+        if effects.spawn {
             self.spawn_worker();
         }
-        if after.watch {
+        if effects.watch {
             self.watch();
         }
-        if after.cut {
+        if effects.cut {
             self.with(State::cut);
         }
-        if after.flush {
+        if effects.flush {
             self.flush_lifo_slot();
         }
-        if after.report {
+        if effects.report {
             S::report(self);
         }
     }
@@ -333,19 +333,19 @@ impl<S: Source> Core<S> {
     /// left in mid-job has made room for.
     pub(crate) fn hand_out(self: &Arc<Self>) {
         let ended = self.ctx.is_done();
-        self.with(|state, after| state.hand_out(ended, after));
+        self.with(|state, effects| state.hand_out(ended, effects));
     }
 
     /// A worker comes to the counter, as a searcher or with the permit of what it has run.
     pub(crate) fn turn(self: &Arc<Self>, searching: bool, batch: &mut Batch<S>) -> Turn<S> {
         let ended = self.ctx.is_done();
         self.hand_in_observed(batch);
-        self.with(|state, after| {
+        self.with(|state, effects| {
             if searching {
                 state.permits.searcher_arrived();
             }
-            state.hand_in_all(batch, after);
-            state.next_turn(ended, after)
+            state.hand_in_all(batch, effects);
+            state.next_turn(ended, effects)
         })
     }
 
@@ -353,14 +353,14 @@ impl<S: Source> Core<S> {
     /// before that goes to a job that has not started.
     fn hand_in_observed(self: &Arc<Self>, batch: &mut Batch<S>) {
         if let Some(observed) = batch.take_observed() {
-            self.with(|state, after| state.hand_in(observed, after));
+            self.with(|state, effects| state.hand_in(observed, effects));
         }
     }
 
     /// The job of a worker has to wait. What has ended there before it does not.
     pub(crate) fn keep_earlier(self: &Arc<Self>, mut batch: Batch<S>) {
         if batch.has_earlier() {
-            self.with(|state, after| state.hand_in_all(&mut batch, after));
+            self.with(|state, effects| state.hand_in_all(&mut batch, effects));
         }
     }
 
@@ -368,9 +368,9 @@ impl<S: Source> Core<S> {
     pub(crate) fn yield_worker(self: &Arc<Self>, mut batch: Batch<S>) -> At {
         let ended = self.ctx.is_done();
         self.hand_in_observed(&mut batch);
-        let at = self.with(|state, after| {
-            state.hand_in_all(&mut batch, after);
-            state.start(ended, after);
+        let at = self.with(|state, effects| {
+            state.hand_in_all(&mut batch, effects);
+            state.start(ended, effects);
             if !state.has_work() {
                 return At::Left;
             }
@@ -436,13 +436,13 @@ impl<S: Source> Core<S> {
     /// permit back.
     pub(crate) fn park(self: &Arc<Self>, waker: &Waker, found_in_use: bool) -> Option<ParkId> {
         let waker = waker.clone();
-        let parked = self.with(|state, after| {
+        let parked = self.with(|state, effects| {
             if found_in_use {
                 state.source.block();
-                state.give_back(after);
+                state.give_back(effects);
             }
             if !state.can_park() {
-                after.replaced.push(waker);
+                effects.replaced.push(waker);
                 return None;
             }
             state.next_park += 1;
@@ -457,15 +457,15 @@ impl<S: Source> Core<S> {
 
     /// Ends a stay. Says whether the worker was called, and so is a searcher.
     pub(crate) fn unpark(self: &Arc<Self>, id: ParkId) -> bool {
-        self.with(
-            |state, after| match state.parked.iter().position(|(parked, _)| *parked == id) {
+        self.with(|state, effects| {
+            match state.parked.iter().position(|(parked, _)| *parked == id) {
                 Some(at) => {
-                    after.replaced.push(state.parked.swap_remove(at).1);
+                    effects.replaced.push(state.parked.swap_remove(at).1);
                     false
                 }
                 None => true,
-            },
-        )
+            }
+        })
     }
 }
 
@@ -480,9 +480,9 @@ impl<S: Source> Lending for Core<S> {
 
     fn update(self: Arc<Self>, section: &mut dyn FnMut(&mut Permits, &mut Vec<Waker>) -> bool) {
         let ended = self.ctx.is_done();
-        self.with(|state, after| {
-            if section(&mut state.permits, &mut after.replaced) {
-                state.hand_out(ended, after);
+        self.with(|state, effects| {
+            if section(&mut state.permits, &mut effects.replaced) {
+                state.hand_out(ended, effects);
             }
         });
     }

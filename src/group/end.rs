@@ -12,7 +12,7 @@ use super::current;
 use super::failures::Failures;
 use super::lending::LenderId;
 use super::source::{Outcome, Source, Tag};
-use super::state::{After, HadPermit, HandIn, Phase, Rejected, State};
+use super::state::{Effects, HadPermit, HandIn, Phase, Rejected, State};
 use crate::context::{Cause, Note};
 use crate::error::{ContextError, Label, Panic, TaskErrorKind};
 use crate::panic::{self, Payload};
@@ -113,14 +113,14 @@ impl<S: Source> Core<S> {
     }
 
     pub(crate) fn abort_workers(self: &Arc<Self>) {
-        let stopped = self.with(|state, after| self.stop(state, after));
+        let stopped = self.with(|state, effects| self.stop(state, effects));
         self.drop_stopped(stopped);
     }
 
     /// Nothing runs or starts any more. What `drop_stopped` is to do follows, outside the lock.
-    pub(crate) fn stop(&self, state: &mut State<S>, after: &mut After) -> Reclaimed<S> {
+    pub(crate) fn stop(&self, state: &mut State<S>, effects: &mut Effects) -> Reclaimed<S> {
         // No worker is called yet: it would be aborted with the others.
-        state.reject_unstarted(after);
+        state.reject_unstarted(effects);
         if state.is_open() {
             state.phase = Phase::Aborted;
             self.stopped.store(true, Ordering::Relaxed);
@@ -186,7 +186,7 @@ impl<S: Source> Core<S> {
     /// Counts a job as ended that never had a permit.
     pub(crate) fn end_unstarted(self: &Arc<Self>, mut tag: S::Tag, outcome: Outcome<S>) {
         let value = self.record(&mut tag, outcome);
-        self.with(|state, after| state.end(tag, value, after));
+        self.with(|state, effects| state.end(tag, value, effects));
     }
 
     /// Counts a job as ended that does not come to the counter with its permit.
@@ -198,7 +198,7 @@ impl<S: Source> Core<S> {
     ) {
         let value = self.record(&mut tag, outcome);
         let hand_in = HandIn { lender, tag, value };
-        self.with(|state, after| state.hand_in(hand_in, after));
+        self.with(|state, effects| state.hand_in(hand_in, effects));
         self.hand_out();
     }
 
@@ -248,32 +248,32 @@ impl<S: Source> Core<S> {
     /// Resolves when every task has ended, and closes the door.
     fn poll_closed(self: &Arc<Self>, cx: &mut task::Context<'_>) -> Poll<()> {
         let waker = cx.waker().clone();
-        let untaken = ready!(self.with(|state, after| {
+        let untaken = ready!(self.with(|state, effects| {
             if state.source.has_outcome() {
                 // It came just now: it goes out first.
-                after.wake.push(waker);
+                effects.wake.push(waker);
                 return Poll::Pending;
             }
             if !state.is_over() {
-                after.replaced.extend(state.waiter.replace(waker));
+                effects.replaced.extend(state.waiter.replace(waker));
                 return Poll::Pending;
             }
             match state.calls.take_untaken() {
                 Untaken::None => {}
                 Untaken::Yield => {
-                    after.wake.push(waker);
+                    effects.wake.push(waker);
                     return Poll::Pending;
                 }
                 Untaken::Failures(failures) => {
-                    after.replaced.push(waker);
+                    effects.replaced.push(waker);
                     return Poll::Ready(failures);
                 }
             }
-            after.replaced.push(waker);
+            effects.replaced.push(waker);
             if state.phase == Phase::Open {
                 state.phase = Phase::Closed;
             }
-            state.relieve_watcher(after);
+            state.relieve_watcher(effects);
             Poll::Ready(Vec::new())
         }));
         if untaken.is_empty() {

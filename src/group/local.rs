@@ -16,7 +16,7 @@ use super::handle::{Admission, Number};
 use super::lending::LenderId;
 use super::queue::{Queue, Task};
 use super::source::{Outcome, Tag};
-use super::state::After;
+use super::state::Effects;
 use super::worker::poll_job;
 use crate::error::{ContextError, TaskErrorKind};
 use crate::panic;
@@ -76,19 +76,19 @@ impl Seat {
     }
 
     /// Gives it a permit, unless it has left.
-    pub(crate) fn admit(&self, after: &mut After) -> bool {
-        self.decide(Stage::Admitted, after)
+    pub(crate) fn admit(&self, effects: &mut Effects) -> bool {
+        self.decide(Stage::Admitted, effects)
     }
 
-    pub(crate) fn refuse(&self, after: &mut After) {
-        self.decide(Stage::Refused, after);
+    pub(crate) fn refuse(&self, effects: &mut Effects) {
+        self.decide(Stage::Refused, effects);
     }
 
-    pub(crate) fn dismiss(&self, after: &mut After) {
-        self.decide(Stage::Dismissed, after);
+    pub(crate) fn dismiss(&self, effects: &mut Effects) {
+        self.decide(Stage::Dismissed, effects);
     }
 
-    fn decide(&self, stage: Stage, after: &mut After) -> bool {
+    fn decide(&self, stage: Stage, effects: &mut Effects) -> bool {
         let mut seat = self.0.lock();
         let waits = seat.stage == Stage::Waiting;
         seat.decision = Some(waits && stage == Stage::Admitted);
@@ -96,7 +96,7 @@ impl Seat {
             return false;
         }
         seat.stage = stage;
-        after.wake.extend(seat.waker.take());
+        effects.wake.extend(seat.waker.take());
         true
     }
 
@@ -225,7 +225,7 @@ fn end<E>(
     match seat.leave() {
         Stage::Admitted => core.end_off_counter(task, outcome, lender),
         Stage::Waiting => {
-            core.with(|state, after| state.source.forget(seat, &mut state.permits, after));
+            core.with(|state, effects| state.source.forget(seat, &mut state.permits, effects));
             core.end_unstarted(task, outcome);
         }
         Stage::Refused => core.end_unstarted(task, outcome),

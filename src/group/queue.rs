@@ -38,7 +38,7 @@ use super::lending::Waiter;
 use super::local::{LocalId, Seat};
 use super::permits::Permits;
 use super::source::{JobOutput, Observer, Opened, Source, Tag};
-use super::state::{After, HadPermit, Rejected};
+use super::state::{Effects, HadPermit, Rejected};
 use crate::error::{ContextError, Label};
 use crate::panic;
 use crate::sync::Arc;
@@ -177,7 +177,12 @@ impl<E> Queue<E> {
     }
 
     /// A local task has gone before its turn came. Not searched for: its seat knows its number.
-    pub(crate) fn forget(&mut self, seat: &Arc<Seat>, permits: &mut Permits, after: &mut After) {
+    pub(crate) fn forget(
+        &mut self,
+        seat: &Arc<Seat>,
+        permits: &mut Permits,
+        effects: &mut Effects,
+    ) {
         let is_it = |waiting: &&mut Waiting<E>| match &waiting.turnee {
             Turnee::Seat(it) => Arc::ptr_eq(it, seat),
             Turnee::Entry(_) | Turnee::Gone => false,
@@ -193,8 +198,8 @@ impl<E> Queue<E> {
         self.gone_waiting += 1;
         self.trim();
         if let Some(waiter) = waiter {
-            permits.decide(waiter, &mut after.wake);
-            permits.grant(&mut after.wake);
+            permits.decide(waiter, &mut effects.wake);
+            permits.grant(&mut effects.wake);
         }
     }
 
@@ -233,13 +238,13 @@ impl<E> Queue<E> {
     }
 
     /// Starts what has been given a permit. Says whether it took the permit: a local task may have gone meanwhile.
-    pub(crate) fn begin(&mut self, turnee: Turnee<E>, after: &mut After) -> bool {
+    pub(crate) fn begin(&mut self, turnee: Turnee<E>, effects: &mut Effects) -> bool {
         match turnee {
             Turnee::Entry(entry) => {
                 self.ready.push_back(entry);
                 true
             }
-            Turnee::Seat(seat) => seat.admit(after),
+            Turnee::Seat(seat) => seat.admit(effects),
             Turnee::Gone => {
                 self.gone_waiting -= 1;
                 false
@@ -274,19 +279,19 @@ where
     const COUNTS_IN: usize = 0;
     const LENDS: bool = true;
 
-    fn start(&mut self, permits: &mut Permits, after: &mut After) {
+    fn start(&mut self, permits: &mut Permits, effects: &mut Effects) {
         while !self.waiting.is_empty() && permits.is_free() {
             let Some(Waiting { turnee, waiter }) = self.waiting.pop_front() else {
                 return;
             };
             self.head += 1;
-            if self.begin(turnee, after) {
+            if self.begin(turnee, effects) {
                 permits.take();
             }
             if let Some(waiter) = waiter {
-                permits.decide(waiter, &mut after.wake);
+                permits.decide(waiter, &mut effects.wake);
                 // Its claim comes before what still waits.
-                permits.grant(&mut after.wake);
+                permits.grant(&mut effects.wake);
             }
         }
         self.trim();
@@ -315,23 +320,23 @@ where
         self.waiting() > 0
     }
 
-    fn accept(&mut self, task: Task, _: Option<()>, _: &mut After) -> Option<Arc<dyn Observer>> {
+    fn accept(&mut self, task: Task, _: Option<()>, _: &mut Effects) -> Option<Arc<dyn Observer>> {
         if let Some(local) = task.local {
             self.locals.remove(&local);
         }
         task.observer
     }
 
-    fn cut(&mut self, permits: &mut Permits, after: &mut After) -> Vec<(Task, Work<E>)> {
+    fn cut(&mut self, permits: &mut Permits, effects: &mut Effects) -> Vec<(Task, Work<E>)> {
         self.cut = true;
         let mut unstarted = Vec::with_capacity(self.waiting.len());
         for Waiting { turnee, waiter } in self.waiting.drain(..) {
             if let Some(waiter) = waiter {
-                permits.decide(waiter, &mut after.wake);
+                permits.decide(waiter, &mut effects.wake);
             }
             match turnee {
                 Turnee::Entry(Entry { task, work }) => unstarted.push((task, work)),
-                Turnee::Seat(seat) => seat.refuse(after),
+                Turnee::Seat(seat) => seat.refuse(effects),
                 Turnee::Gone => {}
             }
         }

@@ -12,7 +12,7 @@ use super::current::CurrentJob;
 use super::end::Reclaimed;
 use super::lending::CoreId;
 use super::permits::Permits;
-use super::state::{After, Rejected};
+use super::state::{Effects, Rejected};
 use crate::error::{ContextError, Label, TaskErrorKind};
 use crate::panic::Payload;
 use crate::sync::Arc;
@@ -48,7 +48,7 @@ pub(crate) trait Source: Send + Sized + 'static {
     const COUNTS_IN: usize;
 
     /// Starts what may start: gives permits to what is queued.
-    fn start(&mut self, permits: &mut Permits, after: &mut After);
+    fn start(&mut self, permits: &mut Permits, effects: &mut Effects);
     /// Hands out what a worker is to run next, with its permit; nothing that would start now if the context `ended`.
     fn supply(&mut self, permits: &mut Permits, ended: bool) -> Option<Self::Supply>;
     /// Whether `supply` would hand something out now.
@@ -67,7 +67,7 @@ pub(crate) trait Source: Send + Sized + 'static {
         &mut self,
         tag: Self::Tag,
         value: Option<Self::Value>,
-        after: &mut After,
+        effects: &mut Effects,
     ) -> Option<Arc<dyn Observer>>;
     /// A job has failed by itself; what it gives is then nothing.
     fn failed(&mut self) {}
@@ -76,7 +76,8 @@ pub(crate) trait Source: Send + Sized + 'static {
         false
     }
     /// Removes what has not started and, the context having ended, never will.
-    fn cut(&mut self, permits: &mut Permits, after: &mut After) -> Vec<(Self::Tag, Self::Work)>;
+    fn cut(&mut self, permits: &mut Permits, effects: &mut Effects)
+    -> Vec<(Self::Tag, Self::Work)>;
     /// Removes what has started and is in no worker.
     fn reclaim(&mut self) -> Reclaimed<Self>;
     /// Drops what never runs, and counts it as ended; outside the lock.

@@ -69,7 +69,7 @@ pub(crate) enum HadPermit {
 
 /// What follows from a critical section, to be done when the lock is released.
 #[derive(Default)]
-pub(crate) struct After {
+pub(crate) struct Effects {
     pub(crate) wake: Vec<Waker>,
     /// Wakers that were replaced: dropping one is a call into user code too.
     pub(crate) replaced: Vec<Waker>,
@@ -88,7 +88,7 @@ pub(crate) struct After {
     pub(crate) report: bool,
 }
 
-impl After {
+impl Effects {
     /// Mostly nothing follows.
     pub(crate) fn is_nothing(&self) -> bool {
         let flags = self.spawn | self.flush | self.cut | self.watch | self.report;
@@ -168,28 +168,28 @@ impl<S: Source> State<S> {
         self.open += jobs;
     }
 
-    pub(crate) fn wake_waiter(&mut self, after: &mut After) {
+    pub(crate) fn wake_waiter(&mut self, effects: &mut Effects) {
         if self.is_over() {
-            after.wake.extend(self.waiter.take());
+            effects.wake.extend(self.waiter.take());
         }
     }
 
     /// Makes sure that a worker will come and look, if there is anything to be had, whatever the
     /// caller does next.
-    pub(crate) fn call_searcher(&mut self, after: &mut After) {
-        self.call_searcher_for(usize::MAX, after);
+    pub(crate) fn call_searcher(&mut self, effects: &mut Effects) {
+        self.call_searcher_for(usize::MAX, effects);
     }
 
     /// The same from a worker that goes on to run a job: a single job that is left may wait until
     /// its starter yields.
-    fn call_searcher_for_rest(&mut self, after: &mut After) {
-        self.call_searcher_for(self.ready(), after);
+    fn call_searcher_for_rest(&mut self, effects: &mut Effects) {
+        self.call_searcher_for(self.ready(), effects);
     }
 
-    fn call_searcher_for(&mut self, ready: usize, after: &mut After) {
+    fn call_searcher_for(&mut self, ready: usize, effects: &mut Effects) {
         if self.has_work() && !self.runtime_lost && self.permits.send_searcher(ready) {
-            self.send_searcher(after);
-            after.flush = true;
+            self.send_searcher(effects);
+            effects.flush = true;
         }
     }
 
@@ -208,7 +208,7 @@ impl<S: Source> State<S> {
     pub(crate) fn call_searcher_for_start(
         &mut self,
         slot: impl FnOnce() -> Option<ThreadId>,
-        after: &mut After,
+        effects: &mut Effects,
     ) {
         let ready = self.ready();
         if !self.has_work() || self.runtime_lost || !self.permits.may_need_searcher(ready) {
@@ -219,14 +219,14 @@ impl<S: Source> State<S> {
             None => self.permits.send_searcher(usize::MAX),
         };
         if sends {
-            self.send_searcher(after);
+            self.send_searcher(effects);
         }
     }
 
-    fn send_searcher(&mut self, after: &mut After) {
+    fn send_searcher(&mut self, effects: &mut Effects) {
         match self.parked.pop() {
-            Some((_, waker)) => after.wake.push(waker),
-            None => after.spawn = true,
+            Some((_, waker)) => effects.wake.push(waker),
+            None => effects.spawn = true,
         }
     }
 
@@ -236,19 +236,19 @@ impl<S: Source> State<S> {
     }
 
     /// Decides all that is queued: it never starts. A worker drops it.
-    pub(crate) fn cut(&mut self, after: &mut After) {
-        self.reject_unstarted(after);
-        self.call_searcher(after);
+    pub(crate) fn cut(&mut self, effects: &mut Effects) {
+        self.reject_unstarted(effects);
+        self.call_searcher(effects);
     }
 
     /// Decides all that is queued. The caller has a worker called.
-    pub(crate) fn reject_unstarted(&mut self, after: &mut After) {
-        let unstarted = self.source.cut(&mut self.permits, after);
+    pub(crate) fn reject_unstarted(&mut self, effects: &mut Effects) {
+        let unstarted = self.source.cut(&mut self.permits, effects);
         self.reject(unstarted, HadPermit::No);
-        self.permits.grant(&mut after.wake);
-        self.relieve_watcher(after);
-        self.dismiss_parked(after);
-        self.wake_waiter(after);
+        self.permits.grant(&mut effects.wake);
+        self.relieve_watcher(effects);
+        self.dismiss_parked(effects);
+        self.wake_waiter(effects);
     }
 
     /// Keeps what never runs until a worker drops it.
@@ -269,28 +269,28 @@ impl<S: Source> State<S> {
     }
 
     /// Decides what a worker that has handed in what it had does next.
-    pub(crate) fn next_turn(&mut self, ended: bool, after: &mut After) -> Turn<S> {
+    pub(crate) fn next_turn(&mut self, ended: bool, effects: &mut Effects) -> Turn<S> {
         let ended = ended || self.ended_by_failure;
         if ended && self.is_open() && self.source.has_unstarted() {
-            self.cut(after);
+            self.cut(effects);
         }
         if let Some(rejected) = self.next_rejected() {
-            self.call_searcher(after);
+            self.call_searcher(effects);
             return Turn::Dispose(rejected);
         }
         if self.source.has_report() {
             // The report is user code: what may start meanwhile starts elsewhere.
             if self.is_open() && self.source.has_supply(&self.permits) {
-                self.call_searcher(after);
+                self.call_searcher(effects);
             }
             return Turn::Report;
         }
         if !self.is_open() {
             return Turn::Leave;
         }
-        self.start(ended, after);
+        self.start(ended, effects);
         let supply = self.supply(ended);
-        self.call_searcher_for_rest(after);
+        self.call_searcher_for_rest(effects);
         match supply {
             Some(supply) => Turn::Run(supply),
             None if !ended && self.can_park() => Turn::Park,
@@ -304,24 +304,24 @@ impl<S: Source> State<S> {
     }
 
     /// Nothing more will be had: whoever stays for it may go.
-    pub(crate) fn dismiss_parked(&mut self, after: &mut After) {
-        after
+    pub(crate) fn dismiss_parked(&mut self, effects: &mut Effects) {
+        effects
             .wake
             .extend(self.parked.drain(..).map(|(_, waker)| waker));
     }
 
     /// Permits have become free: claims first, then what may start.
-    pub(crate) fn hand_out(&mut self, ended: bool, after: &mut After) {
-        self.start(ended, after);
-        self.call_searcher(after);
+    pub(crate) fn hand_out(&mut self, ended: bool, effects: &mut Effects) {
+        self.start(ended, effects);
+        self.call_searcher(effects);
     }
 
-    pub(crate) fn start(&mut self, ended: bool, after: &mut After) {
-        self.permits.grant(&mut after.wake);
+    pub(crate) fn start(&mut self, ended: bool, effects: &mut Effects) {
+        self.permits.grant(&mut effects.wake);
         if !ended && !self.ended_by_failure {
-            self.source.start(&mut self.permits, after);
+            self.source.start(&mut self.permits, effects);
         }
-        self.relieve_watcher(after);
+        self.relieve_watcher(effects);
     }
 
     /// Hands out what a worker is to run next.
@@ -332,45 +332,45 @@ impl<S: Source> State<S> {
     }
 
     /// Takes back the permit of a supply that no job came out of.
-    pub(crate) fn give_back(&mut self, after: &mut After) {
-        self.permits.put_back(None, &mut after.replaced);
-        self.count_out(after);
+    pub(crate) fn give_back(&mut self, effects: &mut Effects) {
+        self.permits.put_back(None, &mut effects.replaced);
+        self.count_out(effects);
     }
 
     /// Takes what has ended in a worker.
-    pub(crate) fn hand_in_all(&mut self, batch: &mut Batch<S>, after: &mut After) {
+    pub(crate) fn hand_in_all(&mut self, batch: &mut Batch<S>, effects: &mut Effects) {
         if batch.has_earlier() {
             for (tag, value) in batch.take_earlier() {
-                let observer = self.source.accept(tag, value, after);
+                let observer = self.source.accept(tag, value, effects);
                 debug_assert!(observer.is_none(), "nobody awaits a job of a batch");
             }
         }
         if let Some(last) = batch.take_last() {
-            self.hand_in(last, after);
+            self.hand_in(last, effects);
         }
     }
 
     /// Takes the permit of a job that has ended, and keeps what it gave.
-    pub(crate) fn hand_in(&mut self, hand_in: HandIn<S>, after: &mut After) {
-        self.permits.put_back(hand_in.lender, &mut after.replaced);
-        self.end(hand_in.tag, hand_in.value, after);
+    pub(crate) fn hand_in(&mut self, hand_in: HandIn<S>, effects: &mut Effects) {
+        self.permits.put_back(hand_in.lender, &mut effects.replaced);
+        self.end(hand_in.tag, hand_in.value, effects);
     }
 
     /// Counts a job as ended; or, if somebody is to be told first, has that done after the section.
-    pub(crate) fn end(&mut self, tag: S::Tag, value: Option<S::Value>, after: &mut After) {
+    pub(crate) fn end(&mut self, tag: S::Tag, value: Option<S::Value>, effects: &mut Effects) {
         let succeeded = value.is_some();
-        match self.source.accept(tag, value, after) {
-            Some(observer) => after.observers.push((observer, succeeded)),
-            None => self.count_out(after),
+        match self.source.accept(tag, value, effects) {
+            Some(observer) => effects.observers.push((observer, succeeded)),
+            None => self.count_out(effects),
         }
         if self.source.has_outcome() {
-            after.wake.extend(self.waiter.take());
+            effects.wake.extend(self.waiter.take());
         }
     }
 
-    pub(crate) fn count_out(&mut self, after: &mut After) {
+    pub(crate) fn count_out(&mut self, effects: &mut Effects) {
         self.open -= 1;
-        self.relieve_watcher(after);
-        self.wake_waiter(after);
+        self.relieve_watcher(effects);
+        self.wake_waiter(effects);
     }
 }

@@ -64,7 +64,7 @@ where
         local: Option<(LocalId, AbortHandle)>,
     ) -> Admission {
         let ended = self.ctx().is_done();
-        let decision = self.with(|state, after| {
+        let decision = self.with(|state, effects| {
             if ended || !state.takes_new() {
                 return Decision::Refused(turnee);
             }
@@ -72,15 +72,15 @@ where
             state.source.locals.extend(local);
             if state.source.waiting() == 0 && state.permits.is_free() {
                 let blocks = turnee.is_blocking();
-                if state.source.begin(turnee, after) {
+                if state.source.begin(turnee, effects) {
                     state.permits.take();
                 }
                 // A closure starts at once, as one of `spawn_blocking` does.
                 match blocks {
-                    true => state.call_searcher(after),
-                    false => state.call_searcher_for_start(|| self.slot(), after),
+                    true => state.call_searcher(effects),
+                    false => state.call_searcher_for_start(|| self.slot(), effects),
                 }
-                state.watch_grace(after);
+                state.watch_grace(effects);
                 return Decision::Started;
             }
             let number = state.source.head + state.source.waiting.len() as Number;
@@ -93,8 +93,8 @@ where
             };
             let waiter = None;
             state.source.waiting.push_back(Waiting { turnee, waiter });
-            state.call_searcher_for_start(|| self.slot(), after);
-            state.watch(after);
+            state.call_searcher_for_start(|| self.slot(), effects);
+            state.watch(effects);
             decision
         });
         match decision {
@@ -140,13 +140,13 @@ where
             task,
             work: into_work(future),
         };
-        let aborted = self.with(|state, after| {
+        let aborted = self.with(|state, effects| {
             if !state.is_open() {
                 return Some(entry);
             }
             state.source.ready.push_back(entry);
-            state.call_searcher_for_start(|| self.slot(), after);
-            state.watch_grace(after);
+            state.call_searcher_for_start(|| self.slot(), effects);
+            state.watch_grace(effects);
             None
         });
         if let Some(entry) = aborted {
@@ -162,15 +162,15 @@ where
 
     /// The context has ended, so this never starts; it counts as ended, unless a wait is already over.
     fn refuse(self: &Arc<Self>, turnee: Turnee<E>) {
-        let counts = self.with(|state, after| {
+        let counts = self.with(|state, effects| {
             let counts = !state.is_closed();
             if counts {
                 state.count_in(1);
             }
             if let Turnee::Seat(seat) = &turnee {
                 match counts {
-                    true => seat.refuse(after),
-                    false => seat.dismiss(after),
+                    true => seat.refuse(effects),
+                    false => seat.dismiss(effects),
                 }
             }
             counts
@@ -278,11 +278,11 @@ where
         let ended = self.ctx().is_done();
         let mut new = Some(waker.clone());
         let here = current::here(Lending::id(&**self), waker);
-        let poll = self.with(|state, after| {
+        let poll = self.with(|state, effects| {
             let permits = &mut state.permits;
             if let Some(started) = asked.decision(&state.source) {
-                let resumes = lease.resume(permits, &mut new, &mut after.replaced);
-                after.replaced.extend(new.take());
+                let resumes = lease.resume(permits, &mut new, &mut effects.replaced);
+                effects.replaced.extend(new.take());
                 return match resumes {
                     true => Poll::Ready(started),
                     false => Poll::Pending,
@@ -292,13 +292,13 @@ where
             let waiter = new.take().map(|waker| Waiter { waker, lent });
             if let Some(slot) = asked.waiter(&mut state.source) {
                 let old = std::mem::replace(slot, waiter);
-                after.replaced.extend(old.map(|old| old.waker));
+                effects.replaced.extend(old.map(|old| old.waker));
             }
             if is_free {
-                state.hand_out(ended, after);
+                state.hand_out(ended, effects);
             }
             // A deadline of which nobody has told yet.
-            after.cut_if(ended);
+            effects.cut_if(ended);
             Poll::Pending
         });
         if poll.is_pending() {
@@ -308,12 +308,12 @@ where
     }
 
     fn give_up_asked(self: &Arc<Self>, asked: Asked<'_>, lease: &mut Lease) {
-        self.with(|state, after| {
+        self.with(|state, effects| {
             let is_decided = asked.decision(&state.source).is_some();
             if let Some(waiter) = asked.waiter(&mut state.source).and_then(Option::take) {
-                after.replaced.push(waiter.waker);
+                effects.replaced.push(waiter.waker);
             }
-            lease.end(is_decided, &mut state.permits, &mut after.replaced);
+            lease.end(is_decided, &mut state.permits, &mut effects.replaced);
         });
     }
 }

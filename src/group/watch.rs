@@ -19,7 +19,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::core::Core;
 use super::source::Source;
-use super::state::{After, State};
+use super::state::{Effects, State};
 use crate::context::DoneOwned;
 use crate::panic;
 use crate::sync::{Arc, Weak};
@@ -58,22 +58,22 @@ impl Watch {
 
 impl<S: Source> State<S> {
     /// Something has been queued, or a grace was set: the end of the context must now be seen by somebody.
-    pub(crate) fn watch(&mut self, after: &mut After) {
+    pub(crate) fn watch(&mut self, effects: &mut Effects) {
         let send = self.needs_watcher() && matches!(self.watch.watcher, Watcher::None);
-        after.watch |= send || !self.watch.told;
+        effects.watch |= send || !self.watch.told;
     }
 
-    pub(crate) fn set_grace(&mut self, grace: Option<Duration>, after: &mut After) {
+    pub(crate) fn set_grace(&mut self, grace: Option<Duration>, effects: &mut Effects) {
         self.watch.grace = grace;
-        self.call_watcher(after);
-        after.flush = true;
-        self.watch_grace(after);
+        self.call_watcher(effects);
+        effects.flush = true;
+        self.watch_grace(effects);
     }
 
     /// Something has started, so that a grace is of use.
-    pub(crate) fn watch_grace(&mut self, after: &mut After) {
+    pub(crate) fn watch_grace(&mut self, effects: &mut Effects) {
         if self.watch.grace.is_some() {
-            self.watch(after);
+            self.watch(effects);
         }
     }
 
@@ -95,17 +95,17 @@ impl<S: Source> State<S> {
     }
 
     /// If there is nothing left to see, the watcher may go.
-    pub(crate) fn relieve_watcher(&mut self, after: &mut After) {
+    pub(crate) fn relieve_watcher(&mut self, effects: &mut Effects) {
         if matches!(self.watch.watcher, Watcher::Waiting(_)) && !self.needs_watcher() {
-            self.call_watcher(after);
+            self.call_watcher(effects);
         }
     }
 
-    fn call_watcher(&mut self, after: &mut After) {
+    fn call_watcher(&mut self, effects: &mut Effects) {
         if let Watcher::Waiting(_) = self.watch.watcher {
             let waiting = std::mem::replace(&mut self.watch.watcher, Watcher::Coming);
             if let Watcher::Waiting(waker) = waiting {
-                after.wake.push(waker);
+                effects.wake.push(waker);
             }
         }
     }
@@ -127,13 +127,13 @@ impl<S: Source> Core<S> {
     /// The context has ended: what is queued never starts, and the grace begins.
     fn see_end(self: &Arc<Self>) {
         let ended = self.ctx().ended_at().unwrap_or_else(Instant::now);
-        let stopped = self.with(|state, after| {
-            state.cut(after);
+        let stopped = self.with(|state, effects| {
+            state.cut(effects);
             state.watch.ended.get_or_insert(ended);
-            state.call_watcher(after);
-            after.flush = true;
+            state.call_watcher(effects);
+            effects.flush = true;
             let at_once = S::STOPS_ANYWHERE && state.watch.grace == Some(Duration::ZERO);
-            at_once.then(|| self.stop(state, after))
+            at_once.then(|| self.stop(state, effects))
         });
         match stopped {
             Some(stopped) => self.drop_stopped(stopped),
@@ -192,7 +192,7 @@ enum Next {
 
 impl<S: Source> WatchTask<S> {
     fn next(&self, waker: Waker) -> Next {
-        self.core.with(|state, after| {
+        self.core.with(|state, effects| {
             let next = match (state.needs_watcher(), state.watch.ended, state.watch.grace) {
                 (false, _, _) => Next::Leave,
                 (true, Some(ended), Some(grace)) => Next::Grace(far_add(ended, grace)),
@@ -200,13 +200,13 @@ impl<S: Source> WatchTask<S> {
             };
             let watcher = match next {
                 Next::Leave => {
-                    after.replaced.push(waker);
+                    effects.replaced.push(waker);
                     Watcher::None
                 }
                 _ => Watcher::Waiting(waker),
             };
             if let Watcher::Waiting(old) = std::mem::replace(&mut state.watch.watcher, watcher) {
-                after.replaced.push(old);
+                effects.replaced.push(old);
             }
             next
         })

@@ -111,7 +111,7 @@ where
     Feed<P, C, T, E>: Source,
     C: End<T, E>,
 {
-    core.with(|state, after| {
+    core.with(|state, effects| {
         let feed = &mut state.source;
         feed.ledger.start(number, left);
         feed.blocked = false;
@@ -119,10 +119,10 @@ where
         if feed.ledger.is_cut() {
             return false;
         }
-        after.replaced.extend(feed.puller.take());
-        feed.judge(after);
-        feed.note(after);
-        state.call_searcher(after);
+        effects.replaced.extend(feed.puller.take());
+        feed.judge(effects);
+        feed.note(effects);
+        state.call_searcher(effects);
         true
     })
 }
@@ -136,13 +136,13 @@ where
     Feed<P, C, T, E>: Source,
 {
     let waker = cx.waker().clone();
-    core.with(|state, after| {
+    core.with(|state, effects| {
         let feed = &mut state.source;
         if !feed.ledger.is_pulling() {
-            after.replaced.push(waker);
+            effects.replaced.push(waker);
             return false;
         }
-        after.replaced.extend(feed.puller.replace(waker));
+        effects.replaced.extend(feed.puller.replace(waker));
         feed.blocked = true;
         true
     })
@@ -155,9 +155,9 @@ where
     P: Next,
     C: End<T, E>,
 {
-    let goes_on = core.with(|state, after| {
+    let goes_on = core.with(|state, effects| {
         state.source.blocked = false;
-        state.call_searcher(after);
+        state.call_searcher(effects);
         state.is_open()
     });
     if !goes_on {
@@ -171,13 +171,13 @@ where
     Feed<P, C, T, E>: Source,
     C: End<T, E>,
 {
-    core.with(|state, after| {
+    core.with(|state, effects| {
         let feed = &mut state.source;
         feed.ledger.exhaust(count);
-        after.replaced.extend(feed.puller.take());
-        feed.judge(after);
-        state.dismiss_parked(after);
-        state.wake_waiter(after);
+        effects.replaced.extend(feed.puller.take());
+        feed.judge(effects);
+        state.dismiss_parked(effects);
+        state.wake_waiter(effects);
     });
 }
 
@@ -206,17 +206,17 @@ where
     if let Err(payload) = drop_in(&core.origin.origin.span, pull) {
         fail(core, core.origin.tap.next_number(), payload);
     }
-    core.with(|state, after| {
+    core.with(|state, effects| {
         let feed = &mut state.source;
         feed.ledger.cut();
-        after.replaced.extend(feed.puller.take());
-        state.dismiss_parked(after);
-        state.wake_waiter(after);
+        effects.replaced.extend(feed.puller.take());
+        state.dismiss_parked(effects);
+        state.wake_waiter(effects);
     });
 }
 
 /// No item came out of a permit.
 pub(super) fn give_back<S: Source>(core: &Arc<Core<S>>) -> Opened<S> {
-    core.with(|state, after| state.give_back(after));
+    core.with(|state, effects| state.give_back(effects));
     Opened::Nothing
 }
