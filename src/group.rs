@@ -1,30 +1,15 @@
 //! The face of the group.
 
-mod backoff;
-pub(crate) mod batch;
 mod blocking;
-pub(crate) mod calls;
-pub(crate) mod core;
-pub(crate) mod current;
-pub(crate) mod end;
-pub(crate) mod failures;
 mod handle;
-pub(crate) mod job;
 mod launch;
-pub(crate) mod lending;
 mod local;
-pub(crate) mod permits;
-pub(crate) mod poll_budget;
 mod queue;
 mod scope;
-pub(crate) mod source;
 mod spawner;
 mod start;
-pub(crate) mod state;
 mod submit;
 mod task_handle;
-mod watch;
-mod worker;
 
 pub use handle::{Admission, Admitted};
 pub use spawner::{Named, Spawner};
@@ -37,13 +22,13 @@ use std::future::Future;
 use std::panic::Location;
 use std::time::Duration;
 
-use self::core::Core;
 use crate::context::{Cause, Context, Note};
 use crate::error::{ContextError, Errors, Label, TryGoError};
+use crate::scheduler::Scheduler;
+use crate::scheduler::failures::OnFailure;
+use crate::scheduler::job::{self, boxed_if_big};
 use crate::sync::Arc;
 use crate::tracing::Span;
-use failures::OnFailure;
-use job::boxed_if_big;
 use launch::Launch;
 use queue::Queue;
 
@@ -139,7 +124,7 @@ pub struct Group<E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
-    core: Arc<Core<Queue<E>>>,
+    core: Arc<Scheduler<Queue<E>>>,
 }
 
 /// Making one.
@@ -167,7 +152,7 @@ where
 
     fn with_parent(parent: &Context, on_failure: OnFailure) -> (Group<E>, Context) {
         let (ctx, guard) = parent.with_cancel();
-        let core = Core::new(
+        let core = Scheduler::new(
             Queue::new(),
             Span::current(),
             (ctx.clone(), guard.disarm()),

@@ -120,6 +120,7 @@ mod error;
 pub mod fan_out;
 mod group;
 mod panic;
+mod scheduler;
 mod sync;
 #[cfg(feature = "tower")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]

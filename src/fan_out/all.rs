@@ -2,8 +2,8 @@
 
 use super::end::{End, Ended};
 use crate::error::{ContextError, TaskErrorKind};
-use crate::group::failures::OnFailure;
 use crate::panic;
+use crate::scheduler::failures::OnFailure;
 
 /// What items gave, in the order of the items.
 pub(crate) struct Slots<V>(Vec<Option<V>>);

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::context::{Cause, Note};
 use crate::error::{ContextError, Label, TaskErrorKind};
-use crate::group::failures::{Failures, OnFailure};
+use crate::scheduler::failures::{Failures, OnFailure};
 use crate::tracing::Span;
 
 static STOPPED: Note = Note("the tasks of the fan-out were aborted");
@@ -25,7 +25,7 @@ pub(crate) trait End<T, E>: Default {
     type Stopwatch: Stopwatch;
 
     const ON_FAILURE: OnFailure;
-    /// Whether nobody looks at an outcome before the last: see [`batch`](crate::group::batch).
+    /// Whether nobody looks at an outcome before the last: see [`batch`](crate::scheduler::batch).
     const BATCHES: bool = false;
 
     /// Decides, in the item's own worker, what its result is to the others: a failure is recorded, in the order in which

@@ -22,13 +22,13 @@ use super::items::{Next, SizeHint, drop_in};
 use super::ledger::Ledger;
 use super::tap::Tap;
 use crate::error::{ContextError, Label};
-use crate::group::core::Core;
-use crate::group::current::CurrentJob;
-use crate::group::end::Reclaimed;
-use crate::group::permits::Permits;
-use crate::group::source::{JobOutput, Observer, Opened, Outcome, Source, Tag};
-use crate::group::state::Effects;
 use crate::panic;
+use crate::scheduler::Scheduler;
+use crate::scheduler::current::CurrentJob;
+use crate::scheduler::end::Reclaimed;
+use crate::scheduler::permits::Permits;
+use crate::scheduler::source::{JobOutput, Observer, Opened, Outcome, Source, Tag};
+use crate::scheduler::state::Effects;
 use crate::sync::Arc;
 use crate::tracing::{self, Span};
 use pulling::{Pulled, answer, close, give_back, pull, start, wait};
@@ -187,7 +187,7 @@ where
 
 /// Takes what came out, when nothing runs any more. What the caller gave is dropped here; a panic
 /// of that is recorded as a failure.
-pub(crate) fn take_end<P, C, T, E>(core: &Arc<Core<Feed<P, C, T, E>>>) -> C
+pub(crate) fn take_end<P, C, T, E>(core: &Arc<Scheduler<Feed<P, C, T, E>>>) -> C
 where
     Feed<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Inlet<P>>,
     P: Next,
@@ -242,7 +242,7 @@ where
         self.blocked = true;
     }
 
-    fn look_again(core: &Arc<Core<Self>>) {
+    fn look_again(core: &Arc<Scheduler<Self>>) {
         if core.origin.tap.want() {
             answer(core);
         }
@@ -321,7 +321,7 @@ where
     }
 
     fn open(
-        core: &Arc<Core<Self>>,
+        core: &Arc<Scheduler<Self>>,
         supply: Supply<P>,
         mut slot: Pin<&mut Option<Self::Job>>,
         current: &mut Option<CurrentJob>,
@@ -358,7 +358,7 @@ where
     }
 
     fn another(
-        core: &Arc<Core<Self>>,
+        core: &Arc<Scheduler<Self>>,
         slot: Pin<&mut Option<Self::Job>>,
         current: &mut Option<CurrentJob>,
         cx: &mut task::Context<'_>,
@@ -380,17 +380,17 @@ where
         next
     }
 
-    fn pulled(core: &Core<Self>) -> usize {
+    fn pulled(core: &Scheduler<Self>) -> usize {
         core.origin.tap.pulled()
     }
 
     /// Dropped in mid-wait: aborted, or its runtime shut down.
-    fn abandon(core: &Arc<Core<Self>>, hand: Hand<P>) {
+    fn abandon(core: &Arc<Scheduler<Self>>, hand: Hand<P>) {
         close(core, Some(hand.0));
         give_back(core);
     }
 
-    fn report(core: &Arc<Core<Self>>) {
+    fn report(core: &Arc<Scheduler<Self>>) {
         while let Some((mut call, progress)) = core.with(|state, _| state.source.take_report()) {
             let entered = tracing::enter(Some(&core.origin.origin.span));
             let called = panic::catch(|| call(progress));

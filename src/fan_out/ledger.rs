@@ -4,7 +4,7 @@
 //!
 //! 1. Items are numbered from 0 in the order in which they are pulled. All of a number below `started` have been; `ended`
 //!    of them have ended, each of which was accepted by the end exactly once. An item that has started and not ended may be
-//!    missing from `started` while nobody looks: see [`batch`](crate::group::batch).
+//!    missing from `started` while nobody looks: see [`batch`](crate::scheduler::batch).
 //! 2. `stage` only moves away from `Pulling`. Nothing is pulled in any other.
 //! 3. Once `decided`, the end's verdict does not change: the context ends for it, and what still comes is not needed.
 

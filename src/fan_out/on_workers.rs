@@ -14,8 +14,8 @@ use super::items::{Next, drop_in};
 use super::run::Run;
 use crate::context::{Context, Note};
 use crate::error::ContextError;
-use crate::group::core::Core;
 use crate::panic;
+use crate::scheduler::Scheduler;
 use crate::sync::{Arc, JoinSet};
 
 pub(crate) static FAN_OUT_ENDED: Note = Note("the fan-out has ended");
@@ -29,7 +29,7 @@ where
     T: Send + 'static,
     E: From<ContextError> + Display + Send + 'static,
 {
-    core: Arc<Core<Feed<P, C, T, E>>>,
+    core: Arc<Scheduler<Feed<P, C, T, E>>>,
     stage: Stage,
 }
 
@@ -60,7 +60,7 @@ where
         let inlet = Inlet::new(pull, origin, grace, report.is_some());
         let feed = Feed::new(end, inlet.tap.left(), report);
         OnWorkers {
-            core: Core::new(feed, inlet, (ctx, guard.disarm()), limit, C::ON_FAILURE),
+            core: Scheduler::new(feed, inlet, (ctx, guard.disarm()), limit, C::ON_FAILURE),
             stage: Stage::Unstarted,
         }
     }

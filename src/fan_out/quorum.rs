@@ -5,8 +5,8 @@ use tokio::time::Instant;
 use super::end::{End, Ended};
 use crate::context::{Cause, Note};
 use crate::error::{ContextError, Errors, TaskError, TaskErrorKind};
-use crate::group::failures::OnFailure;
 use crate::panic;
+use crate::scheduler::failures::OnFailure;
 
 static ENOUGH: Note = Note("the others have given enough");
 static OUT_OF_REACH: Note = Note("enough cannot be reached any more");

@@ -3,7 +3,7 @@
 use super::all::Slots;
 use super::end::{End, Ended};
 use crate::error::{ContextError, TaskErrorKind};
-use crate::group::failures::OnFailure;
+use crate::scheduler::failures::OnFailure;
 
 /// `settle`.
 pub(crate) struct Settle<T, E>(Slots<Result<T, E>>);

@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 
 use super::end::{End, Ended, StreamEnd, Taken};
 use crate::error::{ContextError, TaskErrorKind};
-use crate::group::failures::OnFailure;
 use crate::panic;
+use crate::scheduler::failures::OnFailure;
 
 /// Outcomes in the order in which they came. What nobody gets is dropped one by one: two destructors that panic would
 /// otherwise end the process.

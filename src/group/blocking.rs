@@ -20,14 +20,14 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use super::core::Core;
-use super::current::{self, CurrentJob};
 use super::queue::{Queue, Task};
-use super::source::{Outcome, Tag};
-use super::state::HadPermit;
 use crate::context::Context;
 use crate::error::{ContextError, TaskErrorKind};
 use crate::panic;
+use crate::scheduler::Scheduler;
+use crate::scheduler::current::{self, CurrentJob};
+use crate::scheduler::source::{Outcome, Tag};
+use crate::scheduler::state::HadPermit;
 use crate::sync::{Arc, Handle, Mutex};
 use crate::tracing;
 
@@ -64,7 +64,7 @@ impl OnPool {
 
 /// Hands a job to the pool, to run there, or to be dropped there if it may not run any more.
 pub(crate) fn hand_over<E>(
-    core: &Arc<Core<Queue<E>>>,
+    core: &Arc<Scheduler<Queue<E>>>,
     task: Task,
     job: BlockingJob<E>,
     permit: HadPermit,
@@ -199,7 +199,7 @@ struct WaitingJob<E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
-    core: Arc<Core<Queue<E>>>,
+    core: Arc<Scheduler<Queue<E>>>,
     /// `None` if it counts as ended already.
     id: Option<OnPoolId>,
     job: Option<BlockingJob<E>>,

@@ -4,16 +4,16 @@ use std::borrow::Cow;
 use std::fmt::Display;
 use std::future::Future;
 
-use super::core::Core;
 use super::handle::Admission;
-use super::job;
 use super::queue::{Queue, Task, Work};
-use super::source::{Lending, Observer};
 use super::start::{self, Ready};
 use super::task_handle::{Slot, TaskHandle};
 use crate::context::{Context, RunOwned};
 use crate::error::{ContextError, Label, TaskErrorKind, TryGoError};
 use crate::panic;
+use crate::scheduler::Scheduler;
+use crate::scheduler::job;
+use crate::scheduler::source::{Lending, Observer};
 use crate::sync::{Arc, Weak};
 
 /// A task about to be started: where, and under which name.
@@ -23,7 +23,7 @@ where
 {
     /// `None` if the group has gone: nothing starts any more. Borrowed where that can be: workers and whoever starts tasks would
     /// contend for the count.
-    pub(crate) core: Option<Cow<'a, Arc<Core<Queue<E>>>>>,
+    pub(crate) core: Option<Cow<'a, Arc<Scheduler<Queue<E>>>>>,
     pub(crate) label: Label,
 }
 
@@ -177,7 +177,7 @@ where
             return TaskHandle::empty();
         };
         let slot = Slot::new();
-        let weak: Weak<dyn Lending> = Arc::<Core<Queue<E>>>::downgrade(core);
+        let weak: Weak<dyn Lending> = Arc::<Scheduler<Queue<E>>>::downgrade(core);
         let handle = TaskHandle::new(slot.clone(), weak);
         let observer: Arc<dyn Observer> = slot.clone();
         self.submit("spawn", Some(observer), future, |future, _| {

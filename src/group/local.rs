@@ -10,16 +10,16 @@ use std::task::{self, Poll, Waker, ready};
 
 use pin_project_lite::pin_project;
 
-use super::core::Core;
-use super::current::CurrentJob;
 use super::handle::{Admission, Number};
-use super::lending::LenderId;
 use super::queue::{Queue, Task};
-use super::source::{Outcome, Tag};
-use super::state::Effects;
-use super::worker::poll_job;
 use crate::error::{ContextError, TaskErrorKind};
 use crate::panic;
+use crate::scheduler::Scheduler;
+use crate::scheduler::current::CurrentJob;
+use crate::scheduler::lending::LenderId;
+use crate::scheduler::source::{Outcome, Tag};
+use crate::scheduler::state::Effects;
+use crate::scheduler::worker::poll_job;
 use crate::sync::{Arc, Mutex};
 
 /// Names a local task within its group.
@@ -156,7 +156,7 @@ pin_project! {
         E: Send,
         E: 'static,
     {
-        core: Arc<Core<Queue<E>>>,
+        core: Arc<Scheduler<Queue<E>>>,
         seat: Arc<Seat>,
         // `None` once it has been accounted for.
         task: Option<Task>,
@@ -213,7 +213,7 @@ fn renew(current: &mut Option<CurrentJob>) -> Option<LenderId> {
 
 /// The accounting, once.
 fn end<E>(
-    core: &Arc<Core<Queue<E>>>,
+    core: &Arc<Scheduler<Queue<E>>>,
     seat: &Arc<Seat>,
     task: Option<Task>,
     outcome: Outcome<Queue<E>>,
@@ -237,7 +237,7 @@ fn end<E>(
     }
 }
 
-impl<E> Core<Queue<E>>
+impl<E> Scheduler<Queue<E>>
 where
     E: From<ContextError> + Display + Send + 'static,
 {

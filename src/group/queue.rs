@@ -28,19 +28,19 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::blocking::{self, BlockingJob, OnPool};
-use super::calls::CallId;
-use super::core::Core;
-use super::current::CurrentJob;
-use super::end::Reclaimed;
 use super::handle::Number;
-use super::job::Job;
-use super::lending::Waiter;
 use super::local::{LocalId, Seat};
-use super::permits::Permits;
-use super::source::{JobOutput, Observer, Opened, Source, Tag};
-use super::state::{Effects, HadPermit, Rejected};
 use crate::error::{ContextError, Label};
 use crate::panic;
+use crate::scheduler::Scheduler;
+use crate::scheduler::calls::CallId;
+use crate::scheduler::current::CurrentJob;
+use crate::scheduler::end::Reclaimed;
+use crate::scheduler::job::Job;
+use crate::scheduler::lending::Waiter;
+use crate::scheduler::permits::Permits;
+use crate::scheduler::source::{JobOutput, Observer, Opened, Source, Tag};
+use crate::scheduler::state::{Effects, HadPermit, Rejected};
 use crate::sync::Arc;
 use crate::tracing::Span;
 
@@ -353,7 +353,7 @@ where
         }
     }
 
-    fn dispose(core: &Arc<Core<Self>>, rejected: Rejected<Self>) {
+    fn dispose(core: &Arc<Scheduler<Self>>, rejected: Rejected<Self>) {
         match rejected {
             Rejected {
                 tag,
@@ -374,7 +374,7 @@ where
     }
 
     fn open(
-        core: &Arc<Core<Self>>,
+        core: &Arc<Scheduler<Self>>,
         Entry { task, work }: Entry<E>,
         mut slot: Pin<&mut Option<Job<E>>>,
         _: &mut Option<CurrentJob>,
@@ -392,7 +392,7 @@ where
         }
     }
 
-    fn abandon(_: &Arc<Core<Self>>, wait: Never) {
+    fn abandon(_: &Arc<Scheduler<Self>>, wait: Never) {
         match wait {}
     }
 }

@@ -6,11 +6,11 @@ use std::panic::Location;
 use std::pin::pin;
 
 use super::queue::Task;
-use super::source::Outcome;
 use super::{Group, job};
 use crate::context::Context;
 use crate::error::{ContextError, Label, TaskErrorKind};
 use crate::panic;
+use crate::scheduler::source::Outcome;
 
 impl<E> Group<E>
 where

@@ -5,15 +5,15 @@ use std::fmt::{self, Display};
 use std::future::Future;
 use std::panic::Location;
 
-use super::core::Core;
 use super::handle::Admission;
-use super::job::{self, boxed_if_big};
 use super::launch::Launch;
 use super::queue::Queue;
 use super::start::Ready;
 use super::task_handle::TaskHandle;
 use crate::context::Context;
 use crate::error::{ContextError, Label, TryGoError};
+use crate::scheduler::Scheduler;
+use crate::scheduler::job::{self, boxed_if_big};
 use crate::sync::{Arc, Weak};
 
 /// Every way to start a task, as on [`Group`](crate::Group).
@@ -184,14 +184,14 @@ pub struct Spawner<E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
-    core: Weak<Core<Queue<E>>>,
+    core: Weak<Scheduler<Queue<E>>>,
 }
 
 impl<E> Spawner<E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
-    pub(crate) fn new(core: &Arc<Core<Queue<E>>>) -> Spawner<E> {
+    pub(crate) fn new(core: &Arc<Scheduler<Queue<E>>>) -> Spawner<E> {
         Spawner {
             core: Arc::downgrade(core),
         }

@@ -8,7 +8,7 @@
 //! 1. A call leaves [`Stage::Starting`] once: by `ok`, or by the failure of its task. The first
 //!    decides: a value that comes after the failure is dropped, and a failure that comes after the
 //!    value is the group's.
-//! 2. A caller is entered in the core's [`Calls`](super::calls::Calls) from before its task is
+//! 2. A caller is entered in the core's [`Calls`](crate::scheduler::calls::Calls) from before its task is
 //!    submitted until it has its outcome or is dropped. A failure that decides a call is kept
 //!    there, under the core's lock, before the task counts as ended. If the caller is not entered
 //!    any more, the failure is the group's at once. A panic is the group's in any case.
@@ -25,15 +25,15 @@ use std::future::poll_fn;
 
 use tokio::task::coop;
 
-use super::calls::{CallId, Failure};
-use super::core::Core;
-use super::job;
 use super::launch::Launch;
 use super::queue::{Queue, Task, Work};
-use super::source::{Lending, Observer};
 use super::task_handle::{Slot, TaskHandle};
 use crate::context::{Cause, Note};
 use crate::error::{ContextError, TaskErrorKind};
+use crate::scheduler::Scheduler;
+use crate::scheduler::calls::{CallId, Failure};
+use crate::scheduler::job;
+use crate::scheduler::source::{Lending, Observer};
 use crate::sync::{Arc, Mutex, Weak};
 
 static NOT_READY: Note = Note("the task ended without saying that it was ready");
@@ -122,7 +122,7 @@ struct Caller<R, E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
-    core: Arc<Core<Queue<E>>>,
+    core: Arc<Scheduler<Queue<E>>>,
     /// Kept, so that no other call gets its id.
     call: Arc<Call<R>>,
 }
@@ -131,7 +131,7 @@ impl<R, E> Caller<R, E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
-    fn enter(core: Arc<Core<Queue<E>>>, call: Arc<Call<R>>) -> Caller<R, E> {
+    fn enter(core: Arc<Scheduler<Queue<E>>>, call: Arc<Call<R>>) -> Caller<R, E> {
         core.with(|state, _| state.calls.enter(call.id()));
         Caller { core, call }
     }
@@ -169,7 +169,7 @@ where
     };
     let core = core.into_owned();
     core.bind("start");
-    let weak: Weak<dyn Lending> = Arc::<Core<Queue<E>>>::downgrade(&core);
+    let weak: Weak<dyn Lending> = Arc::<Scheduler<Queue<E>>>::downgrade(&core);
     let slot = Slot::new();
     // Awaiting it lends, as awaiting any handle does.
     let value = TaskHandle::new(slot.clone(), weak.clone());

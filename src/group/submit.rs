@@ -5,15 +5,15 @@ use std::task::{Poll, Waker};
 
 use tokio::task::AbortHandle;
 
-use super::core::Core;
-use super::current::{self, Lease};
 use super::handle::{Admission, Lobby, Number};
-use super::lending::Waiter;
 use super::local::{LocalId, Seat};
 use super::queue::{Entry, Queue, Task, Turnee, Waiting, Work};
-use super::source::{Lending, Source};
-use super::state::{HadPermit, Rejected, State};
 use crate::error::{ContextError, Label, TryGoError};
+use crate::scheduler::Scheduler;
+use crate::scheduler::current::{self, Lease};
+use crate::scheduler::lending::Waiter;
+use crate::scheduler::source::{Lending, Source};
+use crate::scheduler::state::{HadPermit, Rejected, State};
 use crate::sync::Arc;
 
 /// What `submit` decided under the lock.
@@ -35,7 +35,7 @@ where
     }
 }
 
-impl<E> Core<Queue<E>>
+impl<E> Scheduler<Queue<E>>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
@@ -216,7 +216,7 @@ impl Asked<'_> {
     }
 }
 
-impl<E> Lobby for Core<Queue<E>>
+impl<E> Lobby for Scheduler<Queue<E>>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
@@ -244,7 +244,7 @@ struct LocalLobby<E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
-    core: Arc<Core<Queue<E>>>,
+    core: Arc<Scheduler<Queue<E>>>,
     seat: Arc<Seat>,
 }
 
@@ -265,7 +265,7 @@ where
     }
 }
 
-impl<E> Core<Queue<E>>
+impl<E> Scheduler<Queue<E>>
 where
     E: From<ContextError> + Display + Send + 'static,
 {

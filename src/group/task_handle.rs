@@ -7,10 +7,10 @@ use std::task::{self, Poll, Waker, ready};
 
 use tokio::task::coop;
 
-use super::current::{self, Here, Lease};
-use super::lending::Waiter;
-use super::source::{Lending, Observer};
 use crate::panic;
+use crate::scheduler::current::{self, Here, Lease};
+use crate::scheduler::lending::Waiter;
+use crate::scheduler::source::{Lending, Observer};
 use crate::sync::{Arc, Mutex, Weak};
 
 /// The value of a task that [`spawn`](crate::Group::spawn) started.

@@ -6,10 +6,10 @@ use std::task::{self, Poll};
 use super::{Feed, Index, Inlet};
 use crate::fan_out::end::End;
 use crate::fan_out::items::{Next, SizeHint, drop_in, poll_pull};
-use crate::group::core::Core;
-use crate::group::current::{self, CurrentJob};
-use crate::group::source::{Opened, Outcome, Source};
 use crate::panic::{self, Payload};
+use crate::scheduler::Scheduler;
+use crate::scheduler::current::{self, CurrentJob};
+use crate::scheduler::source::{Opened, Outcome, Source};
 use crate::sync::Arc;
 
 /// What came out of the tap.
@@ -25,7 +25,7 @@ pub(super) enum Pulled<P> {
 
 /// Pulls an item, into its slot.
 pub(super) fn pull<P, C, T, E>(
-    core: &Arc<Core<Feed<P, C, T, E>>>,
+    core: &Arc<Scheduler<Feed<P, C, T, E>>>,
     slot: Pin<&mut Option<P::Future>>,
     current: &mut Option<CurrentJob>,
     cx: &mut task::Context<'_>,
@@ -52,7 +52,7 @@ where
 
 /// The same. Sets `is_ready` if the stream was polled.
 fn pull_at_tap<P, C, T, E>(
-    core: &Arc<Core<Feed<P, C, T, E>>>,
+    core: &Arc<Scheduler<Feed<P, C, T, E>>>,
     mut slot: Pin<&mut Option<P::Future>>,
     current: &mut Option<CurrentJob>,
     is_ready: &mut Option<bool>,
@@ -103,7 +103,7 @@ where
 
 /// Counts an item as started, and has the next worker called. Says whether there is still a reason to run it.
 pub(super) fn start<P, C, T, E>(
-    core: &Arc<Core<Feed<P, C, T, E>>>,
+    core: &Arc<Scheduler<Feed<P, C, T, E>>>,
     number: usize,
     left: SizeHint,
 ) -> bool
@@ -129,7 +129,7 @@ where
 
 /// There is no item yet: the worker is to wait, unless there is no reason any more.
 pub(super) fn wait<P, C, T, E>(
-    core: &Arc<Core<Feed<P, C, T, E>>>,
+    core: &Arc<Scheduler<Feed<P, C, T, E>>>,
     cx: &mut task::Context<'_>,
 ) -> bool
 where
@@ -149,7 +149,7 @@ where
 }
 
 /// The tap is free, and somebody found it in use.
-pub(super) fn answer<P, C, T, E>(core: &Arc<Core<Feed<P, C, T, E>>>)
+pub(super) fn answer<P, C, T, E>(core: &Arc<Scheduler<Feed<P, C, T, E>>>)
 where
     Feed<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Inlet<P>>,
     P: Next,
@@ -166,7 +166,7 @@ where
 }
 
 /// The last of so many items has come.
-fn exhaust<P, C, T, E>(core: &Arc<Core<Feed<P, C, T, E>>>, count: usize)
+fn exhaust<P, C, T, E>(core: &Arc<Scheduler<Feed<P, C, T, E>>>, count: usize)
 where
     Feed<P, C, T, E>: Source,
     C: End<T, E>,
@@ -182,7 +182,7 @@ where
 }
 
 /// A panic of what makes the items.
-fn fail<P, C, T, E>(core: &Arc<Core<Feed<P, C, T, E>>>, number: usize, payload: Payload)
+fn fail<P, C, T, E>(core: &Arc<Scheduler<Feed<P, C, T, E>>>, number: usize, payload: Payload)
 where
     Feed<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Inlet<P>>,
     C: End<T, E>,
@@ -197,7 +197,7 @@ where
 }
 
 /// Nothing more is pulled: a panic came, or the end of the context.
-pub(super) fn close<P, C, T, E>(core: &Arc<Core<Feed<P, C, T, E>>>, pull: Option<Pin<Box<P>>>)
+pub(super) fn close<P, C, T, E>(core: &Arc<Scheduler<Feed<P, C, T, E>>>, pull: Option<Pin<Box<P>>>)
 where
     Feed<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Inlet<P>>,
     P: Next,
@@ -216,7 +216,7 @@ where
 }
 
 /// No item came out of a permit.
-pub(super) fn give_back<S: Source>(core: &Arc<Core<S>>) -> Opened<S> {
+pub(super) fn give_back<S: Source>(core: &Arc<Scheduler<S>>) -> Opened<S> {
     core.with(|state, effects| state.give_back(effects));
     Opened::Nothing
 }

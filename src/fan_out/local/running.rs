@@ -10,9 +10,9 @@ use futures_util::stream::FuturesUnordered;
 use pin_project_lite::pin_project;
 
 use crate::fan_out::end::Stopwatch;
-use crate::group::job;
-use crate::group::poll_budget::PollBudget;
 use crate::panic::{self, Payload};
+use crate::scheduler::job;
+use crate::scheduler::poll_budget::PollBudget;
 use crate::sync::{Arc, Mutex};
 use crate::tracing::{self, Span};
 

@@ -6,9 +6,9 @@ use std::task::{self, Poll};
 
 use pin_project_lite::pin_project;
 
+use super::Scheduler;
 use super::backoff::Backoff;
 use super::batch::Batch;
-use super::core::Core;
 use super::current::{self, CurrentJob};
 use super::job;
 use super::poll_budget::PollBudget;
@@ -21,7 +21,7 @@ use crate::tracing::{self, Span};
 pin_project! {
     /// Comes to the counter, runs what it gets, comes again; leaves when there is nothing to be had.
     pub(crate) struct Worker<S: Source> {
-        core: Arc<Core<S>>,
+        core: Arc<Scheduler<S>>,
         at: At,
         wait: Option<S::Wait>,
         tag: Option<S::Tag>,
@@ -73,7 +73,7 @@ pub(crate) enum At {
 }
 
 impl<S: Source> Worker<S> {
-    pub(crate) fn new(core: Arc<Core<S>>) -> Self {
+    pub(crate) fn new(core: Arc<Scheduler<S>>) -> Self {
         let current = CurrentJob::new(core.clone());
         let backoff = Backoff::new(S::pulled(&core));
         Worker {

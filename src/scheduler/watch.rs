@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-use super::core::Core;
+use super::Scheduler;
 use super::source::Source;
 use super::state::{Effects, State};
 use crate::context::DoneOwned;
@@ -111,7 +111,7 @@ impl<S: Source> State<S> {
     }
 }
 
-impl<S: Source> Core<S> {
+impl<S: Source> Scheduler<S> {
     /// Sees to it that the end is told, and that there is a watcher if one is needed.
     pub(crate) fn watch(self: &Arc<Self>) {
         let tell = self.with(|state, _| !std::mem::replace(&mut state.watch.told, true));
@@ -165,7 +165,7 @@ impl<S: Source> Core<S> {
 }
 
 /// How the context tells the core of a cancel, in the thread that cancels. Weak: the context is the core's own.
-struct TellCore<S: Source>(Weak<Core<S>>);
+struct TellCore<S: Source>(Weak<Scheduler<S>>);
 
 impl<S: Source> Wake for TellCore<S> {
     fn wake(self: std::sync::Arc<Self>) {
@@ -177,7 +177,7 @@ impl<S: Source> Wake for TellCore<S> {
 
 /// The watcher task.
 struct WatchTask<S: Source> {
-    core: Arc<Core<S>>,
+    core: Arc<Scheduler<S>>,
     done: DoneOwned,
     /// Armed when the grace begins, for the instant at which it runs out.
     timer: Option<(Instant, Pin<Box<Sleep>>)>,

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::task::{AbortHandle, coop};
 
+use super::Scheduler;
 use super::calls::{Failure, Untaken};
-use super::core::Core;
 use super::current;
 use super::failures::Failures;
 use super::lending::LenderId;
@@ -33,7 +33,7 @@ pub(crate) struct Reclaimed<S: Source> {
     pub(crate) tasks: Vec<AbortHandle>,
 }
 
-impl<S: Source> Core<S> {
+impl<S: Source> Scheduler<S> {
     /// Records how a job ended, and stops the others if it failed (invariant 7). Hands back what a success gave.
     #[inline]
     pub(crate) fn record(

@@ -1,10 +1,10 @@
-//! The core that a group and a fan-out stand on: one state, its workers, and what happens when something ends.
+//! What a group and a fan-out share: permits, lending, workers, effects, failures and completion.
 //!
 //! ```text
-//!     go, an iterator            Core                         tokio
+//!     go, an iterator           Scheduler                   tokio
 //!          │              ┌──────────────────┐
 //!          ▼              │ state (one lock) │        ┌─ JoinSet ─────────┐
-//!       Source ─ supply ─►│  permits         │─ turn ─►│ worker: job, job… │
+//!       Source ─ supply ─►│  permits         │─ turn ►│ worker: job, job… │
 //!     (queue or feed)     │  source          │◄───────│ worker: job, job… │
 //!                         │  failures        │        └───────────────────┘
 //!                         └──────────────────┘
@@ -16,7 +16,7 @@
 //!
 //! # Invariants
 //!
-//! These are true at any time; those of the bookkeeping are in [`permits`](super::permits).
+//! These are true at any time; those of the bookkeeping are in [`permits`](permits).
 //!
 //! 1. `open` counts what was accepted and has not ended. It goes down only after the job's destructor has run, its outcome
 //!    is recorded, and its permit is free: so whoever sees zero sees everything.
@@ -30,27 +30,42 @@
 //! 6. If something could start, a searcher is on its way or a worker is in its turn (permits, 5).
 //! 7. A failure sets the error, then ends the context, then gives its permit back, then counts as ended. The cause is
 //!    that of the first failure, whichever task comes to say so.
-//! 8. Nobody need come to the counter for the context's end to be seen: see [`watch`](super::watch).
+//! 8. Nobody need come to the counter for the context's end to be seen: see [`watch`].
+
+mod backoff;
+pub(crate) mod batch;
+pub(crate) mod calls;
+pub(crate) mod current;
+pub(crate) mod end;
+pub(crate) mod failures;
+pub(crate) mod job;
+pub(crate) mod lending;
+pub(crate) mod permits;
+pub(crate) mod poll_budget;
+pub(crate) mod source;
+pub(crate) mod state;
+mod watch;
+pub(crate) mod worker;
 
 use std::task::{self, Waker};
 use std::thread::ThreadId;
 
-use super::backoff::Backoff;
-use super::batch::Batch;
-use super::failures::OnFailure;
-use super::lending::CoreId;
-use super::permits::{Permits, Yields};
-use super::source::{Lending, Source};
-use super::state::{Effects, ParkId, Phase, State, Turn};
-use super::worker::{At, Worker};
 use crate::context::{CancelHandle, Context, Note};
 use crate::panic;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{self, Arc, Handle, JoinSet, Mutex, OnceLock};
+use backoff::Backoff;
+use batch::Batch;
+use failures::OnFailure;
+use lending::CoreId;
+use permits::{Permits, Yields};
+use source::{Lending, Source};
+use state::{Effects, ParkId, Phase, State, Turn};
+use worker::{At, Worker};
 
 static RUNTIME_GONE: Note = Note("the runtime of the tasks has shut down");
 
-pub(crate) struct Core<S: Source> {
+pub(crate) struct Scheduler<S: Source> {
     ctx: Context,
     pub(crate) cancel: CancelHandle,
     pub(crate) on_failure: OnFailure,
@@ -86,17 +101,17 @@ enum Spawned {
     Refused,
 }
 
-impl<S: Source> Core<S> {
+impl<S: Source> Scheduler<S> {
     pub(crate) fn new(
         source: S,
         origin: S::Origin,
         (ctx, cancel): (Context, CancelHandle),
         limit: usize,
         on_failure: OnFailure,
-    ) -> Arc<Core<S>> {
+    ) -> Arc<Scheduler<S>> {
         let timed = ctx.deadline().is_some();
         ctx.time_ends();
-        Arc::new(Core {
+        Arc::new(Scheduler {
             ctx,
             cancel,
             on_failure,
@@ -176,7 +191,7 @@ impl<S: Source> Core<S> {
 }
 
 /// Workers.
-impl<S: Source> Core<S> {
+impl<S: Source> Scheduler<S> {
     /// Binds the core to the runtime that the caller is in, the first time.
     ///
     /// # Panics
@@ -469,7 +484,7 @@ impl<S: Source> Core<S> {
     }
 }
 
-impl<S: Source> Lending for Core<S> {
+impl<S: Source> Lending for Scheduler<S> {
     fn id(&self) -> CoreId {
         std::ptr::from_ref(self).cast::<()>() as usize
     }

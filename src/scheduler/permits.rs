@@ -1,7 +1,7 @@
 //! The admission core: how many tasks may run, who is next, and who has lent its turn.
 //!
 //! It is bookkeeping only: no futures, no user code, no lock of its own. It stands in the state that
-//! [`Core`](super::core::Core) guards with one lock, and everything that is bounded in this crate (a group's limit, an
+//! [`Scheduler`](super::Scheduler) guards with one lock, and everything that is bounded in this crate (a group's limit, an
 //! awaited `go`, a fan-out) goes through it.
 //!
 //! ```text

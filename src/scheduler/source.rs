@@ -6,8 +6,8 @@ use std::pin::Pin;
 use std::task::{self, Waker};
 use std::time::Duration;
 
+use super::Scheduler;
 use super::calls::CallId;
-use super::core::Core;
 use super::current::CurrentJob;
 use super::end::Reclaimed;
 use super::lending::CoreId;
@@ -81,7 +81,7 @@ pub(crate) trait Source: Send + Sized + 'static {
     /// Removes what has started and is in no worker.
     fn reclaim(&mut self) -> Reclaimed<Self>;
     /// Drops what never runs, and counts it as ended; outside the lock.
-    fn dispose(core: &Arc<Core<Self>>, rejected: Rejected<Self>) {
+    fn dispose(core: &Arc<Scheduler<Self>>, rejected: Rejected<Self>) {
         core.dispose(rejected);
     }
 
@@ -91,7 +91,7 @@ pub(crate) trait Source: Send + Sized + 'static {
     fn describe(origin: &Self::Origin, tag: &Self::Tag) -> (Label, Duration);
     /// Makes a job of what was supplied, in its slot; outside the lock.
     fn open(
-        core: &Arc<Core<Self>>,
+        core: &Arc<Scheduler<Self>>,
         supply: Self::Supply,
         slot: Pin<&mut Option<Self::Job>>,
         current: &mut Option<CurrentJob>,
@@ -99,7 +99,7 @@ pub(crate) trait Source: Send + Sized + 'static {
     ) -> Opened<Self>;
     /// Makes the next job of a batch, if there is one at once; outside the lock.
     fn another(
-        _core: &Arc<Core<Self>>,
+        _core: &Arc<Scheduler<Self>>,
         _slot: Pin<&mut Option<Self::Job>>,
         _current: &mut Option<CurrentJob>,
         _cx: &mut task::Context<'_>,
@@ -107,15 +107,15 @@ pub(crate) trait Source: Send + Sized + 'static {
         None
     }
     /// How many jobs have been pulled so far, where two workers would be in each other's way at that; read without the lock.
-    fn pulled(_: &Core<Self>) -> usize {
+    fn pulled(_: &Scheduler<Self>) -> usize {
         0
     }
     /// A worker has found in use what it needs, and gone away: nothing is supplied until it is free.
     fn block(&mut self) {}
     /// That worker is to be called: it may have become free just before; outside the lock.
-    fn look_again(_: &Arc<Core<Self>>) {}
+    fn look_again(_: &Arc<Scheduler<Self>>) {}
     /// Takes back what a worker waited with when it was dropped.
-    fn abandon(core: &Arc<Core<Self>>, wait: Self::Wait);
+    fn abandon(core: &Arc<Scheduler<Self>>, wait: Self::Wait);
     /// Whether a report of the progress is due, and nothing else is reporting.
     fn has_report(&self) -> bool {
         false
@@ -125,7 +125,7 @@ pub(crate) trait Source: Send + Sized + 'static {
         false
     }
     /// Makes one report of the progress, if one is due; outside the lock.
-    fn report(_core: &Arc<Core<Self>>) {}
+    fn report(_core: &Arc<Scheduler<Self>>) {}
 }
 
 /// What has become of what was supplied.

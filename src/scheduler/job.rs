@@ -27,7 +27,7 @@ pub(crate) const fn is_big<T>() -> bool {
 /// for each future.
 macro_rules! boxed_if_big {
     ($future:ident: $type:ty $(, $auto:path)? => $call:expr) => {
-        if $crate::group::job::is_big::<$type>() {
+        if $crate::scheduler::job::is_big::<$type>() {
             type Boxed<O> = std::pin::Pin<Box<dyn Future<Output = O> $(+ $auto)?>>;
             let $future: Boxed<<$type as Future>::Output> = Box::pin($future);
             $call
