@@ -4,6 +4,7 @@ mod after_func;
 mod cause;
 mod display;
 mod done;
+mod error;
 mod guard;
 mod links;
 mod node;
@@ -17,6 +18,7 @@ pub use cause::Cause;
 pub(crate) use cause::Note;
 pub(crate) use done::RunOwned;
 pub use done::{Done, DoneOwned, Run};
+pub use error::ContextError;
 pub use guard::{CancelGuard, CancelHandle};
 pub(crate) use links::Link;
 
@@ -27,7 +29,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::error::ContextError;
 use crate::sync::{Arc, Shared};
 use node::{Kind, Node};
 

@@ -61,7 +61,7 @@ use std::panic::Location;
 use futures_core::Stream;
 
 use crate::context::Context;
-use crate::error::ContextError;
+use crate::context::ContextError;
 use crate::tracing::Span;
 use end::Origin;
 

@@ -1,6 +1,7 @@
 //! The face of the group.
 
 mod blocking;
+mod error;
 mod handle;
 mod launch;
 mod local;
@@ -11,6 +12,7 @@ mod start;
 mod submit;
 mod task_handle;
 
+pub use error::TryGoError;
 pub use handle::{Admission, Admitted};
 pub use spawner::{Named, Spawner};
 pub use start::Ready;
@@ -22,9 +24,10 @@ use std::future::Future;
 use std::panic::Location;
 use std::time::Duration;
 
+use crate::context::ContextError;
 use crate::context::{Cause, Context, Note};
-use crate::error::{ContextError, Errors, Label, TryGoError};
 use crate::scheduler::Scheduler;
+use crate::scheduler::error::{Errors, Label};
 use crate::scheduler::failures::OnFailure;
 use crate::scheduler::job::{self, boxed_if_big};
 use crate::sync::Arc;
@@ -249,7 +252,7 @@ where
         if job::is_big::<F>() {
             return match self.launch().try_go_boxed(Box::new(future)) {
                 Ok(()) => Ok(()),
-                Err(refused) => job::unboxed(refused),
+                Err(refused) => error::unboxed(refused),
             };
         }
         self.launch().try_go(future)

@@ -116,7 +116,6 @@ extern crate tokio as tokio_itself;
 use sync::shuttle::{runtime, spawn, task, time};
 
 mod context;
-mod error;
 pub mod fan_out;
 mod group;
 mod panic;
@@ -128,11 +127,12 @@ pub mod tower;
 mod tracing;
 
 pub use context::{
-    AfterFunc, AfterFuncGuard, CancelGuard, CancelHandle, Cause, Context, Done, DoneOwned, Run,
+    AfterFunc, AfterFuncGuard, CancelGuard, CancelHandle, Cause, Context, ContextError, Done,
+    DoneOwned, Run,
 };
-pub use error::{ContextError, Errors, Panic, TaskError, TaskErrorKind, TryGoError};
 pub use fan_out::{FanOut, Progress, fan_out, fan_out_stream, fetch_all, hedge};
-pub use group::{Admission, Admitted, Group, Named, Ready, Spawner, TaskHandle};
+pub use group::{Admission, Admitted, Group, Named, Ready, Spawner, TaskHandle, TryGoError};
+pub use scheduler::error::{Errors, Panic, TaskError, TaskErrorKind};
 
 /// The code of the README, compiled and run.
 #[cfg(doctest)]

@@ -37,6 +37,7 @@ pub(crate) mod batch;
 pub(crate) mod calls;
 pub(crate) mod current;
 pub(crate) mod end;
+pub(crate) mod error;
 pub(crate) mod failures;
 pub(crate) mod job;
 pub(crate) mod lending;

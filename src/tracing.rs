@@ -10,6 +10,22 @@
 //! A subscriber is user code. So a span is made, entered and dropped outside every lock; and since nothing of ours may be lost with
 //! a subscriber that panics, its panics are dropped here.
 
+use std::fmt::Display;
+
+/// How a task, or an item, has ended that has not ended well.
+#[cfg_attr(
+    not(feature = "tracing"),
+    expect(dead_code, reason = "no event says so")
+)]
+pub(crate) enum Failure<'a> {
+    Error(&'a dyn Display),
+    Panic(&'a dyn Display),
+    Abort {
+        reason: &'a dyn Display,
+        cause: Option<&'a dyn Display>,
+    },
+}
+
 #[cfg(feature = "tracing")]
 mod real {
     use std::borrow::Cow;
@@ -21,8 +37,7 @@ mod real {
     use ::tracing::level_filters::LevelFilter;
     use ::tracing::{Level, debug, error, field, info_span, warn};
 
-    use crate::context::Cause;
-    use crate::error::{Label, TaskErrorKind};
+    use super::Failure;
     use crate::panic;
 
     /// The span of a task, of an item, or of the code that makes a group or a fan-out or registers
@@ -78,17 +93,16 @@ mod real {
         /// So a task of a group that lives as long as the program does not keep the span of a
         /// request open. If spans of tasks are filtered out, the task runs in the group's span.
         #[inline]
-        pub(crate) fn task(&self, label: &Label) -> Span {
+        pub(crate) fn task(&self, name: Option<&str>, site: &Location<'_>) -> Span {
             if somebody_listens() {
-                self.of_task(label)
+                self.of_task(name, site)
             } else {
                 Span(None)
             }
         }
 
-        fn of_task(&self, label: &Label) -> Span {
+        fn of_task(&self, name: Option<&str>, site: &Location<'_>) -> Span {
             let own = Span::of(|| {
-                let (name, site) = (label.name.as_deref(), label.site);
                 let parent = self.id();
                 info_span!(target: "errgroup", parent: parent, "task", name, %site)
             });
@@ -168,29 +182,33 @@ mod real {
     }
 
     /// A task, or an item, has not ended well.
-    pub(crate) fn failed<E: Display>(label: &Label, elapsed: Duration, kind: &TaskErrorKind<E>) {
+    pub(crate) fn failed(
+        name: Option<&str>,
+        site: &Location<'_>,
+        elapsed: Duration,
+        failure: Failure<'_>,
+    ) {
         ask(|| {
-            let (name, site) = (label.name.as_deref(), label.site);
             macro_rules! say {
                 ($event:ident, $message:literal, $($field:tt)+) => {
                     $event!(target: "errgroup", name, %site, ?elapsed, $($field)+, $message)
                 };
             }
-            match kind {
-                TaskErrorKind::Failed(error) => {
+            match failure {
+                Failure::Error(error) => {
                     say!(warn, "task failed", error = %format_args!("{error:#}"));
                 }
-                TaskErrorKind::Panicked(panic) => say!(error, "task panicked", panic = %panic),
-                TaskErrorKind::Aborted(reason) => {
-                    say!(debug, "task aborted", error = %reason, cause = reason.cause().map(whole))
+                Failure::Panic(panic) => say!(error, "task panicked", panic = %panic),
+                Failure::Abort { reason, cause } => {
+                    say!(debug, "task aborted", error = %reason, cause = cause.map(whole))
                 }
             }
         });
     }
 
     /// A cause as a field, with its sources.
-    fn whole(cause: &Cause) -> impl Value + '_ {
-        struct Whole<'a>(&'a Cause);
+    fn whole(cause: &dyn Display) -> impl Value + '_ {
+        struct Whole<'a>(&'a dyn Display);
 
         impl Display for Whole<'_> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -202,7 +220,7 @@ mod real {
     }
 
     /// Somebody ends a context by hand, unless that has ended.
-    pub(crate) fn cancelled(has_ended: impl FnOnce() -> bool, cause: Option<&Cause>) {
+    pub(crate) fn cancelled(has_ended: impl FnOnce() -> bool, cause: Option<&dyn Display>) {
         ask(|| {
             if ::tracing::enabled!(target: "errgroup", Level::DEBUG) && !has_ended() {
                 debug!(target: "errgroup", cause = cause.map(whole), "context cancelled");
@@ -214,11 +232,11 @@ mod real {
 #[cfg(not(feature = "tracing"))]
 mod none {
     use std::borrow::Cow;
+    use std::fmt::Display;
     use std::panic::Location;
     use std::time::Duration;
 
-    use crate::context::Cause;
-    use crate::error::{Label, TaskErrorKind};
+    use super::Failure;
 
     #[derive(Clone)]
     pub(crate) struct Span;
@@ -232,7 +250,7 @@ mod none {
             Span
         }
 
-        pub(crate) fn task(&self, _: &Label) -> Span {
+        pub(crate) fn task(&self, _: Option<&str>, _: &Location<'_>) -> Span {
             Span
         }
 
@@ -259,9 +277,9 @@ mod none {
         Entered
     }
 
-    pub(crate) fn failed<E>(_: &Label, _: Duration, _: &TaskErrorKind<E>) {}
+    pub(crate) fn failed(_: Option<&str>, _: &Location<'_>, _: Duration, _: Failure<'_>) {}
 
-    pub(crate) fn cancelled(_: impl FnOnce() -> bool, _: Option<&Cause>) {}
+    pub(crate) fn cancelled(_: impl FnOnce() -> bool, _: Option<&dyn Display>) {}
 }
 
 #[cfg(not(feature = "tracing"))]

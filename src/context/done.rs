@@ -15,9 +15,9 @@ use tokio::task::coop;
 use tokio::time::Sleep;
 
 use super::Context;
+use super::error::ContextError;
 use super::links::Link;
 use super::node::Node;
-use crate::error::ContextError;
 use crate::sync::Arc;
 
 /// One place in a node's list of waiters, and the timer for its deadline: what every future here is made of.

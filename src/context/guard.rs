@@ -102,7 +102,10 @@ impl CancelHandle {
     }
 
     fn end(&self, cause: Option<Cause>) {
-        tracing::cancelled(|| self.node.is_done(), cause.as_ref());
+        tracing::cancelled(
+            || self.node.is_done(),
+            cause.as_ref().map(|cause| cause as &dyn std::fmt::Display),
+        );
         self.node.cancel(cause);
     }
 

@@ -51,8 +51,8 @@ use std::any::Any;
 use tokio::time::Instant;
 
 use super::cause::Cause;
+use super::error::ContextError;
 use super::links::Links;
-use crate::error::ContextError;
 use crate::sync::atomic::{AtomicU8, AtomicUsize, Ordering, fence};
 use crate::sync::{Arc, Mutex, OnceLock};
 

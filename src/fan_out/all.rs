@@ -1,8 +1,9 @@
 //! Wait for all, and stop at the first failure.
 
 use super::end::{End, Ended};
-use crate::error::{ContextError, TaskErrorKind};
+use crate::context::ContextError;
 use crate::panic;
+use crate::scheduler::error::TaskErrorKind;
 use crate::scheduler::failures::OnFailure;
 
 /// What items gave, in the order of the items.

@@ -18,7 +18,8 @@ use super::run::{Outcomes, Whole};
 use super::settle::Settle;
 use super::stream::{Ordered, TryStream, Unordered};
 use crate::context::Context;
-use crate::error::{ContextError, Errors};
+use crate::context::ContextError;
+use crate::scheduler::error::Errors;
 
 /// How far a fan-out has come: what [`on_progress`](FanOut::on_progress) is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::context::ContextError;
 use crate::context::{Cause, Note};
-use crate::error::{ContextError, Label, TaskErrorKind};
+use crate::scheduler::error::{Label, TaskErrorKind};
 use crate::scheduler::failures::{Failures, OnFailure};
 use crate::tracing::Span;
 

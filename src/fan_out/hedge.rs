@@ -12,8 +12,9 @@ use tokio::time::Sleep;
 
 use super::fan_out_stream;
 use crate::context::Context;
-use crate::error::{ContextError, Errors};
+use crate::context::ContextError;
 use crate::panic;
+use crate::scheduler::error::Errors;
 use crate::sync::{Arc, Mutex};
 
 /// Calls `f`, and again each time that `delay` passes without an answer, up to `max` times in all; gives the first success, and

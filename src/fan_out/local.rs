@@ -21,9 +21,10 @@ use super::items::{Next, drop_in, poll_pull};
 use super::ledger::Ledger;
 use super::on_workers::{FAN_OUT_DROPPED, FAN_OUT_ENDED};
 use super::run::Run;
+use crate::context::ContextError;
 use crate::context::{CancelHandle, Cause, Context, DoneOwned};
-use crate::error::{ContextError, Label, Panic, TaskErrorKind};
 use crate::panic::{self, Payload};
+use crate::scheduler::error::{Label, Panic, TaskErrorKind};
 use crate::scheduler::failures::Failures;
 use crate::scheduler::job;
 use crate::sync::{self, Arc};
@@ -268,7 +269,12 @@ where
     fn fail(&mut self, entry: &Entry<C::Stopwatch>, kind: TaskErrorKind<E>) {
         let (label, elapsed) = (self.origin.label_of(entry.number), entry.elapsed());
         let entered = tracing::enter(Some(&entry.span));
-        tracing::failed(&label, elapsed, &kind);
+        tracing::failed(
+            label.name.as_deref(),
+            label.site,
+            elapsed,
+            kind.as_failure(),
+        );
         drop(entered);
         self.record(label, elapsed, kind);
     }
@@ -318,7 +324,12 @@ where
     fn fail_report(&mut self, payload: Payload) {
         let label = self.origin.label("on_progress");
         let kind = TaskErrorKind::Panicked(Panic::new(payload));
-        tracing::failed(&label, Duration::ZERO, &kind);
+        tracing::failed(
+            label.name.as_deref(),
+            label.site,
+            Duration::ZERO,
+            kind.as_failure(),
+        );
         self.record(label, Duration::ZERO, kind);
     }
 

@@ -3,9 +3,10 @@
 use tokio::time::Instant;
 
 use super::end::{End, Ended};
+use crate::context::ContextError;
 use crate::context::{Cause, Note};
-use crate::error::{ContextError, Errors, TaskError, TaskErrorKind};
 use crate::panic;
+use crate::scheduler::error::{Errors, TaskError, TaskErrorKind};
 use crate::scheduler::failures::OnFailure;
 
 static ENOUGH: Note = Note("the others have given enough");

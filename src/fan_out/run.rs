@@ -9,7 +9,7 @@ use futures_core::Stream;
 use tokio::task::coop;
 
 use super::end::{End, Ended, StreamEnd, Taken};
-use crate::error::ContextError;
+use crate::context::ContextError;
 
 /// A way to run items: on workers, or on the caller's own task.
 ///

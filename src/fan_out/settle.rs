@@ -2,7 +2,8 @@
 
 use super::all::Slots;
 use super::end::{End, Ended};
-use crate::error::{ContextError, TaskErrorKind};
+use crate::context::ContextError;
+use crate::scheduler::error::TaskErrorKind;
 use crate::scheduler::failures::OnFailure;
 
 /// `settle`.

@@ -5,8 +5,9 @@
 use std::collections::VecDeque;
 
 use super::end::{End, Ended, StreamEnd, Taken};
-use crate::error::{ContextError, TaskErrorKind};
+use crate::context::ContextError;
 use crate::panic;
+use crate::scheduler::error::TaskErrorKind;
 use crate::scheduler::failures::OnFailure;
 
 /// Outcomes in the order in which they came. What nobody gets is dropped one by one: two destructors that panic would

@@ -22,10 +22,11 @@ use std::fmt::Display;
 
 use super::queue::{Queue, Task};
 use crate::context::Context;
-use crate::error::{ContextError, TaskErrorKind};
+use crate::context::ContextError;
 use crate::panic;
 use crate::scheduler::Scheduler;
 use crate::scheduler::current::{self, CurrentJob};
+use crate::scheduler::error::TaskErrorKind;
 use crate::scheduler::source::{Outcome, Tag};
 use crate::scheduler::state::HadPermit;
 use crate::sync::{Arc, Handle, Mutex};

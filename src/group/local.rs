@@ -12,10 +12,11 @@ use pin_project_lite::pin_project;
 
 use super::handle::{Admission, Number};
 use super::queue::{Queue, Task};
-use crate::error::{ContextError, TaskErrorKind};
+use crate::context::ContextError;
 use crate::panic;
 use crate::scheduler::Scheduler;
 use crate::scheduler::current::CurrentJob;
+use crate::scheduler::error::TaskErrorKind;
 use crate::scheduler::lending::LenderId;
 use crate::scheduler::source::{Outcome, Tag};
 use crate::scheduler::state::Effects;

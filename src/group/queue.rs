@@ -30,12 +30,13 @@ use tokio::time::Instant;
 use super::blocking::{self, BlockingJob, OnPool};
 use super::handle::Number;
 use super::local::{LocalId, Seat};
-use crate::error::{ContextError, Label};
+use crate::context::ContextError;
 use crate::panic;
 use crate::scheduler::Scheduler;
 use crate::scheduler::calls::CallId;
 use crate::scheduler::current::CurrentJob;
 use crate::scheduler::end::Reclaimed;
+use crate::scheduler::error::Label;
 use crate::scheduler::job::Job;
 use crate::scheduler::lending::Waiter;
 use crate::scheduler::permits::Permits;
@@ -132,7 +133,7 @@ impl Task {
 
     /// Makes its span; `group` is that in which its group was made.
     pub(crate) fn open_span(&mut self, group: &Span) {
-        self.span = group.task(&self.label);
+        self.span = group.task(self.label.name.as_deref(), self.label.site);
     }
 }
 

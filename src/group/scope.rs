@@ -8,8 +8,9 @@ use std::pin::pin;
 use super::queue::Task;
 use super::{Group, job};
 use crate::context::Context;
-use crate::error::{ContextError, Label, TaskErrorKind};
+use crate::context::ContextError;
 use crate::panic;
+use crate::scheduler::error::{Label, TaskErrorKind};
 use crate::scheduler::source::Outcome;
 
 impl<E> Group<E>

@@ -11,8 +11,10 @@ use super::queue::Queue;
 use super::start::Ready;
 use super::task_handle::TaskHandle;
 use crate::context::Context;
-use crate::error::{ContextError, Label, TryGoError};
+use crate::context::ContextError;
+use crate::group::error::TryGoError;
 use crate::scheduler::Scheduler;
+use crate::scheduler::error::Label;
 use crate::scheduler::job::{self, boxed_if_big};
 use crate::sync::{Arc, Weak};
 
@@ -64,7 +66,7 @@ macro_rules! ways_to_start {
             if job::is_big::<F>() {
             return match $launch.try_go_boxed(Box::new(future)) {
                 Ok(()) => Ok(()),
-                Err(refused) => job::unboxed(refused),
+                Err(refused) => crate::group::error::unboxed(refused),
             };
         }
         $launch.try_go(future)

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::error::{Label, TaskErrorKind};
 use crate::panic;
+use crate::scheduler::error::{Label, TaskErrorKind};
 
 /// How often a wait that has nothing else to wait for yields, so that a call that was woken can
 /// take its failure.

@@ -13,9 +13,10 @@ use super::failures::Failures;
 use super::lending::LenderId;
 use super::source::{Outcome, Source, Tag};
 use super::state::{Effects, HadPermit, HandIn, Phase, Rejected, State};
+use crate::context::ContextError;
 use crate::context::{Cause, Note};
-use crate::error::{ContextError, Label, Panic, TaskErrorKind};
 use crate::panic::{self, Payload};
+use crate::scheduler::error::{Label, Panic, TaskErrorKind};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, JoinSet};
 use crate::tracing;
@@ -90,7 +91,12 @@ impl<S: Source> Scheduler<S> {
             kind,
             ended,
         } = failure;
-        tracing::failed(&label, elapsed, &kind);
+        tracing::failed(
+            label.name.as_deref(),
+            label.site,
+            elapsed,
+            kind.as_failure(),
+        );
         let cause = self.on_failure.cause(&label, &kind);
         let (later, cause) = self.with(|state, _| {
             if !matches!(kind, TaskErrorKind::Aborted(_)) {

@@ -4,8 +4,9 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use crate::context::Cause;
-use crate::error::{ContextError, Errors, Label, TaskError, TaskErrorKind};
+use crate::context::ContextError;
 use crate::panic;
+use crate::scheduler::error::{Errors, Label, TaskError, TaskErrorKind};
 
 /// How many failures are kept whole.
 const KEPT: usize = 1024;

@@ -9,8 +9,8 @@ use std::task::{self, Poll, ready};
 
 use pin_project_lite::pin_project;
 
-use crate::error::{TaskErrorKind, TryGoError};
 use crate::panic::{self, Payload};
+use crate::scheduler::error::TaskErrorKind;
 
 /// The largest future or closure that goes by value from the call to its job. Each call that it
 /// passes through copies it, which takes a multiple of its size of the stack, above all in a debug
@@ -37,17 +37,6 @@ macro_rules! boxed_if_big {
     };
 }
 pub(crate) use boxed_if_big;
-
-/// Hands back a future that was boxed. Not inlined into the call, whose stack would hold it even
-/// where nothing is handed back.
-#[cold]
-#[inline(never)]
-pub(crate) fn unboxed<F>(refused: TryGoError<Box<F>>) -> Result<(), TryGoError<F>> {
-    match refused {
-        TryGoError::Full(future) => Err(TryGoError::Full(*future)),
-        TryGoError::Ended(future) => Err(TryGoError::Ended(*future)),
-    }
-}
 
 /// Erased: a group holds futures of any type.
 pub(crate) type Job<E> = Pin<Box<dyn Future<Output = Result<(), TaskErrorKind<E>>> + Send>>;

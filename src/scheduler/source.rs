@@ -13,8 +13,9 @@ use super::end::Reclaimed;
 use super::lending::CoreId;
 use super::permits::Permits;
 use super::state::{Effects, Rejected};
-use crate::error::{ContextError, Label, TaskErrorKind};
+use crate::context::ContextError;
 use crate::panic::Payload;
+use crate::scheduler::error::{Label, TaskErrorKind};
 use crate::sync::Arc;
 use crate::tracing::Span;
 

@@ -7,7 +7,7 @@ use http::request::Parts;
 
 use super::cause::status_of;
 use crate::context::Context;
-use crate::error::ContextError;
+use crate::context::ContextError;
 
 /// The request's context, which a [`ContextLayer`](crate::tower::ContextLayer) around the router has put there.
 ///

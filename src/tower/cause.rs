@@ -2,8 +2,8 @@
 
 use http::StatusCode;
 
+use crate::context::ContextError;
 use crate::context::{Context, Note};
-use crate::error::ContextError;
 
 pub(super) static TIME_OF_CLIENT_PASSED: Note =
     Note("the time that the client allows for the request has passed");

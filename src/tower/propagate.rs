@@ -19,8 +19,8 @@ use super::cause::NO_TIME_LEFT;
 use super::header::{self, GRPC_TIMEOUT};
 use super::protocol::Protocol;
 use super::scope::{GRPC_DEADLINE_EXCEEDED, poll_budget};
+use crate::context::ContextError;
 use crate::context::{Cause, Context, DoneOwned, RunOwned};
-use crate::error::ContextError;
 use crate::sync::Arc;
 
 /// Makes the calls of a client part of a [`Context`]: they carry its deadline, and end when it ends.

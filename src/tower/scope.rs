@@ -11,8 +11,8 @@ use tokio::time::{Instant, Sleep};
 use super::body::ResponseBody;
 use super::cause::{ClientGone, HANDLER_PANICKED, RequestFinished, SERVER_STOPS};
 use super::protocol::Protocol;
+use crate::context::ContextError;
 use crate::context::{CancelHandle, Cause, Context, Note};
-use crate::error::ContextError;
 
 /// It goes from the service's `call` into the response future, and from there into the response's body. Dropped on the way,
 /// it ends the context: the client has gone.

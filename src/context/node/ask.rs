@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::{ASKS, DEADLINE, ENDED, End, Kind, Node, OWN_DEADLINE};
 use crate::context::cause::Cause;
-use crate::error::ContextError;
+use crate::context::error::ContextError;
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 

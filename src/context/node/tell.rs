@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use super::{ENDED, End, Kind, Node, TIMED, TOLD, WATCHED};
 use crate::context::cause::Cause;
+use crate::context::error::ContextError;
 use crate::context::links::{self, Links};
-use crate::error::ContextError;
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 

@@ -10,8 +10,8 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 
 use super::report::{Aborted, Tally};
+use crate::context::ContextError;
 use crate::context::{Context, DoneOwned};
-use crate::error::ContextError;
 use crate::panic::{self, Payload};
 use crate::sync::{Arc, Mutex};
 use crate::tracing::{self, Span};

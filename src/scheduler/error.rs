@@ -7,9 +7,10 @@ use std::fmt::{self, Debug, Display};
 use std::panic::Location;
 use std::time::Duration;
 
-use super::ContextError;
+use crate::context::ContextError;
 use crate::panic::{self, Payload};
 use crate::sync::Mutex;
+use crate::tracing;
 
 /// What a task is called, and where it was started.
 #[derive(Debug, Clone)]
@@ -54,6 +55,20 @@ pub enum TaskErrorKind<E> {
     /// ([`go_cancellable`](crate::Group::go_cancellable)), or was aborted.
     #[error(transparent)]
     Aborted(ContextError),
+}
+
+impl<E: Display> TaskErrorKind<E> {
+    /// The same for an event.
+    pub(crate) fn as_failure(&self) -> tracing::Failure<'_> {
+        match self {
+            TaskErrorKind::Failed(error) => tracing::Failure::Error(error),
+            TaskErrorKind::Panicked(panic) => tracing::Failure::Panic(panic),
+            TaskErrorKind::Aborted(reason) => tracing::Failure::Abort {
+                reason,
+                cause: reason.cause().map(|cause| cause as &dyn Display),
+            },
+        }
+    }
 }
 
 impl<E> TaskError<E> {

@@ -1,14 +1,9 @@
-//! The errors of the crate.
-
-mod task;
-
-pub(crate) use task::Label;
-pub use task::{Errors, Panic, TaskError, TaskErrorKind};
+//! The error of a context that is done.
 
 use std::fmt;
 use std::io;
 
-use crate::context::Cause;
+use super::cause::Cause;
 
 /// The error of a context that has ended: what was asked to stop returns it.
 ///
@@ -152,34 +147,5 @@ impl From<ContextError> for String {
 impl From<ContextError> for &'static str {
     fn from(error: ContextError) -> &'static str {
         error.kind.text()
-    }
-}
-
-/// Why [`try_go`](crate::Group::try_go) did not start a future, and the future itself.
-#[derive(thiserror::Error)]
-pub enum TryGoError<F> {
-    /// As many tasks run as the limit allows.
-    #[error("every permit of the group is taken")]
-    Full(F),
-    /// The group's context has ended, or the group has gone: nothing starts any more.
-    #[error("the group has ended")]
-    Ended(F),
-}
-
-impl<F> TryGoError<F> {
-    /// The future that was not started.
-    pub fn into_inner(self) -> F {
-        match self {
-            TryGoError::Full(future) | TryGoError::Ended(future) => future,
-        }
-    }
-}
-
-impl<F> fmt::Debug for TryGoError<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            TryGoError::Full(_) => "Full(..)",
-            TryGoError::Ended(_) => "Ended(..)",
-        })
     }
 }
