@@ -44,7 +44,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! # At a backoff
+//! # At a glance
 //!
 //! | if you want | use |
 //! |---|---|

@@ -114,12 +114,12 @@ where
             this.future.set(Some(start()));
         }
         let Some(future) = this.future.as_mut().as_pin_mut() else {
-            panic!("a job is polled again effects its start panicked");
+            panic!("a job is polled again after its start panicked");
         };
         let output = ready!(future.poll(cx));
         match this.finish.take() {
             Some(finish) => Poll::Ready(finish(output)),
-            None => panic!("a job is polled again effects its end"),
+            None => panic!("a job is polled again after its end"),
         }
     }
 }
