@@ -525,8 +525,8 @@ pub(crate) enum Lease {
     None,
     /// That task has polled it in a list.
     Listed(LenderId),
-    /// It was polled in that blocking closure.
-    Blocking(LenderId, Claimant),
+    /// It was polled in that blocking closure. Boxed, so that an admission stays small.
+    Blocking(Box<(LenderId, Claimant)>),
 }
 
 impl Lease {
@@ -567,7 +567,7 @@ impl Lease {
             }
             How::Blocking => {
                 if let Lease::None = self {
-                    *self = Lease::Blocking(lender, permits.claimant());
+                    *self = Lease::Blocking(Box::new((lender, permits.claimant())));
                 }
                 return (None, permits.lend(lender));
             }
@@ -613,7 +613,8 @@ impl Lease {
         waker: &mut Option<Waker>,
         unneeded: &mut Vec<Waker>,
     ) -> bool {
-        if let Lease::Blocking(lender, claimant) = *self {
+        if let Lease::Blocking(blocking) = self {
+            let (lender, claimant) = **blocking;
             let reserved = waker
                 .take()
                 .is_none_or(|waker| permits.reserve(lender, claimant, waker, unneeded));
@@ -651,7 +652,7 @@ impl Lease {
         match std::mem::replace(self, Lease::None) {
             Lease::Listed(lender) if !is_decided => permits.unlist(lender),
             Lease::Listed(_) | Lease::None => {}
-            Lease::Blocking(lender, claimant) => permits.retake(lender, claimant, unneeded),
+            Lease::Blocking(blocking) => permits.retake(blocking.0, blocking.1, unneeded),
         }
     }
 
