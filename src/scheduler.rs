@@ -490,6 +490,10 @@ impl<S: Source> Lending for Scheduler<S> {
         std::ptr::from_ref(self).cast::<()>() as usize
     }
 
+    fn is_stopped(&self) -> bool {
+        Scheduler::is_stopped(self)
+    }
+
     fn read(&self, section: &mut dyn FnMut(&mut Permits)) {
         section(&mut self.state.lock().permits);
     }

@@ -409,7 +409,8 @@ pub(crate) fn poll_if_allowed<T>(
     let mut polled;
     (mine, polled) = run_as(mine, || poll(cx));
     for _ in 0..PROBES {
-        if polled.is_ready() || !mine.seems_to_wait() {
+        // After an abort, the poll in which it came is the last one.
+        if polled.is_ready() || !mine.seems_to_wait() || mine.core.is_stopped() {
             break;
         }
         mine.forget_pending();

@@ -176,6 +176,8 @@ pub(crate) trait Observer: Send + Sync {
 /// A core, as seen by what waits for it: see [`lending`](super::lending).
 pub(crate) trait Lending: Send + Sync {
     fn id(&self) -> CoreId;
+    /// Whether everything was stopped, as far as this thread knows. Takes no lock.
+    fn is_stopped(&self) -> bool;
     /// Runs `section` under the lock. Nothing may follow from what it does.
     fn read(&self, section: &mut dyn FnMut(&mut Permits));
     /// Runs `section` under the lock. It adds wakers that are not needed any more, and says whether
