@@ -46,18 +46,17 @@ enum Polled {
     Blocking,
 }
 
-/// What `Waker::will_wake` compares.
+/// The task that a waker wakes: tokio's wakers differ in their data alone. Those of lists have other
+/// data, since each points to its own list.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct WakerId {
     data: usize,
-    vtable: usize,
 }
 
 impl WakerId {
     fn of(waker: &Waker) -> WakerId {
         WakerId {
             data: waker.data().addr(),
-            vtable: std::ptr::from_ref(waker.vtable()).addr(),
         }
     }
 }
@@ -148,14 +147,21 @@ impl CurrentJob {
     /// The job has ended in a poll.
     fn end_last_poll(&mut self) {
         self.waits = false;
+        if self.abroad.is_none() {
+            return;
+        }
         for task in self.leave_abroad() {
             task.end_poll();
         }
     }
 
     /// The next job begins. Hands back the name of the last one.
+    #[inline]
     pub(crate) fn renew(&mut self) -> Option<LenderId> {
         self.waits = false;
+        if self.abroad.is_none() {
+            return self.lender.take();
+        }
         let core = self.core.id();
         let claimant = self.lender.map(|lender| Claimant::Job(core, lender));
         for task in self.leave_abroad() {
@@ -198,6 +204,12 @@ impl CurrentJob {
         self.core.read(&mut |permits| lender = how.name(permits));
         self.lender = Some(lender);
         lender
+    }
+
+    /// Whether something was pending in this poll.
+    #[inline]
+    fn has_noted(&self) -> bool {
+        self.waits || self.abroad.is_some()
     }
 
     /// Whether it seems to wait, so that a second poll is to say so.
@@ -399,15 +411,33 @@ pub(crate) fn poll_if_allowed<T>(
     cx: &mut task::Context<'_>,
     mut poll: impl FnMut(&mut task::Context<'_>) -> Poll<T>,
 ) -> Option<Poll<T>> {
-    let Some(mut mine) = job.take() else {
+    let Some(mine) = job else {
         return Some(poll(cx));
     };
     if !mine.begin_poll(cx.waker()) {
-        *job = Some(mine);
         return None;
     }
-    let mut polled;
-    (mine, polled) = run_as(mine, || poll(cx));
+    let interrupted = CURRENT.with(|current| current.replace(job.take()));
+    let polled = poll(cx);
+    *job = CURRENT.with(|current| current.replace(interrupted));
+    match job {
+        Some(mine) if polled.is_pending() && mine.has_noted() => {}
+        _ => return Some(polled),
+    }
+    Some(probe(job, polled, cx, poll))
+}
+
+/// The job seems to wait: polls it again, to see whether it does.
+#[inline(never)]
+fn probe<T>(
+    job: &mut Option<CurrentJob>,
+    mut polled: Poll<T>,
+    cx: &mut task::Context<'_>,
+    mut poll: impl FnMut(&mut task::Context<'_>) -> Poll<T>,
+) -> Poll<T> {
+    let Some(mut mine) = job.take() else {
+        return polled;
+    };
     for _ in 0..PROBES {
         // After an abort, the poll in which it came is the last one.
         if polled.is_ready() || !mine.seems_to_wait() || mine.core.is_stopped() {
@@ -417,7 +447,7 @@ pub(crate) fn poll_if_allowed<T>(
         (mine, polled) = run_as(mine, || poll(cx));
     }
     *job = Some(mine);
-    Some(polled)
+    polled
 }
 
 #[inline]
