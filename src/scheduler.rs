@@ -40,6 +40,7 @@ pub(crate) mod end;
 pub(crate) mod error;
 pub(crate) mod failures;
 pub(crate) mod job;
+pub(crate) mod lease;
 pub(crate) mod lending;
 pub(crate) mod permits;
 pub(crate) mod poll_budget;

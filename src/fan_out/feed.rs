@@ -24,7 +24,6 @@ use super::tap::Tap;
 use crate::context::ContextError;
 use crate::panic;
 use crate::scheduler::Scheduler;
-use crate::scheduler::current::CurrentJob;
 use crate::scheduler::end::Reclaimed;
 use crate::scheduler::error::Label;
 use crate::scheduler::permits::Permits;
@@ -325,7 +324,6 @@ where
         core: &Arc<Scheduler<Self>>,
         supply: Supply<P>,
         mut slot: Pin<&mut Option<Self::Job>>,
-        current: &mut Option<CurrentJob>,
         cx: &mut task::Context<'_>,
     ) -> Opened<Self> {
         if let Supply::Hand(Hand(pull)) = supply {
@@ -335,7 +333,7 @@ where
             }
             core.origin.tap.put_back(Some(pull));
         }
-        match pull(core, slot.as_mut(), current, cx) {
+        match pull(core, slot.as_mut(), cx) {
             Pulled::InUse => Opened::Later { in_use: true },
             Pulled::Item(number, left) => {
                 let index = Index::started(number, &core.origin.origin);
@@ -361,13 +359,12 @@ where
     fn another(
         core: &Arc<Scheduler<Self>>,
         slot: Pin<&mut Option<Self::Job>>,
-        current: &mut Option<CurrentJob>,
         cx: &mut task::Context<'_>,
     ) -> Option<Self::Tag> {
         if core.origin.reports || core.is_stopped() || core.ctx().is_done() {
             return None;
         }
-        let next = match pull(core, slot, current, cx) {
+        let next = match pull(core, slot, cx) {
             Pulled::Item(number, _) => Some(Index::started(number, &core.origin.origin)),
             Pulled::NotYet(pull) => {
                 core.origin.tap.put_back(Some(pull));

@@ -221,10 +221,12 @@ where
         task.started();
         let ctx = self.core.ctx().clone();
         let entered = tracing::enter(task.span());
-        let current = CurrentJob::new(self.core.clone());
-        let (mut current, ended) = current::run_as(current, || panic::catch(|| job(ctx)));
+        let mut current = Some(CurrentJob::new(self.core.clone()));
+        let on_thread = current::enter_blocking(&mut current);
+        let ended = panic::catch(|| job(ctx));
+        drop(on_thread);
         drop(entered);
-        let lender = current.renew();
+        let lender = current.as_mut().and_then(CurrentJob::renew);
         let outcome = match ended {
             Ok(result) => Outcome::Returned(result.map_err(TaskErrorKind::Failed)),
             Err(payload) => Outcome::Panicked(payload),

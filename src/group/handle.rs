@@ -7,7 +7,7 @@ use std::task::{self, Poll, Waker, ready};
 
 use tokio::task::coop;
 
-use crate::scheduler::current::Lease;
+use crate::scheduler::lease::Lease;
 use crate::sync::Arc;
 
 /// The number of a task in the order in which the tasks of its group start.

@@ -15,7 +15,7 @@ use super::queue::{Queue, Task};
 use crate::context::ContextError;
 use crate::panic;
 use crate::scheduler::Scheduler;
-use crate::scheduler::current::CurrentJob;
+use crate::scheduler::current::{self, CurrentJob};
 use crate::scheduler::error::TaskErrorKind;
 use crate::scheduler::lending::LenderId;
 use crate::scheduler::source::{Outcome, Tag};
@@ -198,7 +198,8 @@ where
                     this.task.iter_mut().for_each(Tag::started);
                 }
                 let span = this.task.as_ref().and_then(Tag::span);
-                ready!(poll_job(this.future.as_mut(), span, this.current, cx))
+                let _on_thread = current::enter(this.current, cx.waker());
+                ready!(poll_job(this.future.as_mut(), span, cx))
             }
             _ => Outcome::of_drop(panic::catch(|| this.future.set(None))),
         };

@@ -34,7 +34,6 @@ use crate::context::ContextError;
 use crate::panic;
 use crate::scheduler::Scheduler;
 use crate::scheduler::calls::CallId;
-use crate::scheduler::current::CurrentJob;
 use crate::scheduler::end::Reclaimed;
 use crate::scheduler::error::Label;
 use crate::scheduler::job::Job;
@@ -378,7 +377,6 @@ where
         core: &Arc<Scheduler<Self>>,
         Entry { task, work }: Entry<E>,
         mut slot: Pin<&mut Option<Job<E>>>,
-        _: &mut Option<CurrentJob>,
         _: &mut task::Context<'_>,
     ) -> Opened<Self> {
         match work {

@@ -11,8 +11,9 @@ use super::queue::{Entry, Queue, Task, Turnee, Waiting, Work};
 use crate::context::ContextError;
 use crate::group::error::TryGoError;
 use crate::scheduler::Scheduler;
-use crate::scheduler::current::{self, Lease};
+use crate::scheduler::current;
 use crate::scheduler::error::Label;
+use crate::scheduler::lease::Lease;
 use crate::scheduler::lending::Waiter;
 use crate::scheduler::source::{Lending, Source};
 use crate::scheduler::state::{HadPermit, Rejected, State};
@@ -279,7 +280,7 @@ where
     ) -> Poll<bool> {
         let ended = self.ctx().is_done();
         let mut new = Some(waker.clone());
-        let here = current::here(Lending::id(&**self), waker);
+        let how = current::own_poll(Lending::id(&**self), waker);
         let poll = self.with(|state, effects| {
             let permits = &mut state.permits;
             if let Some(started) = asked.decision(&state.source) {
@@ -290,7 +291,7 @@ where
                     false => Poll::Pending,
                 };
             }
-            let (lent, is_free) = lease.wait(here, permits);
+            let (lent, is_free) = lease.wait(how, permits);
             let waiter = new.take().map(|waker| Waiter { waker, lent });
             if let Some(slot) = asked.waiter(&mut state.source) {
                 let old = std::mem::replace(slot, waiter);

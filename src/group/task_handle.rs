@@ -8,7 +8,8 @@ use std::task::{self, Poll, Waker, ready};
 use tokio::task::coop;
 
 use crate::panic;
-use crate::scheduler::current::{self, Here, Lease};
+use crate::scheduler::current;
+use crate::scheduler::lease::Lease;
 use crate::scheduler::lending::Waiter;
 use crate::scheduler::source::{Lending, Observer};
 use crate::sync::{Arc, Mutex, Weak};
@@ -157,10 +158,9 @@ impl<T> Future for TaskHandle<T> {
         let budget = ready!(coop::poll_proceed(cx));
         let this = &mut *self;
         let core = this.core.as_ref().and_then(Weak::upgrade);
-        let here = match &core {
-            Some(core) => current::here(core.id(), cx.waker()),
-            None => Here::Elsewhere,
-        };
+        let how = core
+            .as_ref()
+            .and_then(|core| current::own_poll(core.id(), cx.waker()));
         let mut waker = Some(cx.waker().clone());
         let mut unneeded = Vec::new();
         let lease = &mut this.lease;
@@ -172,7 +172,7 @@ impl<T> Future for TaskHandle<T> {
         } else {
             if !state.ended {
                 let lent;
-                (lent, is_free) = lease.wait_in(here, core.as_deref());
+                (lent, is_free) = lease.wait_in(how, core.as_deref());
                 let waiter = waker.take().map(|waker| Waiter { waker, lent });
                 let old = std::mem::replace(&mut state.waiter, waiter);
                 unneeded.extend(old.map(|old| old.waker));

@@ -1,8 +1,8 @@
 //! The job that is polled on this thread: how an awaitable finds the task that waits for it.
 //!
-//! A worker puts a [`CurrentJob`] here for the length of each poll. An admission, a handle, or the
+//! A worker puts its [`CurrentJob`] here for the length of each of its polls. An admission, a handle, or the
 //! end of a group or a fan-out that is polled inside and is pending writes down that the job waits
-//! for it, and the worker lends the permit when the poll has ended. What `tokio::spawn` starts is a
+//! for it, and the worker lends the permit when the job's poll has ended. What `tokio::spawn` starts is a
 //! task of its own and is not found.
 //!
 //! # Whether a task still waits
@@ -18,14 +18,14 @@ use std::cell::Cell;
 use std::task::{self, Poll, Waker};
 
 use super::lending::{
-    ActsFor, Claimant, CoreId, Edge, Lasts, LenderId, Lent, Part, Target, Through, all_asked,
-    all_awaiters,
+    ActsFor, Claimant, CoreId, Edge, Lasts, LenderId, Part, Target, all_asked, all_awaiters,
 };
 use super::permits::Permits;
 use super::source::Lending;
 use crate::sync::{Arc, Weak, thread_static};
 
-/// A job that is polled, and what it waits for. It is moved to the thread for each poll.
+/// A job that is polled, and what it waits for. A worker has one for all its jobs, since it runs one
+/// at a time, and has it on the thread while it is polled.
 pub(crate) struct CurrentJob {
     /// Whose job it is.
     core: Arc<dyn Lending>,
@@ -78,6 +78,10 @@ const PROBES: usize = 2;
 thread_static! {
     static CURRENT: Cell<Option<CurrentJob>> = Cell::new(None);
 }
+thread_static! {
+    // Of that job. By itself, since a look at it is all that most polls need.
+    static HAS_NOTED: Cell<bool> = Cell::new(false);
+}
 
 impl CurrentJob {
     pub(crate) fn new(core: Arc<dyn Lending>) -> CurrentJob {
@@ -93,7 +97,6 @@ impl CurrentJob {
     /// Reserves the permits under which the job is polled: its own, and those of the tasks on whose
     /// behalf it waited. If one has been lent, `waker` is woken when it is back.
     fn begin_poll(&mut self, waker: &Waker) -> bool {
-        self.polled = Polled::With(WakerId::of(waker));
         let Some(lender) = self.lender else {
             return true;
         };
@@ -146,22 +149,14 @@ impl CurrentJob {
 
     /// The job has ended in a poll.
     fn end_last_poll(&mut self) {
-        self.waits = false;
-        if self.abroad.is_none() {
-            return;
-        }
         for task in self.leave_abroad() {
             task.end_poll();
         }
     }
 
     /// The next job begins. Hands back the name of the last one.
-    #[inline]
     pub(crate) fn renew(&mut self) -> Option<LenderId> {
         self.waits = false;
-        if self.abroad.is_none() {
-            return self.lender.take();
-        }
         let core = self.core.id();
         let claimant = self.lender.map(|lender| Claimant::Job(core, lender));
         for task in self.leave_abroad() {
@@ -196,20 +191,28 @@ impl CurrentJob {
     }
 
     fn name(&mut self) -> LenderId {
-        if let Some(lender) = self.lender {
-            return lender;
-        }
-        let mut lender = 0;
-        let how = self.polled;
-        self.core.read(&mut |permits| lender = how.name(permits));
-        self.lender = Some(lender);
-        lender
+        let core = self.core.clone();
+        self.name_with(|polled| {
+            let mut lender = 0;
+            core.read(&mut |permits| lender = polled.name(permits));
+            lender
+        })
     }
 
-    /// Whether something was pending in this poll.
-    #[inline]
+    fn name_with(&mut self, new: impl FnOnce(Polled) -> LenderId) -> LenderId {
+        *self.lender.get_or_insert_with(|| new(self.polled))
+    }
+
+    /// Whether it has waited.
     fn has_noted(&self) -> bool {
-        self.waits || self.abroad.is_some()
+        self.lender.is_some() || self.abroad.is_some()
+    }
+
+    /// Forgets what was pending in this poll, so that the next one says whether it is awaited;
+    /// `None` if nothing is to be asked. After an abort, the poll in which it came is the last one.
+    fn begin_probe(&mut self) -> Option<()> {
+        let probes = self.seems_to_wait() && !self.core.is_stopped();
+        probes.then(|| self.forget_pending())
     }
 
     /// Whether it seems to wait, so that a second poll is to say so.
@@ -388,18 +391,52 @@ impl Abroad {
     }
 }
 
-/// Polls a job, as the job that it is. `poll` must not unwind. A job that may not be polled yet is
+/// Puts a job on the thread, until this is dropped.
+pub(crate) struct Entered<'a> {
+    job: &'a mut Option<CurrentJob>,
+    interrupted: Option<CurrentJob>,
+}
+
+/// For one poll of a worker, whichever jobs it runs in that.
+pub(crate) fn enter<'a>(job: &'a mut Option<CurrentJob>, waker: &Waker) -> Entered<'a> {
+    enter_as(job, Polled::With(WakerId::of(waker)))
+}
+
+/// For a blocking closure.
+pub(crate) fn enter_blocking(job: &mut Option<CurrentJob>) -> Entered<'_> {
+    enter_as(job, Polled::Blocking)
+}
+
+fn enter_as(job: &mut Option<CurrentJob>, polled: Polled) -> Entered<'_> {
+    if let Some(job) = job {
+        job.polled = polled;
+    }
+    let interrupted = put(job.take());
+    Entered { job, interrupted }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        *self.job = put(self.interrupted.take());
+    }
+}
+
+fn put(job: Option<CurrentJob>) -> Option<CurrentJob> {
+    HAS_NOTED.with(|it| it.set(job.as_ref().is_some_and(CurrentJob::has_noted)));
+    CURRENT.with(|current| current.replace(job))
+}
+
+/// Polls the job on this thread. `poll` must not unwind. A job that may not be polled yet is
 /// pending.
 #[inline]
 pub(crate) fn poll<T>(
-    job: &mut Option<CurrentJob>,
     cx: &mut task::Context<'_>,
     poll: impl FnMut(&mut task::Context<'_>) -> Poll<T>,
 ) -> Poll<T> {
-    let Some(polled) = poll_if_allowed(job, cx, poll) else {
+    let Some(polled) = poll_if_allowed(cx, poll) else {
         return Poll::Pending;
     };
-    end_poll(job, polled.is_ready(), cx);
+    end_poll(polled.is_ready(), cx);
     polled
 }
 
@@ -407,81 +444,90 @@ pub(crate) fn poll<T>(
 /// second half.
 #[inline]
 pub(crate) fn poll_if_allowed<T>(
-    job: &mut Option<CurrentJob>,
     cx: &mut task::Context<'_>,
     mut poll: impl FnMut(&mut task::Context<'_>) -> Poll<T>,
 ) -> Option<Poll<T>> {
-    let Some(mine) = job else {
-        return Some(poll(cx));
-    };
-    if !mine.begin_poll(cx.waker()) {
+    if has_noted() && !begin_poll(cx.waker()) {
         return None;
     }
-    let interrupted = CURRENT.with(|current| current.replace(job.take()));
     let polled = poll(cx);
-    *job = CURRENT.with(|current| current.replace(interrupted));
-    match job {
-        Some(mine) if polled.is_pending() && mine.has_noted() => {}
-        _ => return Some(polled),
+    if polled.is_pending() && has_noted() {
+        return Some(probe(cx, poll));
     }
-    Some(probe(job, polled, cx, poll))
+    Some(polled)
 }
 
-/// The job seems to wait: polls it again, to see whether it does.
-#[inline(never)]
+#[cold]
+fn begin_poll(waker: &Waker) -> bool {
+    look(|job| Some(job.begin_poll(waker))).unwrap_or(true)
+}
+
+/// The job is pending and may wait: polls it again, to see whether it does.
+#[cold]
 fn probe<T>(
-    job: &mut Option<CurrentJob>,
-    mut polled: Poll<T>,
     cx: &mut task::Context<'_>,
     mut poll: impl FnMut(&mut task::Context<'_>) -> Poll<T>,
 ) -> Poll<T> {
-    let Some(mut mine) = job.take() else {
-        return polled;
-    };
     for _ in 0..PROBES {
-        // After an abort, the poll in which it came is the last one.
-        if polled.is_ready() || !mine.seems_to_wait() || mine.core.is_stopped() {
+        if look(CurrentJob::begin_probe).is_none() {
             break;
         }
-        mine.forget_pending();
-        (mine, polled) = run_as(mine, || poll(cx));
+        let polled = poll(cx);
+        if polled.is_ready() {
+            return polled;
+        }
     }
-    *job = Some(mine);
-    polled
+    Poll::Pending
 }
 
+/// The second half of `poll`.
 #[inline]
-pub(crate) fn end_poll(job: &mut Option<CurrentJob>, is_ready: bool, cx: &mut task::Context<'_>) {
-    let Some(job) = job else { return };
-    if is_ready {
-        job.end_last_poll();
-    } else {
-        job.end_poll(cx.waker());
-    }
-    job.waits = false;
-}
-
-/// Runs user code as that job: each poll of it, or a blocking closure as a whole. `run` must not
-/// unwind.
-pub(crate) fn run_as<T>(job: CurrentJob, run: impl FnOnce() -> T) -> (CurrentJob, T) {
-    let interrupted = CURRENT.with(|current| current.replace(Some(job)));
-    let output = run();
-    match CURRENT.with(|current| current.replace(interrupted)) {
-        Some(job) => (job, output),
-        None => unreachable!("a look at the current job puts it back"),
+pub(crate) fn end_poll(is_ready: bool, cx: &mut task::Context<'_>) {
+    if has_noted() {
+        end_noted_poll(is_ready, cx.waker());
     }
 }
 
-/// Where an awaitable of a core is polled.
-pub(crate) enum Here {
-    /// In no job, or in one that is none of this core's.
-    Elsewhere,
-    Own {
-        lender: Option<LenderId>,
-        how: How,
-    },
+#[cold]
+fn end_noted_poll(is_ready: bool, waker: &Waker) {
+    look(|job| {
+        if is_ready {
+            job.end_last_poll();
+        } else {
+            job.end_poll(waker);
+        }
+        job.waits = false;
+        Some(())
+    });
 }
 
+/// The next job begins on this thread. Hands back the name of the last one.
+#[inline]
+pub(crate) fn renew() -> Option<LenderId> {
+    if has_noted() {
+        return look(CurrentJob::renew);
+    }
+    None
+}
+
+/// The same for a job that has no permit of its own to hand in.
+#[inline]
+pub(crate) fn forget() {
+    if has_noted() {
+        look(|job| {
+            job.forget();
+            Some(())
+        });
+    }
+}
+
+/// Whether the job on this thread has waited. Most jobs have not, and cost no more than this look.
+#[inline]
+fn has_noted() -> bool {
+    HAS_NOTED.with(Cell::get)
+}
+
+/// How a job polls something that it awaits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum How {
     WithOwnWaker,
@@ -490,18 +536,24 @@ pub(crate) enum How {
     Blocking,
 }
 
-/// Looks for the job that polls an awaitable of `core`. Takes no lock.
-pub(crate) fn here(core: CoreId, waker: &Waker) -> Here {
-    let own = look(|job| {
-        (job.core.id() == core).then(|| Here::Own {
-            lender: job.lender,
-            how: job.how(waker),
-        })
+/// How the job on this thread, if it is one of `core`, polls with this waker. Takes no lock.
+pub(crate) fn own_poll(core: CoreId, waker: &Waker) -> Option<How> {
+    let how = look(|job| (job.core.id() == core).then(|| job.how(waker)));
+    how.filter(|_| !wakes_nothing(waker))
+}
+
+/// Names the job on this thread, which is one of these permits' core and waits for that. Under the
+/// lock of the core.
+pub(crate) fn name_own(permits: &mut Permits) -> Option<LenderId> {
+    look(|job| Some(job.name_with(|polled| polled.name(permits))))
+}
+
+/// That job waits for its own core, in this poll.
+pub(crate) fn note_own() {
+    look(|job| {
+        job.waits = true;
+        Some(())
     });
-    match own {
-        Some(own) if !wakes_nothing(waker) => own,
-        Some(_) | None => Here::Elsewhere,
-    }
 }
 
 /// Whether the waker is one of a poll that only looks, and does not wait.
@@ -551,155 +603,13 @@ fn wait_for(id: CoreId, part: Part, waker: &Waker, core: impl FnOnce() -> Weak<d
     });
 }
 
-/// What an awaitable keeps of its waiting from one poll to the next.
-pub(crate) enum Lease {
-    None,
-    /// That task has polled it in a list.
-    Listed(LenderId),
-    /// It was polled in that blocking closure. Boxed, so that an admission stays small.
-    Blocking(Box<(LenderId, Claimant)>),
-}
-
-impl Lease {
-    /// It is undecided, and the task waits for it. Returns what its waiter carries, and whether a
-    /// permit became free. Under the lock of the core.
-    pub(crate) fn wait(&mut self, here: Here, permits: &mut Permits) -> (Option<Lent>, bool) {
-        let Here::Own { lender, how } = here else {
-            self.unlist(permits, None);
-            return (None, false);
-        };
-        let lender = lender.unwrap_or_else(|| {
-            let lender = match how {
-                How::Blocking => permits.name_blocking(),
-                How::WithOwnWaker | How::InList => permits.name(),
-            };
-            look(|job| {
-                job.lender = Some(lender);
-                Some(())
-            });
-            lender
-        });
-        let through = match how {
-            How::WithOwnWaker => {
-                self.unlist(permits, None);
-                look(|job| {
-                    job.waits = true;
-                    Some(())
-                });
-                Through::OwnWaker
-            }
-            How::InList => {
-                self.unlist(permits, Some(lender));
-                if let Lease::None = self {
-                    permits.list(lender);
-                    *self = Lease::Listed(lender);
-                }
-                Through::List
-            }
-            How::Blocking => {
-                if let Lease::None = self {
-                    *self = Lease::Blocking(Box::new((lender, permits.claimant())));
-                }
-                return (None, permits.lend(lender));
-            }
-        };
-        (Some(Lent { lender, through }), false)
-    }
-
-    /// The same for one that has its own lock, under which this is called.
-    pub(crate) fn wait_in(
-        &mut self,
-        here: Here,
-        core: Option<&dyn Lending>,
-    ) -> (Option<Lent>, bool) {
-        let mut waits = (None, false);
-        let is_elsewhere = matches!(here, Here::Elsewhere) && self.is_none();
-        if let Some(core) = core.filter(|_| !is_elsewhere) {
-            let mut here = Some(here);
-            core.read(&mut |permits| {
-                if let Some(here) = here.take() {
-                    waits = self.wait(here, permits);
-                }
-            });
-        }
-        waits
-    }
-
-    /// It is not in a list any more, unless in one of task `except`.
-    fn unlist(&mut self, permits: &mut Permits, except: Option<LenderId>) {
-        match *self {
-            Lease::Listed(lender) if Some(lender) != except => {
-                permits.unlist(lender);
-                *self = Lease::None;
-            }
-            _ => {}
-        }
-    }
-
-    /// It has been decided. Whether the task may see that now: a blocking closure goes on only with
-    /// a permit. If not, `waker` is woken when it may. Under the lock of the core.
-    pub(crate) fn resume(
-        &mut self,
-        permits: &mut Permits,
-        waker: &mut Option<Waker>,
-        unneeded: &mut Vec<Waker>,
-    ) -> bool {
-        if let Lease::Blocking(blocking) = self {
-            let (lender, claimant) = **blocking;
-            let reserved = waker
-                .take()
-                .is_none_or(|waker| permits.reserve(lender, claimant, waker, unneeded));
-            if !reserved {
-                return false;
-            }
-            permits.take_reserved(lender, claimant);
-        }
-        *self = Lease::None;
-        true
-    }
-
-    /// The same for one that has its own lock, under which this is called.
-    pub(crate) fn resume_in(
-        &mut self,
-        core: Option<&dyn Lending>,
-        waker: &mut Option<Waker>,
-        unneeded: &mut Vec<Waker>,
-    ) -> bool {
-        let Some(core) = core.filter(|_| !self.is_none()) else {
-            return true;
-        };
-        let mut resumes = false;
-        core.read(&mut |permits| resumes = self.resume(permits, waker, unneeded));
-        resumes
-    }
-
-    /// It is dropped. Under the lock of the core.
-    pub(crate) fn end(
-        &mut self,
-        is_decided: bool,
-        permits: &mut Permits,
-        unneeded: &mut Vec<Waker>,
-    ) {
-        match std::mem::replace(self, Lease::None) {
-            Lease::Listed(lender) if !is_decided => permits.unlist(lender),
-            Lease::Listed(_) | Lease::None => {}
-            Lease::Blocking(blocking) => permits.retake(blocking.0, blocking.1, unneeded),
-        }
-    }
-
-    pub(crate) fn is_none(&self) -> bool {
-        matches!(self, Lease::None)
-    }
-}
-
 fn look<T>(look: impl FnOnce(&mut CurrentJob) -> Option<T>) -> Option<T> {
-    CURRENT
-        .try_with(|current| {
-            let mut job = current.take()?;
-            let seen = look(&mut job);
-            current.set(Some(job));
-            seen
-        })
-        .ok()
-        .flatten()
+    let looked = CURRENT.try_with(|current| {
+        let mut job = current.take()?;
+        let seen = look(&mut job);
+        HAS_NOTED.with(|it| it.set(job.has_noted()));
+        current.set(Some(job));
+        seen
+    });
+    looked.ok().flatten()
 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use super::Scheduler;
 use super::calls::CallId;
-use super::current::CurrentJob;
 use super::end::Reclaimed;
 use super::lending::CoreId;
 use super::permits::Permits;
@@ -95,14 +94,12 @@ pub(crate) trait Source: Send + Sized + 'static {
         core: &Arc<Scheduler<Self>>,
         supply: Self::Supply,
         slot: Pin<&mut Option<Self::Job>>,
-        current: &mut Option<CurrentJob>,
         cx: &mut task::Context<'_>,
     ) -> Opened<Self>;
     /// Makes the next job of a batch, if there is one at once; outside the lock.
     fn another(
         _core: &Arc<Scheduler<Self>>,
         _slot: Pin<&mut Option<Self::Job>>,
-        _current: &mut Option<CurrentJob>,
         _cx: &mut task::Context<'_>,
     ) -> Option<Self::Tag> {
         None

@@ -27,7 +27,7 @@ pin_project! {
         tag: Option<S::Tag>,
         #[pin]
         job: Option<S::Job>,
-        // On the thread while the job is polled.
+        // On the thread while this is polled.
         current: Option<CurrentJob>,
     }
 
@@ -105,6 +105,7 @@ impl<S: Source> Future for Worker<S> {
             At::Left => return Poll::Ready(()),
         };
         *this.at = At::Work;
+        let _on_thread = current::enter(this.current, cx.waker());
         let mut batch = Batch::new();
         let mut budget = match this.tag {
             Some(_) => PollBudget::start_with_job(),
@@ -123,12 +124,15 @@ impl<S: Source> Future for Worker<S> {
             if this.tag.is_none() {
                 let turn = match this.wait.take() {
                     Some(wait) => Turn::Run(wait.into()),
-                    None => this.core.turn(std::mem::take(&mut searching), &mut batch),
+                    None => {
+                        let turn = this.core.turn(std::mem::take(&mut searching), &mut batch);
+                        // What a destructor or a report may have awaited is none of the next job's.
+                        current::forget();
+                        turn
+                    }
                 };
                 let opened = match turn {
-                    Turn::Run(supply) => {
-                        S::open(this.core, supply, this.job.as_mut(), this.current, cx)
-                    }
+                    Turn::Run(supply) => S::open(this.core, supply, this.job.as_mut(), cx),
                     Turn::Dispose(rejected) => {
                         S::dispose(this.core, rejected);
                         Opened::Nothing
@@ -164,7 +168,7 @@ impl<S: Source> Future for Worker<S> {
                 }
             }
             let span = this.tag.as_ref().and_then(S::Tag::span);
-            let Poll::Ready(outcome) = poll_job(this.job.as_mut(), span, this.current, cx) else {
+            let Poll::Ready(outcome) = poll_job(this.job.as_mut(), span, cx) else {
                 this.core.keep_earlier(batch);
                 return Poll::Pending;
             };
@@ -172,11 +176,11 @@ impl<S: Source> Future for Worker<S> {
                 continue;
             };
             let value = this.core.record(&mut tag, outcome);
-            let lender = this.current.as_mut().and_then(CurrentJob::renew);
+            let lender = current::renew();
             // A failure is handed in at once, and so is a permit that may have been lent.
             let goes_on = value.is_some() && lender.is_none() && batch.goes_on();
             if goes_on && !budget.is_used_up() {
-                *this.tag = S::another(this.core, this.job.as_mut(), this.current, cx);
+                *this.tag = S::another(this.core, this.job.as_mut(), cx);
                 if this.tag.is_some() {
                     batch.add(tag, value);
                     continue;
@@ -191,11 +195,10 @@ impl<S: Source> Future for Worker<S> {
 pub(crate) fn poll_job<S: Source, J: Future<Output = <S::Job as Future>::Output>>(
     mut job: Pin<&mut Option<J>>,
     span: Option<&Span>,
-    current: &mut Option<CurrentJob>,
     cx: &mut task::Context<'_>,
 ) -> Poll<Outcome<S>> {
     let _entered = tracing::enter(span);
-    let polled = current::poll(current, cx, |cx| job::poll_to_end(job.as_mut(), cx));
+    let polled = current::poll(cx, |cx| job::poll_to_end(job.as_mut(), cx));
     polled.map(|ended| match ended {
         Ok(output) => Outcome::Returned(S::output(output)),
         Err(payload) => Outcome::Panicked(payload),

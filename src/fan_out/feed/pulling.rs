@@ -8,7 +8,7 @@ use crate::fan_out::end::End;
 use crate::fan_out::items::{Next, SizeHint, drop_in, poll_pull};
 use crate::panic::{self, Payload};
 use crate::scheduler::Scheduler;
-use crate::scheduler::current::{self, CurrentJob};
+use crate::scheduler::current;
 use crate::scheduler::source::{Opened, Outcome, Source};
 use crate::sync::Arc;
 
@@ -27,7 +27,6 @@ pub(super) enum Pulled<P> {
 pub(super) fn pull<P, C, T, E>(
     core: &Arc<Scheduler<Feed<P, C, T, E>>>,
     slot: Pin<&mut Option<P::Future>>,
-    current: &mut Option<CurrentJob>,
     cx: &mut task::Context<'_>,
 ) -> Pulled<P>
 where
@@ -36,15 +35,15 @@ where
     C: End<T, E>,
 {
     let mut is_ready = None;
-    let pulled = pull_at_tap(core, slot, current, &mut is_ready, cx);
+    let pulled = pull_at_tap(core, slot, &mut is_ready, cx);
     // What follows from the waiting of the stream calls other tasks: not while the tap is in use.
     match is_ready {
         // The item that was pulled does not wait for what the stream waited for.
         Some(true) => {
-            current::end_poll(current, true, cx);
-            current.iter_mut().for_each(CurrentJob::forget);
+            current::end_poll(true, cx);
+            current::forget();
         }
-        Some(false) => current::end_poll(current, false, cx),
+        Some(false) => current::end_poll(false, cx),
         None => {}
     }
     pulled
@@ -54,7 +53,6 @@ where
 fn pull_at_tap<P, C, T, E>(
     core: &Arc<Scheduler<Feed<P, C, T, E>>>,
     mut slot: Pin<&mut Option<P::Future>>,
-    current: &mut Option<CurrentJob>,
     is_ready: &mut Option<bool>,
     cx: &mut task::Context<'_>,
 ) -> Pulled<P>
@@ -67,7 +65,7 @@ where
     let Some(mut flow) = inlet.tap.try_use() else {
         return Pulled::InUse;
     };
-    let pulled = current::poll_if_allowed(current, cx, |cx| {
+    let pulled = current::poll_if_allowed(cx, |cx| {
         let put = |future| slot.set(Some(future));
         poll_pull(&mut flow.pull, put, core.ctx(), &inlet.origin.span, cx)
     });
