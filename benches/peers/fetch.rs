@@ -112,9 +112,7 @@ async fn local(items: usize) -> f64 {
     let ctx = Context::background();
     let results = fan_out(&ctx, 0..items as u64, |_, item| yielding(item));
     let results = results.limit(LIMIT).local().all().await;
-    let each = each(start, items);
-    assert_eq!(results.map(|results| results.len()), Ok(items));
-    each
+    each_of(start, items, results)
 }
 
 async fn buffered_yielding(items: usize) -> f64 {
@@ -124,6 +122,11 @@ async fn buffered_yielding(items: usize) -> f64 {
         .buffer_unordered(LIMIT)
         .try_collect::<Vec<_>>()
         .await;
+    each_of(start, items, results)
+}
+
+/// Nanoseconds for each item. All of them must have come.
+fn each_of(start: Instant, items: usize, results: Result<Vec<u64>, String>) -> f64 {
     let each = each(start, items);
     assert_eq!(results.map(|results| results.len()), Ok(items));
     each
@@ -144,9 +147,7 @@ where
         body(item)
     });
     let results = results.await;
-    let each = each(start, items);
-    assert_eq!(results.map(|results| results.len()), Ok(items));
-    each
+    each_of(start, items, results)
 }
 
 /// Results as they come.
@@ -160,9 +161,7 @@ where
         .buffer_unordered(LIMIT)
         .try_collect::<Vec<_>>()
         .await;
-    let each = each(start, items);
-    assert_eq!(results.map(|results| results.len()), Ok(items));
-    each
+    each_of(start, items, results)
 }
 
 /// The same computation by so many tasks, a share for each.
@@ -187,7 +186,5 @@ async fn buffered_spawned(items: usize) -> f64 {
         .map(|joined| joined.unwrap_or_else(|error| Err(error.to_string())))
         .try_collect::<Vec<_>>()
         .await;
-    let each = each(start, items);
-    assert_eq!(results.map(|results| results.len()), Ok(items));
-    each
+    each_of(start, items, results)
 }

@@ -100,25 +100,25 @@ impl CurrentJob {
         let Some(lender) = self.lender else {
             return true;
         };
+        let begin = |permits: &mut Permits| permits.begin_poll(lender, Claimant::Task);
         let Some(abroad) = &mut self.abroad else {
-            return reserve_and_begin(&self.core, lender, waker);
+            return reserve(&self.core, lender, Claimant::Task, waker, begin);
         };
         let claimant = Claimant::Job(self.core.id(), lender);
         abroad.find_tasks(&*self.core, claimant);
         let acts_for = &abroad.acts_for;
         // Its own first, and then outwards. The other way round it would keep the permit of an
         // outer group while it waits for one of an inner group, whose tasks may need the outer one.
-        let has_all = reserve(&self.core, lender, Claimant::Task, waker)
+        let has_all = reserve(&self.core, lender, Claimant::Task, waker, |_| {})
             && acts_for
                 .iter()
-                .all(|task| reserve(&task.core, task.lender, claimant, waker));
+                .all(|task| reserve(&task.core, task.lender, claimant, waker, |_| {}));
         if has_all {
             for task in acts_for {
                 task.core
                     .read(&mut |permits| permits.begin_poll(task.lender, claimant));
             }
-            self.core
-                .read(&mut |permits| permits.begin_poll(lender, Claimant::Task));
+            self.core.read(&mut |permits| begin(permits));
         }
         has_all
     }
@@ -279,32 +279,27 @@ impl Polled {
     }
 }
 
-fn reserve(core: &Arc<dyn Lending>, lender: LenderId, claimant: Claimant, waker: &Waker) -> bool {
+/// Reserves a permit, and does what is to follow under the same lock. If it has been lent, `waker`
+/// is woken when it is back.
+fn reserve(
+    core: &Arc<dyn Lending>,
+    lender: LenderId,
+    claimant: Claimant,
+    waker: &Waker,
+    then: impl Fn(&mut Permits),
+) -> bool {
     let mut waker = Some(waker.clone());
     let mut is_reserved = false;
     core.clone().update(&mut |permits, unneeded| {
         if let Some(waker) = waker.take() {
             is_reserved = permits.reserve(lender, claimant, waker, unneeded);
         }
+        if is_reserved {
+            then(permits);
+        }
         false
     });
     is_reserved
-}
-
-/// For a task that acts for no other one.
-fn reserve_and_begin(core: &Arc<dyn Lending>, lender: LenderId, waker: &Waker) -> bool {
-    let mut waker = Some(waker.clone());
-    let mut has_permit = false;
-    core.clone().update(&mut |permits, unneeded| {
-        if let Some(waker) = waker.take() {
-            has_permit = permits.reserve(lender, Claimant::Task, waker, unneeded);
-        }
-        if has_permit {
-            permits.begin_poll(lender, Claimant::Task);
-        }
-        false
-    });
-    has_permit
 }
 
 impl Abroad {

@@ -128,7 +128,7 @@ impl Lenders {
     }
 }
 
-/// What somebody awaits who has lent its permit for it.
+/// How a task awaits something that it lends its permit for.
 #[derive(Clone, Copy)]
 pub(crate) struct Lent {
     pub(crate) lender: LenderId,

@@ -20,15 +20,16 @@
 //!
 //! 1. `running` is the number of permits out: one for each task that has started, has not ended and has not lent it.
 //! 2. `running <= limit` at every moment a permit is handed out. It may be above after the limit was
-//!    lowered (nobody is stopped), and after a blocking closure gave up what it awaited (nothing can
+//!    lowered (which stops no task), and after a blocking closure gave up what it awaited (nothing can
 //!    hold it back).
 //! 3. No permit is handed out while a claim waits: lenders come before whatever has not started.
-//! 4. Who has lent its permit, and claims it back: see [`lending`](super::lending).
-//! 5. A *searcher* is a place that was spawned or woken and is not yet at the counter. Whenever
-//!    something could start, there is a searcher or a place in its turn that will look again. At most
+//! 4. Which tasks have lent their permit, and how they claim it back: see
+//!    [`lending`](super::lending).
+//! 5. A *searcher* is a worker that was spawned or woken and is not yet at the counter. Whenever
+//!    something could start, there is a searcher or a worker in its turn that will look again. At most
 //!    one searcher at a time can be taken by any thread, and the others wait in LIFO slots (see
 //!    [`Searcher`]); so one task that blocks its thread cannot keep the next from starting on another.
-//!    A searcher may come and go (see [`backoff`](super::backoff)), but not once a place has left
+//!    A searcher may come and go (see [`backoff`](super::backoff)), but not once a worker has left
 //!    because of it.
 
 use std::thread::ThreadId;
@@ -50,7 +51,7 @@ pub(crate) struct Permits {
 /// Where the searcher is, if there is one.
 ///
 /// A searcher that a thread spawns last waits in that thread's LIFO slot, where no other thread finds
-/// it. A place that may run user code next pushes it out at once (`flush_lifo_slot`), which costs
+/// it. A worker that may run user code next pushes it out at once (`flush_lifo_slot`), which costs
 /// another spawn. A `go` leaves it there, as `tokio::spawn` leaves a task there, and the next `go`
 /// sends a second one: on the same thread, that pushes the first one out. So the first tasks of a
 /// group have a searcher each, and the last of them may wait until its starter yields.
@@ -66,9 +67,9 @@ enum Searcher {
     },
     /// Any thread can take it.
     OnTheWay,
-    /// It has come, and gone again, and so on until it is needed: a place is at work that comes again.
+    /// It has come, and gone again, and so on until it is needed: a worker is at work that comes again.
     BacksOff,
-    /// A place has left because it is on its way.
+    /// A worker has left because it is on its way.
     TakesOver,
 }
 
@@ -114,7 +115,7 @@ impl Pushes {
     }
 }
 
-/// As what a place comes again that has yielded.
+/// How a worker that has yielded is scheduled again.
 pub(crate) enum Yields {
     AsScout,
     AsPlace,
@@ -210,7 +211,7 @@ impl Permits {
         sends
     }
 
-    /// Who looks again when a place yields that holds nothing.
+    /// Decides that for a worker that holds nothing.
     pub(crate) fn yields(&mut self) -> Yields {
         match self.searcher {
             Searcher::None => {
@@ -234,7 +235,7 @@ impl Permits {
         may
     }
 
-    /// Whether the searcher takes over from a place that has yielded; once.
+    /// Whether the searcher takes over from a worker that has yielded; once.
     pub(crate) fn takes_over(&mut self) -> bool {
         let takes_over = self.searcher == Searcher::TakesOver;
         if takes_over {
