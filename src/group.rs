@@ -1,6 +1,7 @@
 //! The face of the group.
 
 mod blocking;
+mod burst;
 mod error;
 mod handle;
 mod launch;
@@ -11,6 +12,7 @@ mod spawner;
 mod start;
 mod submit;
 mod task_handle;
+mod worker;
 
 pub use error::TryGoError;
 pub use handle::{Admission, Admitted};

@@ -36,6 +36,7 @@ mod backoff;
 pub(crate) mod batch;
 pub(crate) mod calls;
 pub(crate) mod current;
+pub(crate) mod effects;
 pub(crate) mod end;
 pub(crate) mod error;
 pub(crate) mod failures;
@@ -58,12 +59,15 @@ use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{self, Arc, Handle, JoinSet, Mutex, OnceLock};
 use backoff::Backoff;
 use batch::Batch;
+use effects::{Effects, Wakers};
 use failures::OnFailure;
 use lending::CoreId;
-use permits::{Permits, Yields};
-use source::{Lending, Source};
-use state::{Effects, ParkId, Phase, State, Turn};
-use worker::{At, Worker};
+use permits::{Permits, Yielded};
+use source::{Lending, Source, Tag};
+use state::{Completion, HadPermit, ParkId, Phase, State, Turn};
+
+/// How many workers may have left before they are joined.
+const LEFT_UNJOINED: usize = 4;
 
 static RUNTIME_GONE: Note = Note("the runtime of the tasks has shut down");
 
@@ -83,6 +87,8 @@ pub(crate) struct Scheduler<S: Source> {
     searcher_lost: AtomicBool,
     /// Set with `Phase::Aborted`, for those who do not take the lock to look.
     pub(crate) stopped: AtomicBool,
+    /// How many workers have left.
+    left: AtomicUsize,
     /// Whether the workers have been aborted.
     pub(crate) all_aborted: AtomicBool,
 }
@@ -95,12 +101,22 @@ struct Runtime {
 }
 
 /// What has become of a worker that was spawned.
-enum Spawned {
+pub(crate) enum Spawned {
     Alive,
     /// It has ended, or the runtime has dropped it unpolled.
     Finished,
-    /// There is no work any more.
+    /// It was not spawned: there is no work for it any more.
     Refused,
+}
+
+impl Spawned {
+    pub(crate) fn of_worker(is_finished: bool) -> Spawned {
+        if is_finished {
+            Spawned::Finished
+        } else {
+            Spawned::Alive
+        }
+    }
 }
 
 impl<S: Source> Scheduler<S> {
@@ -124,6 +140,7 @@ impl<S: Source> Scheduler<S> {
             spawning: AtomicUsize::new(0),
             searcher_lost: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
+            left: AtomicUsize::new(0),
             all_aborted: AtomicBool::new(false),
         })
     }
@@ -166,8 +183,8 @@ impl<S: Source> Scheduler<S> {
         if let Some(why) = effects.enough {
             self.end_context(why);
         }
-        effects.wake.into_iter().for_each(panic::wake);
-        effects.replaced.into_iter().for_each(panic::discard);
+        effects.wake.for_each(panic::wake);
+        effects.replaced.for_each(panic::discard);
         effects.garbage.into_iter().for_each(panic::discard);
         for (observer, succeeded) in effects.observers {
             observer.ended(&**self, succeeded);
@@ -220,13 +237,7 @@ impl<S: Source> Scheduler<S> {
     }
 
     fn spawn_worker(self: &Arc<Self>) {
-        let Some(runtime) = self.runtime() else {
-            return;
-        };
-        self.spawning.fetch_add(1, Ordering::SeqCst);
-        let spawned = {
-            let mut workers = self.workers.lock();
-            while workers.try_join_next().is_some() {}
+        self.spawn_guarded(|workers, runtime| {
             // Once a wait has locked `workers` after it set the phase, nothing is added any more. An
             // abort leaves work to be dropped, and a wait is not over before that is done.
             let wanted = self.with_state(|state| {
@@ -236,25 +247,41 @@ impl<S: Source> Scheduler<S> {
                 }
                 wanted
             });
-            match wanted {
-                true if workers
-                    .spawn_on(Worker::new(self.clone()), runtime)
-                    .is_finished() =>
-                {
-                    Spawned::Finished
-                }
-                true => Spawned::Alive,
-                false => Spawned::Refused,
+            if !wanted {
+                return Spawned::Refused;
             }
+            let worker = workers.spawn_on(S::worker(self.clone()), runtime);
+            Spawned::of_worker(worker.is_finished())
+        });
+    }
+
+    /// Spawns a worker, and does what is left to do if the runtime has dropped it at once.
+    pub(crate) fn spawn_guarded(
+        self: &Arc<Self>,
+        spawn: impl FnOnce(&mut JoinSet<()>, &Handle) -> Spawned,
+    ) {
+        let Some(runtime) = self.runtime() else {
+            return;
+        };
+        self.spawning.fetch_add(1, Ordering::SeqCst);
+        let spawned = {
+            let mut workers = self.workers.lock();
+            while workers.try_join_next().is_some() {}
+            spawn(&mut workers, runtime)
         };
         self.spawning.fetch_sub(1, Ordering::SeqCst);
         if self.searcher_lost.swap(false, Ordering::SeqCst) {
             match spawned {
                 // A runtime that has shut down drops what is spawned on it at once.
                 Spawned::Finished => self.lose_runtime(),
-                Spawned::Alive | Spawned::Refused => self.with(State::call_searcher),
+                Spawned::Alive | Spawned::Refused => self.replace_worker(),
             }
         }
+    }
+
+    /// Whether an abort has hit the workers. Known to a caller that has the lock on `workers`.
+    pub(crate) fn are_workers_aborted(&self) -> bool {
+        self.all_aborted.load(Ordering::Relaxed)
     }
 
     /// Lets the other threads of the runtime see what was just spawned or woken.
@@ -290,9 +317,13 @@ impl<S: Source> Scheduler<S> {
         }
     }
 
-    /// Forgets the workers that have left. Each that leaves does so for those before, so that an idle group keeps at most one;
-    /// if somebody else is at it, they are forgotten all the same.
+    /// Joins the workers that have left, for one that leaves now. One in a few does so, so an idle
+    /// group keeps a few of them at most. If another thread has the lock, it does that itself.
     pub(crate) fn reap(&self) {
+        // `Relaxed`: only the count matters.
+        if self.left.fetch_add(1, Ordering::Relaxed) % LEFT_UNJOINED != LEFT_UNJOINED - 1 {
+            return;
+        }
         if let Some(mut workers) = self.workers.try_lock() {
             while workers.try_join_next().is_some() {}
         }
@@ -315,6 +346,21 @@ impl<S: Source> Scheduler<S> {
             state.permits.searcher_arrived();
             state.phase
         });
+        self.lose_worker(phase);
+    }
+
+    /// A worker was dropped unpolled, with the job that it was spawned with. As with a searcher, its
+    /// runtime has shut down or an abort has hit it. The job is user code, so it is dropped where no
+    /// lock is held.
+    pub(crate) fn lose_worker_with(self: &Arc<Self>, tag: S::Tag, work: S::Work) {
+        let phase = self.with_state(|state| {
+            state.reject(vec![(tag, work)], HadPermit::Yes);
+            state.phase
+        });
+        self.lose_worker(phase);
+    }
+
+    fn lose_worker(self: &Arc<Self>, phase: Phase) {
         if phase == Phase::Closed {
             return;
         }
@@ -325,7 +371,7 @@ impl<S: Source> Scheduler<S> {
         if self.searcher_lost.swap(false, Ordering::SeqCst) {
             match phase {
                 Phase::Open => self.lose_runtime(),
-                Phase::Aborted | Phase::Closed => self.with(State::call_searcher),
+                Phase::Aborted | Phase::Closed => self.replace_worker(),
             }
         }
     }
@@ -334,11 +380,28 @@ impl<S: Source> Scheduler<S> {
     fn lose_runtime(self: &Arc<Self>) {
         self.with_state(|state| state.runtime_lost = true);
         self.abort(&RUNTIME_GONE);
+        self.dispose_all();
+        S::report(self);
+    }
+
+    /// An abort has hit a worker. What it would have done is for another one to do, or for this
+    /// thread if there is no runtime for workers any more.
+    fn replace_worker(self: &Arc<Self>) {
+        let is_runtime_lost = self.with(|state, effects| {
+            state.call_searcher(effects);
+            state.runtime_lost
+        });
+        if is_runtime_lost {
+            self.dispose_all();
+        }
+    }
+
+    /// Drops all that never runs, in this thread, which holds no lock.
+    fn dispose_all(self: &Arc<Self>) {
         // Ends: what was aborted gets no more work.
         while let Some(rejected) = self.with_state(State::next_rejected) {
             S::dispose(self, rejected);
         }
-        S::report(self);
     }
 
     /// The state alone, where nothing follows from a change of it.
@@ -356,51 +419,61 @@ impl<S: Source> Scheduler<S> {
     /// A worker comes to the counter, as a searcher or with the permit of what it has run.
     pub(crate) fn turn(self: &Arc<Self>, searching: bool, batch: &mut Batch<S>) -> Turn<S> {
         let ended = self.ctx.is_done();
-        self.hand_in_observed(batch);
         self.with(|state, effects| {
             if searching {
                 state.permits.searcher_arrived();
             }
-            state.hand_in_all(batch, effects);
+            state.complete_all(batch, effects);
             state.next_turn(ended, effects)
         })
     }
 
-    /// Hands in a job whose end is awaited, in a section of its own: its observer claims a permit
+    /// Completes a job whose end is awaited, in a section of its own: its observer claims a permit
     /// before that goes to a job that has not started.
-    fn hand_in_observed(self: &Arc<Self>, batch: &mut Batch<S>) {
-        if let Some(observed) = batch.take_observed() {
-            self.with(|state, effects| state.hand_in(observed, effects));
+    pub(crate) fn complete_observed(self: &Arc<Self>, completed: &mut Option<Completion<S>>) {
+        if let Some(observed) = completed.take_if(|completed| completed.tag.is_observed()) {
+            self.with(|state, effects| state.complete(observed, effects));
         }
     }
 
     /// The job of a worker has to wait. What has ended there before it does not.
-    pub(crate) fn keep_earlier(self: &Arc<Self>, mut batch: Batch<S>) {
+    pub(crate) fn keep_earlier(self: &Arc<Self>, batch: &mut Batch<S>) {
         if batch.has_earlier() {
-            self.with(|state, effects| state.hand_in_all(&mut batch, effects));
+            self.with(|state, effects| state.complete_earlier(batch, effects));
         }
     }
 
-    /// It is others' turn. A worker that holds nothing comes again only if nobody else is on the way to take over.
-    pub(crate) fn yield_worker(self: &Arc<Self>, mut batch: Batch<S>) -> At {
+    /// A worker that holds no job lets the other tasks of the runtime run. It is scheduled again
+    /// only if no searcher is on its way to take over.
+    pub(crate) fn yield_worker(self: &Arc<Self>, mut completed: Option<Completion<S>>) -> Yielded {
         let ended = self.ctx.is_done();
-        self.hand_in_observed(&mut batch);
-        let at = self.with(|state, effects| {
-            state.hand_in_all(&mut batch, effects);
-            state.start(ended, effects);
-            if !state.has_work() {
-                return At::Left;
+        self.complete_observed(&mut completed);
+        let yielded = self.with(|state, effects| {
+            if let Some(completed) = completed {
+                state.complete(completed, effects);
             }
-            match state.permits.yields() {
-                Yields::AsScout => At::OnTheWay(Backoff::new(S::pulled(self))),
-                Yields::AsPlace => At::Work,
-                Yields::ToScout => At::Left,
+            state.start(ended, effects);
+            if state.has_work() {
+                state.permits.yields()
+            } else {
+                Yielded::Leaves
             }
         });
-        if let At::Left = at {
+        if yielded == Yielded::Leaves {
             self.reap();
         }
-        at
+        yielded
+    }
+
+    /// On a runtime with one thread, a searcher that takes over from a worker that has yielded lets
+    /// the runtime poll its timers and sockets first. Whether it does, and is woken then.
+    pub(crate) fn waits_behind_driver(&self, cx: &mut task::Context<'_>) -> bool {
+        // That worker has yielded to this one, and to all other tasks, too.
+        let waits = !self.has_threads() && self.state.lock().permits.takes_over();
+        if waits {
+            self.wake_behind_others(cx);
+        }
+        waits
     }
 
     /// A searcher comes. `Some` if it is not to take part now, but to come again; it is woken then.
@@ -410,13 +483,11 @@ impl<S: Source> Scheduler<S> {
         cx: &mut task::Context<'_>,
     ) -> Option<Backoff> {
         let is_first = backoff.is_first();
-        let backs_off = if self.has_threads() {
-            backoff.others_are_quick(|| S::pulled(self))
-                && (!is_first || self.state.lock().permits.hold_searcher_back())
-        } else {
-            // The worker that has yielded to this one has yielded to all others, too.
-            self.state.lock().permits.takes_over()
-        };
+        if !self.has_threads() {
+            return self.waits_behind_driver(cx).then_some(backoff);
+        }
+        let backs_off = backoff.others_are_quick(|| S::pulled(self))
+            && (!is_first || self.state.lock().permits.hold_searcher_back());
         if backs_off {
             self.wake_behind_others(cx);
         }
@@ -499,7 +570,7 @@ impl<S: Source> Lending for Scheduler<S> {
         section(&mut self.state.lock().permits);
     }
 
-    fn update(self: Arc<Self>, section: &mut dyn FnMut(&mut Permits, &mut Vec<Waker>) -> bool) {
+    fn update(self: Arc<Self>, section: &mut dyn FnMut(&mut Permits, &mut Wakers) -> bool) {
         let ended = self.ctx.is_done();
         self.with(|state, effects| {
             if section(&mut state.permits, &mut effects.replaced) {

@@ -86,6 +86,10 @@ mod real {
         let _ = Future::poll(yields, cx);
     }
 
+    /// How many tasks of a burst get a worker of their own: those of a small group.
+    #[cfg(not(errgroup_shuttle))]
+    pub(crate) const MOST_IN_BURST: usize = 8;
+
     /// Measures how long a poll has been running.
     #[cfg(not(errgroup_shuttle))]
     pub(crate) struct PollClock(std::time::Instant);
@@ -102,7 +106,7 @@ mod real {
     }
 
     #[cfg(errgroup_shuttle)]
-    pub(crate) use super::shuttle::{PollClock, wake_after_driver, worker_threads};
+    pub(crate) use super::shuttle::{MOST_IN_BURST, PollClock, wake_after_driver, worker_threads};
 
     /// A condition variable whose `wait` cannot fail.
     pub(crate) struct Condvar(sync::Condvar);

@@ -24,11 +24,12 @@ use super::tap::Tap;
 use crate::context::ContextError;
 use crate::panic;
 use crate::scheduler::Scheduler;
+use crate::scheduler::effects::Effects;
 use crate::scheduler::end::Reclaimed;
 use crate::scheduler::error::Label;
 use crate::scheduler::permits::Permits;
 use crate::scheduler::source::{JobOutput, Observer, Opened, Outcome, Source, Tag};
-use crate::scheduler::state::Effects;
+use crate::scheduler::worker::Worker;
 use crate::sync::Arc;
 use crate::tracing::{self, Span};
 use pulling::{Pulled, answer, close, give_back, pull, start, wait};
@@ -220,12 +221,17 @@ where
     type Work = Infallible;
     type Wait = Hand<P>;
     type Origin = Inlet<P>;
+    type Worker = Worker<Self>;
 
     const BATCHES: bool = C::BATCHES;
     /// What is left of the items is dropped by whoever waits for the end.
     const STOPS_ANYWHERE: bool = true;
     const COUNTS_IN: usize = 1;
     const LENDS: bool = false;
+
+    fn worker(core: Arc<Scheduler<Self>>) -> Worker<Self> {
+        Worker::new(core)
+    }
 
     fn start(&mut self, _: &mut Permits, _: &mut Effects) {}
 

@@ -16,11 +16,11 @@ use crate::context::ContextError;
 use crate::panic;
 use crate::scheduler::Scheduler;
 use crate::scheduler::current::{self, CurrentJob};
+use crate::scheduler::effects::Effects;
 use crate::scheduler::error::TaskErrorKind;
+use crate::scheduler::job::poll_job;
 use crate::scheduler::lending::LenderId;
 use crate::scheduler::source::{Outcome, Tag};
-use crate::scheduler::state::Effects;
-use crate::scheduler::worker::poll_job;
 use crate::sync::{Arc, Mutex};
 
 /// Names a local task within its group.

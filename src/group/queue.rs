@@ -28,19 +28,22 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::blocking::{self, BlockingJob, OnPool};
+use super::burst::Burst;
 use super::handle::Number;
 use super::local::{LocalId, Seat};
+use super::worker::Worker;
 use crate::context::ContextError;
 use crate::panic;
 use crate::scheduler::Scheduler;
 use crate::scheduler::calls::CallId;
+use crate::scheduler::effects::Effects;
 use crate::scheduler::end::Reclaimed;
 use crate::scheduler::error::Label;
 use crate::scheduler::job::Job;
 use crate::scheduler::lending::Waiter;
 use crate::scheduler::permits::Permits;
 use crate::scheduler::source::{JobOutput, Observer, Opened, Source, Tag};
-use crate::scheduler::state::{Effects, HadPermit, Rejected};
+use crate::scheduler::state::{HadPermit, Rejected};
 use crate::sync::Arc;
 use crate::tracing::Span;
 
@@ -57,6 +60,7 @@ pub(crate) struct Queue<E> {
     pub(crate) on_pool: OnPool,
     /// How many of `waiting` are local tasks that went before their turn.
     gone_waiting: usize,
+    pub(crate) burst: Burst,
 }
 
 /// What `go` was given.
@@ -95,13 +99,6 @@ pub(crate) enum Turnee<E> {
     Seat(Arc<Seat>),
     /// A local task that has gone.
     Gone,
-}
-
-impl<E> Turnee<E> {
-    /// Whether it runs on the blocking pool.
-    pub(crate) fn is_blocking(&self) -> bool {
-        matches!(self, Turnee::Entry(entry) if matches!(entry.work, Work::Blocking(_)))
-    }
 }
 
 pub(crate) struct Waiting<E> {
@@ -168,6 +165,7 @@ impl<E> Queue<E> {
             locals: BTreeMap::new(),
             on_pool: OnPool::new(),
             gone_waiting: 0,
+            burst: Burst::new(),
         }
     }
 
@@ -237,6 +235,18 @@ impl<E> Queue<E> {
         self.waiting.get_mut(at)
     }
 
+    /// Whether a job that has a permit gets a worker of its own: nothing is ready before it.
+    pub(crate) fn takes_worker(&mut self) -> bool {
+        self.ready.is_empty() && self.burst.takes_next()
+    }
+
+    /// The next job that has a permit.
+    pub(crate) fn pop_ready(&mut self) -> Option<Entry<E>> {
+        let entry = self.ready.pop_front();
+        give_back(&mut self.ready);
+        entry
+    }
+
     /// Starts what has been given a permit. Says whether it took the permit: a local task may have gone meanwhile.
     pub(crate) fn begin(&mut self, turnee: Turnee<E>, effects: &mut Effects) -> bool {
         match turnee {
@@ -273,11 +283,16 @@ where
     type Wait = Never;
     /// The span in which the group was made.
     type Origin = Span;
+    type Worker = Worker<E>;
 
     /// What is queued is dropped.
     const STOPS_ANYWHERE: bool = false;
     const COUNTS_IN: usize = 0;
     const LENDS: bool = true;
+
+    fn worker(scheduler: Arc<Scheduler<Self>>) -> Worker<E> {
+        Worker::searching(scheduler)
+    }
 
     fn start(&mut self, permits: &mut Permits, effects: &mut Effects) {
         while !self.waiting.is_empty() && permits.is_free() {
@@ -298,9 +313,7 @@ where
     }
 
     fn supply(&mut self, _: &mut Permits, _ended: bool) -> Option<Entry<E>> {
-        let entry = self.ready.pop_front();
-        give_back(&mut self.ready);
-        entry
+        self.pop_ready()
     }
 
     fn has_supply(&self, _: &Permits) -> bool {

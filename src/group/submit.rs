@@ -12,7 +12,9 @@ use crate::context::ContextError;
 use crate::group::error::TryGoError;
 use crate::scheduler::Scheduler;
 use crate::scheduler::current;
+use crate::scheduler::effects::Effects;
 use crate::scheduler::error::Label;
+use crate::scheduler::job::Job;
 use crate::scheduler::lease::Lease;
 use crate::scheduler::lending::Waiter;
 use crate::scheduler::source::{Lending, Source};
@@ -22,9 +24,18 @@ use crate::sync::Arc;
 /// What `submit` decided under the lock.
 enum Decision<E> {
     Started,
+    /// It has its permit, and gets a worker of its own.
+    GetsWorker(Task, Job<E>),
     Queued(Number),
     QueuedLocal(Arc<Seat>),
     Refused(Turnee<E>),
+}
+
+/// What `try_submit` found.
+enum TryStart {
+    HasPermit,
+    Full,
+    Ended,
 }
 
 impl<E> State<Queue<E>>
@@ -74,17 +85,8 @@ where
             state.count_in(1);
             state.source.locals.extend(local);
             if state.source.waiting() == 0 && state.permits.is_free() {
-                let blocks = turnee.is_blocking();
-                if state.source.begin(turnee, effects) {
-                    state.permits.take();
-                }
-                // A closure starts at once, as one of `spawn_blocking` does.
-                match blocks {
-                    true => state.call_searcher(effects),
-                    false => state.call_searcher_for_start(|| self.slot(), effects),
-                }
                 state.watch_grace(effects);
-                return Decision::Started;
+                return self.start_now(turnee, state, effects);
             }
             let number = state.source.head + state.source.waiting.len() as Number;
             let decision = match &turnee {
@@ -102,6 +104,10 @@ where
         });
         match decision {
             Decision::Started => Admission::decided(true),
+            Decision::GetsWorker(task, job) => {
+                self.spawn_with_job(task, job);
+                Admission::decided(true)
+            }
             Decision::Queued(number) => Admission::queued(self.clone(), number),
             Decision::QueuedLocal(seat) => {
                 let core = self.clone();
@@ -114,6 +120,49 @@ where
         }
     }
 
+    /// Gives a permit to a task that need not wait for one.
+    fn start_now(
+        &self,
+        turnee: Turnee<E>,
+        state: &mut State<Queue<E>>,
+        effects: &mut Effects,
+    ) -> Decision<E> {
+        let entry = match turnee {
+            Turnee::Entry(entry) => entry,
+            other => {
+                if state.source.begin(other, effects) {
+                    state.permits.take();
+                }
+                return Decision::Started;
+            }
+        };
+        state.permits.take();
+        self.start_entry(entry, state, effects)
+    }
+
+    /// Starts a task that has its permit: with a worker of its own, or through the queue.
+    fn start_entry(
+        &self,
+        Entry { task, work }: Entry<E>,
+        state: &mut State<Queue<E>>,
+        effects: &mut Effects,
+    ) -> Decision<E> {
+        match work {
+            Work::Future(job) if state.source.takes_worker() => Decision::GetsWorker(task, job),
+            Work::Future(_) => {
+                state.source.ready.push_back(Entry { task, work });
+                state.call_searcher_for_start(|| self.slot(), effects);
+                Decision::Started
+            }
+            // A closure starts at once, as one of `spawn_blocking` does.
+            Work::Blocking(_) => {
+                state.source.ready.push_back(Entry { task, work });
+                state.call_searcher(effects);
+                Decision::Started
+            }
+        }
+    }
+
     /// Starts the future now, or hands it back.
     pub(crate) fn try_submit<F>(
         self: &Arc<Self>,
@@ -122,20 +171,21 @@ where
         into_work: impl FnOnce(F) -> Work<E>,
     ) -> Result<(), TryGoError<F>> {
         let ended = self.ctx().is_done();
-        let mut refused = None;
         // The permit first: a future that is boxed could not be handed back.
-        let taken = self.with(|state, _| {
+        let tried = self.with(|state, _| {
             if ended || !state.takes_new() {
-                refused = Some(TryGoError::Ended as fn(F) -> TryGoError<F>);
-            } else if state.source.waiting() > 0 || !state.permits.take() {
-                refused = Some(TryGoError::Full as fn(F) -> TryGoError<F>);
-            } else {
-                state.count_in(1);
+                return TryStart::Ended;
             }
-            refused
+            if state.source.waiting() > 0 || !state.permits.take() {
+                return TryStart::Full;
+            }
+            state.count_in(1);
+            TryStart::HasPermit
         });
-        if let Some(refuse) = taken {
-            return Err(refuse(future));
+        match tried {
+            TryStart::Ended => return Err(TryGoError::Ended(future)),
+            TryStart::Full => return Err(TryGoError::Full(future)),
+            TryStart::HasPermit => {}
         }
         let mut task = Task::new(label, None);
         task.open_span(&self.origin);
@@ -143,17 +193,18 @@ where
             task,
             work: into_work(future),
         };
-        let aborted = self.with(|state, effects| {
+        let decision = self.with(|state, effects| {
             if !state.is_open() {
-                return Some(entry);
+                return Decision::Refused(Turnee::Entry(entry));
             }
-            state.source.ready.push_back(entry);
-            state.call_searcher_for_start(|| self.slot(), effects);
             state.watch_grace(effects);
-            None
+            self.start_entry(entry, state, effects)
         });
-        if let Some(entry) = aborted {
-            self.reject(entry, HadPermit::Yes);
+        match decision {
+            Decision::GetsWorker(task, job) => self.spawn_with_job(task, job),
+            // An abort came in between.
+            Decision::Refused(Turnee::Entry(entry)) => self.reject(entry, HadPermit::Yes),
+            _ => {}
         }
         Ok(())
     }

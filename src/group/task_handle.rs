@@ -3,12 +3,13 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{self, Poll, Waker, ready};
+use std::task::{self, Poll, ready};
 
 use tokio::task::coop;
 
 use crate::panic;
 use crate::scheduler::current;
+use crate::scheduler::effects::Wakers;
 use crate::scheduler::lease::Lease;
 use crate::scheduler::lending::Waiter;
 use crate::scheduler::source::{Lending, Observer};
@@ -87,18 +88,18 @@ impl<T> Slot<T> {
         state.ended = true;
         // A destructor may have panicked after the value was put here.
         let failed = if succeeded { None } else { state.value.take() };
-        let mut wake = Vec::new();
+        let mut wake = Wakers::default();
         if let Some(waiter) = state.waiter.take() {
             decide(waiter, core, &mut wake);
         }
         drop(state);
         panic::discard(failed);
-        wake.into_iter().for_each(panic::wake);
+        wake.for_each(panic::wake);
     }
 }
 
 /// Tells a waiter; its permit, if it has lent one, before that goes to a queued task.
-fn decide(waiter: Waiter, core: Option<&dyn Lending>, wake: &mut Vec<Waker>) {
+fn decide(waiter: Waiter, core: Option<&dyn Lending>, wake: &mut Wakers) {
     let Some(core) = core else {
         wake.push(waiter.waker);
         return;
@@ -162,7 +163,7 @@ impl<T> Future for TaskHandle<T> {
             .as_ref()
             .and_then(|core| current::own_poll(core.id(), cx.waker()));
         let mut waker = Some(cx.waker().clone());
-        let mut unneeded = Vec::new();
+        let mut unneeded = Wakers::default();
         let lease = &mut this.lease;
         let mut state = this.slot.0.lock();
         let is_ready = state.ended && lease.resume_in(core.as_deref(), &mut waker, &mut unneeded);
@@ -198,7 +199,7 @@ impl<T> Future for TaskHandle<T> {
 impl<T> Drop for TaskHandle<T> {
     fn drop(&mut self) {
         let core = self.core();
-        let mut unneeded = Vec::new();
+        let mut unneeded = Wakers::default();
         let mut state = self.slot.0.lock();
         state.abandoned = true;
         let left = (state.waiter.take(), state.value.take());

@@ -4,8 +4,8 @@
 //! worker whose job succeeds keeps the permit, takes the next job without a turn, and hands in what it has every so often, and
 //! whenever a job has to wait. It never has more than the job that it runs, so nothing stands behind one that takes its time.
 
-use super::source::{Source, Tag};
-use super::state::HandIn;
+use super::source::Source;
+use super::state::Completion;
 
 /// The most jobs of a batch: the lock is then a small part of what they cost.
 const MOST: usize = 32;
@@ -13,7 +13,7 @@ const MOST: usize = 32;
 /// What has ended in one poll of a worker and was not handed in.
 pub(crate) struct Batch<S: Source> {
     /// With its permit.
-    last: Option<HandIn<S>>,
+    last: Option<Completion<S>>,
     /// Those before it, whose permit went on to the next.
     first: Option<Ended<S>>,
     more: Vec<Ended<S>>,
@@ -51,16 +51,11 @@ impl<S: Source> Batch<S> {
     }
 
     /// A job has ended, and its permit is to be handed in.
-    pub(crate) fn end(&mut self, hand_in: HandIn<S>) {
+    pub(crate) fn end(&mut self, hand_in: Completion<S>) {
         self.last = Some(hand_in);
     }
 
-    /// A job that has ended and whose end somebody awaits.
-    pub(crate) fn take_observed(&mut self) -> Option<HandIn<S>> {
-        self.last.take_if(|hand_in| hand_in.tag.is_observed())
-    }
-
-    pub(crate) fn take_last(&mut self) -> Option<HandIn<S>> {
+    pub(crate) fn take_last(&mut self) -> Option<Completion<S>> {
         self.last.take()
     }
 

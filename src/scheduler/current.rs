@@ -17,6 +17,7 @@
 use std::cell::Cell;
 use std::task::{self, Poll, Waker};
 
+use super::effects::Wakers;
 use super::lending::{
     ActsFor, Claimant, CoreId, Edge, Lasts, LenderId, Part, Target, all_asked, all_awaiters,
 };
@@ -168,7 +169,7 @@ impl CurrentJob {
     /// The same for a job that has no permit of its own to hand in.
     pub(crate) fn forget(&mut self) {
         if let Some(lender) = self.renew() {
-            let mut unneeded = Vec::new();
+            let mut unneeded = Wakers::default();
             self.core
                 .read(&mut |permits| permits.forget_waits(lender, &mut unneeded));
         }

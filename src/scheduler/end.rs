@@ -9,10 +9,11 @@ use tokio::task::{AbortHandle, coop};
 use super::Scheduler;
 use super::calls::{Failure, Untaken};
 use super::current;
+use super::effects::Effects;
 use super::failures::Failures;
 use super::lending::LenderId;
 use super::source::{Outcome, Source, Tag};
-use super::state::{Effects, HadPermit, HandIn, Phase, Rejected, State};
+use super::state::{Completion, HadPermit, Phase, Rejected, State};
 use crate::context::ContextError;
 use crate::context::{Cause, Note};
 use crate::panic::{self, Payload};
@@ -115,7 +116,10 @@ impl<S: Source> Scheduler<S> {
     /// Ends the context, and drops everything now: what waits, and what runs as soon as its present poll returns.
     pub(crate) fn abort(self: &Arc<Self>, why: &'static Note) {
         self.end_context(why);
-        self.abort_workers();
+        // After a wait nothing is left to be stopped.
+        if !self.read(State::is_closed) {
+            self.abort_workers();
+        }
     }
 
     pub(crate) fn abort_workers(self: &Arc<Self>) {
@@ -203,8 +207,8 @@ impl<S: Source> Scheduler<S> {
         lender: Option<LenderId>,
     ) {
         let value = self.record(&mut tag, outcome);
-        let hand_in = HandIn { lender, tag, value };
-        self.with(|state, effects| state.hand_in(hand_in, effects));
+        let completion = Completion { lender, tag, value };
+        self.with(|state, effects| state.complete(completion, effects));
         self.hand_out();
     }
 

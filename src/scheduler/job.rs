@@ -9,8 +9,11 @@ use std::task::{self, Poll, ready};
 
 use pin_project_lite::pin_project;
 
+use super::current;
+use super::source::{Outcome, Source};
 use crate::panic::{self, Payload};
 use crate::scheduler::error::TaskErrorKind;
+use crate::tracing::{self, Span};
 
 /// The largest future or closure that goes by value from the call to its job. Each call that it
 /// passes through copies it, which takes a multiple of its size of the stack, above all in a debug
@@ -76,6 +79,20 @@ where
         future: None,
         finish: Some(finish),
     }
+}
+
+/// Polls the job, as the task that it is.
+pub(crate) fn poll_job<S: Source, J: Future<Output = <S::Job as Future>::Output>>(
+    mut job: Pin<&mut Option<J>>,
+    span: Option<&Span>,
+    cx: &mut task::Context<'_>,
+) -> Poll<Outcome<S>> {
+    let _entered = tracing::enter(span);
+    let polled = current::poll(cx, |cx| poll_to_end(job.as_mut(), cx));
+    polled.map(|ended| match ended {
+        Ok(output) => Outcome::Returned(S::output(output)),
+        Err(payload) => Outcome::Panicked(payload),
+    })
 }
 
 /// Polls a job; once it is ready, it is dropped, and a panic of either is how it ended.

@@ -3,6 +3,7 @@
 use std::task::Waker;
 
 use super::current::{self, How};
+use super::effects::Wakers;
 use super::lending::{Claimant, LenderId, Lent, Through};
 use super::permits::Permits;
 use super::source::Lending;
@@ -81,7 +82,7 @@ impl Lease {
         &mut self,
         permits: &mut Permits,
         waker: &mut Option<Waker>,
-        unneeded: &mut Vec<Waker>,
+        unneeded: &mut Wakers,
     ) -> bool {
         if let Lease::Blocking(blocking) = self {
             let (lender, claimant) = **blocking;
@@ -102,7 +103,7 @@ impl Lease {
         &mut self,
         core: Option<&dyn Lending>,
         waker: &mut Option<Waker>,
-        unneeded: &mut Vec<Waker>,
+        unneeded: &mut Wakers,
     ) -> bool {
         let Some(core) = core.filter(|_| !self.is_none()) else {
             return true;
@@ -113,12 +114,7 @@ impl Lease {
     }
 
     /// It is dropped. Under the lock of the core.
-    pub(crate) fn end(
-        &mut self,
-        is_decided: bool,
-        permits: &mut Permits,
-        unneeded: &mut Vec<Waker>,
-    ) {
+    pub(crate) fn end(&mut self, is_decided: bool, permits: &mut Permits, unneeded: &mut Wakers) {
         match std::mem::replace(self, Lease::None) {
             Lease::Listed(lender) if !is_decided => permits.unlist(lender),
             Lease::Listed(_) | Lease::None => {}

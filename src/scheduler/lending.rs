@@ -35,6 +35,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::task::Waker;
 
+use super::effects::Wakers;
 use super::permits::Permits;
 use super::source::Lending;
 use crate::sync::{Arc, Weak};
@@ -180,7 +181,7 @@ impl Permits {
         id: LenderId,
         claimant: Claimant,
         waker: Waker,
-        unneeded: &mut Vec<Waker>,
+        unneeded: &mut Wakers,
     ) -> bool {
         let may_take = self.running < self.limit.max(1) && !self.lenders.has_claims();
         let Some(lender) = self.lenders.tasks.get_mut(&id) else {
@@ -262,7 +263,7 @@ impl Permits {
         &mut self,
         id: LenderId,
         claimant: Claimant,
-        unneeded: &mut Vec<Waker>,
+        unneeded: &mut Wakers,
     ) -> bool {
         let Some(lender) = self.lenders.tasks.get_mut(&id) else {
             return false;
@@ -291,7 +292,7 @@ impl Permits {
     }
 
     /// Tells a waiter that what it awaits has been decided: wakes it, or claims its permit first.
-    pub(crate) fn decide(&mut self, waiter: Waiter, wake: &mut Vec<Waker>) {
+    pub(crate) fn decide(&mut self, waiter: Waiter, wake: &mut Wakers) {
         let Waiter { waker, lent } = waiter;
         let lender = lent.and_then(|lent| {
             let lender = self.lenders.tasks.get_mut(&lent.lender)?;
@@ -347,7 +348,7 @@ impl Permits {
     }
 
     /// Gives free permits to those that claim theirs back, oldest claim first.
-    pub(crate) fn grant(&mut self, wake: &mut Vec<Waker>) {
+    pub(crate) fn grant(&mut self, wake: &mut Wakers) {
         // A pause keeps what has not started from starting, and lets what has go on, one at a time.
         while self.running < self.limit.max(1) {
             let Some((_, id)) = self.lenders.claims.pop_first() else {
@@ -365,7 +366,7 @@ impl Permits {
     }
 
     /// Takes back the permit of a task that has ended.
-    pub(crate) fn put_back(&mut self, lender: Option<LenderId>, unneeded: &mut Vec<Waker>) {
+    pub(crate) fn put_back(&mut self, lender: Option<LenderId>, unneeded: &mut Wakers) {
         match lender.and_then(|id| self.forget(id, unneeded)) {
             None | Some(TaskPermit::Held) => self.running -= 1,
             Some(TaskPermit::Lent) => {}
@@ -374,11 +375,11 @@ impl Permits {
     }
 
     /// Forgets a job that has waited, and has its permit.
-    pub(crate) fn forget_waits(&mut self, id: LenderId, unneeded: &mut Vec<Waker>) {
+    pub(crate) fn forget_waits(&mut self, id: LenderId, unneeded: &mut Wakers) {
         self.forget(id, unneeded);
     }
 
-    fn forget(&mut self, id: LenderId, unneeded: &mut Vec<Waker>) -> Option<TaskPermit> {
+    fn forget(&mut self, id: LenderId, unneeded: &mut Wakers) -> Option<TaskPermit> {
         let lender = self.lenders.tasks.remove(&id)?;
         unneeded.extend(lender.claimants.into_values());
         unneeded.extend(lender.waker);
@@ -400,7 +401,7 @@ impl Permits {
 
     /// The closure gave up what it awaited, and goes on at once: it cannot be made to wait. It has
     /// its permit again, over the limit if need be.
-    pub(crate) fn retake(&mut self, id: LenderId, claimant: Claimant, unneeded: &mut Vec<Waker>) {
+    pub(crate) fn retake(&mut self, id: LenderId, claimant: Claimant, unneeded: &mut Wakers) {
         self.abandon(id, claimant, unneeded);
         let Some(lender) = self.lenders.tasks.get_mut(&id) else {
             return;
@@ -543,7 +544,7 @@ impl ActsFor {
         self.free(&mut |permits, unneeded| permits.abandon(self.lender, claimant, unneeded));
     }
 
-    fn free(&self, section: &mut dyn FnMut(&mut Permits, &mut Vec<Waker>) -> bool) {
+    fn free(&self, section: &mut dyn FnMut(&mut Permits, &mut Wakers) -> bool) {
         let mut lent = false;
         self.core.clone().update(&mut |permits, unneeded| {
             lent = section(permits, unneeded);

@@ -116,11 +116,12 @@ impl Pushes {
 }
 
 /// How a worker that has yielded is scheduled again.
-pub(crate) enum Yields {
-    AsScout,
-    AsPlace,
-    /// Not at all.
-    ToScout,
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Yielded {
+    AsSearcher,
+    AsWorker,
+    /// Not at all: a searcher takes over, or nothing is left to do.
+    Leaves,
 }
 
 impl Permits {
@@ -212,16 +213,16 @@ impl Permits {
     }
 
     /// Decides that for a worker that holds nothing.
-    pub(crate) fn yields(&mut self) -> Yields {
+    pub(crate) fn yields(&mut self) -> Yielded {
         match self.searcher {
             Searcher::None => {
                 self.searcher = Searcher::OnTheWay;
-                Yields::AsScout
+                Yielded::AsSearcher
             }
-            Searcher::BacksOff | Searcher::InSlot(_) => Yields::AsPlace,
+            Searcher::BacksOff | Searcher::InSlot(_) => Yielded::AsWorker,
             Searcher::OnTheWay | Searcher::OnTheWayAndInSlot { .. } | Searcher::TakesOver => {
                 self.searcher = Searcher::TakesOver;
-                Yields::ToScout
+                Yielded::Leaves
             }
         }
     }

@@ -3,15 +3,16 @@
 use std::fmt::Display;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{self, Waker};
+use std::task;
 use std::time::Duration;
 
 use super::Scheduler;
 use super::calls::CallId;
+use super::effects::{Effects, Wakers};
 use super::end::Reclaimed;
 use super::lending::CoreId;
 use super::permits::Permits;
-use super::state::{Effects, Rejected};
+use super::state::Rejected;
 use crate::context::ContextError;
 use crate::panic::Payload;
 use crate::scheduler::error::{Label, TaskErrorKind};
@@ -34,6 +35,8 @@ pub(crate) trait Source: Send + Sized + 'static {
     type Work: Send;
     /// What a worker holds while it waits for its next job to come out of what was supplied.
     type Wait: Into<Self::Supply> + Send;
+    /// A task of the `JoinSet` that runs its jobs.
+    type Worker: Future<Output = ()> + Send + 'static;
     /// What all its jobs have in common, and what never changes: read without the lock.
     type Origin: Send + Sync;
 
@@ -47,6 +50,8 @@ pub(crate) trait Source: Send + Sized + 'static {
     /// How many jobs are counted in when something is supplied: none, if they were when they came.
     const COUNTS_IN: usize;
 
+    /// A worker that looks for a job.
+    fn worker(core: Arc<Scheduler<Self>>) -> Self::Worker;
     /// Starts what may start: gives permits to what is queued.
     fn start(&mut self, permits: &mut Permits, effects: &mut Effects);
     /// Hands out what a worker is to run next, with its permit; nothing that would start now if the context `ended`.
@@ -179,7 +184,7 @@ pub(crate) trait Lending: Send + Sync {
     fn read(&self, section: &mut dyn FnMut(&mut Permits));
     /// Runs `section` under the lock. It adds wakers that are not needed any more, and says whether
     /// a permit has become free, which then goes to the next.
-    fn update(self: Arc<Self>, section: &mut dyn FnMut(&mut Permits, &mut Vec<Waker>) -> bool);
+    fn update(self: Arc<Self>, section: &mut dyn FnMut(&mut Permits, &mut Wakers) -> bool);
 }
 
 /// How a job ended.

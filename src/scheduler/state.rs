@@ -1,19 +1,17 @@
-//! What a core's lock guards, and what follows from a change of it.
+//! What a core's lock guards.
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::task::Waker;
 use std::thread::ThreadId;
 
 use super::batch::Batch;
 use super::calls::Calls;
+use super::effects::Effects;
 use super::failures::Failures;
 use super::lending::LenderId;
 use super::permits::Permits;
-use super::source::{Observer, Source};
+use super::source::Source;
 use super::watch::Watch;
-use crate::context::Note;
-use crate::sync::Arc;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -67,45 +65,6 @@ pub(crate) enum HadPermit {
     No,
 }
 
-/// What follows from a critical section, to be done when the lock is released.
-#[derive(Default)]
-pub(crate) struct Effects {
-    pub(crate) wake: Vec<Waker>,
-    /// Wakers that were replaced: dropping one is a call into user code too.
-    pub(crate) replaced: Vec<Waker>,
-    /// Who is to be told that a job has ended, and whether it succeeded.
-    pub(crate) observers: Vec<(Arc<dyn Observer>, bool)>,
-    /// Other user code that is not needed any more.
-    pub(crate) garbage: Vec<Box<dyn Any + Send>>,
-    pub(crate) spawn: bool,
-    /// A task of ours was spawned or woken, and the caller may now block its thread.
-    pub(crate) flush: bool,
-    pub(crate) cut: bool,
-    pub(crate) watch: bool,
-    /// What has come is enough, or what is to come cannot be: the context is to end, and why.
-    pub(crate) enough: Option<&'static Note>,
-    /// Something has started or ended, and somebody wants to know.
-    pub(crate) report: bool,
-}
-
-impl Effects {
-    /// Mostly nothing follows.
-    pub(crate) fn is_nothing(&self) -> bool {
-        let flags = self.spawn | self.flush | self.cut | self.watch | self.report;
-        !flags
-            && self.enough.is_none()
-            && self.wake.is_empty()
-            && self.replaced.is_empty()
-            && self.observers.is_empty()
-            && self.garbage.is_empty()
-    }
-
-    /// Has what is queued removed: the context has ended, by a deadline of which nobody tells.
-    pub(crate) fn cut_if(&mut self, ended: bool) {
-        self.cut |= ended;
-    }
-}
-
 /// What a worker that came to the counter does next.
 pub(crate) enum Turn<S: Source> {
     Run(S::Supply),
@@ -118,8 +77,8 @@ pub(crate) enum Turn<S: Source> {
     Leave,
 }
 
-/// What a worker hands in: the permit of a job that has ended, and what it gave.
-pub(crate) struct HandIn<S: Source> {
+/// A job that has ended: its value, and the permit that it gives back.
+pub(crate) struct Completion<S: Source> {
     pub(crate) lender: Option<LenderId>,
     pub(crate) tag: S::Tag,
     pub(crate) value: Option<S::Value>,
@@ -182,7 +141,7 @@ impl<S: Source> State<S> {
 
     /// The same from a worker that goes on to run a job: a single job that is left may wait until
     /// its starter yields.
-    fn call_searcher_for_rest(&mut self, effects: &mut Effects) {
+    pub(crate) fn call_searcher_for_rest(&mut self, effects: &mut Effects) {
         self.call_searcher_for(self.ready(), effects);
     }
 
@@ -268,14 +227,26 @@ impl<S: Source> State<S> {
         rejected
     }
 
-    /// Decides what a worker that has handed in what it had does next.
-    pub(crate) fn next_turn(&mut self, ended: bool, effects: &mut Effects) -> Turn<S> {
+    /// Takes the next piece of work that never runs, for a worker to drop. Another worker is called
+    /// for what is left, since a destructor may take its time.
+    pub(crate) fn next_rejected_in_turn(
+        &mut self,
+        ended: bool,
+        effects: &mut Effects,
+    ) -> Option<Rejected<S>> {
         let ended = ended || self.ended_by_failure;
         if ended && self.is_open() && self.source.has_unstarted() {
             self.cut(effects);
         }
-        if let Some(rejected) = self.next_rejected() {
-            self.call_searcher(effects);
+        let rejected = self.next_rejected()?;
+        self.call_searcher(effects);
+        Some(rejected)
+    }
+
+    /// Decides what a worker that has handed in what it had does next.
+    pub(crate) fn next_turn(&mut self, ended: bool, effects: &mut Effects) -> Turn<S> {
+        let ended = ended || self.ended_by_failure;
+        if let Some(rejected) = self.next_rejected_in_turn(ended, effects) {
             return Turn::Dispose(rejected);
         }
         if self.source.has_report() {
@@ -338,22 +309,28 @@ impl<S: Source> State<S> {
     }
 
     /// Takes what has ended in a worker.
-    pub(crate) fn hand_in_all(&mut self, batch: &mut Batch<S>, effects: &mut Effects) {
+    pub(crate) fn complete_all(&mut self, batch: &mut Batch<S>, effects: &mut Effects) {
         if batch.has_earlier() {
-            for (tag, value) in batch.take_earlier() {
-                let observer = self.source.accept(tag, value, effects);
-                debug_assert!(observer.is_none(), "nobody awaits a job of a batch");
-            }
+            self.complete_earlier(batch, effects);
         }
         if let Some(last) = batch.take_last() {
-            self.hand_in(last, effects);
+            self.complete(last, effects);
+        }
+    }
+
+    /// Takes what has ended before the last, whose permit went on.
+    pub(crate) fn complete_earlier(&mut self, batch: &mut Batch<S>, effects: &mut Effects) {
+        for (tag, value) in batch.take_earlier() {
+            let observer = self.source.accept(tag, value, effects);
+            debug_assert!(observer.is_none(), "no observer awaits a job of a batch");
         }
     }
 
     /// Takes the permit of a job that has ended, and keeps what it gave.
-    pub(crate) fn hand_in(&mut self, hand_in: HandIn<S>, effects: &mut Effects) {
-        self.permits.put_back(hand_in.lender, &mut effects.replaced);
-        self.end(hand_in.tag, hand_in.value, effects);
+    pub(crate) fn complete(&mut self, completion: Completion<S>, effects: &mut Effects) {
+        self.permits
+            .put_back(completion.lender, &mut effects.replaced);
+        self.end(completion.tag, completion.value, effects);
     }
 
     /// Counts a job as ended; or, if somebody is to be told first, has that done after the section.

@@ -18,8 +18,9 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 use super::Scheduler;
+use super::effects::Effects;
 use super::source::Source;
-use super::state::{Effects, State};
+use super::state::State;
 use crate::context::DoneOwned;
 use crate::panic;
 use crate::sync::{Arc, Weak};

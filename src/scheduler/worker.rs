@@ -10,13 +10,13 @@ use super::Scheduler;
 use super::backoff::Backoff;
 use super::batch::Batch;
 use super::current::{self, CurrentJob};
-use super::job;
+use super::job::poll_job;
+use super::permits::Yielded;
 use super::poll_budget::PollBudget;
 use super::source::{Opened, Outcome, Source, Tag};
-use super::state::{HandIn, ParkId, Turn};
+use super::state::{Completion, ParkId, Turn};
 use crate::panic;
 use crate::sync::Arc;
-use crate::tracing::{self, Span};
 
 pin_project! {
     /// Comes to the counter, runs what it gets, comes again; leaves when there is nothing to be had.
@@ -113,10 +113,15 @@ impl<S: Source> Future for Worker<S> {
         };
         loop {
             if this.tag.is_none() && this.wait.is_none() && budget.is_used_up() {
-                *this.at = this.core.yield_worker(batch);
-                if let At::Left = this.at {
-                    return Poll::Ready(());
-                }
+                this.core.keep_earlier(&mut batch);
+                *this.at = match this.core.yield_worker(batch.take_last()) {
+                    Yielded::AsSearcher => At::OnTheWay(Backoff::new(S::pulled(this.core))),
+                    Yielded::AsWorker => At::Work,
+                    Yielded::Leaves => {
+                        *this.at = At::Left;
+                        return Poll::Ready(());
+                    }
+                };
                 this.core.wake_behind_others(cx);
                 return Poll::Pending;
             }
@@ -169,7 +174,7 @@ impl<S: Source> Future for Worker<S> {
             }
             let span = this.tag.as_ref().and_then(S::Tag::span);
             let Poll::Ready(outcome) = poll_job(this.job.as_mut(), span, cx) else {
-                this.core.keep_earlier(batch);
+                this.core.keep_earlier(&mut batch);
                 return Poll::Pending;
             };
             let Some(mut tag) = this.tag.take() else {
@@ -186,21 +191,7 @@ impl<S: Source> Future for Worker<S> {
                     continue;
                 }
             }
-            batch.end(HandIn { lender, tag, value });
+            batch.end(Completion { lender, tag, value });
         }
     }
-}
-
-/// Polls the job, as the task that it is.
-pub(crate) fn poll_job<S: Source, J: Future<Output = <S::Job as Future>::Output>>(
-    mut job: Pin<&mut Option<J>>,
-    span: Option<&Span>,
-    cx: &mut task::Context<'_>,
-) -> Poll<Outcome<S>> {
-    let _entered = tracing::enter(span);
-    let polled = current::poll(cx, |cx| job::poll_to_end(job.as_mut(), cx));
-    polled.map(|ended| match ended {
-        Ok(output) => Outcome::Returned(S::output(output)),
-        Err(payload) => Outcome::Panicked(payload),
-    })
 }

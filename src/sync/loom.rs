@@ -138,6 +138,9 @@ pub(crate) fn wake_after_driver(cx: &mut task::Context<'_>) {
 }
 
 /// A model has no time.
+/// One, since loom has few threads: the next task is queued, and a searcher comes for it.
+pub(crate) const MOST_IN_BURST: usize = 1;
+
 pub(crate) struct PollClock;
 
 impl PollClock {

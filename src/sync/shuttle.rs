@@ -27,6 +27,9 @@ pub(crate) fn wake_after_driver(cx: &mut std::task::Context<'_>) {
 }
 
 /// A poll may have taken too long at any time: shuttle says when.
+/// Few, so that schedules with a queue and a searcher come up as well.
+pub(crate) const MOST_IN_BURST: usize = 2;
+
 pub(crate) struct PollClock;
 
 impl PollClock {

@@ -276,3 +276,66 @@ fn a_destructor_that_calls_go_while_the_runtime_shuts_down_does_not_deadlock() {
         assert!(current_thread().block_on(in_time(g.wait())).is_err());
     }
 }
+
+#[test]
+fn a_destructor_may_call_go_on_a_runtime_that_has_gone() {
+    for runtime in runtimes() {
+        let g = Arc::new(runtime.block_on(async {
+            let g = limited(3);
+            g.go(async { Ok(()) });
+            until(|| g.running() == 0).await;
+            g
+        }));
+        drop(runtime);
+        let (probe, calls) = (Probe::default(), Count::default());
+        for _ in 0..5 {
+            let calls_back = OnDrop({
+                let (weak, probe, calls) = (Arc::downgrade(&g), probe.clone(), calls.clone());
+                move || {
+                    calls.add();
+                    if let Some(g) = weak.upgrade() {
+                        g.go(probe.wrap(async { Ok(()) }));
+                    }
+                }
+            });
+            g.go(probe.wrap(async move {
+                let _calls_back = calls_back;
+                Ok(())
+            }));
+        }
+        let g = Arc::into_inner(g).unwrap();
+        assert!(current_thread().block_on(in_time(g.wait())).is_err());
+        assert_eq!((calls.get(), probe.polled()), (5, 0));
+        probe.assert_all_gone();
+    }
+}
+
+#[test]
+fn a_destructor_of_a_task_that_was_not_polled_may_call_go_after_an_abort() {
+    for runtime in runtimes() {
+        let (probe, calls) = (Probe::default(), Count::default());
+        runtime.block_on(in_time(async {
+            let g = Arc::new(limited(3));
+            for _ in 0..10 {
+                let calls_back = OnDrop({
+                    let (weak, calls) = (Arc::downgrade(&g), calls.clone());
+                    move || {
+                        calls.add();
+                        if let Some(g) = weak.upgrade() {
+                            g.go(async { Ok(()) });
+                        }
+                    }
+                });
+                g.go(probe.wrap(async move {
+                    let _calls_back = calls_back;
+                    std::future::pending().await
+                }));
+            }
+            g.abort();
+            until(|| calls.get() == 10).await;
+            let g = until_alone(g).await;
+            assert!(g.wait().await.is_err());
+        }));
+        probe.assert_all_gone();
+    }
+}

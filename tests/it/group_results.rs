@@ -455,16 +455,6 @@ async fn the_handle_resolves_when_the_place_is_free() {
 }
 
 /// The group, when no waker holds it any more.
-async fn until_alone(mut g: Arc<G>) -> G {
-    loop {
-        match Arc::try_unwrap(g) {
-            Ok(g) => return g,
-            Err(shared) => g = shared,
-        }
-        tokio::task::yield_now().await;
-    }
-}
-
 async fn the_handle_resolves_before_the_task_counts_as_done() {
     for _ in 0..50 {
         let (g, _ctx) = group();

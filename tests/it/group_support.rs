@@ -77,6 +77,17 @@ pub(crate) async fn until(condition: impl Fn() -> bool) {
     }
 }
 
+/// Yields until nothing else has a share of the group.
+pub(crate) async fn until_alone(mut g: Arc<G>) -> G {
+    loop {
+        match Arc::try_unwrap(g) {
+            Ok(g) => return g,
+            Err(shared) => g = shared,
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
 pub(crate) fn current_thread() -> Runtime {
     Builder::new_current_thread()
         .enable_all()
@@ -283,9 +294,10 @@ pub(crate) fn waker(f: impl Fn() + Send + Sync + 'static) -> Waker {
     Arc::new(Calls(f)).into()
 }
 
-/// Polls once with a waker of one's own.
+/// Polls once with a waker of one's own. This does not use up the budget of the calling task:
+/// without a budget a future wakes its waker at once and is pending, whatever it waits for.
 pub(crate) fn poll_with<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
-    Pin::new(future).poll(&mut task::Context::from_waker(waker))
+    std::pin::pin!(tokio::task::unconstrained(future)).poll(&mut task::Context::from_waker(waker))
 }
 
 /// Numbers that look random, from a seed that a failing test has printed.

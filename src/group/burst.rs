@@ -1,0 +1,45 @@
+//! Decides which tasks of a group get a worker of their own at once.
+//!
+//! A worker that is spawned with its job costs what `tokio::spawn` costs, and starts as soon as any
+//! thread is idle. For the few tasks of a small group that is the cheapest way. A loop that starts
+//! thousands is better served by workers that take one job after another from the queue. So the
+//! first tasks of a burst get a worker each, and the others are queued.
+
+use std::time::Duration;
+
+use crate::sync::{self, PollClock};
+
+/// How long a burst that has had its workers lasts, before a new one begins.
+const PAUSE: Duration = Duration::from_micros(200);
+
+/// Tasks that are started one right behind the other.
+pub(crate) struct Burst {
+    /// How many of them have a worker of their own.
+    count: usize,
+    /// Runs from the moment when that was as many as get one. A small group never reads a clock.
+    full: Option<PollClock>,
+}
+
+impl Burst {
+    pub(crate) const fn new() -> Burst {
+        Burst {
+            count: 0,
+            full: None,
+        }
+    }
+
+    /// Whether the task that starts now gets a worker of its own.
+    pub(crate) fn takes_next(&mut self) -> bool {
+        if let Some(full) = &self.full {
+            if full.elapsed() < PAUSE {
+                return false;
+            }
+            *self = Burst::new();
+        }
+        self.count += 1;
+        if self.count == sync::MOST_IN_BURST {
+            self.full = Some(PollClock::start());
+        }
+        true
+    }
+}

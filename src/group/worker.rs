@@ -1,0 +1,307 @@
+//! A group's worker: a task of the `JoinSet` that runs one job after another.
+//!
+//! ```text
+//!                 ┌────────────── completed ◄───┐
+//!                 ▼                             │
+//!     spawned ─► next job ─── run ───► poll ── ready
+//!                 │  ▲                  ▲│
+//!              leave └─ dispose         │▼
+//!                                     pending
+//! ```
+//!
+//! The first tasks of a burst get a worker each, which is spawned with its job (see
+//! [`Burst`](super::burst::Burst)). What comes behind them is queued, and a searching worker comes
+//! for it. Completing a job and taking the next one is one critical section.
+
+use std::fmt::Display;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{self, Poll};
+
+use super::blocking;
+use super::queue::{Entry, Queue, Task, Work};
+use crate::context::ContextError;
+use crate::panic;
+use crate::scheduler::current::{self, CurrentJob};
+use crate::scheduler::job::{Job, poll_job};
+use crate::scheduler::permits::Yielded;
+use crate::scheduler::poll_budget::PollBudget;
+use crate::scheduler::source::{Outcome, Source, Tag};
+use crate::scheduler::state::{Completion, HadPermit, Rejected};
+use crate::scheduler::{Scheduler, Spawned};
+use crate::sync::Arc;
+
+pub(crate) struct Worker<E>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    jobs: Jobs<E>,
+    /// On the thread while this is polled.
+    current: Option<CurrentJob>,
+}
+
+/// The jobs of a worker, one after another.
+struct Jobs<E>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    scheduler: Arc<Scheduler<Queue<E>>>,
+    state: State,
+    /// The job that runs, or that the worker was spawned with. Both are `Some`, or none is.
+    task: Option<Task>,
+    job: Option<Job<E>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Spawned with a job, and not polled yet.
+    HasFirstJob,
+    /// Spawned for the queue, and has not looked there yet.
+    Searching,
+    /// It has a job, or another worker or its own wake-up will see to the queue.
+    Working,
+    Left,
+}
+
+/// What a worker does next.
+enum Next<E>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    Run(Task, Job<E>),
+    /// A closure, which goes to the blocking pool with its permit.
+    HandOver(Task, blocking::BlockingJob<E>),
+    /// Drops work that never runs. One piece at a time, since a destructor may take its time.
+    Dispose(Rejected<Queue<E>>),
+    Leave,
+}
+
+impl<E> Worker<E>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    /// A worker that looks in the queue.
+    pub(crate) fn searching(scheduler: Arc<Scheduler<Queue<E>>>) -> Worker<E> {
+        Worker::new(scheduler, State::Searching, None, None)
+    }
+
+    fn with_job(scheduler: Arc<Scheduler<Queue<E>>>, task: Task, job: Job<E>) -> Worker<E> {
+        Worker::new(scheduler, State::HasFirstJob, Some(task), Some(job))
+    }
+
+    fn new(
+        scheduler: Arc<Scheduler<Queue<E>>>,
+        state: State,
+        task: Option<Task>,
+        job: Option<Job<E>>,
+    ) -> Worker<E> {
+        Worker {
+            current: Some(CurrentJob::new(scheduler.clone())),
+            jobs: Jobs {
+                scheduler,
+                state,
+                task,
+                job,
+            },
+        }
+    }
+}
+
+impl<E> Future for Worker<E>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
+        let Worker { jobs, current } = &mut *self;
+        let mut searching = false;
+        match jobs.state {
+            State::HasFirstJob => jobs.task.iter_mut().for_each(Tag::started),
+            State::Searching if jobs.scheduler.waits_behind_driver(cx) => return Poll::Pending,
+            State::Searching => searching = true,
+            State::Working => {}
+            State::Left => return Poll::Ready(()),
+        }
+        jobs.state = State::Working;
+        let _on_thread = current::enter(current, cx.waker());
+        jobs.poll(searching, cx)
+    }
+}
+
+impl<E> Jobs<E>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    /// Runs jobs until one is pending, nothing is left to do, or the poll has taken its time.
+    fn poll(&mut self, mut searching: bool, cx: &mut task::Context<'_>) -> Poll<()> {
+        let mut completed = None;
+        let mut budget = match self.task {
+            Some(_) => PollBudget::start_with_job(),
+            None => PollBudget::start(),
+        };
+        // Ends: each round adds a step to the budget, and a job that is pending ends it at once.
+        loop {
+            if self.task.is_none() {
+                if budget.is_used_up() {
+                    return self.yield_now(completed, cx);
+                }
+                let next = self
+                    .scheduler
+                    .next_job(std::mem::take(&mut searching), completed.take());
+                // What the destructor of a job may have awaited is no wait of the next job.
+                current::forget();
+                match next {
+                    Next::Run(task, job) => self.start(task, job),
+                    Next::HandOver(task, job) => {
+                        blocking::hand_over(&self.scheduler, task, job, HadPermit::Yes);
+                    }
+                    Next::Dispose(rejected) => Queue::dispose(&self.scheduler, rejected),
+                    Next::Leave => {
+                        self.scheduler.reap();
+                        self.state = State::Left;
+                        return Poll::Ready(());
+                    }
+                }
+            }
+            budget.add_step();
+            if self.task.is_some() {
+                match self.poll_job(cx) {
+                    Poll::Ready(completion) => completed = completion,
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        }
+    }
+
+    fn start(&mut self, mut task: Task, job: Job<E>) {
+        task.started();
+        self.task = Some(task);
+        self.job = Some(job);
+    }
+
+    /// Polls the job. When it has ended, records how, and returns its completion.
+    fn poll_job(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Completion<Queue<E>>>> {
+        let span = self.task.as_ref().and_then(Tag::span);
+        let Poll::Ready(outcome) = poll_job(Pin::new(&mut self.job), span, cx) else {
+            return Poll::Pending;
+        };
+        Poll::Ready(self.task.take().map(|mut tag| {
+            let value = self.scheduler.record(&mut tag, outcome);
+            let lender = current::renew();
+            Completion { lender, tag, value }
+        }))
+    }
+
+    /// The poll has taken its time: other tasks of the runtime are polled before the next job.
+    fn yield_now(
+        &mut self,
+        completed: Option<Completion<Queue<E>>>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<()> {
+        self.state = match self.scheduler.yield_worker(completed) {
+            Yielded::AsSearcher => State::Searching,
+            Yielded::AsWorker => State::Working,
+            Yielded::Leaves => {
+                self.state = State::Left;
+                return Poll::Ready(());
+            }
+        };
+        self.scheduler.wake_behind_others(cx);
+        Poll::Pending
+    }
+}
+
+/// The accounting of a worker that is dropped before it has left: it was aborted, or its runtime has
+/// shut down.
+impl<E> Drop for Worker<E>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    fn drop(&mut self) {
+        let Worker { jobs, current } = self;
+        match (jobs.state, jobs.task.take(), jobs.job.take()) {
+            // The lock on the workers may be held further up the stack, so the job is not dropped here.
+            (State::HasFirstJob, Some(task), Some(job)) => {
+                jobs.scheduler.lose_worker_with(task, Work::Future(job));
+            }
+            (_, Some(task), job) => {
+                let outcome = Outcome::of_drop(panic::catch(|| drop(job)));
+                // What the destructor has polled is no wait of the job any more.
+                let lender = current.as_mut().and_then(CurrentJob::renew);
+                jobs.scheduler.end_off_counter(task, outcome, lender);
+            }
+            (State::Searching, ..) => jobs.scheduler.lose_searcher(),
+            _ => {}
+        }
+    }
+}
+
+impl<E> Scheduler<Queue<E>>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    /// Completes what a worker has run, and decides what it does next.
+    fn next_job(
+        self: &Arc<Self>,
+        searching: bool,
+        mut completed: Option<Completion<Queue<E>>>,
+    ) -> Next<E> {
+        let ended = self.ctx().is_done();
+        self.complete_observed(&mut completed);
+        let entry = self.with(|state, effects| {
+            if searching {
+                state.permits.searcher_arrived();
+            }
+            if let Some(completed) = completed {
+                state.complete(completed, effects);
+            }
+            if let Some(rejected) = state.next_rejected_in_turn(ended, effects) {
+                return Err(rejected);
+            }
+            if !state.is_open() {
+                return Ok(None);
+            }
+            state.start(ended, effects);
+            let entry = state.source.pop_ready();
+            state.call_searcher_for_rest(effects);
+            Ok(entry)
+        });
+        match entry {
+            Err(rejected) => Next::Dispose(rejected),
+            Ok(None) => Next::Leave,
+            Ok(Some(Entry {
+                task,
+                work: Work::Future(job),
+            })) => Next::Run(task, job),
+            Ok(Some(Entry {
+                task,
+                work: Work::Blocking(job),
+            })) => Next::HandOver(task, job),
+        }
+    }
+
+    /// Spawns a worker with a job that has its permit.
+    pub(crate) fn spawn_with_job(self: &Arc<Self>, task: Task, job: Job<E>) {
+        let mut unspawned = Some((task, job));
+        self.spawn_guarded(|workers, runtime| {
+            if self.are_workers_aborted() {
+                // That abort would not see the new worker.
+                return Spawned::Refused;
+            }
+            let Some((task, job)) = unspawned.take() else {
+                return Spawned::Refused;
+            };
+            let worker = Worker::with_job(self.clone(), task, job);
+            Spawned::of_worker(workers.spawn_on(worker, runtime).is_finished())
+        });
+        if let Some((tag, job)) = unspawned {
+            let work = Work::Future(job);
+            self.dispose(Rejected {
+                tag,
+                work,
+                permit: HadPermit::Yes,
+            });
+        }
+    }
+}
