@@ -109,7 +109,7 @@ impl<B: Body> ResponseBody<B> {
     pub(super) fn new(mut scope: Scope, parts: &response::Parts, inner: B) -> ResponseBody<B> {
         let left = announced(parts).or_else(|| inner.size_hint().exact());
         if scope.is_head || has_no_body(parts.status) || left == Some(0) {
-            scope.guard.is_whole();
+            scope.guard.mark_complete();
         }
         let scope = match inner.is_end_stream() {
             true => {
@@ -179,7 +179,7 @@ where
                 if let (Some(left), Some(data)) = (this.left, frame.data_ref()) {
                     *left = left.saturating_sub(data.remaining() as u64);
                     if *left == 0 {
-                        scope.guard.is_whole();
+                        scope.guard.mark_complete();
                     }
                 }
                 if frame.is_trailers() || inner.is_end_stream() {

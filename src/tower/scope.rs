@@ -117,7 +117,7 @@ impl Guard {
     }
 
     /// From now on, a drop is a success.
-    pub(super) fn is_whole(&mut self) {
+    pub(super) fn mark_complete(&mut self) {
         self.if_dropped = IfDropped::Finished;
     }
 
