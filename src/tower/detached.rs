@@ -26,7 +26,7 @@ use crate::context::{CancelHandle, Cause};
 use crate::group::{Group, Spawner, TaskHandle};
 use crate::panic;
 use crate::sync::{Arc, Mutex};
-use handler::{Handler, Line, Outcome};
+use handler::{Handler, Outcome, RequestLine};
 use report::Tally;
 
 impl ContextLayer {
@@ -156,7 +156,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let DetachedLayer { layer, shared } = &self.layer;
-        let line = Line::of(&request);
+        let line = RequestLine::of(&request);
         let (request, mut scope) = layer.begin(request);
         let handler = if scope.deadline.has_passed() || !shared.is_open() {
             None

@@ -48,14 +48,14 @@ impl Drop for Undelivered {
 }
 
 /// What a handler was asked for.
-pub(super) struct Line {
+pub(super) struct RequestLine {
     method: Method,
     uri: Uri,
 }
 
-impl Line {
-    pub(super) fn of<B>(request: &Request<B>) -> Line {
-        Line {
+impl RequestLine {
+    pub(super) fn of<B>(request: &Request<B>) -> RequestLine {
+        RequestLine {
             method: request.method().clone(),
             uri: request.uri().clone(),
         }
@@ -72,7 +72,7 @@ pin_project! {
         // Set when the context has ended.
         grace_over: Option<Pin<Box<Sleep>>>,
         began: Instant,
-        line: Line,
+        line: RequestLine,
         tally: Arc<Mutex<Tally>>,
         // The span of the request.
         caller: Span,
@@ -84,7 +84,7 @@ impl<F> Handler<F> {
         future: F,
         ctx: Context,
         grace: Duration,
-        line: Line,
+        line: RequestLine,
         tally: Arc<Mutex<Tally>>,
     ) -> Handler<F> {
         // The grace counts from the end, and not from when this task gets to see it.
