@@ -185,7 +185,7 @@ impl ContextLayer {
             guard: Guard::new(handle),
             deadline: Deadline::new(ctx.deadline()),
             ctx,
-            protocol: Protocol::of(&request).over(version),
+            protocol: Protocol::of(&request).for_version(version),
             is_head,
         };
         (request, scope)

@@ -37,7 +37,7 @@ impl Protocol {
     }
 
     /// The same for a connection that drops trailers: HTTP/1.1 would end the body there as if it were whole.
-    pub(super) fn over(self, version: Version) -> Protocol {
+    pub(super) fn for_version(self, version: Version) -> Protocol {
         match self {
             Protocol::Grpc { content_type, .. } if version < Version::HTTP_2 => Protocol::Grpc {
                 content_type,
