@@ -5,7 +5,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{self, Poll, ready};
 
-use bytes::Buf as _;
+use bytes::Buf;
 use http::header::CONTENT_LENGTH;
 use http::{StatusCode, response};
 use http_body::{Body, Frame, SizeHint};
@@ -111,12 +111,11 @@ impl<B: Body> ResponseBody<B> {
         if scope.is_head || has_no_body(parts.status) || left == Some(0) {
             scope.guard.mark_complete();
         }
-        let scope = match inner.is_end_stream() {
-            true => {
-                scope.guard.finish();
-                None
-            }
-            false => Some(scope),
+        let scope = if inner.is_end_stream() {
+            scope.guard.finish();
+            None
+        } else {
+            Some(scope)
         };
         ResponseBody {
             scope,
@@ -133,6 +132,47 @@ fn announced(parts: &response::Parts) -> Option<u64> {
 
 fn has_no_body(status: StatusCode) -> bool {
     status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// The result of a poll of the inner body.
+enum Polled<D, E> {
+    Frame(Option<Result<Frame<D>, E>>),
+    DeadlinePassed,
+}
+
+fn poll_before_deadline<B: Body>(
+    scope: &mut Scope,
+    inner: Pin<&mut B>,
+    cx: &mut task::Context<'_>,
+) -> Poll<Polled<B::Data, B::Error>> {
+    // The clock before the body: whatever it has to say at the deadline, it says too late.
+    if !scope.deadline.has_passed() {
+        if let Poll::Ready(frame) = scope.guard.run(|| inner.poll_frame(cx)) {
+            return Poll::Ready(Polled::Frame(frame));
+        }
+        ready!(scope.deadline.poll(cx));
+    }
+    Poll::Ready(Polled::DeadlinePassed)
+}
+
+/// Ends the context at its deadline, and gives the last frame.
+fn cut_off<D>(scope: &mut Scope, left: Option<u64>) -> Result<Frame<D>, BoxError> {
+    let error = scope.expire();
+    // A body that is shorter than was announced is broken, whatever its trailers say.
+    match left {
+        None | Some(0) => scope.protocol.last_frame(GRPC_DEADLINE_EXCEEDED, error),
+        Some(_) => Err(error.into()),
+    }
+}
+
+/// Subtracts the bytes of `frame` from those that were announced.
+fn count_data<D: Buf>(frame: &Frame<D>, left: &mut Option<u64>, scope: &mut Scope) {
+    if let (Some(left), Some(data)) = (left, frame.data_ref()) {
+        *left = left.saturating_sub(data.remaining() as u64);
+        if *left == 0 {
+            scope.guard.mark_complete();
+        }
+    }
 }
 
 impl<B> Body for ResponseBody<B>
@@ -155,46 +195,28 @@ where
             // Whole, and polled all the same.
             return inner.poll_frame(cx).map_err(Into::into);
         };
-        // The clock before the body: whatever it has to say at the deadline, it says too late.
-        let mut polled = Poll::Pending;
-        if !scope.deadline.has_passed() {
-            polled = scope.guard.run(|| inner.as_mut().poll_frame(cx));
-            if polled.is_pending() {
-                ready!(scope.deadline.poll(cx));
+        let frame = match ready!(poll_before_deadline(scope, inner.as_mut(), cx)) {
+            Polled::Frame(frame) => frame,
+            Polled::DeadlinePassed => {
+                let last = cut_off(scope, *this.left);
+                *this.scope = None;
+                this.inner.set(None);
+                return Poll::Ready(Some(last));
             }
-        }
-        let Poll::Ready(frame) = polled else {
-            let error = scope.expire();
-            // A body that is shorter than was announced is broken, whatever its trailers say.
-            let last = match *this.left {
-                None | Some(0) => scope.protocol.last_frame(GRPC_DEADLINE_EXCEEDED, error),
-                Some(_) => Err(error.into()),
-            };
-            *this.scope = None;
-            this.inner.set(None);
-            return Poll::Ready(Some(last));
         };
-        match &frame {
+        let is_over = match &frame {
             Some(Ok(frame)) => {
-                if let (Some(left), Some(data)) = (this.left, frame.data_ref()) {
-                    *left = left.saturating_sub(data.remaining() as u64);
-                    if *left == 0 {
-                        scope.guard.mark_complete();
-                    }
-                }
-                if frame.is_trailers() || inner.is_end_stream() {
-                    scope.guard.finish();
-                    *this.scope = None;
-                }
+                count_data(frame, this.left, scope);
+                frame.is_trailers() || inner.is_end_stream()
             }
-            Some(Err(_)) => {
-                scope.guard.fail(&BODY_FAILED);
-                *this.scope = None;
+            Some(Err(_)) | None => true,
+        };
+        if is_over {
+            match &frame {
+                Some(Err(_)) => scope.guard.fail(&BODY_FAILED),
+                Some(Ok(_)) | None => scope.guard.finish(),
             }
-            None => {
-                scope.guard.finish();
-                *this.scope = None;
-            }
+            *this.scope = None;
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
