@@ -62,15 +62,55 @@ impl RequestLine {
     }
 }
 
+/// The time that a handler has after its context has ended.
+struct GracePeriod {
+    ctx: Context,
+    done: DoneOwned,
+    grace: Duration,
+    /// `None` until the context has ended.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl GracePeriod {
+    fn new(ctx: Context, grace: Duration) -> GracePeriod {
+        // The grace counts from the end, and not from when this task gets to see it.
+        ctx.time_ends();
+        GracePeriod {
+            done: ctx.done_owned(),
+            ctx,
+            grace,
+            timer: None,
+        }
+    }
+
+    /// Waits until the context has ended, and then until the grace is over.
+    fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+        let timer = match &mut self.timer {
+            Some(timer) => timer,
+            None => {
+                ready!(Pin::new(&mut self.done).poll(cx));
+                let ended = self.ctx.ended_at().unwrap_or_else(Instant::now);
+                let timer = match ended.checked_add(self.grace) {
+                    Some(at) => tokio::time::sleep_until(at),
+                    None => tokio::time::sleep(self.grace),
+                };
+                self.timer.insert(Box::pin(timer))
+            }
+        };
+        // The clock before the timer, which tokio does not let fire in a poll that has used up its budget: a handler that
+        // does so in each would never be aborted.
+        if Instant::now() < timer.deadline() {
+            ready!(timer.as_mut().poll(cx));
+        }
+        Poll::Ready(())
+    }
+}
+
 pin_project! {
     pub(super) struct Handler<F> {
         #[pin]
         future: Option<F>,
-        ctx: Context,
-        done: DoneOwned,
-        grace: Duration,
-        // Set when the context has ended.
-        grace_over: Option<Pin<Box<Sleep>>>,
+        grace: GracePeriod,
         began: Instant,
         line: RequestLine,
         tally: Arc<Mutex<Tally>>,
@@ -87,14 +127,9 @@ impl<F> Handler<F> {
         line: RequestLine,
         tally: Arc<Mutex<Tally>>,
     ) -> Handler<F> {
-        // The grace counts from the end, and not from when this task gets to see it.
-        ctx.time_ends();
         Handler {
             future: Some(future),
-            done: ctx.done_owned(),
-            ctx,
-            grace,
-            grace_over: None,
+            grace: GracePeriod::new(ctx, grace),
             began: Instant::now(),
             line,
             tally,
@@ -119,23 +154,7 @@ where
             Ok(Poll::Ready(answer)) => Ok(Outcome::Answered(answer)),
             Err(payload) => Err(payload),
             Ok(Poll::Pending) => {
-                let grace_over = match this.grace_over {
-                    Some(timer) => timer,
-                    None => {
-                        ready!(Pin::new(this.done).poll(cx));
-                        let ended = this.ctx.ended_at().unwrap_or_else(Instant::now);
-                        let timer = match ended.checked_add(*this.grace) {
-                            Some(at) => tokio::time::sleep_until(at),
-                            None => tokio::time::sleep(*this.grace),
-                        };
-                        this.grace_over.insert(Box::pin(timer))
-                    }
-                };
-                // The clock before the timer, which tokio does not let fire in a poll that has used up its budget: a handler that
-                // does so in each would never be aborted.
-                if Instant::now() < grace_over.deadline() {
-                    ready!(grace_over.as_mut().poll(cx));
-                }
+                ready!(this.grace.poll(cx));
                 Ok(Outcome::Aborted)
             }
         };
@@ -149,18 +168,21 @@ where
                 tally: this.tally.clone(),
             }),
         };
-        let mut tally = this.tally.lock();
-        match &outcome {
-            Outcome::Answered(_) => tally.finished(),
-            Outcome::Aborted => tally.aborted(|| Aborted {
-                method: this.line.method.clone(),
-                path: this.line.uri.path().to_owned(),
-                elapsed: this.began.elapsed(),
-            }),
-            // Counted where it is not delivered.
-            Outcome::Panicked(_) => {}
-        }
-        drop(tally);
+        record(&outcome, &mut this.tally.lock(), this.line, *this.began);
         Poll::Ready(Ok(outcome))
+    }
+}
+
+/// Counts how a handler ended.
+fn record<T, E>(outcome: &Outcome<T, E>, tally: &mut Tally, line: &RequestLine, began: Instant) {
+    match outcome {
+        Outcome::Answered(_) => tally.finished(),
+        Outcome::Aborted => tally.aborted(|| Aborted {
+            method: line.method.clone(),
+            path: line.uri.path().to_owned(),
+            elapsed: began.elapsed(),
+        }),
+        // Counted where it is not delivered.
+        Outcome::Panicked(_) => {}
     }
 }
