@@ -1,6 +1,5 @@
 //! The bodies of a request and of its response, which see what becomes of the client.
 
-use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{self, Poll, ready};
@@ -12,11 +11,9 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::cause::{BODY_FAILED, ClientGone};
+use super::error::BoxError;
 use super::scope::{GRPC_DEADLINE_EXCEEDED, Scope};
 use crate::context::CancelHandle;
-
-/// The error of what may fail in more than one way: the inner one's own, or a [`ContextError`](crate::ContextError).
-pub type BoxError = Box<dyn Error + Send + Sync + 'static>;
 
 pin_project! {
     /// The body of a request that came through a [`ContextLayer`](super::ContextLayer).

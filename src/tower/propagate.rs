@@ -13,9 +13,9 @@ use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::body::BoxError;
 use super::carried::Carried;
 use super::cause::NO_TIME_LEFT;
+use super::error::BoxError;
 use super::header::{self, GRPC_TIMEOUT};
 use super::protocol::Protocol;
 use super::scope::{GRPC_DEADLINE_EXCEEDED, poll_budget};

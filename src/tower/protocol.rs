@@ -4,7 +4,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version};
 use http_body::Frame;
 
-use super::BoxError;
+use super::error::BoxError;
 use crate::context::ContextError;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");

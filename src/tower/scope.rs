@@ -4,12 +4,10 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::{self, Poll, ready};
 
-use http::{Response, StatusCode};
 use tokio::task::coop;
 use tokio::time::{Instant, Sleep};
 
-use super::body::ResponseBody;
-use super::cause::{ClientGone, HANDLER_PANICKED, RequestFinished, SERVER_STOPS};
+use super::cause::{ClientGone, HANDLER_PANICKED, RequestFinished};
 use super::protocol::Protocol;
 use crate::context::ContextError;
 use crate::context::{CancelHandle, Cause, Context, Note};
@@ -30,16 +28,6 @@ pub(super) struct Scope {
 }
 
 impl Scope {
-    /// The response, with the rest of the request's life in its body.
-    pub(super) fn respond<B: http_body::Body>(
-        self,
-        response: Response<B>,
-    ) -> Response<ResponseBody<B>> {
-        let (parts, body) = response.into_parts();
-        let body = ResponseBody::new(self, &parts, body);
-        Response::from_parts(parts, body)
-    }
-
     /// Ends the context at its deadline, which has passed, and gives the error that it has from then on.
     ///
     /// It would end without this too, but would not tell those who wait without a timer of their own.
@@ -47,33 +35,6 @@ impl Scope {
         self.guard.finish();
         let error = self.ctx.err();
         error.unwrap_or_else(|| ContextError::deadline_exceeded(None))
-    }
-
-    /// The answer to a request whose deadline has passed.
-    pub(super) fn timed_out<B>(self) -> Response<ResponseBody<B>> {
-        self.answer(StatusCode::GATEWAY_TIMEOUT, GRPC_DEADLINE_EXCEEDED)
-    }
-
-    /// The answer where no handler will give one.
-    pub(super) fn unavailable<B>(mut self) -> Response<ResponseBody<B>> {
-        self.guard.fail(&SERVER_STOPS);
-        self.answer(StatusCode::SERVICE_UNAVAILABLE, (14, "unavailable"))
-    }
-
-    fn answer<B>(
-        &self,
-        status: StatusCode,
-        (code, message): (i32, &'static str),
-    ) -> Response<ResponseBody<B>> {
-        let response = self
-            .protocol
-            .trailers_only(code, message)
-            .unwrap_or_else(|| {
-                let mut response = Response::new(());
-                *response.status_mut() = status;
-                response
-            });
-        response.map(|()| ResponseBody::empty())
     }
 }
 
