@@ -1,0 +1,119 @@
+//! The body of a call's response, which ends with the call's context.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{self, Poll, ready};
+
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use crate::context::{Context, ContextError, DoneOwned};
+use crate::tower::error::BoxError;
+use crate::tower::protocol::Protocol;
+use crate::tower::scope::GRPC_DEADLINE_EXCEEDED;
+
+pin_project! {
+    /// The body of a response to a call that went through a [`PropagateLayer`](super::PropagateLayer).
+    ///
+    /// It is the inner body, until the context ends: then that is dropped, and this one ends with the [`ContextError`], or
+    /// for gRPC with trailers that say `grpc-status: 4` or 1.
+    pub struct CallBody<B> {
+        // None when it is over.
+        done: Option<DoneOwned>,
+        ctx: Context,
+        protocol: Protocol,
+        #[pin]
+        inner: Option<B>,
+    }
+}
+
+impl<B> CallBody<B> {
+    pub(super) fn new(ctx: Context, protocol: Protocol, inner: B) -> CallBody<B> {
+        CallBody {
+            done: Some(ctx.done_owned()),
+            ctx,
+            protocol,
+            inner: Some(inner),
+        }
+    }
+
+    /// The body of a response that the layer gives itself.
+    pub(super) fn empty(ctx: Context) -> CallBody<B> {
+        CallBody {
+            done: None,
+            ctx,
+            protocol: Protocol::Http,
+            inner: None,
+        }
+    }
+}
+
+impl<B> Body for CallBody<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    type Data = B::Data;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
+        let mut this = self.project();
+        let Some(inner) = this.inner.as_mut().as_pin_mut() else {
+            return Poll::Ready(None);
+        };
+        // What is here whole cannot end too early any more.
+        if inner.is_end_stream() {
+            *this.done = None;
+        }
+        let Some(done) = this.done else {
+            return inner.poll_frame(cx).map_err(Into::into);
+        };
+        // The context before the body: a stream that always has a next frame would not be ended otherwise.
+        let error = match this.ctx.err() {
+            Some(error) => error,
+            None => match inner.poll_frame(cx) {
+                Poll::Ready(frame) => {
+                    if !matches!(&frame, Some(Ok(frame)) if !frame.is_trailers()) {
+                        *this.done = None;
+                    }
+                    return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+                }
+                Poll::Pending => ready!(Pin::new(done).poll(cx)),
+            },
+        };
+        *this.done = None;
+        this.inner.set(None);
+        let status = grpc_status(&error);
+        Poll::Ready(Some(this.protocol.last_frame(status, error)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.inner {
+            Some(inner) => inner.size_hint(),
+            None => SizeHint::with_exact(0),
+        }
+    }
+}
+
+impl<B> fmt::Debug for CallBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallBody")
+            .field("is_over", &self.done.is_none())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What ended the call from this side is the caller's own context: 1, where it was not the deadline.
+pub(super) fn grpc_status(error: &ContextError) -> (i32, &'static str) {
+    if error.is_deadline_exceeded() {
+        return GRPC_DEADLINE_EXCEEDED;
+    }
+    (1, "context cancelled")
+}
