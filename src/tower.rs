@@ -1,11 +1,14 @@
-//! A [`Context`](crate::Context) for each request of a server, and its deadline on each call that is made for it. Feature
-//! `tower`.
+//! A [`Context`](crate::Context) for each request of a server, and its deadline on each call that
+//! is made for it. Feature `tower`.
 //!
-//! Tokio's servers drop a handler when its client goes: at whatever await it stands, without a reason, and without stopping what it
-//! has spawned. With [`ContextLayer`] a request has a scope: a context that ends when nobody waits for the answer any more, says
-//! why, and ends what was started with it. With [`PropagateLayer`] the calls that the handler makes are part of that scope, and so are
-//! the servers behind them. Both are tower layers on `http`'s types, and know nothing of hyper, axum, tonic or reqwest, which all
-//! take them.
+//! When a client disconnects, tokio's servers drop its handler at whichever await it has reached.
+//! The handler is not given a reason, and the tasks that it has spawned keep running. With
+//! [`ContextLayer`], each request has a context of its own. It is cancelled when nothing waits for
+//! the response any more, it carries the reason, and it cancels everything that was started with
+//! it. With [`PropagateLayer`], the calls that the handler makes belong to that context: they carry
+//! its deadline to the next server, and are dropped when the context is done. Both are tower layers
+//! on the types of the `http` crate. They do not depend on hyper, axum, tonic or reqwest, and they
+//! work with each of them.
 //!
 //! ```text
 //!     client            hyper                   ContextLayer                    handler
@@ -13,59 +16,71 @@
 //!       ├── request ─────►├─── call ────────────────►│ a child of the server's     │
 //!       │                 │                          │ context; its deadline ─────►│
 //!       ├── body ────────►├─── RequestBody ──────────┼────────────────────────────►│
-//!       │                 │    it breaks off: GONE   │                             │ calls, groups, tasks:
-//!       │                 ├─── ResponseFuture ───────┤◄──────────── response ──────┤ all with the context
-//!       │                 │    dropped: GONE         │ the deadline: LATE, 504     │
+//!       │                 │    fails: GONE           │                             │ calls, tasks,
+//!       │                 ├─── ResponseFuture ───────┤◄──────────── response ──────┤ groups with
+//!       │                 │    dropped: GONE         │ deadline: LATE, 504         │ the context
 //!       │◄── headers ─────┤                          │                             │
 //!       │◄── body ────────┤◄── ResponseBody ─────────┤                             │
-//!       │                 │    dropped half-way: GONE│ the deadline: LATE          │
-//!       │                 │    at its end: FINISHED  │                             │
+//!       │                 │    dropped early: GONE   │ deadline: LATE              │
+//!       │                 │    complete: FINISHED    │                             │
 //!
-//!     GONE       context cancelled: client disconnected                 ClientGone
-//!     LATE       context deadline exceeded                              is_deadline_exceeded()
-//!     FINISHED   context cancelled: the request is finished             RequestFinished
-//!     and at any time, when the server's context ends, as that did; the first end wins
+//!     GONE       context cancelled: client disconnected        its cause is ClientGone
+//!     LATE       context deadline exceeded                     is_deadline_exceeded() is true
+//!     FINISHED   context cancelled: the request is finished    its cause is RequestFinished
 //! ```
 //!
-//! # What a drop stops, and what the context does
+//! When the server's context is done, the request's context is done too, with the same kind and
+//! cause. The first of these events decides, and the later ones change nothing.
 //!
-//! | when the client goes | without the layer | with it |
+//! # What happens when the client disconnects
+//!
+//! | | without the layer | with the layer |
 //! |---|---|---|
-//! | the handler's own awaits | dropped, with what they own | the same; [`detached`](ContextLayer::detached): asked, with a grace |
-//! | calls to other servers, made in the handler | dropped; over HTTP the server there sees its client go | the same |
-//! | what was spawned with `tokio::spawn` | runs on, for nobody | is told, through the context that it was given |
-//! | a [`Group`](crate::Group) under the context | aborted, when it is dropped in the handler | told first, and why |
-//! | a blocking closure, a statement in a database, a child process | runs on | is told: [`after_func`](crate::Context::after_func) interrupts it |
-//! | who asks why | nobody can say | [`cause`](crate::Context::cause) |
+//! | the handler | dropped at its await | the same; [`detached`]: cancelled, with a grace period |
+//! | calls to other servers | dropped; over HTTP, that server sees a disconnect | the same |
+//! | tasks of `tokio::spawn` | keep running | cancelled, if they were given the context |
+//! | a [`Group`](crate::Group) under the context | aborted when it is dropped | cancelled first |
+//! | closures that block, SQL, child processes | keep running | interrupted with [`after_func`] |
+//! | the reason | not available | [`cause`](crate::Context::cause) |
 //!
-//! # What a server cannot see
+//! [`detached`]: ContextLayer::detached
+//! [`after_func`]: crate::Context::after_func
 //!
-//! That the client has gone is what the server sees of its connection, and it does not see all:
+//! # What a server cannot detect
 //!
-//! - on HTTP/1.1, behind a request body of 64 kB or more that the handler has not read, and behind a second request that was sent before
-//!   the first was answered: hyper reads no further, and so not to the end of the connection. Read or collect the body first;
-//!   on HTTP/2 there are no such gaps;
-//! - a peer that is silent without having closed: a stopped process, a cable that was pulled. Only keep-alive pings find that
-//!   out, which are hyper-util's and tonic's to set and not axum's `serve`;
-//! - a handler that blocks its thread is dropped at its next await;
-//! - a client that does not read: a body that waits to be *sent* is not asked for its next frame, and so is not cut at the deadline
-//!   but when the client goes on. Its context has ended on time.
+//! A server learns of a disconnect only from its connection. It does not detect these cases:
 //!
-//! And a client that closes its half of an HTTP/1.1 connection and reads on (`shutdown(SHUT_WR)`) counts as gone, unless hyper's
-//! `half_close` is set, which switches the detection off.
+//! - HTTP/1.1, while a request body of 64 kB or more has not been read by the handler, or while a
+//!   second request that was sent before the first was answered is waiting. hyper stops reading
+//!   then, so it does not reach the end of the connection. Read or collect the body first. HTTP/2
+//!   does not have this problem.
+//! - A peer that is silent but has not closed the connection: a stopped process, or a cable that
+//!   was pulled. Only keep-alive pings detect that. They are set in hyper-util and in tonic; axum's
+//!   `serve` has no setting for them.
+//! - A handler that blocks its thread. It is dropped at its next await.
+//! - A client that does not read. A body that waits to be *sent* is not polled for its next frame,
+//!   so it is not cut off at the deadline but when the client reads again. Its context is done on
+//!   time.
 //!
-//! After an upgrade (a WebSocket) the request is finished and its context has ended: what goes on from there takes a child of the
-//! server's.
+//! A client that closes its half of an HTTP/1.1 connection and still reads (`shutdown(SHUT_WR)`)
+//! counts as disconnected. hyper's setting `half_close` changes that, but it turns the detection
+//! off.
 //!
-//! # What else is where
+//! After an upgrade (a WebSocket, for instance) the request is finished and its context is
+//! cancelled. Derive a child of the server's context for what runs on the upgraded connection.
 //!
-//! - A deadline, or the server's end, seen by the handler itself: [`status_of`] and [`grpc_code_of`] make an answer of the error.
+//! # Related items
+//!
+//! - A handler that observes the deadline or the server's shutdown itself: [`status_of`] and
+//!   [`grpc_code_of`] convert the error into a status.
 //! - Handlers that must not be dropped: [`ContextLayer::detached`].
-//! - reqwest, tonic and hyper-util clients: [`PropagateLayer`].
+//! - Clients of reqwest, tonic and hyper-util: [`PropagateLayer`].
 //! - axum: with feature `axum`, [`Context`](crate::Context) is an extractor, and
-//!   [`ContextError`](crate::ContextError) a response.
-//! - tonic: `Server::builder().layer(ContextLayer::new(&ctx))`, and `request.extensions().get::<Context>()` in the handler. A
-//!   stream that the client cancelled ends there with `Ok(None)`, as if it were whole; `ClientGone::ended(&ctx)` tells.
+//!   [`ContextError`](crate::ContextError) is a response.
+//! - tonic: use `Server::builder().layer(ContextLayer::new(&ctx))`, and
+//!   `request.extensions().get::<Context>()` in the handler. When the client cancels a stream,
+//!   tonic returns `Ok(None)`, the same as at a normal end. `ClientGone::ended(&ctx)` tells them
+//!   apart.
 
 #[cfg(feature = "axum")]
 mod axum;
