@@ -1,4 +1,4 @@
-//! axum: the context as an extractor, its error as a response. Feature `axum`.
+//! axum: `Context` as an extractor, and `ContextError` as a response. Feature `axum`.
 
 use axum_core::extract::FromRequestParts;
 use axum_core::response::{IntoResponse, Response};
@@ -9,11 +9,12 @@ use super::cause::status_of;
 use crate::context::Context;
 use crate::context::ContextError;
 
-/// The request's context, which a [`ContextLayer`](crate::tower::ContextLayer) around the router has put there.
+/// Extracts the request's context, which a [`ContextLayer`](crate::tower::ContextLayer) around the
+/// router has inserted into the request's extensions.
 ///
 /// # Errors
 ///
-/// [`MissingContext`], if there is no such layer.
+/// [`MissingContext`], if there is no such layer around the router.
 ///
 /// # Examples
 ///
@@ -41,11 +42,15 @@ impl<S: Sync> FromRequestParts<S> for Context {
     }
 }
 
-/// The rejection of a handler that asks for a [`Context`] where no layer gives it one: 500.
+/// The rejection of a handler that extracts a [`Context`] when no layer has inserted one. Its
+/// status is 500.
+///
+/// Its text says how to add the layer.
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the request has no Context: add `.layer(errgroup::tower::ContextLayer::new(&ctx))` to the Router, after its routes"
+    "the request has no Context: add `.layer(errgroup::tower::ContextLayer::new(&ctx))` \
+     to the Router, after its routes"
 )]
 pub struct MissingContext;
 
@@ -55,7 +60,8 @@ impl IntoResponse for MissingContext {
     }
 }
 
-/// The status that [`status_of`] says, with the error's text. The cause, which may name internals, stays behind.
+/// A response with the status that [`status_of`] returns and the text of the error. It leaves out
+/// the cause, which may name internals.
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 impl IntoResponse for ContextError {
     fn into_response(self) -> Response {

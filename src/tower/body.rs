@@ -1,4 +1,5 @@
-//! The bodies of a request and of its response, which see what becomes of the client.
+//! The bodies of a request and of its response. They detect that the client has disconnected, and
+//! that the response is complete.
 
 use std::fmt;
 use std::pin::Pin;
@@ -18,10 +19,12 @@ use crate::context::CancelHandle;
 pin_project! {
     /// The body of a request that came through a [`ContextLayer`](super::ContextLayer).
     ///
-    /// It is the inner body, but for one thing: if that fails, the client has gone in the middle of its upload, and the
-    /// request's context has ended with [`ClientGone`] *before* the handler sees the error. Some handlers never see it:
-    /// tonic gives `Ok(None)` to the reader of a stream that the client cancelled, as at a real end. The context tells
-    /// these apart.
+    /// It gives the frames of the inner body. If the inner body fails, the client has disconnected
+    /// during its upload. The request's context is then cancelled with [`ClientGone`] *before* the
+    /// handler receives the error.
+    ///
+    /// Some handlers never receive that error: when the client cancels a stream, tonic returns
+    /// `Ok(None)` to its reader, the same as at a normal end. The context tells the two apart.
     pub struct RequestBody<B> {
         handle: CancelHandle,
         #[pin]
@@ -69,30 +72,46 @@ impl<B> fmt::Debug for RequestBody<B> {
 pin_project! {
     /// The body of a response that went through a [`ContextLayer`](super::ContextLayer).
     ///
-    /// It is the inner body, with the rest of the request's life in it. Dropped before its end, it ends the request's context
-    /// with [`ClientGone`]; at its end, with [`RequestFinished`](super::RequestFinished). When the deadline passes
-    /// first, the inner body is dropped and this one ends: with trailers that say `grpc-status: 4` for gRPC, with an
-    /// error that makes the server abort the response otherwise, and where a length was announced that has not come.
+    /// It gives the frames of the inner body, and ends the request's context:
     ///
-    /// # What counts as the end
+    /// - When the body is complete, the context is cancelled with
+    ///   [`RequestFinished`](super::RequestFinished).
+    /// - When the body is dropped before that, the context is cancelled with [`ClientGone`].
+    /// - When the inner body fails, the context is cancelled, and this body fails with the same
+    ///   error.
+    /// - When the deadline passes first, the inner body is dropped, and this body ends. For gRPC,
+    ///   its last frame is trailers with `grpc-status: 4`. Otherwise it fails with a
+    ///   [`ContextError`](crate::ContextError), and the server aborts the response. It also fails
+    ///   for gRPC over HTTP/1.1 or grpc-web, and if fewer bytes were sent than the response had
+    ///   announced.
     ///
-    /// Servers drop a body as soon as they know that nothing more will come of it, and do not poll for the `None`. So a body has
-    /// been handed over whole when it says so ([`is_end_stream`](Body::is_end_stream)), also before its first frame; when
-    /// it has given trailers; when as many bytes have come as `content-length` or its size hint announced; and from the
-    /// start where HTTP allows none (an answer to HEAD, the statuses 1xx, 204 and 304). *Handed over* is to the server: what
-    /// of it the client has received, nobody knows.
+    /// # When a body is complete
+    ///
+    /// A server drops a body as soon as it knows that no frame will follow. It does not poll until
+    /// `None`. So a body is complete in each of these cases:
+    ///
+    /// - it reports its end ([`is_end_stream`](Body::is_end_stream)), even before its first frame;
+    /// - it has given trailers or `None`;
+    /// - it has given as many bytes as `content-length` or its size hint announced;
+    /// - HTTP allows no body: a response to HEAD, or one with status 1xx, 204 or 304.
+    ///
+    /// A complete body was handed over to the server. How much of it the client has received is
+    /// unknown.
     pub struct ResponseBody<B> {
-        // None when the request is over. Before the inner body, so that the context has ended by the time that is dropped.
+        // None when the context is done, since the body has ended or failed. Declared before the
+        // inner body, and so dropped first: the context is done when the destructors of the inner
+        // body run.
         scope: Option<Scope>,
-        // So many bytes are still to come, where that was said.
+        // The bytes that are still to come, if the response announced their number.
         left: Option<u64>,
+        // None if the layer sends the response itself, and after the deadline.
         #[pin]
         inner: Option<B>,
     }
 }
 
 impl<B> ResponseBody<B> {
-    /// That of an answer which the layer gives itself.
+    /// Returns the empty body of a response that the layer sends itself.
     pub(super) fn empty() -> ResponseBody<B> {
         ResponseBody {
             scope: None,
@@ -122,11 +141,13 @@ impl<B: Body> ResponseBody<B> {
     }
 }
 
+/// Returns the length of the body that the headers announce.
 fn announced(parts: &response::Parts) -> Option<u64> {
     let value = parts.headers.get(CONTENT_LENGTH)?;
     value.to_str().ok()?.parse().ok()
 }
 
+/// Returns `true` for a status whose responses have no body, whatever the headers announce.
 fn has_no_body(status: StatusCode) -> bool {
     status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
@@ -137,12 +158,14 @@ enum Polled<D, E> {
     DeadlinePassed,
 }
 
+/// Polls the inner body unless the deadline has passed, and waits for the first of the two.
 fn poll_before_deadline<B: Body>(
     scope: &mut Scope,
     inner: Pin<&mut B>,
     cx: &mut task::Context<'_>,
 ) -> Poll<Polled<B::Data, B::Error>> {
-    // The clock before the body: whatever it has to say at the deadline, it says too late.
+    // The clock is read before the body is polled: a frame that is ready at the deadline is too
+    // late.
     if !scope.deadline.has_passed() {
         if let Poll::Ready(frame) = scope.guard.run(|| inner.poll_frame(cx)) {
             return Poll::Ready(Polled::Frame(frame));
@@ -152,17 +175,18 @@ fn poll_before_deadline<B: Body>(
     Poll::Ready(Polled::DeadlinePassed)
 }
 
-/// Ends the context at its deadline, and gives the last frame.
+/// Ends the context, whose deadline has passed, and returns the last frame of the response.
 fn cut_off<D>(scope: &mut Scope, left: Option<u64>) -> Result<Frame<D>, BoxError> {
     let error = scope.expire();
-    // A body that is shorter than was announced is broken, whatever its trailers say.
+    // A body with fewer bytes than announced is broken, and trailers would hide that.
     match left {
         None | Some(0) => scope.protocol.last_frame(GRPC_DEADLINE_EXCEEDED, error),
         Some(_) => Err(error.into()),
     }
 }
 
-/// Subtracts the bytes of `frame` from those that were announced.
+/// Subtracts the bytes of `frame` from the bytes that are still to come, `left`. At zero, the
+/// response is complete.
 fn count_data<D: Buf>(frame: &Frame<D>, left: &mut Option<u64>, scope: &mut Scope) {
     if let (Some(left), Some(data)) = (left, frame.data_ref()) {
         *left = left.saturating_sub(data.remaining() as u64);
@@ -189,7 +213,7 @@ where
             return Poll::Ready(None);
         };
         let Some(scope) = this.scope else {
-            // Whole, and polled all the same.
+            // The body is complete, and the server polls it all the same.
             return inner.poll_frame(cx).map_err(Into::into);
         };
         let frame = match ready!(poll_before_deadline(scope, inner.as_mut(), cx)) {
@@ -218,8 +242,9 @@ where
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 
-    /// Not before the scope knows it too. A body may learn of its end between two polls (one that comes from another server), and
-    /// whoever were told of it here would not poll again.
+    /// Returns `true` only after the scope has recorded the end. An inner body that comes from
+    /// another server may reach its end between two polls. If this body reported that at once, the
+    /// server would not poll again, and would drop the scope as if the client had disconnected.
     fn is_end_stream(&self) -> bool {
         self.scope.is_none() && self.inner.as_ref().is_none_or(Body::is_end_stream)
     }

@@ -1,26 +1,29 @@
-//! Headers of a request that travel on with its context.
+//! Headers of a request that are propagated with its context.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// W3C's: they say which trace a request belongs to, and what its services tell each other.
+/// The headers of W3C's Trace Context and Baggage: the trace that a request belongs to, and the
+/// values that its services pass along.
 pub(super) const DEFAULT: [HeaderName; 3] = [
     HeaderName::from_static("traceparent"),
     HeaderName::from_static("tracestate"),
     HeaderName::from_static("baggage"),
 ];
 
-/// Headers of a request that [`PropagateLayer`](super::PropagateLayer) puts on the calls that are made for it: a value of the
-/// request's context.
+/// Headers of a request that [`PropagateLayer`](super::PropagateLayer) copies to the calls that are
+/// made for the request.
 ///
-/// They are copied as they are. Where a tracing library is at work, it writes a `traceparent` of its own on each call, and what
-/// a call has already is not replaced.
+/// It is a value of the request's context: `ctx.value::<Carried>()`. The headers are copied
+/// unchanged. A header that a call already has is not replaced, so a tracing library that writes a
+/// `traceparent` of its own on each call keeps it.
 #[derive(Debug, Clone, Default)]
 pub struct Carried {
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Carried {
-    /// `names` are different ones.
+    /// Copies the headers with these names, or returns `None` if there are none. `names` must be
+    /// distinct: a name that occurs there twice would be copied twice.
     pub(super) fn of(headers: &HeaderMap, names: &[HeaderName]) -> Option<Carried> {
         let all_of = |name: &HeaderName| {
             let name = name.clone();
@@ -33,12 +36,12 @@ impl Carried {
         (!headers.is_empty()).then_some(Carried { headers })
     }
 
-    /// The headers, in the order in which they are carried.
+    /// Returns the headers, in the order in which the layer copied them.
     pub fn iter(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
         self.headers.iter().map(|(name, value)| (name, value))
     }
 
-    /// Puts on `headers` what is not there yet.
+    /// Adds the headers whose names are not in `headers` yet, with all their values.
     pub(super) fn put_on(&self, headers: &mut HeaderMap) {
         let missing: Vec<_> = self
             .headers

@@ -1,4 +1,4 @@
-//! Why a request's context ended, and what that is as a status.
+//! The causes that end a request's context, and the HTTP status and gRPC code for each.
 
 use http::StatusCode;
 
@@ -15,10 +15,10 @@ pub(super) static BODY_FAILED: Note = Note("the response's body failed");
 pub(super) static NO_TIME_LEFT: Note = Note("no time is left for the call");
 pub(super) static SERVER_STOPS: Note = Note("the server shuts down");
 
-/// The cause of a request's context when the client went before it had its answer: `client disconnected`.
+/// The cause of a request's context when the client disconnected before it had the whole response.
 ///
-/// It is what the context ends with when the response future or the response's body is dropped before its end, or when
-/// the request's body breaks off.
+/// Its text is `client disconnected`. The context is cancelled with it when the response future or
+/// the response's body is dropped before it has completed, or when the request's body fails.
 ///
 /// # Examples
 ///
@@ -37,29 +37,32 @@ pub(super) static SERVER_STOPS: Note = Note("the server shuts down");
 pub struct ClientGone;
 
 impl ClientGone {
-    /// Whether it is the client's going that ended `ctx`.
+    /// Returns `true` if `ctx` was cancelled because the client disconnected.
     #[must_use]
     pub fn ended(ctx: &Context) -> bool {
         ctx.err().is_some_and(|error| ClientGone::caused(&error))
     }
 
-    /// Whether it is the client's going that `error` speaks of.
+    /// Returns `true` if `error` reports a context that was cancelled because the client
+    /// disconnected.
     #[must_use]
     pub fn caused(error: &ContextError) -> bool {
         is::<ClientGone>(error)
     }
 }
 
-/// The cause of a request's context when the request was answered whole: `the request is finished`.
+/// The cause of a request's context when the whole response was handed to the server.
 ///
-/// It tells what was started with the context that nobody waits for it any more. *Finished* means handed to the server,
-/// not received by the client.
+/// Its text is `the request is finished`. It cancels everything that was started with the context
+/// and still runs. The response is in the server's hands then. That does not mean that the client
+/// has received it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the request is finished")]
 pub struct RequestFinished;
 
 impl RequestFinished {
-    /// Whether it is the end of the request, in good order, that ended `ctx`.
+    /// Returns `true` if `ctx` was cancelled because its request was finished, with a whole
+    /// response.
     #[must_use]
     pub fn ended(ctx: &Context) -> bool {
         ctx.err().is_some_and(|error| is::<RequestFinished>(&error))
@@ -72,16 +75,16 @@ fn is<T: std::error::Error + 'static>(error: &ContextError) -> bool {
         .is_some_and(|cause| cause.downcast_ref::<T>().is_some())
 }
 
-/// The HTTP status for a handler that was stopped by the end of its context.
+/// Returns the HTTP status for a handler that was stopped because its context is done.
 ///
-/// | the context ended | status |
+/// | the context | status |
 /// |---|---|
-/// | by its deadline | 504 Gateway Timeout |
-/// | because the client has gone | 499, which nobody will read but the access log |
-/// | for another reason: the server shuts down | 503 Service Unavailable |
+/// | its deadline has passed | 504 Gateway Timeout |
+/// | the client disconnected | 499, which only the access log will show |
+/// | cancelled for another reason, such as a shutdown | 503 Service Unavailable |
 ///
-/// The same conversion is there as `StatusCode::from(error)`, so that `?` works in a function that returns
-/// `Result<_, StatusCode>`; with feature `axum`, a [`ContextError`] is a response itself.
+/// `StatusCode::from(error)` is the same conversion. So `?` works in a function that returns
+/// `Result<_, StatusCode>`. With feature `axum`, a [`ContextError`] is itself a response.
 ///
 /// # Examples
 ///
@@ -98,16 +101,22 @@ pub fn status_of(error: &ContextError) -> StatusCode {
         return StatusCode::GATEWAY_TIMEOUT;
     }
     if ClientGone::caused(error) {
-        // nginx's; `http` has no name for it, and knows every number from 100 to 999.
+        // nginx's status for a client that disconnected. `http` has no name for it; `from_u16`
+        // accepts every number from 100 to 999.
         return StatusCode::from_u16(499).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
     }
     StatusCode::SERVICE_UNAVAILABLE
 }
 
-/// The gRPC code for a handler that was stopped by the end of its context.
+/// Returns the gRPC code for a handler that was stopped because its context is done.
 ///
-/// 4 (`DEADLINE_EXCEEDED`) for a deadline, 1 (`CANCELLED`) where the client has gone, 14 (`UNAVAILABLE`) otherwise. In tonic,
-/// `Code::from(grpc_code_of(&error))` makes a code of it.
+/// | the context | code |
+/// |---|---|
+/// | its deadline has passed | 4 (`DEADLINE_EXCEEDED`) |
+/// | the client disconnected | 1 (`CANCELLED`) |
+/// | cancelled for another reason, such as a shutdown | 14 (`UNAVAILABLE`) |
+///
+/// In tonic, `Code::from(grpc_code_of(&error))` converts it into a `Code`.
 #[must_use]
 pub fn grpc_code_of(error: &ContextError) -> i32 {
     if error.is_deadline_exceeded() {
@@ -116,7 +125,8 @@ pub fn grpc_code_of(error: &ContextError) -> i32 {
     if ClientGone::caused(error) { 1 } else { 14 }
 }
 
-/// As [`status_of`] has it.
+/// Converts the error into the status that [`status_of`] returns: 504 for a deadline that has
+/// passed, 499 for a client that disconnected, and 503 otherwise.
 impl From<ContextError> for StatusCode {
     fn from(error: ContextError) -> StatusCode {
         status_of(&error)

@@ -2,5 +2,8 @@
 
 use std::error::Error;
 
-/// The error of what may fail in more than one way: the inner one's own, or a [`ContextError`](crate::ContextError).
+/// A boxed error: the error of the inner service or body, or a
+/// [`ContextError`](crate::ContextError).
+///
+/// `error.downcast_ref::<ContextError>()` tells them apart.
 pub type BoxError = Box<dyn Error + Send + Sync + 'static>;

@@ -1,18 +1,20 @@
-//! Times in headers: read with suspicion, written so that they never say more than is left, but for a part of a millisecond.
+//! Timeouts in headers. An invalid value is ignored when it is read. A value that is written is
+//! rounded down, so that it is never more than the time that is left. The one exception is a time
+//! below a millisecond in a header that counts milliseconds: it is written as 1.
 
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// gRPC's own, which every request is asked for.
+/// gRPC's header for a timeout. Both layers read or write it in any case.
 pub(super) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// As many digits as gRPC allows a timeout.
+/// The maximum number of digits in a gRPC timeout.
 const GRPC_DIGITS: usize = 8;
 
 const NANOS_PER_SEC: u128 = 1_000_000_000;
 
-/// From the most to the least precise, in nanoseconds.
+/// The units of gRPC with their length in nanoseconds, from the most to the least precise.
 const GRPC_UNITS: [(u8, u128); 6] = [
     (b'n', 1),
     (b'u', 1_000),
@@ -22,7 +24,8 @@ const GRPC_UNITS: [(u8, u128); 6] = [
     (b'H', 3_600 * NANOS_PER_SEC),
 ];
 
-/// The shortest time that one of these headers allows; what cannot be read is as if it were not there.
+/// Returns the shortest timeout in the headers with these names. Values that cannot be parsed are
+/// ignored.
 pub(super) fn timeout<'a>(
     headers: &HeaderMap,
     names: impl IntoIterator<Item = &'a HeaderName>,
@@ -36,7 +39,7 @@ pub(super) fn timeout<'a>(
     names.into_iter().flat_map(of).min()
 }
 
-/// What `value` means in the header `name`.
+/// Parses `value` as a timeout in the header `name`: the name determines the format.
 pub(super) fn parse(name: &HeaderName, value: &[u8]) -> Option<Duration> {
     if *name == GRPC_TIMEOUT {
         return parse_grpc(value);
@@ -44,12 +47,12 @@ pub(super) fn parse(name: &HeaderName, value: &[u8]) -> Option<Duration> {
     parse_plain(value, if is_in_millis(name) { "ms" } else { "s" })
 }
 
-/// How `time`, which is not zero, is written in the header `name`.
+/// Formats `time` for the header `name`. `time` must not be zero.
 pub(super) fn format(name: &HeaderName, time: Duration) -> HeaderValue {
     let text = if *name == GRPC_TIMEOUT {
         format_grpc(time)
     } else if is_in_millis(name) {
-        // Not 0, which some take for no limit at all.
+        // At least 1: some servers take 0 for no limit.
         time.as_millis().max(1).to_string()
     } else {
         format_plain(time)
@@ -60,12 +63,13 @@ pub(super) fn format(name: &HeaderName, time: Duration) -> HeaderValue {
     }
 }
 
-/// `connect-timeout-ms`, `x-envoy-expected-rq-timeout-ms`: the name says the unit, and the value is bare.
+/// Returns `true` if the header's name contains the unit, so that its value is a bare number of
+/// milliseconds: `connect-timeout-ms`, `x-envoy-expected-rq-timeout-ms`.
 fn is_in_millis(name: &HeaderName) -> bool {
     name.as_str().ends_with("-ms")
 }
 
-/// One to eight digits and a unit, as gRPC has it.
+/// Parses gRPC's format: one to eight digits and a unit.
 fn parse_grpc(value: &[u8]) -> Option<Duration> {
     let (unit, digits) = value.split_last()?;
     let (_, nanos) = GRPC_UNITS.iter().find(|(letter, _)| letter == unit)?;
@@ -75,7 +79,7 @@ fn parse_grpc(value: &[u8]) -> Option<Duration> {
     number(digits).map(|number| from_nanos(number.saturating_mul(*nanos)))
 }
 
-/// In the most precise unit that eight digits are enough for; what is left over is cut off.
+/// Formats in the most precise unit that needs no more than eight digits, rounded down.
 fn format_grpc(time: Duration) -> String {
     let most = 10_u128.pow(GRPC_DIGITS as u32) - 1;
     let fits = GRPC_UNITS
@@ -84,12 +88,12 @@ fn format_grpc(time: Duration) -> String {
         .find(|(_, number)| *number <= most);
     match fits {
         Some((letter, number)) => format!("{number}{}", char::from(*letter)),
-        // Eleven thousand years.
+        // More than eight digits of hours, which is eleven thousand years.
         None => format!("{most}H"),
     }
 }
 
-/// Digits, perhaps a fraction, perhaps a unit: `250ms`, `2s`, `1.5`.
+/// Parses digits with an optional fraction and an optional unit: `250ms`, `2s`, `1.5`.
 fn parse_plain(value: &[u8], unit_of_bare: &str) -> Option<Duration> {
     let value = std::str::from_utf8(value).ok()?;
     let end = value
@@ -114,7 +118,8 @@ fn parse_plain(value: &[u8], unit_of_bare: &str) -> Option<Duration> {
     Some(from_nanos(whole.saturating_add(fraction)))
 }
 
-/// In whole milliseconds, or finer where there is not even one.
+/// Formats in milliseconds, rounded down, or in microseconds or nanoseconds if `time` is below a
+/// millisecond.
 fn format_plain(time: Duration) -> String {
     let nanos = time.as_nanos();
     match nanos {
@@ -124,7 +129,7 @@ fn format_plain(time: Duration) -> String {
     }
 }
 
-/// At least one digit and nothing else; too large a number is the largest.
+/// Parses one or more digits and nothing else. A number that is too large saturates.
 fn number(digits: &[u8]) -> Option<u128> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
@@ -136,15 +141,18 @@ fn number(digits: &[u8]) -> Option<u128> {
     Some(digits.iter().fold(0, add))
 }
 
-/// What stands behind the point, of a unit of so many nanoseconds.
+/// Parses the digits after the decimal point, and returns them in nanoseconds. `nanos` is the
+/// length of the unit.
 fn fraction_of(digits: &[u8], nanos: u128) -> Option<u128> {
-    // All must be digits; an hour has no more than 13 that count.
+    // All of them must be digits. Only the first 18 are used: even for hours, digits after the 13th
+    // are below a nanosecond.
     number(digits)?;
     let digits = &digits[..digits.len().min(18)];
     let scale = 10_u128.pow(digits.len() as u32);
     number(digits).map(|number| number * nanos / scale)
 }
 
+/// Converts into a `Duration`, which saturates.
 fn from_nanos(nanos: u128) -> Duration {
     match u64::try_from(nanos / NANOS_PER_SEC) {
         Ok(secs) => Duration::new(secs, (nanos % NANOS_PER_SEC) as u32),

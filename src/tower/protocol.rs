@@ -1,4 +1,4 @@
-//! HTTP and gRPC: how each is told that a request's context has ended.
+//! HTTP and gRPC: how a response in each of them reports that the request's context is done.
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version};
@@ -10,19 +10,21 @@ use crate::context::ContextError;
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// What a request speaks.
+/// The protocol of a request.
 #[derive(Debug)]
 pub(super) enum Protocol {
     Http,
     Grpc {
         content_type: HeaderValue,
-        /// Whether its responses end with trailers. grpc-web writes them into the body, where a layer that does not know
-        /// the body's frames cannot put any.
+        /// `true` if its responses end with HTTP trailers. grpc-web encodes them in the body's
+        /// data, which a layer that does not know the encoding cannot do.
         trailers: bool,
     },
 }
 
 impl Protocol {
+    /// Reads the protocol from the content type: `application/grpc*` is gRPC, everything else is
+    /// HTTP.
     pub(super) fn of<B>(request: &Request<B>) -> Protocol {
         let Some(content_type) = request.headers().get(CONTENT_TYPE) else {
             return Protocol::Http;
@@ -36,7 +38,9 @@ impl Protocol {
         }
     }
 
-    /// The same for a connection that drops trailers: HTTP/1.1 would end the body there as if it were whole.
+    /// Returns the protocol as a connection with this HTTP version can carry it. Before HTTP/2,
+    /// that is without trailers: HTTP/1.1 would drop them, and a body that is cut off would look
+    /// complete.
     pub(super) fn for_version(self, version: Version) -> Protocol {
         match self {
             Protocol::Grpc { content_type, .. } if version < Version::HTTP_2 => Protocol::Grpc {
@@ -47,7 +51,8 @@ impl Protocol {
         }
     }
 
-    /// A response that is a gRPC status and nothing else, if this is gRPC.
+    /// Returns a response that has a gRPC status and no body, or `None` if the protocol is not
+    /// gRPC.
     pub(super) fn trailers_only(&self, code: i32, message: &'static str) -> Option<Response<()>> {
         let Protocol::Grpc { content_type, .. } = self else {
             return None;
@@ -60,7 +65,8 @@ impl Protocol {
         Some(response)
     }
 
-    /// How a response's body ends that `error` has cut off: in gRPC's trailers with this status, where it can have any.
+    /// Returns the last frame of a body that `error` cuts off: trailers with the gRPC status, or
+    /// the error if the response cannot have trailers.
     pub(super) fn last_frame<D>(
         &self,
         (code, message): (i32, &'static str),
@@ -73,6 +79,7 @@ impl Protocol {
     }
 }
 
+/// Returns the headers, or trailers, of a gRPC status.
 fn status(code: i32, message: &'static str) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(3);
     headers.insert(GRPC_STATUS, HeaderValue::from(code));

@@ -1,4 +1,5 @@
-//! The responses of a server's layers: the handler's, and those that a layer gives in its stead.
+//! The responses of a server's layers: the handler's own, and those that a layer sends instead of
+//! it.
 
 use http::{Response, StatusCode};
 use http_body::Body;
@@ -8,19 +9,22 @@ use super::cause::SERVER_STOPS;
 use super::scope::{GRPC_DEADLINE_EXCEEDED, Scope};
 
 impl Scope {
-    /// The response, with the rest of the request's life in its body.
+    /// Returns the handler's response, with the scope in its body. The request is finished when
+    /// that body is complete.
     pub(super) fn respond<B: Body>(self, response: Response<B>) -> Response<ResponseBody<B>> {
         let (parts, body) = response.into_parts();
         let body = ResponseBody::new(self, &parts, body);
         Response::from_parts(parts, body)
     }
 
-    /// The answer to a request whose deadline has passed.
+    /// Returns the response to a request whose deadline has passed: 504, or `grpc-status: 4`. The
+    /// caller has called [`expire`](Scope::expire) before.
     pub(super) fn timed_out<B>(self) -> Response<ResponseBody<B>> {
         self.answer(StatusCode::GATEWAY_TIMEOUT, GRPC_DEADLINE_EXCEEDED)
     }
 
-    /// The answer where no handler will give one.
+    /// Cancels the context, and returns the response to a request whose handler does not produce
+    /// one: 503, or `grpc-status: 14`.
     pub(super) fn unavailable<B>(mut self) -> Response<ResponseBody<B>> {
         self.guard.fail(&SERVER_STOPS);
         self.answer(StatusCode::SERVICE_UNAVAILABLE, (14, "unavailable"))
