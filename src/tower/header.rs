@@ -63,8 +63,8 @@ pub(super) fn format(name: &HeaderName, time: Duration) -> HeaderValue {
     }
 }
 
-/// Returns `true` if the header's name contains the unit, so that its value is a bare number of
-/// milliseconds: `connect-timeout-ms`, `x-envoy-expected-rq-timeout-ms`.
+/// Returns `true` if the header's name contains the unit: a bare number in `connect-timeout-ms` or
+/// `x-envoy-expected-rq-timeout-ms` is in milliseconds.
 fn is_in_millis(name: &HeaderName) -> bool {
     name.as_str().ends_with("-ms")
 }

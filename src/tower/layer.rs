@@ -21,38 +21,51 @@ use super::scope::{self, Deadline, Guard, Scope};
 use crate::context::{Cause, Context};
 use crate::sync::Arc;
 
-/// Gives each request of a server a [`Context`], which ends when nobody waits for the answer any more.
+/// Gives each request of a server a [`Context`] that is cancelled when its response is no longer
+/// needed.
 ///
-/// The context is a child of the server's, and is in the request's extensions: `request.extensions().get::<Context>()`, in
-/// hyper, axum and tonic alike; with feature `axum`, `Context` is an extractor. It ends
+/// The context is a child of the server's context. It is in the request's extensions:
+/// `request.extensions().get::<Context>()` in hyper, axum and tonic. With feature `axum`, `Context`
+/// is an extractor. The context is done
 ///
-/// - when the client has gone: the response future or the response's body was dropped before its end, or the request's
-///   body broke off. Its cause is then [`ClientGone`](super::ClientGone);
-/// - when its deadline has passed: the handler is dropped, and the client is told;
-/// - when the server's context ends, with the cause of that. The handler is asked to stop, and not dropped;
-/// - when the request has been answered whole, with [`RequestFinished`](super::RequestFinished): what was started with the
-///   context stops then too. What is to outlive the request takes
+/// - when the client disconnects: the server drops the response future, or the response's body
+///   before it is complete, or the request's body fails. The cause is
+///   [`ClientGone`](super::ClientGone);
+/// - when its deadline passes. The handler is dropped, and the client receives a timeout response;
+/// - when the server's context is done, with the same cause. The handler is not dropped: it can
+///   observe the context and return;
+/// - when the response is complete, or has failed. The cause of a complete response is
+///   [`RequestFinished`](super::RequestFinished). This cancels everything that was started with the
+///   context. For work that must outlive the request, use
 ///   [`without_cancel`](Context::without_cancel).
 ///
-/// The first of these wins, but at or after the deadline it is always the deadline.
+/// The first of these events decides. At or after the deadline, it is always the deadline.
 ///
 /// # The deadline
 ///
-/// The earliest of: now and what the request's headers allow, now and [`max_timeout`](ContextLayer::max_timeout), the
-/// deadline of the server's context. It holds to the end of the response's *body*. When it passes before there is a response, the
-/// handler is dropped, and the answer is 504, or `grpc-status: 4` for a request whose content type is `application/grpc*`;
-/// whatever the handler may have answered at that moment is discarded. When it passes in the middle of the body, see
-/// [`ResponseBody`]. A request whose time is up on arrival does not reach the handler. Where a request with a deadline has
-/// to wait, it takes a timer, and so a tokio runtime that has one.
+/// The deadline is the earliest of
+///
+/// - the arrival plus the shortest timeout in the request's headers,
+/// - the arrival plus [`max_timeout`](ContextLayer::max_timeout),
+/// - the deadline of the server's context.
+///
+/// It applies until the response's *body* is complete. If it passes before there is a response, the
+/// handler is dropped. The response is 504, or `grpc-status: 4` for a request whose content type is
+/// `application/grpc*`. A response that the handler returns at that moment is discarded.
+/// [`ResponseBody`] describes a deadline that passes during the body. A request whose deadline has
+/// passed on arrival does not reach the handler.
+///
+/// A request with a deadline needs a tokio runtime with timers, if it has to wait.
 ///
 /// # Where to put it
 ///
-/// Outside of what may answer late, so that it sees the request first and the response last. A layer further out that drops the
-/// response future on its own account (a timeout) looks to it like a client that went, and so does one that fails the
-/// request's body (a size limit): put these inside.
+/// Put it outside of every layer and service that may take time, so that it receives the request
+/// first and the response last. A layer outside of it that drops the response future (a timeout)
+/// looks like a client that disconnects. So does a layer that makes the request's body fail (a size
+/// limit). Put such layers inside of it.
 ///
-/// It can be used again further in, for a route that has less time. A request that has a context in its extensions already gets
-/// one below that, which ends with the server's too.
+/// A second `ContextLayer` further inside can give a route less time. If a request already has a
+/// context in its extensions, the new context is a child of that one, and of the server's context.
 ///
 /// # Examples
 ///
@@ -93,13 +106,17 @@ pub struct ContextLayer {
 #[derive(Debug, Clone)]
 struct Config {
     max_timeout: Option<Duration>,
-    /// `grpc-timeout`, and what was added.
+    /// The headers with a timeout: `grpc-timeout`, and those that were added.
     headers: Vec<HeaderName>,
+    /// The headers that are copied into the context. No name occurs twice.
     carried: Vec<HeaderName>,
 }
 
 impl ContextLayer {
-    /// A layer that derives the contexts of requests from `ctx`: the server's, which ends when the server is to stop.
+    /// Returns a layer that derives the contexts of requests from `ctx`, the server's context.
+    ///
+    /// Cancel `ctx` when the server is to stop: every request that is still running is then
+    /// cancelled with the same cause.
     #[must_use]
     pub fn new(ctx: &Context) -> ContextLayer {
         let config = Config {
@@ -113,36 +130,41 @@ impl ContextLayer {
         }
     }
 
-    /// Gives every request at most this long: a cap on what it asks for, and the time of one that asks for nothing.
+    /// Sets the maximum timeout of a request. It limits the timeout that a request asks for, and
+    /// applies to a request that asks for none.
     ///
-    /// Without it, a client may ask for as long as it likes, and one that asks for nothing has no deadline. A server that
-    /// anybody can reach wants one.
+    /// Without it, a client may ask for any timeout, and a request that asks for none has no
+    /// deadline of its own. A server on a public network should set it.
     #[must_use]
     pub fn max_timeout(mut self, timeout: Duration) -> ContextLayer {
         Arc::make_mut(&mut self.config).max_timeout = Some(timeout);
         self
     }
 
-    /// Reads the time that a request allows from this header too, besides `grpc-timeout`. May be called more than once; of
-    /// several times, the shortest holds.
+    /// Reads a request's timeout from this header too, besides `grpc-timeout`. Can be called more
+    /// than once. If several headers have a timeout, the shortest applies.
     ///
-    /// A value is a decimal number with an optional unit (`ns`, `us`, `ms`, `s`, `m`, `h`): `250ms`, `2s`, `1.5`. A
-    /// bare number is in seconds, or in milliseconds if the header's name ends in `-ms`, as `connect-timeout-ms` and
-    /// `x-envoy-expected-rq-timeout-ms` do. It is the time that is *left*, not a time of day. Zero is an end on arrival.
+    /// A value is a decimal number with an optional unit (`ns`, `us`, `ms`, `s`, `m`, `h`):
+    /// `250ms`, `2s`, `1.5`. A bare number is in seconds, or in milliseconds if the header's name
+    /// ends in `-ms`, as in `connect-timeout-ms` and `x-envoy-expected-rq-timeout-ms`. It is the
+    /// time that is *left*, not a time of day. With zero, the deadline has passed on arrival.
     ///
-    /// What does not have this form is ignored, as if the header were not there: a sign, an exponent, blanks, another unit.
-    /// A number beyond what a [`Duration`] holds stands for the longest. `grpc-timeout` is read as gRPC has it, one to
-    /// eight digits and one of `H M S m u n`; anything else is ignored.
+    /// A value in another format is ignored, for instance one with a sign, an exponent, blanks or
+    /// another unit. A number that is too large for a [`Duration`] means [`Duration::MAX`]. The
+    /// format of `grpc-timeout` is gRPC's: one to eight digits and one of the units `H M S m u n`.
+    /// Every other value of it is ignored.
     #[must_use]
     pub fn header(mut self, name: HeaderName) -> ContextLayer {
         Arc::make_mut(&mut self.config).headers.push(name);
         self
     }
 
-    /// Carries this header of a request in its context, as [`Carried`], from where
-    /// [`PropagateLayer`](super::PropagateLayer) puts it on the calls that are made for the request.
+    /// Copies this header of a request into the request's context, as [`Carried`].
+    /// [`PropagateLayer`](super::PropagateLayer) adds it to the calls that are made for the
+    /// request.
     ///
-    /// `traceparent`, `tracestate` and `baggage` are carried in any case; this is for one more, `x-request-id` say.
+    /// `traceparent`, `tracestate` and `baggage` are always copied. Use this for one more header,
+    /// such as `x-request-id`.
     #[must_use]
     pub fn carry(mut self, name: HeaderName) -> ContextLayer {
         let carried = &mut Arc::make_mut(&mut self.config).carried;
@@ -152,17 +174,19 @@ impl ContextLayer {
         self
     }
 
-    /// The server's context.
+    /// Returns the server's context.
     pub(super) fn server(&self) -> &Context {
         &self.server
     }
 
+    /// Returns the layer with another server's context.
     pub(super) fn with_server(mut self, ctx: Context) -> ContextLayer {
         self.server = ctx;
         self
     }
 
-    /// What begins with the arrival of a request.
+    /// Derives the context of a request that has arrived. Returns the request with that context and
+    /// a body that detects a disconnect, and the scope that ends the context.
     pub(super) fn begin<B>(&self, request: Request<B>) -> (Request<RequestBody<B>>, Scope) {
         let (mut parts, body) = request.into_parts();
         let mut ctx = match parts.extensions.get::<Context>() {
@@ -191,6 +215,8 @@ impl ContextLayer {
         (request, scope)
     }
 
+    /// Returns the timeout of a request, and the cause that says who has set it: the client or the
+    /// server.
     fn timeout(&self, headers: &http::HeaderMap) -> Option<(Duration, Cause)> {
         let asked = header::timeout(headers, &self.config.headers);
         match (asked, self.config.max_timeout) {
@@ -215,7 +241,7 @@ impl<S> Layer<S> for ContextLayer {
     }
 }
 
-/// A service whose requests have a context: what a [`ContextLayer`] makes of `S`.
+/// The service that a [`ContextLayer`] returns: `S`, with a context for each request.
 #[derive(Debug, Clone)]
 pub struct ContextService<S> {
     inner: S,
@@ -237,9 +263,10 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (request, mut scope) = self.layer.begin(request);
-        let handler = match scope.deadline.has_passed() {
-            true => None,
-            false => Some(scope.guard.run(|| self.inner.call(request))),
+        let handler = if scope.deadline.has_passed() {
+            None
+        } else {
+            Some(scope.guard.run(|| self.inner.call(request)))
         };
         ResponseFuture {
             scope: Some(scope),
@@ -249,11 +276,16 @@ where
 }
 
 pin_project! {
-    /// The response of a [`ContextService`].
+    /// The response future of a [`ContextService`].
+    ///
+    /// If it is dropped before it is ready, the request's context is cancelled with
+    /// [`ClientGone`](super::ClientGone).
     #[must_use = "futures do nothing unless you `.await` or poll them"]
     pub struct ResponseFuture<F> {
-        // None once it has resolved. Before the handler, so that the context has ended by the time that is dropped.
+        // None when the future is ready. Declared before the handler, and so dropped first: the
+        // context is done when the handler's destructors run.
         scope: Option<Scope>,
+        // None if the deadline had passed on arrival.
         #[pin]
         handler: Option<F>,
     }
@@ -274,8 +306,9 @@ where
         let Some(mut scope) = this.scope.take() else {
             panic!("`ResponseFuture` polled after it resolved");
         };
-        // The clock before the handler and after it: an answer that comes at the deadline comes too late, and is mostly the
-        // handler's own account of the same deadline.
+        // The clock is read before and after the poll of the handler. A response that is ready at
+        // the deadline is too late. Most often it is the handler's own report of the same deadline,
+        // and which of the two a client received would be left to chance.
         let mut answer = None;
         if let (Some(handler), false) = (
             this.handler.as_mut().as_pin_mut(),
