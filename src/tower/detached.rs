@@ -1,4 +1,4 @@
-//! Handlers that are not dropped when their client goes.
+//! Handlers that are not dropped when their client disconnects: each runs as a task of its own.
 
 mod handler;
 mod report;
@@ -30,20 +30,26 @@ use handler::{Handler, Outcome, RequestLine};
 use report::Tally;
 
 impl ContextLayer {
-    /// The detached mode: a layer that runs each handler as a task of its own, which the client's going *asks* to stop and does
-    /// not drop; and the handle with which the server's shutdown waits for them.
+    /// Returns a layer that runs each handler as a task of its own, and a handle that waits for the
+    /// handlers at shutdown.
     ///
-    /// **Why.** A server drops a handler at whatever await it stands at when its client goes, and a drop is not an undo. A
-    /// statement that was sent to a database is carried out all the same, and nobody learns how it ended; the second of two writes
-    /// is never sent; a lock that somebody else keeps stays taken; and nothing that is async can clean up. A handler that
-    /// this can happen to wants to be asked, and to have time.
+    /// When the client disconnects, such a handler is cancelled and not dropped.
     ///
-    /// **How.** When the handler's context ends (the client has gone, the deadline has passed, the server stops), it has
-    /// `grace` to finish, and is aborted after that. The client is told at the deadline as ever, and does not wait for the
-    /// grace. A handler that has given its response has ended: the response's *body* is dropped with its connection, as ever.
+    /// **Why.** When a client disconnects, a server drops the handler at whichever await it has
+    /// reached. A drop does not undo anything. A statement that was sent to a database is executed
+    /// all the same, and its result is lost. The second of two writes is never sent. A lock that
+    /// another system holds for the handler stays locked. No clean-up that is async can run. A
+    /// handler for which this matters needs to be cancelled, and to have time to finish.
     ///
-    /// **Shutting down.** [`Handlers::wait`] waits for the handlers that still run, which no server does by itself once their
-    /// connections are gone. Keep the handle to the end of `main`:
+    /// **How.** When the handler's context is done (the client has disconnected, the deadline has
+    /// passed, the server shuts down), the handler has `grace` to finish. After that it is aborted.
+    /// The client does not wait for the grace period: it receives the timeout response at the
+    /// deadline. A handler that has returned its response has finished. The response's *body* is
+    /// dropped with its connection, as without the detached mode.
+    ///
+    /// **Shutting down.** [`Handlers::wait`] waits for the handlers that are still running. A
+    /// server does not wait for a handler whose connection is closed. Keep the handle until the end
+    /// of `main`:
     ///
     /// ```
     /// use errgroup::Context;
@@ -63,10 +69,14 @@ impl ContextLayer {
     /// # }
     /// ```
     ///
-    /// What a task of its own costs: the handler's future and response must be `Send + 'static`; task-locals of layers further
-    /// out do not reach it, so put those layers inside, and nor do their spans, unless feature `tracing` is on. All handlers run
-    /// on the runtime of the first. A handler that blocks its thread cannot be aborted by anyone.
-    #[must_use = "the second part is what the server's shutdown waits with"]
+    /// A task for each handler has these consequences:
+    ///
+    /// - The handler's future and response must be `Send + 'static`.
+    /// - Task-locals that an outer layer sets are not set in the handler. Put such layers inside
+    ///   this one. The same applies to the current span, unless feature `tracing` is on.
+    /// - All handlers run on the runtime of the first one.
+    /// - A handler that blocks its thread cannot be aborted.
+    #[must_use = "the server's shutdown waits for the handlers with the second part"]
     pub fn detached(self, grace: Duration) -> (DetachedLayer, Handlers) {
         let (ctx, guard) = self.server().with_cancel();
         let group = Group::new();
@@ -88,24 +98,27 @@ impl ContextLayer {
     }
 }
 
-/// What the layer, its services and the handle share. The group goes with the last of them, and aborts what runs then.
+/// The state that the layer, its services and the handle share. When the last of them is dropped,
+/// the group is dropped, and aborts the handlers that still run.
 struct Shared {
     spawner: Spawner<ContextError>,
-    /// `None` once somebody waits: nothing starts any more.
+    /// `None` after [`Handlers::wait`] was called: no handler starts any more.
     group: Mutex<Option<Group<ContextError>>>,
-    /// Ends the context that those of the requests are children of.
+    /// Cancels the context from which the contexts of the requests are derived.
     stop: CancelHandle,
     grace: Duration,
     tally: Arc<Mutex<Tally>>,
 }
 
 impl Shared {
+    /// Returns `true` until [`Handlers::wait`] is called.
     fn is_open(&self) -> bool {
         self.group.lock().is_some()
     }
 }
 
-/// A [`ContextLayer`] whose handlers are tasks of their own: made by [`ContextLayer::detached`].
+/// A [`ContextLayer`] that runs each handler as a task of its own. It is made by
+/// [`ContextLayer::detached`].
 #[derive(Clone)]
 pub struct DetachedLayer {
     layer: ContextLayer,
@@ -132,7 +145,7 @@ impl fmt::Debug for DetachedLayer {
     }
 }
 
-/// A service whose handlers are tasks of their own: what a [`DetachedLayer`] makes of `S`.
+/// The service that a [`DetachedLayer`] returns: `S`, with a context and a task for each request.
 #[derive(Debug, Clone)]
 pub struct DetachedService<S> {
     inner: S,
@@ -174,12 +187,16 @@ where
 }
 
 pin_project! {
-    /// The response of a [`DetachedService`]. Dropping it asks the handler to stop.
+    /// The response future of a [`DetachedService`].
+    ///
+    /// If it is dropped before it is ready, the handler's context is cancelled with
+    /// [`ClientGone`](super::ClientGone), and the handler has its grace period to finish.
     #[must_use = "futures do nothing unless you `.await` or poll them"]
     pub struct DetachedFuture<R, E> {
-        // None once it has resolved.
+        // None when the future is ready.
         scope: Option<Scope>,
-        // None if the request does not reach the handler.
+        // None if the request does not reach the handler: the deadline had passed on arrival, or
+        // the server shuts down.
         handler: Option<TaskHandle<Outcome<Response<R>, E>>>,
     }
 }
@@ -210,7 +227,8 @@ impl<R: Body, E> Future for DetachedFuture<R, E> {
                 Poll::Pending => {}
             }
         }
-        // A bug is shown in any case; for the rest, see `ResponseFuture`.
+        // A panic is a bug, so it is resumed even at the deadline. Any other outcome at the
+        // deadline is too late, as in `ResponseFuture`.
         let outcome = match outcome {
             Some(Outcome::Panicked(panicked)) => {
                 scope.guard.run(|| panic::resume(panicked.deliver()))
@@ -239,41 +257,50 @@ impl<R, E> fmt::Debug for DetachedFuture<R, E> {
     }
 }
 
-/// The handlers that a [`DetachedLayer`] runs: what the server's shutdown waits with.
+/// A handle to the handlers that a [`DetachedLayer`] runs, with which the server's shutdown waits
+/// for them.
 ///
-/// Dropping it stops nobody, and then nobody can wait: handlers run on while the layer or a service that it made is there,
-/// and are aborted with the last of these.
-#[must_use = "handlers are waited for with `wait().await`, after the server has stopped"]
+/// Dropping it does not stop any handler, but nothing can wait for them any more. The handlers keep
+/// running while the layer or one of its services exists. When the last of these is dropped, they
+/// are aborted.
+#[must_use = "call `wait().await` after the server has stopped, to wait for the handlers"]
 pub struct Handlers {
     shared: Arc<Shared>,
 }
 
 impl Handlers {
-    /// How many run now. By the time it is looked at, it may have changed.
+    /// Returns the number of handlers that are running. It may have changed by the time that it is
+    /// used.
     #[must_use]
     pub fn running(&self) -> usize {
         self.shared.group.lock().as_ref().map_or(0, Group::running)
     }
 
-    /// Asks every handler that still runs to stop, waits until all have ended, and says what became of them.
+    /// Cancels every handler that is still running, waits until all have finished, and returns a
+    /// report.
     ///
-    /// It takes the layer's grace at the most, counted for each from the end of its context: when the server's
-    /// context has ended before, so has the grace begun before. Only a handler that blocks its thread is waited for beyond that, since
-    /// nobody can abort it. From now on, what comes in is answered 503, or `grpc-status: 14`.
+    /// It waits for the layer's grace period at most. The grace period of a handler begins when its
+    /// context is done. If the server's context was cancelled before this call, the grace period
+    /// has begun before it, too. A handler that blocks its thread cannot be aborted, so this waits
+    /// for it longer than that.
     ///
-    /// To let handlers finish that nobody has asked to stop, call it when the server has: a graceful shutdown waits for the
-    /// connections, and this for what has lost its connection.
+    /// From this call on, the response to a new request is 503, or `grpc-status: 14`.
+    ///
+    /// Call it after the server has stopped, to let the handlers finish that were not cancelled
+    /// yet. A graceful shutdown of a server waits for its connections. This waits for the handlers
+    /// whose connection is closed.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future aborts the handlers.
+    /// Not cancel safe. Dropping the future aborts the handlers, and their report is lost.
     pub async fn wait(self) -> Drained {
         let group = self.shared.group.lock().take();
         self.shared.tally.lock().begin();
         self.shared.stop.cancel_with(Cause::note(&SERVER_STOPS));
         if let Some(group) = group {
-            // Handlers do not fail: what becomes of them is in the tally, but for a response that panics when nobody takes it. One
-            // that the runtime dropped has nobody to tell.
+            // A handler's task does not fail: its outcome is in the tally. Two errors are possible.
+            // A response that nothing takes may panic when it is dropped, which is counted here. A
+            // task may have been dropped with its runtime, which is not counted.
             if let Err(errors) = group.wait_all().await {
                 let panics = errors.iter().filter(|error| error.is_panic());
                 panics.for_each(|_| self.shared.tally.lock().panicked());

@@ -1,4 +1,5 @@
-//! One handler as a task: it is polled until it is ready, or until its context has ended and its grace is over.
+//! A handler as a task. It is polled until it is ready, or until its context is done and its grace
+//! period is over.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,24 +17,26 @@ use crate::panic::{self, Payload};
 use crate::sync::{Arc, Mutex};
 use crate::tracing::{self, Span};
 
-/// How a handler ended.
+/// The outcome of a handler.
 pub(super) enum Outcome<T, E> {
     Answered(Result<T, E>),
     Panicked(Undelivered),
     Aborted,
 }
 
-/// A panic on its way to whoever awaits the response; counted if nobody does.
+/// A panic of a handler, for the future that awaits the response. If that future does not exist any
+/// more, the panic is counted when this is dropped.
 pub(super) struct Undelivered {
     payload: Option<Payload>,
     tally: Arc<Mutex<Tally>>,
 }
 
 impl Undelivered {
+    /// Returns the payload, which is then not counted.
     pub(super) fn deliver(mut self) -> Payload {
         match self.payload.take() {
             Some(payload) => payload,
-            None => unreachable!("it is delivered once, by value"),
+            None => unreachable!("a payload is taken once, by value"),
         }
     }
 }
@@ -47,7 +50,7 @@ impl Drop for Undelivered {
     }
 }
 
-/// What a handler was asked for.
+/// The method and URI of a handler's request, for the report of an abort.
 pub(super) struct RequestLine {
     method: Method,
     uri: Uri,
@@ -62,18 +65,19 @@ impl RequestLine {
     }
 }
 
-/// The time that a handler has after its context has ended.
+/// The time that a handler has to finish after its context is done.
 struct GracePeriod {
     ctx: Context,
     done: DoneOwned,
     grace: Duration,
-    /// `None` until the context has ended.
+    /// `None` until the context is done.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl GracePeriod {
     fn new(ctx: Context, grace: Duration) -> GracePeriod {
-        // The grace counts from the end, and not from when this task gets to see it.
+        // The grace period begins when the context is done, not when this task observes it. So the
+        // context must record that instant.
         ctx.time_ends();
         GracePeriod {
             done: ctx.done_owned(),
@@ -83,7 +87,7 @@ impl GracePeriod {
         }
     }
 
-    /// Waits until the context has ended, and then until the grace is over.
+    /// Completes when the context is done and the grace period after that is over.
     fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         let timer = match &mut self.timer {
             Some(timer) => timer,
@@ -97,8 +101,9 @@ impl GracePeriod {
                 self.timer.insert(Box::pin(timer))
             }
         };
-        // The clock before the timer, which tokio does not let fire in a poll that has used up its budget: a handler that
-        // does so in each would never be aborted.
+        // The clock is read before the timer is polled. tokio's timer does not complete in a poll
+        // that has used up its budget, so a handler that uses it up in every poll would never be
+        // aborted.
         if Instant::now() < timer.deadline() {
             ready!(timer.as_mut().poll(cx));
         }
@@ -107,6 +112,7 @@ impl GracePeriod {
 }
 
 pin_project! {
+    /// The future of a handler, with what its report needs.
     pub(super) struct Handler<F> {
         #[pin]
         future: Option<F>,
@@ -114,7 +120,7 @@ pin_project! {
         began: Instant,
         line: RequestLine,
         tally: Arc<Mutex<Tally>>,
-        // The span of the request.
+        // The span in which the service was called, which is the span of the request.
         caller: Span,
     }
 }
@@ -147,7 +153,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let Some(future) = this.future.as_mut().as_pin_mut() else {
-            panic!("a handler is polled after it has ended");
+            panic!("a handler was polled after it had finished");
         };
         let entered = tracing::enter(Some(this.caller));
         let outcome = match panic::catch(|| future.poll(cx)) {
@@ -158,7 +164,7 @@ where
                 Ok(Outcome::Aborted)
             }
         };
-        // A destructor that panics is the handler's panic too.
+        // A panic in the destructor of the future is the handler's panic too.
         let dropped = panic::catch(|| this.future.set(None));
         drop(entered);
         let outcome = match panic::first(outcome, dropped) {
@@ -173,7 +179,7 @@ where
     }
 }
 
-/// Counts how a handler ended.
+/// Counts the outcome of a handler.
 fn record<T, E>(outcome: &Outcome<T, E>, tally: &mut Tally, line: &RequestLine, began: Instant) {
     match outcome {
         Outcome::Answered(_) => tally.finished(),
@@ -182,7 +188,7 @@ fn record<T, E>(outcome: &Outcome<T, E>, tally: &mut Tally, line: &RequestLine, 
             path: line.uri.path().to_owned(),
             elapsed: began.elapsed(),
         }),
-        // Counted where it is not delivered.
+        // `Undelivered` counts itself, if it is dropped.
         Outcome::Panicked(_) => {}
     }
 }

@@ -1,11 +1,11 @@
-//! What became of the handlers that a shutdown waited for.
+//! The report on the handlers that a shutdown waited for.
 
 use std::fmt;
 use std::time::Duration;
 
 use http::Method;
 
-/// What [`Handlers::wait`](super::Handlers::wait) saw.
+/// The report of [`Handlers::wait`](super::Handlers::wait).
 #[derive(Debug, Clone, Default)]
 pub struct Drained {
     finished: usize,
@@ -14,28 +14,32 @@ pub struct Drained {
 }
 
 impl Drained {
-    /// How many handlers ended by themselves while it waited.
+    /// Returns the number of handlers that returned while `wait` waited.
     #[must_use]
     pub fn finished(&self) -> usize {
         self.finished
     }
 
-    /// The handlers that were aborted while it waited, since they ran on after their grace; in the order in which they were.
+    /// Returns the handlers that were aborted while `wait` waited, because they were still running
+    /// after their grace period. They are in the order of the aborts.
     #[must_use]
     pub fn aborted(&self) -> &[Aborted] {
         &self.aborted
     }
 
-    /// How many panics nobody was told of, since the layer was made: each was that of a handler whose client had gone. The
-    /// panic hook has printed them. Where the client was still there, the panic went on in its connection, as without this
-    /// layer.
+    /// Returns the number of panics, since the layer was made, that no response future could
+    /// resume.
+    ///
+    /// The client of such a handler had disconnected, or had received a timeout response. The panic
+    /// hook has printed these panics. While the client waits for the response, a panic is resumed
+    /// in its connection, as without this layer, and is not counted.
     #[must_use]
     pub fn panicked(&self) -> usize {
         self.panicked
     }
 }
 
-/// A handler that was aborted, by its request: `POST /orders, after 7.2s`.
+/// A handler that was aborted. Displays its request: `POST /orders, after 7.2s`.
 #[derive(Debug, Clone)]
 pub struct Aborted {
     pub(super) method: Method,
@@ -44,19 +48,19 @@ pub struct Aborted {
 }
 
 impl Aborted {
-    /// The request's method.
+    /// Returns the request's method.
     #[must_use]
     pub fn method(&self) -> &Method {
         &self.method
     }
 
-    /// The request's path, without its query.
+    /// Returns the request's path, without its query.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// How long the handler had run.
+    /// Returns the time from the start of the handler to its abort.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.elapsed
@@ -74,10 +78,11 @@ impl fmt::Display for Aborted {
     }
 }
 
-/// The report as it comes about.
+/// The counts from which the report is made.
 #[derive(Default)]
 pub(super) struct Tally {
-    /// Whether somebody waits: a server that runs for months keeps no list of what it aborted.
+    /// `true` once `Handlers::wait` was called. Before that, only panics are counted, so that a
+    /// server that runs for months keeps no list of its aborts.
     waits: bool,
     drained: Drained,
 }
