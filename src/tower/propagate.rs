@@ -1,4 +1,5 @@
-//! The client's layer: the time that is left travels with the call.
+//! The client's layer. It sends the deadline of a context with each call, and drops the call when
+//! the context is done.
 
 mod body;
 mod future;

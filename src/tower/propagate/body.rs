@@ -1,4 +1,4 @@
-//! The body of a call's response, which ends with the call's context.
+//! The body of a call's response, which ends when the call's context is done.
 
 use std::fmt;
 use std::pin::Pin;
@@ -13,21 +13,29 @@ use crate::tower::protocol::Protocol;
 use crate::tower::scope::GRPC_DEADLINE_EXCEEDED;
 
 pin_project! {
-    /// The body of a response to a call that went through a [`PropagateLayer`](super::PropagateLayer).
+    /// The body of a response to a call that went through a
+    /// [`PropagateLayer`](super::PropagateLayer).
     ///
-    /// It is the inner body, until the context ends: then that is dropped, and this one ends with the [`ContextError`], or
-    /// for gRPC with trailers that say `grpc-status: 4` or 1.
+    /// It gives the frames of the inner body until the context is done. Then it drops the inner
+    /// body and fails with the [`ContextError`]. For gRPC (but not grpc-web), it ends with trailers
+    /// instead: `grpc-status: 4` if the deadline has passed, 1 if the context was cancelled.
+    ///
+    /// An inner body that has reported its end ([`is_end_stream`](Body::is_end_stream)) is not cut
+    /// off.
     pub struct CallBody<B> {
-        // None when it is over.
+        // None when the context can no longer cut the body off, because it is complete or has
+        // ended.
         done: Option<DoneOwned>,
         ctx: Context,
         protocol: Protocol,
+        // None if the layer returns the response itself, and after the body was cut off.
         #[pin]
         inner: Option<B>,
     }
 }
 
 impl<B> CallBody<B> {
+    /// Returns a body that ends when `ctx` is done.
     pub(super) fn new(ctx: Context, protocol: Protocol, inner: B) -> CallBody<B> {
         CallBody {
             done: Some(ctx.done_owned()),
@@ -37,7 +45,7 @@ impl<B> CallBody<B> {
         }
     }
 
-    /// The body of a response that the layer gives itself.
+    /// Returns the empty body of a response that the layer returns itself.
     pub(super) fn empty(ctx: Context) -> CallBody<B> {
         CallBody {
             done: None,
@@ -64,14 +72,15 @@ where
         let Some(inner) = this.inner.as_mut().as_pin_mut() else {
             return Poll::Ready(None);
         };
-        // What is here whole cannot end too early any more.
+        // The inner body has given all of its frames, so there is nothing left to cut off.
         if inner.is_end_stream() {
             *this.done = None;
         }
         let Some(done) = this.done else {
             return inner.poll_frame(cx).map_err(Into::into);
         };
-        // The context before the body: a stream that always has a next frame would not be ended otherwise.
+        // The context is checked before the body is polled. Otherwise a stream that always has a
+        // frame ready would never be cut off.
         let error = match this.ctx.err() {
             Some(error) => error,
             None => match inner.poll_frame(cx) {
@@ -110,7 +119,8 @@ impl<B> fmt::Debug for CallBody<B> {
     }
 }
 
-/// What ended the call from this side is the caller's own context: 1, where it was not the deadline.
+/// Returns the gRPC code and message of a call that was dropped because the caller's context is
+/// done. The code is 4 if the deadline has passed, and 1 (`CANCELLED`) otherwise.
 pub(super) fn grpc_status(error: &ContextError) -> (i32, &'static str) {
     if error.is_deadline_exceeded() {
         return GRPC_DEADLINE_EXCEEDED;

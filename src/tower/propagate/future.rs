@@ -1,4 +1,4 @@
-//! The future of a call, which ends with its context.
+//! The future of a call, which is dropped when its context is done.
 
 use std::fmt;
 use std::future::Future;
@@ -16,7 +16,10 @@ use crate::tower::protocol::Protocol;
 use crate::tower::scope::poll_budget;
 
 pin_project! {
-    /// The response of a [`PropagateService`](super::PropagateService).
+    /// The response future of a [`PropagateService`](super::PropagateService).
+    ///
+    /// When the context is done, it drops the call and fails with a [`ContextError`], or for gRPC
+    /// returns a response with the matching `grpc-status`.
     #[must_use = "futures do nothing unless you `.await` or poll them"]
     pub struct CallFuture<F> {
         #[pin]
@@ -27,6 +30,8 @@ pin_project! {
 }
 
 impl<F> CallFuture<F> {
+    /// Returns the future of a call that was sent. `until` is the instant at which the timeout that
+    /// was sent passes.
     pub(super) fn sent(
         call: RunOwned<F>,
         until: Option<Instant>,
@@ -40,6 +45,7 @@ impl<F> CallFuture<F> {
         }
     }
 
+    /// Returns the future of a call that is not sent, and fails with `error`.
     pub(super) fn refused(error: ContextError, ctx: Context, protocol: Protocol) -> CallFuture<F> {
         CallFuture {
             call: Call::Refused { error: Some(error) },
@@ -80,7 +86,8 @@ where
                     let wrap = |inner| CallBody::new(ctx, protocol, inner);
                     return Poll::Ready(Ok(response.map(wrap)));
                 }
-                // Some clients read the time that they send, and fail by it: tonic's `Channel`, with `Code::Cancelled`.
+                // Some clients enforce the timeout header that they send: tonic's `Channel` does,
+                // and fails with `Code::Cancelled`. That is the deadline, too.
                 Ok(Err(error)) if until.is_some_and(|until| until <= Instant::now()) => {
                     ContextError::deadline_exceeded(Some(Cause::from(error.into())))
                 }

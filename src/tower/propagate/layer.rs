@@ -1,4 +1,4 @@
-//! The layer: its settings, and what it puts on a request.
+//! The layer: its settings, and the headers that it adds to a request.
 
 use std::time::Duration;
 
@@ -12,37 +12,49 @@ use crate::tower::carried::Carried;
 use crate::tower::cause::NO_TIME_LEFT;
 use crate::tower::header::{self, GRPC_TIMEOUT};
 
-/// Makes the calls of a client part of a [`Context`]: they carry its deadline, and end when it ends.
+/// Makes the calls of a client part of a [`Context`]: they carry its deadline, and are dropped when
+/// the context is done.
 ///
-/// The context is the one in the extensions of the request, where a [`ContextLayer`](crate::tower::ContextLayer) puts it and a caller
-/// can: `request.extensions_mut().insert(ctx)`. A request that has none there takes the one that was given to the layer
-/// ([`context`](PropagateLayer::context)); where that is missing too, the call goes through as it is.
+/// The context is taken from the extensions of the request. A
+/// [`ContextLayer`](crate::tower::ContextLayer) inserts it there, and so can a caller:
+/// `request.extensions_mut().insert(ctx)`. A request without one uses the context of the layer
+/// ([`context`](PropagateLayer::context)). If the layer has none either, the call is sent
+/// unchanged.
 ///
-/// - **The deadline travels.** The time that is left, less the [`margin`](PropagateLayer::margin), is sent as
-///   `grpc-timeout`, and in the headers that were [added](PropagateLayer::header). A shorter time that the request has there
-///   already stays.
-/// - **No time, no call.** If the context has ended or nothing is left, the call fails at once, and nothing is sent.
-/// - **The call ends with the context**: it is dropped, which closes the HTTP/1.1 connection or resets the HTTP/2 stream, and
-///   the server sees its client go. This holds to the end of the response's body, [`CallBody`](super::CallBody).
-/// - **The trace travels.** The headers that the context [carries](Carried) (`traceparent`, `tracestate`, `baggage`) are put
-///   on the request, unless it has them.
+/// - **Deadline.** The time that is left, minus the [`margin`](PropagateLayer::margin), is sent as
+///   `grpc-timeout` and in the headers that were [added](PropagateLayer::header). A shorter timeout
+///   that the request already has in such a header stays.
+/// - **No time left.** If the context is done, or no time is left, the call fails at once and
+///   nothing is sent.
+/// - **Cancellation.** When the context is done, the call is dropped. That closes the HTTP/1.1
+///   connection or resets the HTTP/2 stream, so the server detects a disconnect. This applies until
+///   the response's body, [`CallBody`](super::CallBody), is complete.
+/// - **Trace.** The headers that the context [carries](Carried) (`traceparent`, `tracestate`,
+///   `baggage`) are added to the request, unless it has them.
 ///
-/// Where calls are tried again, put it inside the retries: each attempt then says what is left of the time when it is made.
+/// If calls are retried, put this layer inside the retry layer. Then each attempt sends the time
+/// that is left at that moment.
 ///
 /// # Errors
 ///
-/// [`BoxError`](crate::tower::BoxError): the inner service's error, or a [`ContextError`]; `error.downcast_ref::<ContextError>()` tells. An error of the
-/// inner service that comes when the time that was sent has passed is a [`ContextError`] too, with that error as its cause:
-/// a client that keeps to the same header is no other failure. A gRPC call
-/// (its content type is `application/grpc*`) gets the [`ContextError`] as what it is there, a response with `grpc-status: 4`, or 1 where
-/// the context was cancelled: so in tonic it is a `Status` with `Code::DeadlineExceeded` or `Code::Cancelled`, and not
-/// one with `Code::Unknown`.
+/// The error is a [`BoxError`](crate::tower::BoxError). It holds the inner service's error or a
+/// [`ContextError`]; `error.downcast_ref::<ContextError>()` tells them apart.
 ///
-/// # With the clients that there are
+/// If the inner service fails after the timeout that was sent has passed, the error is a
+/// [`ContextError`] too, with the service's error as its cause. Some clients enforce the timeout
+/// header themselves, and their error reports the same deadline.
 ///
-/// `S` is any service from `http::Request` to `http::Response`. *hyper-util*'s `Client` and *tonic*'s `Channel` are just that:
-/// wrap the channel, and give the result to the generated client in the channel's place. *reqwest* has request and response
-/// types of its own, which convert; here it is whole:
+/// A gRPC call, whose content type is `application/grpc*`, does not fail with a [`ContextError`].
+/// It gets a response with `grpc-status: 4` if the deadline has passed, or 1 if the context was
+/// cancelled. So in tonic it is a `Status` with `Code::DeadlineExceeded` or `Code::Cancelled`. A
+/// boxed error would be `Code::Unknown`.
+///
+/// # Examples
+///
+/// `S` is any service from `http::Request` to `http::Response`. *tonic*'s `Channel` is one: wrap
+/// the channel, and give the result to the generated client instead of the channel. *hyper-util*'s
+/// `Client` is one as well. *reqwest* has its own types for requests and responses, which convert
+/// from and to those of `http`:
 ///
 /// ```
 /// use errgroup::Context;
@@ -53,7 +65,11 @@ use crate::tower::header::{self, GRPC_TIMEOUT};
 /// /// A reqwest client that calls with the time that is left.
 /// fn client(
 ///     client: reqwest::Client,
-/// ) -> impl Service<Request<reqwest::Body>, Response = Response<CallBody<reqwest::Body>>, Error = BoxError> {
+/// ) -> impl Service<
+///     Request<reqwest::Body>,
+///     Response = Response<CallBody<reqwest::Body>>,
+///     Error = BoxError,
+/// > {
 ///     let execute = move |request: Request<reqwest::Body>| {
 ///         let client = client.clone();
 ///         async move {
@@ -68,12 +84,12 @@ use crate::tower::header::{self, GRPC_TIMEOUT};
 /// let mut request = Request::get("http://127.0.0.1:8080/").body(reqwest::Body::default())?;
 /// request.extensions_mut().insert(ctx);
 /// let response = client(reqwest::Client::new()).oneshot(request).await?;
-/// // And back, for `json`, `text` and the rest.
+/// // Converts back into reqwest's response, for `json`, `text` and its other methods.
 /// let text = reqwest::Response::from(response.map(reqwest::Body::wrap)).text().await?;
 /// # Ok(()) }
 /// ```
 ///
-/// And hyper-util:
+/// With hyper-util:
 ///
 /// ```
 /// use errgroup::Context;
@@ -102,13 +118,14 @@ pub struct PropagateLayer {
 #[derive(Debug, Clone)]
 struct Config {
     margin: Duration,
-    /// `grpc-timeout`, and what was added.
+    /// The headers in which the timeout is sent: `grpc-timeout`, and those that were added.
     headers: Vec<HeaderName>,
+    /// `true` if the headers that the context carries are added.
     carries: bool,
 }
 
 impl PropagateLayer {
-    /// A layer without a margin, that sends `grpc-timeout` alone.
+    /// Returns a layer without a margin, which sends the timeout in `grpc-timeout` only.
     #[must_use]
     pub fn new() -> PropagateLayer {
         let config = Config {
@@ -122,40 +139,47 @@ impl PropagateLayer {
         }
     }
 
-    /// Tells the server that there is this much less time than there is, so that its answer, be it that the time is up, is
-    /// here before it is up here.
+    /// Subtracts `margin` from the timeout that is sent, so that the server's response, a timeout
+    /// error included, arrives before the local deadline.
     #[must_use]
     pub fn margin(mut self, margin: Duration) -> PropagateLayer {
         Arc::make_mut(&mut self.config).margin = margin;
         self
     }
 
-    /// Sends the time in this header too. May be called more than once.
+    /// Sends the timeout in this header too. Can be called more than once.
     ///
-    /// It is written as [`ContextLayer::header`](crate::tower::ContextLayer::header) reads it: `250ms`, or as a bare number of milliseconds
-    /// if the header's name ends in `-ms`. That is never less than 1: some servers take 0 for no limit.
+    /// The value has the format that [`ContextLayer::header`](crate::tower::ContextLayer::header)
+    /// reads: `250ms`, or a bare number of milliseconds if the header's name ends in `-ms`. Such a
+    /// number is at least 1, because some servers take 0 for no limit.
     #[must_use]
     pub fn header(mut self, name: HeaderName) -> PropagateLayer {
         Arc::make_mut(&mut self.config).headers.push(name);
         self
     }
 
-    /// The context of requests that have none in their extensions.
+    /// Sets the context of requests that have none in their extensions.
     #[must_use]
     pub fn context(mut self, ctx: &Context) -> PropagateLayer {
         self.ctx = Some(ctx.clone());
         self
     }
 
-    /// Leaves out the headers that the context [carries](Carried): for calls to strangers, whom a client's `baggage` is none of
-    /// their business.
+    /// Does not forward the headers that the context [carries](Carried). Use it for calls to third
+    /// parties, which should not receive a client's `baggage`.
     #[must_use]
     pub fn without_carried(mut self) -> PropagateLayer {
         Arc::make_mut(&mut self.config).carries = false;
         self
     }
 
-    /// Puts on a request what travels with it, and gives the instant until which the server is told to have time.
+    /// Adds the headers to a request, and returns the instant at which the timeout that is sent
+    /// passes, if one is sent.
+    ///
+    /// # Errors
+    ///
+    /// The context's error, or that no time is left after the margin. The request is then not to be
+    /// sent.
     pub(super) fn prepare<B>(
         &self,
         ctx: &Context,
@@ -167,7 +191,8 @@ impl PropagateLayer {
         if let Some(remaining) = ctx.remaining() {
             let left = remaining.saturating_sub(self.config.margin);
             if left.is_zero() {
-                // It may have passed since.
+                // The deadline may have passed since the check above. Then the error is the
+                // context's own.
                 ctx.check()?;
                 return Err(ContextError::deadline_exceeded(Some(Cause::note(
                     &NO_TIME_LEFT,
@@ -190,7 +215,7 @@ impl PropagateLayer {
 }
 
 impl Default for PropagateLayer {
-    /// [`PropagateLayer::new`].
+    /// Returns [`PropagateLayer::new`].
     fn default() -> PropagateLayer {
         PropagateLayer::new()
     }

@@ -1,4 +1,4 @@
-//! The service: sends a call with its context, or refuses it.
+//! The service. It sends a call with its context, or refuses the call if no time is left.
 
 use std::task::{self, Poll};
 
@@ -24,7 +24,7 @@ impl<S> Layer<S> for PropagateLayer {
     }
 }
 
-/// A client whose calls are part of a context: what a [`PropagateLayer`] makes of `S`.
+/// The service that a [`PropagateLayer`] returns: `S`, with calls that are part of a context.
 #[derive(Debug, Clone)]
 pub struct PropagateService<S> {
     inner: S,
