@@ -1,16 +1,24 @@
-//! Structured concurrency for tokio: what Go's `errgroup` and `context` are to Go, and what they cannot be.
+//! Structured concurrency for tokio: task groups, cancellation contexts and bounded fan-outs,
+//! modelled on Go's `errgroup` and `context`.
 //!
-//! Programs fan work out, and then have to answer: who waits for the tasks, who stops them when one fails, which error
-//! comes back, what bounds them, what happens when the caller has gone. A [`Group`] and a [`Context`] are that answer.
+//! A program that starts concurrent tasks has to decide which code waits for them, which error is
+//! returned, how the other tasks are cancelled after an error, how many tasks run at once, and what
+//! happens when the caller does not need the result any more. A [`Group`] runs tasks and takes
+//! these decisions. A [`Context`] carries cancellation with its cause, a deadline and
+//! request-scoped values to everything that is called below it.
 //!
-//! # The first program
+//! # A first program
 //!
-//! *Coming from Go:* it is the one that you know. The guard that a cancellable context comes with is its `defer cancel()`.
+//! *Coming from Go:* this is the program that you know. A context that can be cancelled comes with
+//! a guard. The guard cancels the context when it is dropped, as `defer cancel()` does.
 //!
 //! ```
 //! use errgroup::{Context, Group};
 //! # use std::time::Duration;
-//! # async fn fetch(url: &str) -> anyhow::Result<String> { tokio::time::sleep(Duration::from_millis(5)).await; Ok(url.to_owned()) }
+//! # async fn fetch(url: &str) -> anyhow::Result<String> {
+//! #     tokio::time::sleep(Duration::from_millis(5)).await;
+//! #     Ok(url.to_owned())
+//! # }
 //! # async fn store(_: String) -> anyhow::Result<()> { Ok(()) }
 //!
 //! async fn fetch_all_pages(parent: &Context, urls: Vec<&'static str>) -> anyhow::Result<()> {
@@ -21,14 +29,14 @@
 //!         // .await: wait for a free permit, as Go's Go blocks
 //!         g.go(async move { store(ctx.run(fetch(url)).await??).await }).await;
 //!     }
-//!     g.wait().await // the first error; by then every task has ended
+//!     g.wait().await // the first error, after every task has finished
 //! }
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() { fetch_all_pages(&Context::background(), vec!["a"; 20]).await.unwrap(); }
 //! ```
 //!
-//! *Coming from tokio:* where a `JoinSet`, a `Semaphore`, a `CancellationToken` and a loop around `join_next` stood, one call
-//! does it, and gives the results in order.
+//! *Coming from tokio:* one call replaces a `JoinSet`, a `Semaphore`, a `CancellationToken` and a
+//! loop around `join_next`. It returns the results in order.
 //!
 //! ```
 //! use errgroup::{Context, fetch_all};
@@ -46,68 +54,77 @@
 //!
 //! # At a glance
 //!
-//! | if you want | use |
+//! | you need | use |
 //! |---|---|
-//! | tasks that stop together at the first error | [`Group::with_context`], [`go`](Group::go) |
-//! | the same, but a failure stops nobody | [`Group::new`] |
-//! | an early `?` that leaves nothing behind | [`Group::scope`] |
-//! | at most *n* at once | [`set_limit`](Group::set_limit); `g.go(..).await` for backpressure |
-//! | to start only if there is a permit now | [`try_go`](Group::try_go) |
-//! | another way to start a task | [Which one do I want](Group#which-one-do-i-want) |
-//! | a bound on how long winding down may take | [`set_grace`](Group::set_grace) |
-//! | every failure, with names and call sites | [`named`](Group::named), [`wait_all`](Group::wait_all) |
+//! | tasks that are all cancelled at the first error | [`Group::with_context`], [`Group::go`] |
+//! | tasks that keep running when one of them fails | [`Group::new`] |
+//! | an early return with `?` that leaves no task behind | [`Group::scope`] |
+//! | at most *n* tasks at once | [`Group::set_limit`]; `g.go(..).await` for backpressure |
+//! | to start a task only if a permit is free now | [`Group::try_go`] |
+//! | another way to start a task | the table of [`Group`] |
+//! | a limit on the time that a shutdown takes | [`Group::set_grace`] |
+//! | every failure, with task names and call sites | [`Group::named`], [`Group::wait_all`] |
 //! | one function over many items, results in order | [`fetch_all`] |
-//! | the same, with other ends: each result, as they come, the first, *k* of *n* | [`fan_out()`] and [its table](mod@fan_out) |
-//! | to ask again where an answer is slow | [`hedge`] |
-//! | a pipeline of bounded stages | [`fan_out_stream`] |
+//! | each result, a stream, the first, or *k* of *n* | [`fan_out()`], [its table](mod@fan_out) |
+//! | a second attempt if the first one is slow | [`hedge`] |
+//! | a pipeline of stages, each with a limit | [`fan_out_stream`] |
 //! | items that borrow or are not `Send` | [`FanOut::local`] |
 //! | tasks that start tasks | [`Spawner`] |
-//! | a call with a deadline | [`with_timeout`](Context::with_timeout), [`run`](Context::run) |
-//! | a loop that stops when nobody waits any more | [`check`](Context::check) |
-//! | to stop something by hand, and say why | [`with_cancel`](Context::with_cancel), [`cancel_with`](CancelGuard::cancel_with) |
-//! | what belongs to a request, in every call below it | [`with_value`](Context::with_value) |
-//! | clean-up that must finish | [`without_cancel`](Context::without_cancel) |
-//! | to interrupt what cannot be dropped | [`after_func`](Context::after_func) |
-//! | work that either of two may stop | [`merge`](Context::merge) |
-//! | to stop on SIGTERM | `with_shutdown_signals`, feature `signal` |
-//! | to call a crate that takes a token | `to_cancellation_token`, feature `tokio-util` |
-//! | a context for each request of a server; a deadline that travels | `tower`, feature `tower` |
+//! | a call with a deadline | [`Context::with_timeout`], [`Context::run`] |
+//! | a loop that stops when it is cancelled | [`Context::check`] |
+//! | to cancel by hand, with a cause | [`Context::with_cancel`], [`CancelGuard::cancel_with`] |
+//! | request-scoped values in every call below | [`Context::with_value`] |
+//! | clean-up that must finish | [`Context::without_cancel`] |
+//! | to interrupt what cannot be dropped | [`Context::after_func`] |
+//! | work that either of two contexts can cancel | [`Context::merge`] |
+//! | to shut down on SIGTERM | `Context::with_shutdown_signals`, feature `signal` |
+//! | to call a crate that takes a token | `Context::to_cancellation_token`, feature `tokio-util` |
+//! | a context for each request, and deadlines across services | module `tower`, feature `tower` |
 //!
 //! # The rules
 //!
-//! 1. Go's word keeps Go's meaning; for what Go lacks, tokio's word.
-//! 2. No task outlives its group: [`wait`](Group::wait) returns only when all have ended, and dropping a group cancels and aborts
-//!    them.
-//! 3. Nothing is lost. Every task ends in exactly one way that somebody learns of, a cancellation never hides the error that
-//!    caused it, and a panic is never swallowed.
-//! 4. Polite first: cancelling asks. Only what was told that it may be is dropped.
-//! 5. Waiting is static: a method either never waits, or is awaited.
-//! 6. It costs nothing to hold: no task and no timer a context, no memory a finished task, no unsafe code.
+//! 1. A name that Go has too has Go's meaning. Other names are tokio's.
+//! 2. No task outlives its group. [`wait`](Group::wait) returns only when all tasks have finished,
+//!    and dropping a group cancels and aborts them.
+//! 3. No outcome is lost. Every task has exactly one outcome, which is reported. A cancellation
+//!    never hides the error that caused it, and a panic is never swallowed.
+//! 4. Cancellation is cooperative: a task observes it and returns. A task is dropped at an await
+//!    only if it opted in ([`go_cancellable`](Group::go_cancellable)), if its grace period is over,
+//!    or if its group is aborted or dropped. A future that was given to [`run`](Context::run), or
+//!    to a fan-out, has opted in.
+//! 5. A method either never waits, or it is awaited.
+//! 6. A context needs no task and no timer, and a finished task uses no memory. There is no unsafe
+//!    code.
 //!
 //! # Panics, in general
 //!
-//! *Who sees a panic of a task?* Whoever waits: it is resumed there with its payload. *Which one wins, of several?* The first,
-//! and it wins over errors. *Do the siblings run on?* They are asked to stop at the instant of the panic (in a [`Group::new`], they
-//! run on). *When does the call that resumes it return?* When every task has ended. With `panic = "abort"` the process ends
-//! first, and nothing here minds.
+//! - *Where is the panic of a task resumed?* In the call that waits for the tasks, with its
+//!   payload.
+//! - *Which one, if several tasks panic?* The first. It takes precedence over errors.
+//! - *Do the other tasks keep running?* They are cancelled at the instant of the panic. In a
+//!   [`Group::new`], they keep running.
+//! - *When does the call resume it?* When every task has finished.
+//!
+//! With `panic = "abort"`, the process aborts at the panic, and none of this applies.
 //!
 //! # Features
 //!
-//! All are off by default and only add.
+//! All features are off by default and only add items.
 //!
-//! - `signal`: contexts that end on signals to the process.
-//! - `tokio-util`: to and from `CancellationToken`.
-//! - `tower`: a context for each request, on servers; its deadline, on clients. For hyper, axum, tonic, reqwest.
-//! - `axum`: that context as an extractor; with `tower`.
+//! - `signal`: contexts that are cancelled by signals to the process.
+//! - `tokio-util`: conversions from and to `CancellationToken`.
+//! - `tower`: for servers, a context for each request; for clients, a deadline on each call. It
+//!   works with hyper, axum, tonic and reqwest.
+//! - `axum`: that context as an extractor. Includes `tower`.
 //! - `tracing`: a span for each task and each item, and events for what stops one. A task's span is
 //!   inside the span in which its *group* was made, and follows from the span in which the task was
-//!   started; so a long task does not keep the span of a request open. An item's span is inside the
+//!   started, so a long task does not keep the span of a request open. An item's span is inside the
 //!   span in which the fan-out was made. The iterator or stream of a fan-out, its functions, and
 //!   the function of [`after_func`](Context::after_func) run in the span of their caller.
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-/// Under the model checker, tokio's names are those of a shim over its executor.
+/// With the model checker, `tokio` is a shim over the checker's executor.
 #[cfg(errgroup_shuttle)]
 extern crate self as tokio;
 #[cfg(errgroup_shuttle)]
@@ -134,12 +151,12 @@ pub use fan_out::{FanOut, Progress, fan_out, fan_out_stream, fetch_all, hedge};
 pub use group::{Admission, Admitted, Group, Named, Ready, Spawner, TaskHandle, TryGoError};
 pub use scheduler::error::{Errors, Panic, TaskError, TaskErrorKind};
 
-/// The code of the README, compiled and run.
+/// Compiles and runs the code of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// The code of the guide, which is on servers.
+/// Compiles and runs the code of the guide, which is about servers.
 #[cfg(all(doctest, feature = "axum", feature = "signal"))]
 #[doc = include_str!("../docs/GUIDE.md")]
 struct Guide;
