@@ -15,7 +15,7 @@ mod token;
 
 pub use after_func::{AfterFunc, AfterFuncGuard};
 pub use cause::Cause;
-pub(crate) use cause::Note;
+pub(crate) use cause::StaticCause;
 pub(crate) use done::RunOwned;
 pub use done::{Done, DoneOwned, Run};
 pub use error::ContextError;

@@ -27,7 +27,7 @@ use std::panic::Location;
 use std::time::Duration;
 
 use crate::context::ContextError;
-use crate::context::{Cause, Context, Note};
+use crate::context::{Cause, Context, StaticCause};
 use crate::scheduler::Scheduler;
 use crate::scheduler::error::{Errors, Label};
 use crate::scheduler::failures::OnFailure;
@@ -37,9 +37,9 @@ use crate::tracing::Span;
 use launch::Launch;
 use queue::Queue;
 
-static WAIT_ENDED: Note = Note("the group's wait has ended");
-static GROUP_ABORTED: Note = Note("the group was aborted");
-static GROUP_DROPPED: Note = Note("the group was dropped");
+static WAIT_ENDED: StaticCause = StaticCause("the group's wait has ended");
+static GROUP_ABORTED: StaticCause = StaticCause("the group was aborted");
+static GROUP_DROPPED: StaticCause = StaticCause("the group was dropped");
 
 /// Tasks that belong together: they are waited for together, stopped together, and bounded together.
 ///

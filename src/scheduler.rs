@@ -53,7 +53,7 @@ pub(crate) mod worker;
 use std::task::{self, Waker};
 use std::thread::ThreadId;
 
-use crate::context::{CancelHandle, Context, Note};
+use crate::context::{CancelHandle, Context, StaticCause};
 use crate::panic;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{self, Arc, Handle, JoinSet, Mutex, OnceLock};
@@ -69,7 +69,7 @@ use state::{Completion, HadPermit, ParkId, Phase, State, Turn};
 /// How many workers may have left before they are joined.
 const LEFT_UNJOINED: usize = 4;
 
-static RUNTIME_GONE: Note = Note("the runtime of the tasks has shut down");
+static RUNTIME_GONE: StaticCause = StaticCause("the runtime of the tasks has shut down");
 
 pub(crate) struct Scheduler<S: Source> {
     ctx: Context,

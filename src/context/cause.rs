@@ -69,18 +69,18 @@ pub struct Cause {
 enum Repr {
     Shared(Arc<dyn Error + Send + Sync + 'static>),
     /// The crate's own causes cost nothing: a guard is dropped far more often than an error is made.
-    Note(&'static Note),
+    Static(&'static StaticCause),
 }
 
 /// A cause of the crate's own: a fixed text.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct Note(pub(crate) &'static str);
+pub(crate) struct StaticCause(pub(crate) &'static str);
 
 impl Cause {
-    pub(crate) const fn note(note: &'static Note) -> Cause {
+    pub(crate) const fn from_static(cause: &'static StaticCause) -> Cause {
         Cause {
-            repr: Repr::Note(note),
+            repr: Repr::Static(cause),
         }
     }
 
@@ -92,7 +92,7 @@ impl Cause {
     pub fn into_error(self) -> std::sync::Arc<dyn Error + Send + Sync + 'static> {
         match self.repr {
             Repr::Shared(error) => error,
-            Repr::Note(note) => Arc::new(Note(note.0)),
+            Repr::Static(cause) => Arc::new(StaticCause(cause.0)),
         }
     }
 }
@@ -103,7 +103,7 @@ impl Deref for Cause {
     fn deref(&self) -> &Self::Target {
         match &self.repr {
             Repr::Shared(error) => &**error,
-            Repr::Note(note) => *note,
+            Repr::Static(cause) => *cause,
         }
     }
 }

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use super::cause::{Cause, Note};
+use super::cause::{Cause, StaticCause};
 use super::node::Node;
 use crate::sync::Arc;
 use crate::tracing;
 
-static GUARD_DROPPED: Note = Note("the context's CancelGuard was dropped");
+static GUARD_DROPPED: StaticCause = StaticCause("the context's CancelGuard was dropped");
 
 /// The right to end a context, and the duty: dropping it cancels.
 ///
@@ -70,7 +70,7 @@ impl Drop for CancelGuard {
     fn drop(&mut self) {
         if let Some(handle) = &mut self.handle {
             if !Node::is_unseen(&mut handle.node) {
-                handle.node.cancel(Some(Cause::note(&GUARD_DROPPED)));
+                handle.node.cancel(Some(Cause::from_static(&GUARD_DROPPED)));
             }
         }
     }

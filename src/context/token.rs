@@ -11,12 +11,12 @@ use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::Context;
-use super::cause::{Cause, Note};
+use super::cause::{Cause, StaticCause};
 use super::node::Node;
 use crate::panic::{self, Payload};
 use crate::sync::{Arc, Mutex, Weak, thread_static};
 
-static TOKEN_CANCELLED: Note = Note("the context's CancellationToken was cancelled");
+static TOKEN_CANCELLED: StaticCause = StaticCause("the context's CancellationToken was cancelled");
 
 /// Ends a node when it is woken: how a token tells a context without a task in between.
 struct EndOnWake(Weak<Node>);
@@ -24,7 +24,7 @@ struct EndOnWake(Weak<Node>);
 impl Wake for EndOnWake {
     fn wake(self: std::sync::Arc<Self>) {
         let Some(node) = self.0.upgrade() else { return };
-        node.cancel_alone(Some(Cause::note(&TOKEN_CANCELLED)));
+        node.cancel_alone(Some(Cause::from_static(&TOKEN_CANCELLED)));
         match Ended::begin() {
             Ok(ended) => {
                 ended.add(node);
@@ -217,7 +217,7 @@ impl Context {
             .as_mut()
             .poll(&mut task::Context::from_waker(&waker))
         {
-            Poll::Ready(()) => node.cancel(Some(Cause::note(&TOKEN_CANCELLED))),
+            Poll::Ready(()) => node.cancel(Some(Cause::from_static(&TOKEN_CANCELLED))),
             Poll::Pending => node.tether(Box::new(Registration::new(cancelled))),
         }
         Context { node }

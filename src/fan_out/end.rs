@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::context::ContextError;
-use crate::context::{Cause, Note};
+use crate::context::{Cause, StaticCause};
 use crate::scheduler::error::{Label, TaskErrorKind};
 use crate::scheduler::failures::{Failures, OnFailure};
 use crate::tracing::Span;
 
-static STOPPED: Note = Note("the tasks of the fan-out were aborted");
+static STOPPED: StaticCause = StaticCause("the tasks of the fan-out were aborted");
 
 /// One of the ends: `all`, `settle`, `first_ok`, a stream, …
 ///
@@ -39,7 +39,7 @@ pub(crate) trait End<T, E>: Default {
     /// Takes what an item gave: nothing, if its failure was recorded or it was stopped. Hands back what is not needed.
     fn accept(&mut self, number: usize, kept: Option<Self::Kept>) -> Option<Self::Kept>;
     /// Whether it has been decided how this ends, if at most so many successes may still come; and why.
-    fn verdict(&self, _more: usize) -> Option<&'static Note> {
+    fn verdict(&self, _more: usize) -> Option<&'static StaticCause> {
         None
     }
     /// How many outcomes wait for the consumer.
@@ -111,7 +111,7 @@ impl<E> Ended<E> {
 
 /// Without an end of the context, it was the runtime that stopped the items.
 pub(crate) fn reason(error: Option<ContextError>) -> ContextError {
-    error.unwrap_or_else(|| ContextError::cancelled(Some(Cause::note(&STOPPED))))
+    error.unwrap_or_else(|| ContextError::cancelled(Some(Cause::from_static(&STOPPED))))
 }
 
 /// What the fan-out is called, and where it was made.

@@ -11,7 +11,7 @@
 use super::Progress;
 use super::end::End;
 use super::items::SizeHint;
-use crate::context::Note;
+use crate::context::StaticCause;
 
 pub(crate) struct Ledger<C> {
     pub(crate) end: C,
@@ -138,7 +138,7 @@ impl<C> Ledger<C> {
     }
 
     /// Asks the end for its verdict; gives it once.
-    pub(crate) fn judge<T, E>(&mut self) -> Option<&'static Note>
+    pub(crate) fn judge<T, E>(&mut self) -> Option<&'static StaticCause>
     where
         C: End<T, E>,
     {

@@ -295,7 +295,7 @@ where
 
     fn judge(&mut self) {
         if let Some(why) = self.ledger.judge() {
-            self.end_context(Cause::note(why));
+            self.end_context(Cause::from_static(why));
         }
     }
 
@@ -397,7 +397,7 @@ where
     fn finish(&mut self) -> (C, Ended<E>) {
         self.stage = Stage::Finished;
         let error = self.ctx.err();
-        self.end_context(Cause::note(&FAN_OUT_ENDED));
+        self.end_context(Cause::from_static(&FAN_OUT_ENDED));
         // Before the failures are taken: a panic of a destructor is one of them.
         let (pull, report) = self.drop_inputs();
         if let Err(payload) = pull {
@@ -435,7 +435,7 @@ where
     /// The context ends before what runs is dropped.
     fn drop(&mut self) {
         if !matches!(self.stage, Stage::Finished) {
-            let _ = panic::catch(|| self.cancel.end_with(Cause::note(&FAN_OUT_DROPPED)))
+            let _ = panic::catch(|| self.cancel.end_with(Cause::from_static(&FAN_OUT_DROPPED)))
                 .map_err(panic::discard);
         }
         self.running.clear();

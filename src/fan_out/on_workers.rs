@@ -13,13 +13,13 @@ use super::feed::{self, Feed, Inlet, Report};
 use super::items::{Next, drop_in};
 use super::run::Run;
 use crate::context::ContextError;
-use crate::context::{Context, Note};
+use crate::context::{Context, StaticCause};
 use crate::panic;
 use crate::scheduler::Scheduler;
 use crate::sync::{Arc, JoinSet};
 
-pub(crate) static FAN_OUT_ENDED: Note = Note("the fan-out has ended");
-pub(crate) static FAN_OUT_DROPPED: Note = Note("the fan-out was dropped");
+pub(crate) static FAN_OUT_ENDED: StaticCause = StaticCause("the fan-out has ended");
+pub(crate) static FAN_OUT_DROPPED: StaticCause = StaticCause("the fan-out was dropped");
 
 /// A fan-out, run by whoever polls it. Dropped, it stops what it started.
 pub(crate) struct OnWorkers<P, C, T, E>

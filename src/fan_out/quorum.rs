@@ -4,13 +4,13 @@ use tokio::time::Instant;
 
 use super::end::{End, Ended};
 use crate::context::ContextError;
-use crate::context::{Cause, Note};
+use crate::context::{Cause, StaticCause};
 use crate::panic;
 use crate::scheduler::error::{Errors, TaskError, TaskErrorKind};
 use crate::scheduler::failures::OnFailure;
 
-static ENOUGH: Note = Note("the others have given enough");
-static OUT_OF_REACH: Note = Note("enough cannot be reached any more");
+static ENOUGH: StaticCause = StaticCause("the others have given enough");
+static OUT_OF_REACH: StaticCause = StaticCause("enough cannot be reached any more");
 
 /// `quorum`; with 1, `first_ok`.
 pub(crate) struct Quorum<T> {
@@ -64,7 +64,7 @@ impl<T, E: From<ContextError>> End<T, E> for Quorum<T> {
         None
     }
 
-    fn verdict(&self, more: usize) -> Option<&'static Note> {
+    fn verdict(&self, more: usize) -> Option<&'static StaticCause> {
         if self.is_full() {
             return Some(&ENOUGH);
         }
@@ -104,8 +104,10 @@ impl<T, E: From<ContextError>> End<T, E> for Quorum<T> {
 
 /// Whether it was that verdict that ended the context.
 fn is_out_of_reach(error: &ContextError) -> bool {
-    let note = error.cause().and_then(|cause| cause.downcast_ref::<Note>());
-    note.is_some_and(|note| std::ptr::eq(note, &OUT_OF_REACH))
+    let cause = error
+        .cause()
+        .and_then(|cause| cause.downcast_ref::<StaticCause>());
+    cause.is_some_and(|cause| std::ptr::eq(cause, &OUT_OF_REACH))
 }
 
 /// `first_ok`: a quorum of one.
@@ -132,7 +134,7 @@ impl<T, E: From<ContextError>> End<T, E> for FirstOk<T> {
         End::<T, E>::accept(&mut self.0, number, value)
     }
 
-    fn verdict(&self, more: usize) -> Option<&'static Note> {
+    fn verdict(&self, more: usize) -> Option<&'static StaticCause> {
         End::<T, E>::verdict(&self.0, more)
     }
 

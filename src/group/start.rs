@@ -29,7 +29,7 @@ use super::launch::Launch;
 use super::queue::{Queue, Task, Work};
 use super::task_handle::{Slot, TaskHandle};
 use crate::context::ContextError;
-use crate::context::{Cause, Note};
+use crate::context::{Cause, StaticCause};
 use crate::scheduler::Scheduler;
 use crate::scheduler::calls::{CallId, Failure};
 use crate::scheduler::error::TaskErrorKind;
@@ -37,8 +37,8 @@ use crate::scheduler::job;
 use crate::scheduler::source::{Lending, Observer};
 use crate::sync::{Arc, Mutex, Weak};
 
-static NOT_READY: Note = Note("the task ended without saying that it was ready");
-static GROUP_GONE: Note = Note("the group has gone");
+static NOT_READY: StaticCause = StaticCause("the task ended without saying that it was ready");
+static GROUP_GONE: StaticCause = StaticCause("the group has gone");
 
 /// How a task that [`start`](crate::Group::start) started says that it is ready.
 ///
@@ -162,7 +162,7 @@ where
     S: FnOnce(Ready<R>) -> F + Send + 'static,
     F: Future<Output = Result<(), E>> + Send + 'static,
 {
-    let stopped = |note| ContextError::cancelled(Some(Cause::note(note)));
+    let stopped = |why| ContextError::cancelled(Some(Cause::from_static(why)));
     let Some(core) = launch.core else {
         // It waits for nothing, and a loop around it is to yield all the same.
         poll_fn(coop::poll_proceed).await.made_progress();

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::task::Waker;
 
 use super::source::Observer;
-use crate::context::Note;
+use crate::context::StaticCause;
 use crate::sync::Arc;
 
 /// What follows from a critical section, to be done when the lock is released.
@@ -23,7 +23,7 @@ pub(crate) struct Effects {
     pub(crate) cut: bool,
     pub(crate) watch: bool,
     /// What has come is enough, or what is to come cannot be: the context is to end, and why.
-    pub(crate) enough: Option<&'static Note>,
+    pub(crate) enough: Option<&'static StaticCause>,
     /// Something has started or ended, and somebody wants to know.
     pub(crate) report: bool,
 }

@@ -15,15 +15,16 @@ use super::lending::LenderId;
 use super::source::{Outcome, Source, Tag};
 use super::state::{Completion, HadPermit, Phase, Rejected, State};
 use crate::context::ContextError;
-use crate::context::{Cause, Note};
+use crate::context::{Cause, StaticCause};
 use crate::panic::{self, Payload};
 use crate::scheduler::error::{Label, Panic, TaskErrorKind};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, JoinSet};
 use crate::tracing;
 
-static WATCHER_FAILED: Note = Note("the group's watcher panicked: does the runtime have a timer?");
-static TASK_ABORTED: Note = Note("the task was aborted");
+static WATCHER_FAILED: StaticCause =
+    StaticCause("the group's watcher panicked: does the runtime have a timer?");
+static TASK_ABORTED: StaticCause = StaticCause("the task was aborted");
 
 /// What has started and is in no worker.
 pub(crate) struct Reclaimed<S: Source> {
@@ -59,11 +60,9 @@ impl<S: Source> Scheduler<S> {
             Outcome::Returned(Ok(_)) => return,
             Outcome::Returned(Err(kind)) => kind,
             Outcome::Panicked(payload) => TaskErrorKind::Panicked(Panic::new(payload)),
-            Outcome::Aborted => TaskErrorKind::Aborted(
-                self.ctx()
-                    .err()
-                    .unwrap_or_else(|| ContextError::cancelled(Some(Cause::note(&TASK_ABORTED)))),
-            ),
+            Outcome::Aborted => TaskErrorKind::Aborted(self.ctx().err().unwrap_or_else(|| {
+                ContextError::cancelled(Some(Cause::from_static(&TASK_ABORTED)))
+            })),
         };
         let (label, elapsed) = S::describe(&self.origin, tag);
         let failure = Failure {
@@ -114,7 +113,7 @@ impl<S: Source> Scheduler<S> {
     }
 
     /// Ends the context, and drops everything now: what waits, and what runs as soon as its present poll returns.
-    pub(crate) fn abort(self: &Arc<Self>, why: &'static Note) {
+    pub(crate) fn abort(self: &Arc<Self>, why: &'static StaticCause) {
         self.end_context(why);
         // After a wait nothing is left to be stopped.
         if !self.read(State::is_closed) {
@@ -305,8 +304,8 @@ impl<S: Source> Scheduler<S> {
     }
 
     /// Ends the context on the core's own account.
-    pub(crate) fn end_context(&self, why: &'static Note) {
-        self.end_context_with(Cause::note(why));
+    pub(crate) fn end_context(&self, why: &'static StaticCause) {
+        self.end_context_with(Cause::from_static(why));
     }
 
     /// A waker that panics is not the task's doing, and must not undo the accounting.

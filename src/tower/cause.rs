@@ -3,17 +3,17 @@
 use http::StatusCode;
 
 use crate::context::ContextError;
-use crate::context::{Context, Note};
+use crate::context::{Context, StaticCause};
 
-pub(super) static TIME_OF_CLIENT_PASSED: Note =
-    Note("the time that the client allows for the request has passed");
-pub(super) static TIME_OF_SERVER_PASSED: Note =
-    Note("the time that the server allows for a request has passed");
-pub(super) static HANDLER_PANICKED: Note = Note("the request's handler panicked");
-pub(super) static HANDLER_FAILED: Note = Note("the request's handler failed");
-pub(super) static BODY_FAILED: Note = Note("the response's body failed");
-pub(super) static NO_TIME_LEFT: Note = Note("no time is left for the call");
-pub(super) static SERVER_STOPS: Note = Note("the server shuts down");
+pub(super) static TIME_OF_CLIENT_PASSED: StaticCause =
+    StaticCause("the time that the client allows for the request has passed");
+pub(super) static TIME_OF_SERVER_PASSED: StaticCause =
+    StaticCause("the time that the server allows for a request has passed");
+pub(super) static HANDLER_PANICKED: StaticCause = StaticCause("the request's handler panicked");
+pub(super) static HANDLER_FAILED: StaticCause = StaticCause("the request's handler failed");
+pub(super) static BODY_FAILED: StaticCause = StaticCause("the response's body failed");
+pub(super) static NO_TIME_LEFT: StaticCause = StaticCause("no time is left for the call");
+pub(super) static SERVER_STOPS: StaticCause = StaticCause("the server shuts down");
 
 /// The cause of a request's context when the client disconnected before it had the whole response.
 ///

@@ -296,7 +296,9 @@ impl Handlers {
     pub async fn wait(self) -> Drained {
         let group = self.shared.group.lock().take();
         self.shared.tally.lock().begin();
-        self.shared.stop.cancel_with(Cause::note(&SERVER_STOPS));
+        self.shared
+            .stop
+            .cancel_with(Cause::from_static(&SERVER_STOPS));
         if let Some(group) = group {
             // A handler's task does not fail: its outcome is in the tally. Two errors are possible.
             // A response that nothing takes may panic when it is dropped, which is counted here. A

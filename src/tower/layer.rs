@@ -221,10 +221,10 @@ impl ContextLayer {
         let asked = header::timeout(headers, &self.config.headers);
         match (asked, self.config.max_timeout) {
             (Some(asked), Some(max)) if max < asked => {
-                Some((max, Cause::note(&TIME_OF_SERVER_PASSED)))
+                Some((max, Cause::from_static(&TIME_OF_SERVER_PASSED)))
             }
-            (Some(asked), _) => Some((asked, Cause::note(&TIME_OF_CLIENT_PASSED))),
-            (None, Some(max)) => Some((max, Cause::note(&TIME_OF_SERVER_PASSED))),
+            (Some(asked), _) => Some((asked, Cause::from_static(&TIME_OF_CLIENT_PASSED))),
+            (None, Some(max)) => Some((max, Cause::from_static(&TIME_OF_SERVER_PASSED))),
             (None, None) => None,
         }
     }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, Sleep};
 use super::cause::{ClientGone, HANDLER_PANICKED, RequestFinished};
 use super::protocol::Protocol;
 use crate::context::ContextError;
-use crate::context::{CancelHandle, Cause, Context, Note};
+use crate::context::{CancelHandle, Cause, Context, StaticCause};
 
 /// The scope of a request. It moves from the service's `call` into the response future, and from
 /// there into the response's body. When a server drops one of these early, the client has
@@ -103,9 +103,9 @@ impl Guard {
     }
 
     /// Cancels the context with `why` as its cause.
-    pub(super) fn fail(&mut self, why: &'static Note) {
+    pub(super) fn fail(&mut self, why: &'static StaticCause) {
         self.if_dropped = IfDropped::Nothing;
-        self.handle.cancel_with(Cause::note(why));
+        self.handle.cancel_with(Cause::from_static(why));
     }
 }
 
@@ -113,7 +113,7 @@ impl Drop for Guard {
     fn drop(&mut self) {
         match self.if_dropped {
             IfDropped::ClientGone => self.handle.cancel_with(ClientGone),
-            IfDropped::Panicked => self.handle.cancel_with(Cause::note(&HANDLER_PANICKED)),
+            IfDropped::Panicked => self.handle.cancel_with(Cause::from_static(&HANDLER_PANICKED)),
             IfDropped::Finished => self.finish(),
             IfDropped::Nothing => {}
         }

@@ -194,7 +194,7 @@ impl PropagateLayer {
                 // The deadline may have passed since the check above. Then the error is the
                 // context's own.
                 ctx.check()?;
-                return Err(ContextError::deadline_exceeded(Some(Cause::note(
+                return Err(ContextError::deadline_exceeded(Some(Cause::from_static(
                     &NO_TIME_LEFT,
                 ))));
             }
