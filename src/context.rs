@@ -6,7 +6,7 @@ mod display;
 mod done;
 mod error;
 mod guard;
-mod links;
+mod listeners;
 mod node;
 #[cfg(feature = "signal")]
 mod signal;
@@ -20,7 +20,7 @@ pub(crate) use done::RunOwned;
 pub use done::{Done, DoneOwned, Run};
 pub use error::ContextError;
 pub use guard::{CancelGuard, CancelHandle};
-pub(crate) use links::Link;
+pub(crate) use listeners::Listener;
 
 use std::future::Future;
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -464,12 +464,12 @@ impl Context {
 
     /// Wakes `waker` when the context is cancelled; hands it back if it has ended. Nobody is told of a deadline. The waker
     /// stays as long as the context.
-    pub(crate) fn wake_on_cancel(&self, waker: Waker) -> Result<(), Link> {
+    pub(crate) fn wake_on_cancel(&self, waker: Waker) -> Result<(), Listener> {
         if self.node.is_endless() {
             return Ok(());
         }
         self.node.link();
-        self.node.subscribe(Link::Waker(waker)).map(|_| ())
+        self.node.subscribe(Listener::Waker(waker)).map(|_| ())
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::time::Sleep;
 
 use super::Context;
 use super::error::ContextError;
-use super::links::Link;
+use super::listeners::Listener;
 use super::node::Node;
 use crate::sync::Arc;
 
@@ -98,7 +98,7 @@ impl Waiter {
             Place::Entry(entry) => node.resubscribe(entry, cx.waker()),
             Place::Nowhere | Place::Yielded => {
                 node.link();
-                match node.subscribe(Link::Waker(cx.waker().clone())) {
+                match node.subscribe(Listener::Waker(cx.waker().clone())) {
                     Ok(entry) => self.place = Place::Entry(entry),
                     // It ended since, and says so when asked.
                     Err(_) => return node.err().map_or(Poll::Pending, Poll::Ready),

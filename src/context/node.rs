@@ -32,19 +32,19 @@
 //!    later deadline than the node above it.
 //! 4. A node is linked when it does not have `ASKS`: that is cleared only when every ancestor that can end is linked and holds
 //!    an entry for the one below it. A linked node has been told of an ancestor's cancel when that cancel returns; another asks.
-//! 5. An entry is added to `links` only under its lock, with `WATCHED` set and `ENDED` not. So an ending thread that does
+//! 5. An entry is added to `listeners` only under its lock, with `WATCHED` set and `ENDED` not. So an ending thread that does
 //!    not see `WATCHED` has nobody to tell, and one that sees it finds everybody under the lock.
 //! 6. `TOLD` is set on an ended node only when everything linked below it has ended. A second canceller that does not
 //!    see it walks the same way again, and so returns no earlier than the tree is done.
 //! 7. No user code (waker, cause, value) runs, and none is dropped, under a lock; never are two locks held at once.
 //! 8. No walk recurses.
 
-mod ask;
 mod derive;
 #[cfg(any(feature = "signal", feature = "tokio-util"))]
 mod external;
 mod link;
-mod tell;
+mod propagate;
+mod query;
 
 use std::any::Any;
 
@@ -52,7 +52,7 @@ use tokio::time::Instant;
 
 use super::cause::Cause;
 use super::error::ContextError;
-use super::links::Links;
+use super::listeners::Listeners;
 use crate::sync::atomic::{AtomicU8, AtomicUsize, Ordering, fence};
 use crate::sync::{Arc, Mutex, OnceLock};
 
@@ -60,7 +60,7 @@ use crate::sync::{Arc, Mutex, OnceLock};
 const ENDED: u8 = 1;
 /// The node is not linked: nobody tells it of an ancestor's cancel, and so it has to ask.
 const ASKS: u8 = 1 << 1;
-/// Somebody has an entry in `links`, or had one.
+/// Somebody has an entry in `listeners`, or had one.
 const WATCHED: u8 = 1 << 2;
 /// Everything linked below has ended.
 const TOLD: u8 = 1 << 3;
@@ -76,7 +76,7 @@ const DEADLINE: u8 = 1 << 7;
 pub(crate) struct Node {
     /// The bits above. All but `ENDED` and `ASKS` only ever save work.
     flags: AtomicU8,
-    /// How often it was asked whether it has ended and had to ask further up, while that is less than [`ask::OFTEN`].
+    /// How often it was asked whether it has ended and had to ask further up, while that is less than [`query::OFTEN`].
     asked: AtomicU8,
     /// Written by the first `latch`.
     end: OnceLock<End>,
@@ -84,12 +84,12 @@ pub(crate) struct Node {
     deadline: Option<Instant>,
     /// The ancestry. Ends flow down it unless the node is a `Kind::WithoutCancel`.
     parent: Option<Arc<Node>>,
-    /// Where `parent.links` has this node, plus one; 0 for nowhere. Written by whoever linked it first; taken back by its own
+    /// Where `parent.listeners` has this node, plus one; 0 for nowhere. Written by whoever linked it first; taken back by its own
     /// cancel or its drop.
     entry: AtomicUsize,
     kind: Kind,
     /// Who must be told: linked children and waiting tasks.
-    links: Mutex<Links>,
+    listeners: Mutex<Listeners>,
 }
 
 /// What a node adds to its parent.
@@ -111,7 +111,7 @@ pub(crate) enum Kind {
 pub(crate) struct Merge {
     /// `None` only while the node is being dropped.
     other: Option<Arc<Node>>,
-    /// Where `other.links` has the merged node, plus one; 0 for nowhere.
+    /// Where `other.listeners` has the merged node, plus one; 0 for nowhere.
     entry: AtomicUsize,
     /// The cause of `other`'s deadline, if that is the earlier one.
     cause: Option<Cause>,
@@ -176,7 +176,7 @@ impl Node {
             parent,
             entry: AtomicUsize::new(0),
             kind,
-            links: Mutex::new(Links::new()),
+            listeners: Mutex::new(Listeners::new()),
         })
     }
 

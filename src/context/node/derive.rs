@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::{ASKS, ENDLESS, Kind, Merge, Node, OWN_DEADLINE, Slot, TIMED};
 use crate::context::cause::Cause;
-use crate::context::links::Link;
+use crate::context::listeners::Listener;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
@@ -92,7 +92,7 @@ impl Node {
         }
         other.mark_timed();
         other.link();
-        let entry = other.subscribe(Link::Child(Arc::downgrade(&child)));
+        let entry = other.subscribe(Listener::Child(Arc::downgrade(&child)));
         if let (Kind::Merge(merge), Ok(entry)) = (&child.kind, entry) {
             merge.entry.store(entry + 1, Ordering::Release);
         }

@@ -62,7 +62,7 @@ impl Node {
         let mut path = Vec::new();
         let mut next = Some(self);
         while let Some(node) = next.filter(|node| !node.is_endless()) {
-            above = node.links.lock().token();
+            above = node.listeners.lock().token();
             if above.is_some() {
                 break;
             }
@@ -75,9 +75,9 @@ impl Node {
                 None => CancellationToken::new(),
             };
             let token = {
-                let mut links = node.links.lock();
+                let mut listeners = node.listeners.lock();
                 node.flags.fetch_or(WATCHED, Ordering::AcqRel);
-                links.token_or(new)
+                listeners.token_or(new)
             };
             if node.is_done() {
                 token.cancel();

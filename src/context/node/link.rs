@@ -3,7 +3,7 @@
 use std::task::Waker;
 
 use super::{ASKS, ENDED, Kind, Node, WATCHED};
-use crate::context::links::Link;
+use crate::context::listeners::Listener;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
@@ -28,7 +28,7 @@ impl Node {
 
     fn link_to_parent(self: &Arc<Node>) {
         let Some(parent) = &self.parent else { return };
-        match parent.subscribe(Link::Child(Arc::downgrade(self))) {
+        match parent.subscribe(Listener::Child(Arc::downgrade(self))) {
             // Two threads may get here with one node; the slower one takes its entry back. Meanwhile there are two, and
             // being told twice is no more than being told once.
             Ok(entry) => {
@@ -47,31 +47,31 @@ impl Node {
     }
 
     /// Adds an entry, or hands it back if the node has ended (invariant 5).
-    pub(crate) fn subscribe(&self, link: Link) -> Result<usize, Link> {
-        let mut links = self.links.lock();
+    pub(crate) fn subscribe(&self, listener: Listener) -> Result<usize, Listener> {
+        let mut listeners = self.listeners.lock();
         let flags = match self.flags() {
             flags if flags & WATCHED != 0 => flags,
             _ => self.flags.fetch_or(WATCHED, Ordering::AcqRel),
         };
         if flags & ENDED != 0 {
-            return Err(link);
+            return Err(listener);
         }
-        Ok(links.insert(link))
+        Ok(listeners.insert(listener))
     }
 
     /// Makes the entry wake `waker` from now on. An entry that is not there any more has been told.
     pub(crate) fn resubscribe(&self, entry: usize, waker: &Waker) {
-        if self.links.lock().will_wake(entry, waker) {
+        if self.listeners.lock().will_wake(entry, waker) {
             return;
         }
         let new = waker.clone();
-        let old = self.links.lock().replace_waker(entry, new);
+        let old = self.listeners.lock().replace_waker(entry, new);
         drop(old);
     }
 
     pub(crate) fn unsubscribe(&self, entry: usize) {
-        let link = self.links.lock().remove(entry);
-        drop(link);
+        let listener = self.listeners.lock().remove(entry);
+        drop(listener);
     }
 }
 

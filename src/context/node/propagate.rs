@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{ENDED, End, Kind, Node, TIMED, TOLD, WATCHED};
 use crate::context::cause::Cause;
 use crate::context::error::ContextError;
-use crate::context::links::{self, Links};
+use crate::context::listeners::{self, Listeners};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 
@@ -46,7 +46,7 @@ impl Node {
         let mut told = vec![self.clone()];
         // Only a merge can be reached twice; a ladder of them, exponentially often.
         let mut merged = HashSet::new();
-        let mut waiting = Vec::new();
+        let mut wakeups = Vec::new();
         let mut children = Vec::new();
         // Whoever is let go here may be the last to hold it, and a value's drop may panic: not before all are woken.
         let mut kept = Vec::new();
@@ -54,7 +54,7 @@ impl Node {
         while let Some(node) = told.get(next).cloned() {
             next += 1;
             let Some(end) = node.end.get() else { continue };
-            node.links.lock().collect(&mut waiting, &mut children);
+            node.listeners.lock().collect(&mut wakeups, &mut children);
             for child in children.drain(..) {
                 child.hear(end);
                 let seen =
@@ -68,10 +68,10 @@ impl Node {
         }
         for node in &told {
             node.flags.fetch_or(TOLD, Ordering::AcqRel);
-            let links = std::mem::replace(&mut *node.links.lock(), Links::new());
-            drop(links);
+            let listeners = std::mem::replace(&mut *node.listeners.lock(), Listeners::new());
+            drop(listeners);
         }
-        links::wake_all(waiting);
+        listeners::wake_all(wakeups);
     }
 
     /// Takes over the end of a parent, unless a deadline passed here before it.

@@ -9,13 +9,13 @@ use crate::panic;
 use crate::sync::{Arc, Weak};
 
 /// Somebody to tell.
-pub(crate) enum Link {
+pub(crate) enum Listener {
     Child(Weak<Node>),
     Waker(Waker),
 }
 
 enum Entry {
-    Link(Link),
+    Used(Listener),
     /// The next free entry, or `NONE`.
     Free(usize),
 }
@@ -24,7 +24,7 @@ const NONE: usize = usize::MAX;
 
 /// A list that a month of coming and going does not make larger than it was at its fullest hour, and that gives its memory
 /// back when it is empty.
-pub(crate) struct Links {
+pub(crate) struct Listeners {
     entries: Vec<Entry>,
     free: usize,
     len: usize,
@@ -35,9 +35,9 @@ pub(crate) struct Links {
 /// More entries than this are given back when the last of them leaves.
 const KEPT: usize = 32;
 
-impl Links {
-    pub(crate) const fn new() -> Links {
-        Links {
+impl Listeners {
+    pub(crate) const fn new() -> Listeners {
+        Listeners {
             entries: Vec::new(),
             free: NONE,
             len: 0,
@@ -46,7 +46,7 @@ impl Links {
         }
     }
 
-    pub(crate) fn insert(&mut self, link: Link) -> usize {
+    pub(crate) fn insert(&mut self, listener: Listener) -> usize {
         self.len += 1;
         let key = self.free;
         match self.entries.get_mut(key) {
@@ -54,23 +54,23 @@ impl Links {
                 if let Entry::Free(next) = *entry {
                     self.free = next;
                 }
-                *entry = Entry::Link(link);
+                *entry = Entry::Used(listener);
                 key
             }
             None => {
-                self.entries.push(Entry::Link(link));
+                self.entries.push(Entry::Used(listener));
                 self.entries.len() - 1
             }
         }
     }
 
     /// Removes what is there. A key whose entry has been collected or dropped with the whole list finds nothing.
-    pub(crate) fn remove(&mut self, key: usize) -> Option<Link> {
+    pub(crate) fn remove(&mut self, key: usize) -> Option<Listener> {
         let entry = self.entries.get_mut(key)?;
         if let Entry::Free(_) = entry {
             return None;
         }
-        let Entry::Link(link) = std::mem::replace(entry, Entry::Free(self.free)) else {
+        let Entry::Used(listener) = std::mem::replace(entry, Entry::Free(self.free)) else {
             return None;
         };
         self.free = key;
@@ -82,13 +82,13 @@ impl Links {
                 self.entries = Vec::new();
             }
         }
-        Some(link)
+        Some(listener)
     }
 
     /// Whether `waker` would do what the one at `key` does; also if that one has been taken, and there is nothing to do.
     pub(crate) fn will_wake(&self, key: usize, waker: &Waker) -> bool {
         match self.entries.get(key) {
-            Some(Entry::Link(Link::Waker(current))) => current.will_wake(waker),
+            Some(Entry::Used(Listener::Waker(current))) => current.will_wake(waker),
             _ => true,
         }
     }
@@ -96,32 +96,32 @@ impl Links {
     /// Replaces the waker at `key`, and hands back the one that is not needed: the old one, or `waker` if that was taken.
     pub(crate) fn replace_waker(&mut self, key: usize, waker: Waker) -> Waker {
         match self.entries.get_mut(key) {
-            Some(Entry::Link(Link::Waker(current))) => std::mem::replace(current, waker),
+            Some(Entry::Used(Listener::Waker(current))) => std::mem::replace(current, waker),
             _ => waker,
         }
     }
 
     /// Takes the wakers and copies the children that are still alive: a second canceller must find these again.
-    pub(crate) fn collect(&mut self, waiting: &mut Vec<Waiting>, children: &mut Vec<Arc<Node>>) {
+    pub(crate) fn collect(&mut self, wakeups: &mut Vec<Wakeup>, children: &mut Vec<Arc<Node>>) {
         let taken = || Entry::Free(NONE);
         for entry in &mut self.entries {
             match entry {
-                Entry::Link(Link::Child(child)) => children.extend(child.upgrade()),
-                Entry::Link(Link::Waker(_)) => {
-                    if let Entry::Link(Link::Waker(waker)) = std::mem::replace(entry, taken()) {
-                        waiting.push(Waiting::Waker(waker));
+                Entry::Used(Listener::Child(child)) => children.extend(child.upgrade()),
+                Entry::Used(Listener::Waker(_)) => {
+                    if let Entry::Used(Listener::Waker(waker)) = std::mem::replace(entry, taken()) {
+                        wakeups.push(Wakeup::Waker(waker));
                     }
                 }
                 Entry::Free(_) => {}
             }
         }
         #[cfg(feature = "tokio-util")]
-        waiting.extend(self.token.take().map(Waiting::Token));
+        wakeups.extend(self.token.take().map(Wakeup::Token));
     }
 }
 
 #[cfg(feature = "tokio-util")]
-impl Links {
+impl Listeners {
     /// The token that is there.
     pub(crate) fn token(&self) -> Option<tokio_util::sync::CancellationToken> {
         self.token.clone()
@@ -137,20 +137,20 @@ impl Links {
 }
 
 /// What is to be woken once every lock is released.
-pub(crate) enum Waiting {
+pub(crate) enum Wakeup {
     Waker(Waker),
     #[cfg(feature = "tokio-util")]
     Token(tokio_util::sync::CancellationToken),
 }
 
 /// Wakes all of them, also when one panics: the first panic goes on when the last has been woken.
-pub(crate) fn wake_all(waiting: Vec<Waiting>) {
+pub(crate) fn wake_all(wakeups: Vec<Wakeup>) {
     let mut first = None;
-    for waiting in waiting {
-        let woken = panic::catch(|| match waiting {
-            Waiting::Waker(waker) => waker.wake(),
+    for wakeup in wakeups {
+        let woken = panic::catch(|| match wakeup {
+            Wakeup::Waker(waker) => waker.wake(),
             #[cfg(feature = "tokio-util")]
-            Waiting::Token(token) => token::cancel(&token),
+            Wakeup::Token(token) => token::cancel(&token),
         });
         match woken {
             Err(payload) if first.is_none() => first = Some(payload),
