@@ -453,8 +453,8 @@ impl Context {
 /// For the crate.
 impl Context {
     /// Has this context's end, whoever ends it, say when it was.
-    pub(crate) fn time_ends(&self) {
-        self.node.mark_timed();
+    pub(crate) fn record_end_time(&self) {
+        self.node.record_end_time();
     }
 
     /// When the context ended; `None` if it has not, or if nobody had asked for its ends to be timed by then.
@@ -465,7 +465,7 @@ impl Context {
     /// Wakes `waker` when the context is cancelled; hands it back if it has ended. Nobody is told of a deadline. The waker
     /// stays as long as the context.
     pub(crate) fn wake_on_cancel(&self, waker: Waker) -> Result<(), Listener> {
-        if self.node.is_endless() {
+        if self.node.never_ends() {
             return Ok(());
         }
         self.node.link();

@@ -128,7 +128,7 @@ impl<S: Source> Scheduler<S> {
         on_failure: OnFailure,
     ) -> Arc<Scheduler<S>> {
         let timed = ctx.deadline().is_some();
-        ctx.time_ends();
+        ctx.record_end_time();
         Arc::new(Scheduler {
             ctx,
             cancel,

@@ -25,7 +25,7 @@ pub struct AfterFunc {
 impl AfterFunc {
     pub(crate) fn register(ctx: &Context, func: impl FnOnce() + Send + 'static) -> AfterFunc {
         let shared = Arc::new(Shared::new(Box::new(func)));
-        let task = (!ctx.node.is_endless()).then(|| {
+        let task = (!ctx.node.never_ends()).then(|| {
             let (done, shared) = (ctx.done_owned(), shared.clone());
             let caller = Span::current();
             let task = tokio::spawn(async move {

@@ -91,7 +91,7 @@ impl Waiter {
             self.release(node);
             return Poll::Ready(error);
         }
-        if node.is_endless() {
+        if node.never_ends() {
             return Poll::Pending;
         }
         match self.place {

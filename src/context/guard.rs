@@ -69,7 +69,7 @@ impl CancelGuard {
 impl Drop for CancelGuard {
     fn drop(&mut self) {
         if let Some(handle) = &mut self.handle {
-            if !Node::is_unseen(&mut handle.node) {
+            if !Node::is_sole_owner(&mut handle.node) {
                 handle.node.cancel(Some(Cause::from_static(&GUARD_DROPPED)));
             }
         }

@@ -22,19 +22,19 @@
 //!
 //! These are true at any time.
 //!
-//! 1. `end` is written once and never changes: the first end wins, its cause included, even where it has none. `ENDED` is
-//!    set after `end`, so whoever reads `ENDED` finds it.
+//! 1. `end` is written once and never changes: the first end wins, its cause included, even where it has none. `LATCHED` is
+//!    set after `end`, so whoever reads `LATCHED` finds it.
 //! 2. An end has one of three origins: a cancel of this very node; its own deadline; or the node above, in which case it
 //!    is a copy of *that node's* final end (same kind, same cause). Ends are therefore latched from the top down.
 //! 3. A deadline is the node's own end if it passed before the end that came from above: each end
 //!    knows the instant at which it happened, if anybody below has a deadline to compare it with
-//!    (`TIMED`). A deadline that passes while a cancel is being told may be either. No node has a
+//!    (`STAMPS_END`). A deadline that passes while a cancel is being told may be either. No node has a
 //!    later deadline than the node above it.
-//! 4. A node is linked when it does not have `ASKS`: that is cleared only when every ancestor that can end is linked and holds
+//! 4. A node is linked when it does not have `UNLINKED`: that is cleared only when every ancestor that can end is linked and holds
 //!    an entry for the one below it. A linked node has been told of an ancestor's cancel when that cancel returns; another asks.
-//! 5. An entry is added to `listeners` only under its lock, with `WATCHED` set and `ENDED` not. So an ending thread that does
-//!    not see `WATCHED` has nobody to tell, and one that sees it finds everybody under the lock.
-//! 6. `TOLD` is set on an ended node only when everything linked below it has ended. A second canceller that does not
+//! 5. An entry is added to `listeners` only under its lock, with `HAS_LISTENERS` set and `LATCHED` not. So an ending thread that does
+//!    not see `HAS_LISTENERS` has nobody to tell, and one that sees it finds everybody under the lock.
+//! 6. `PROPAGATED` is set on an ended node only when everything linked below it has ended. A second canceller that does not
 //!    see it walks the same way again, and so returns no earlier than the tree is done.
 //! 7. No user code (waker, cause, value) runs, and none is dropped, under a lock; never are two locks held at once.
 //! 8. No walk recurses.
@@ -57,26 +57,26 @@ use crate::sync::atomic::{AtomicU8, AtomicUsize, Ordering, fence};
 use crate::sync::{Arc, Mutex, OnceLock};
 
 /// `end` can be read.
-const ENDED: u8 = 1;
+const LATCHED: u8 = 1;
 /// The node is not linked: nobody tells it of an ancestor's cancel, and so it has to ask.
-const ASKS: u8 = 1 << 1;
+const UNLINKED: u8 = 1 << 1;
 /// Somebody has an entry in `listeners`, or had one.
-const WATCHED: u8 = 1 << 2;
+const HAS_LISTENERS: u8 = 1 << 2;
 /// Everything linked below has ended.
-const TOLD: u8 = 1 << 3;
+const PROPAGATED: u8 = 1 << 3;
 /// There is, or was, a deadline below: an end must say when it happened.
-const TIMED: u8 = 1 << 4;
+const STAMPS_END: u8 = 1 << 4;
 /// The node's `deadline` is its own and not one that it has from above.
-const OWN_DEADLINE: u8 = 1 << 5;
+const OWNS_DEADLINE: u8 = 1 << 5;
 /// Nothing can ever end this node: a root, or what has only such nodes above it and adds no end.
-const ENDLESS: u8 = 1 << 6;
+const NEVER_ENDS: u8 = 1 << 6;
 /// The node has a `deadline`, its own or from above.
-const DEADLINE: u8 = 1 << 7;
+const HAS_DEADLINE: u8 = 1 << 7;
 
 pub(crate) struct Node {
-    /// The bits above. All but `ENDED` and `ASKS` only ever save work.
+    /// The bits above. All but `LATCHED` and `UNLINKED` only ever save work.
     flags: AtomicU8,
-    /// How often it was asked whether it has ended and had to ask further up, while that is less than [`query::OFTEN`].
+    /// How often it was asked whether it has ended and had to ask further up, while that is less than [`query::LINK_AFTER`].
     asked: AtomicU8,
     /// Written by the first `latch`.
     end: OnceLock<End>,
@@ -100,7 +100,7 @@ pub(crate) enum Kind {
     WithDeadline {
         cause: Option<Cause>,
     },
-    WithValue(Box<dyn Slot>),
+    WithValue(Box<dyn AnyValue>),
     WithoutCancel,
     Merge(Box<Merge>),
     #[cfg(any(feature = "signal", feature = "tokio-util"))]
@@ -121,19 +121,19 @@ pub(crate) struct Merge {
 /// A node that something outside the tree ends (a signal, a token), and what must live as long as the node for that.
 pub(crate) struct External {
     pub(crate) name: &'static str,
-    tether: OnceLock<Box<dyn Any + Send + Sync>>,
+    kept_alive: OnceLock<Box<dyn Any + Send + Sync>>,
     /// The token that ends it, if it is a token.
     #[cfg(feature = "tokio-util")]
     source: Option<tokio_util::sync::CancellationToken>,
 }
 
 /// A value of any type, that knows its type's name.
-pub(crate) trait Slot: Send + Sync {
+pub(crate) trait AnyValue: Send + Sync {
     fn value(&self) -> &dyn Any;
     fn type_name(&self) -> &'static str;
 }
 
-impl<T: Send + Sync + 'static> Slot for T {
+impl<T: Send + Sync + 'static> AnyValue for T {
     fn value(&self) -> &dyn Any {
         self
     }
@@ -167,7 +167,7 @@ impl Node {
         deadline: Option<Instant>,
         kind: Kind,
     ) -> Arc<Node> {
-        let flags = flags | if deadline.is_some() { DEADLINE } else { 0 };
+        let flags = flags | if deadline.is_some() { HAS_DEADLINE } else { 0 };
         Arc::new(Node {
             flags: AtomicU8::new(flags),
             asked: AtomicU8::new(0),
@@ -182,7 +182,7 @@ impl Node {
 
     /// A root: `Kind::Background` or `Kind::Todo`.
     pub(crate) fn root(kind: Kind) -> Arc<Node> {
-        Node::new(ENDLESS, None, None, kind)
+        Node::new(NEVER_ENDS, None, None, kind)
     }
 
     /// `Acquire` pairs with the `AcqRel` of every write: whoever sees a bit sees what was done before it was set.
@@ -209,20 +209,20 @@ impl Node {
     }
 
     /// Whether nothing can ever end this node.
-    pub(crate) fn is_endless(&self) -> bool {
-        self.has(ENDLESS)
+    pub(crate) fn never_ends(&self) -> bool {
+        self.has(NEVER_ENDS)
     }
 
     /// Whether nobody else has the node and nobody waits for its end, so that it may end unsaid.
-    pub(crate) fn is_unseen(node: &mut Arc<Node>) -> bool {
+    pub(crate) fn is_sole_owner(node: &mut Arc<Node>) -> bool {
         if Arc::strong_count(node) > 1 {
             return false;
         }
         // Pairs with the release of whoever had the node before: what they have done to its flags is seen.
         fence(Ordering::Acquire);
-        let flags = node.flags() & (ASKS | WATCHED);
+        let flags = node.flags() & (UNLINKED | HAS_LISTENERS);
         // One that asks was never linked, and so there is no `Weak` from which somebody might have it again and show it.
-        flags == ASKS || flags == 0 && Arc::get_mut(node).is_some()
+        flags == UNLINKED || flags == 0 && Arc::get_mut(node).is_some()
     }
 
     /// The node that ends come from.

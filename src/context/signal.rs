@@ -120,7 +120,7 @@ impl Context {
                 node.cancel(Some(Cause::from(Received(name))));
             }
         });
-        node.tether(Box::new(Listener(task.abort_handle())));
+        node.keep_alive(Box::new(Listener(task.abort_handle())));
         Context { node }
     }
 }

@@ -79,7 +79,7 @@ impl Ended {
     fn add(&self, node: Arc<Node>) {
         let added = Ended::with(|nodes| nodes.get_or_insert_default().push_back(node.clone()));
         if added.is_none() {
-            node.tell_below();
+            node.propagate();
         }
     }
 
@@ -107,7 +107,7 @@ impl Ended {
         while let Some(node) = self.next() {
             // With the node, values may be dropped: user code, as wakers are.
             let told = panic::catch(|| {
-                node.tell_below();
+                node.propagate();
                 drop(node);
             });
             match told {
@@ -177,7 +177,7 @@ impl Context {
     #[cfg_attr(docsrs, doc(cfg(feature = "tokio-util")))]
     #[must_use]
     pub fn to_cancellation_token(&self) -> CancellationToken {
-        if self.node.is_endless() {
+        if self.node.never_ends() {
             return CancellationToken::new();
         }
         // A child: cancelling one caller's token does not cancel the tokens of other callers.
@@ -218,7 +218,7 @@ impl Context {
             .poll(&mut task::Context::from_waker(&waker))
         {
             Poll::Ready(()) => node.cancel(Some(Cause::from_static(&TOKEN_CANCELLED))),
-            Poll::Pending => node.tether(Box::new(Registration::new(cancelled))),
+            Poll::Pending => node.keep_alive(Box::new(Registration::new(cancelled))),
         }
         Context { node }
     }

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::{ASKS, ENDLESS, Kind, Merge, Node, OWN_DEADLINE, Slot, TIMED};
+use super::{AnyValue, Kind, Merge, NEVER_ENDS, Node, OWNS_DEADLINE, STAMPS_END, UNLINKED};
 use crate::context::cause::Cause;
 use crate::context::listeners::Listener;
 use crate::sync::Arc;
@@ -11,7 +11,7 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 impl Node {
     /// What a child starts with: nothing above an endless parent can end, so there is nothing to link to.
     pub(super) fn inherited_flags(&self) -> u8 {
-        if self.has(ENDLESS) { 0 } else { ASKS }
+        if self.has(NEVER_ENDS) { 0 } else { UNLINKED }
     }
 
     /// A child that can be cancelled.
@@ -20,15 +20,15 @@ impl Node {
         Node::new(flags, Some(self.clone()), self.deadline, Kind::WithCancel)
     }
 
-    pub(crate) fn with_value(self: &Arc<Node>, value: Box<dyn Slot>) -> Arc<Node> {
-        let flags = self.inherited_flags() | (self.flags() & ENDLESS);
+    pub(crate) fn with_value(self: &Arc<Node>, value: Box<dyn AnyValue>) -> Arc<Node> {
+        let flags = self.inherited_flags() | (self.flags() & NEVER_ENDS);
         let kind = Kind::WithValue(value);
         Node::new(flags, Some(self.clone()), self.deadline, kind)
     }
 
     pub(crate) fn without_cancel(self: &Arc<Node>) -> Arc<Node> {
         let kind = Kind::WithoutCancel;
-        Node::new(ENDLESS, Some(self.clone()), None, kind)
+        Node::new(NEVER_ENDS, Some(self.clone()), None, kind)
     }
 
     /// `has_passed` says whether the deadline has; it is not asked where an earlier one counts.
@@ -41,8 +41,8 @@ impl Node {
         let mut flags = self.inherited_flags();
         let own = self.deadline.is_none_or(|above| at < above);
         if own {
-            flags |= OWN_DEADLINE;
-            self.mark_timed();
+            flags |= OWNS_DEADLINE;
+            self.record_end_time();
         }
         let deadline = if own { Some(at) } else { self.deadline };
         let kind = Kind::WithDeadline { cause };
@@ -62,15 +62,15 @@ impl Node {
     /// It is linked to both from birth: a node that had to ask two ways up would make reading exponential in a ladder of
     /// merges.
     pub(crate) fn merge(self: &Arc<Node>, other: &Arc<Node>) -> Arc<Node> {
-        let mut flags = self.inherited_flags() | (self.flags() & other.flags() & ENDLESS);
+        let mut flags = self.inherited_flags() | (self.flags() & other.flags() & NEVER_ENDS);
         let mut deadline = self.deadline;
         let mut cause = None;
         if let Some(theirs) = other.deadline {
             if deadline.is_none_or(|ours| theirs < ours) {
                 deadline = Some(theirs);
                 cause = other.deadline_cause();
-                flags |= OWN_DEADLINE;
-                self.mark_timed();
+                flags |= OWNS_DEADLINE;
+                self.record_end_time();
             }
         }
         let merge = Merge {
@@ -86,11 +86,11 @@ impl Node {
         }
         // Told by both: one that asked `self` and was told by `other` could take the later of two ends.
         child.link();
-        if other.has(ENDLESS) {
+        if other.has(NEVER_ENDS) {
             // Nothing comes from there: no entry in a root that the whole process shares.
             return child;
         }
-        other.mark_timed();
+        other.record_end_time();
         other.link();
         let entry = other.subscribe(Listener::Child(Arc::downgrade(&child)));
         if let (Kind::Merge(merge), Ok(entry)) = (&child.kind, entry) {
@@ -103,19 +103,19 @@ impl Node {
         child
     }
 
-    /// Sets `TIMED` here and on every ancestor, from the top down: where it is set, it is set all the way up. A node with a
+    /// Sets `STAMPS_END` here and on every ancestor, from the top down: where it is set, it is set all the way up. A node with a
     /// deadline is timed for that reason alone, and whoever brought the deadline has marked what is above.
-    pub(crate) fn mark_timed(&self) {
+    pub(crate) fn record_end_time(&self) {
         let mut unmarked = Vec::new();
         let mut node = Some(self);
         while let Some(current) =
-            node.filter(|node| node.deadline.is_none() && !node.has(TIMED | ENDLESS))
+            node.filter(|node| node.deadline.is_none() && !node.has(STAMPS_END | NEVER_ENDS))
         {
             unmarked.push(current);
             node = current.above();
         }
         for node in unmarked.into_iter().rev() {
-            node.flags.fetch_or(TIMED, Ordering::AcqRel);
+            node.flags.fetch_or(STAMPS_END, Ordering::AcqRel);
         }
     }
 }

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use std::any::Any;
 
 #[cfg(feature = "tokio-util")]
-use super::WATCHED;
+use super::HAS_LISTENERS;
 use super::{External, Kind, Node};
 #[cfg(feature = "tokio-util")]
 use crate::sync::atomic::Ordering;
@@ -18,7 +18,7 @@ impl Node {
     pub(crate) fn with_signal(self: &Arc<Node>) -> Arc<Node> {
         self.with_external(External {
             name: "WithSignals",
-            tether: OnceLock::new(),
+            kept_alive: OnceLock::new(),
             #[cfg(feature = "tokio-util")]
             source: None,
         })
@@ -29,7 +29,7 @@ impl Node {
     pub(crate) fn with_source(self: &Arc<Node>, source: CancellationToken) -> Arc<Node> {
         self.with_external(External {
             name: "FromCancellationToken",
-            tether: OnceLock::new(),
+            kept_alive: OnceLock::new(),
             source: Some(source),
         })
     }
@@ -41,10 +41,10 @@ impl Node {
     }
 
     /// Gives a node that is ended from outside what must live as long as it does.
-    pub(crate) fn tether(&self, tether: Box<dyn Any + Send + Sync>) {
+    pub(crate) fn keep_alive(&self, value: Box<dyn Any + Send + Sync>) {
         if let Kind::External(external) = &self.kind {
             // The node is not shared yet: this is the only write.
-            let _ = external.tether.set(tether);
+            let _ = external.kept_alive.set(value);
         }
     }
 }
@@ -61,7 +61,7 @@ impl Node {
         let mut above = None;
         let mut path = Vec::new();
         let mut next = Some(self);
-        while let Some(node) = next.filter(|node| !node.is_endless()) {
+        while let Some(node) = next.filter(|node| !node.never_ends()) {
             above = node.listeners.lock().token();
             if above.is_some() {
                 break;
@@ -76,7 +76,7 @@ impl Node {
             };
             let token = {
                 let mut listeners = node.listeners.lock();
-                node.flags.fetch_or(WATCHED, Ordering::AcqRel);
+                node.flags.fetch_or(HAS_LISTENERS, Ordering::AcqRel);
                 listeners.token_or(new)
             };
             if node.is_done() {

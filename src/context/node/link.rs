@@ -2,7 +2,7 @@
 
 use std::task::Waker;
 
-use super::{ASKS, ENDED, Kind, Node, WATCHED};
+use super::{HAS_LISTENERS, Kind, LATCHED, Node, UNLINKED};
 use crate::context::listeners::Listener;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicUsize, Ordering};
@@ -12,12 +12,12 @@ impl Node {
     ///
     /// An ancestor found ended on the way ends the ones below it by asking, so `subscribe`, which comes next, sees it.
     pub(crate) fn link(self: &Arc<Node>) {
-        if !self.has(ASKS) {
+        if !self.has(UNLINKED) {
             return;
         }
         let mut unlinked = vec![self];
         let mut node = self;
-        while let Some(parent) = node.parent.as_ref().filter(|parent| parent.has(ASKS)) {
+        while let Some(parent) = node.parent.as_ref().filter(|parent| parent.has(UNLINKED)) {
             unlinked.push(parent);
             node = parent;
         }
@@ -43,17 +43,17 @@ impl Node {
                 self.end();
             }
         }
-        self.flags.fetch_and(!ASKS, Ordering::AcqRel);
+        self.flags.fetch_and(!UNLINKED, Ordering::AcqRel);
     }
 
     /// Adds an entry, or hands it back if the node has ended (invariant 5).
     pub(crate) fn subscribe(&self, listener: Listener) -> Result<usize, Listener> {
         let mut listeners = self.listeners.lock();
         let flags = match self.flags() {
-            flags if flags & WATCHED != 0 => flags,
-            _ => self.flags.fetch_or(WATCHED, Ordering::AcqRel),
+            flags if flags & HAS_LISTENERS != 0 => flags,
+            _ => self.flags.fetch_or(HAS_LISTENERS, Ordering::AcqRel),
         };
-        if flags & ENDED != 0 {
+        if flags & LATCHED != 0 {
             return Err(listener);
         }
         Ok(listeners.insert(listener))

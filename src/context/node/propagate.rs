@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use tokio::time::Instant;
 
-use super::{ENDED, End, Kind, Node, TIMED, TOLD, WATCHED};
+use super::{End, HAS_LISTENERS, Kind, LATCHED, Node, PROPAGATED, STAMPS_END};
 use crate::context::cause::Cause;
 use crate::context::error::ContextError;
 use crate::context::listeners::{self, Listeners};
@@ -15,13 +15,13 @@ impl Node {
     /// Ends the node unless it has ended, and returns when everything below has ended too.
     pub(crate) fn cancel(self: &Arc<Node>, cause: Option<Cause>) {
         self.cancel_alone(cause);
-        self.tell_below();
+        self.propagate();
     }
 
-    /// Ends the node unless it has ended; `tell_below` has to follow.
+    /// Ends the node unless it has ended; `propagate` has to follow.
     pub(crate) fn cancel_alone(self: &Arc<Node>, cause: Option<Cause>) {
-        if !self.has(ENDED) {
-            let timed = self.deadline.is_some() || self.has(TIMED);
+        if !self.has(LATCHED) {
+            let timed = self.deadline.is_some() || self.has(STAMPS_END);
             let at = timed.then(Instant::now);
             let passed = at.filter(|&now| self.deadline.is_some_and(|deadline| deadline <= now));
             // An end from above or a deadline that has passed comes first, observed or not.
@@ -33,14 +33,14 @@ impl Node {
     }
 
     /// Ends everything below a node that has ended.
-    pub(crate) fn tell_below(self: &Arc<Node>) {
-        self.tell();
+    pub(crate) fn propagate(self: &Arc<Node>) {
+        self.propagate_down();
         self.unlink();
     }
 
     /// Ends what is linked below this ended node, parents before children, then wakes whoever waits there.
-    fn tell(self: &Arc<Node>) {
-        if !self.has(WATCHED) || self.has(TOLD) {
+    fn propagate_down(self: &Arc<Node>) {
+        if !self.has(HAS_LISTENERS) || self.has(PROPAGATED) {
             return;
         }
         let mut told = vec![self.clone()];
@@ -56,10 +56,10 @@ impl Node {
             let Some(end) = node.end.get() else { continue };
             node.listeners.lock().collect(&mut wakeups, &mut children);
             for child in children.drain(..) {
-                child.hear(end);
+                child.inherit(end);
                 let seen =
                     matches!(child.kind, Kind::Merge(_)) && !merged.insert(Arc::as_ptr(&child));
-                if child.has(WATCHED) && !child.has(TOLD) && !seen {
+                if child.has(HAS_LISTENERS) && !child.has(PROPAGATED) && !seen {
                     told.push(child);
                 } else {
                     kept.push(child);
@@ -67,7 +67,7 @@ impl Node {
             }
         }
         for node in &told {
-            node.flags.fetch_or(TOLD, Ordering::AcqRel);
+            node.flags.fetch_or(PROPAGATED, Ordering::AcqRel);
             let listeners = std::mem::replace(&mut *node.listeners.lock(), Listeners::new());
             drop(listeners);
         }
@@ -75,8 +75,8 @@ impl Node {
     }
 
     /// Takes over the end of a parent, unless a deadline passed here before it.
-    fn hear(&self, end: &End) {
-        if self.has(ENDED) {
+    fn inherit(&self, end: &End) {
+        if self.has(LATCHED) {
             return;
         }
         if matches!((self.deadline, end.at), (Some(own), Some(at)) if own <= at) {

@@ -2,32 +2,32 @@
 
 use tokio::time::Instant;
 
-use super::{ASKS, DEADLINE, ENDED, End, Kind, Node, OWN_DEADLINE};
+use super::{End, HAS_DEADLINE, Kind, LATCHED, Node, OWNS_DEADLINE, UNLINKED};
 use crate::context::cause::Cause;
 use crate::context::error::ContextError;
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 
 /// How often a node asks further up before it is linked, so that it need not: that costs as much as about so many asks.
-pub(super) const OFTEN: u8 = 16;
+pub(super) const LINK_AFTER: u8 = 16;
 
 /// How far up a query goes before it links the ancestors that it has passed. In a chain in which
 /// each new node is asked once, the next query ends at a linked node, and so the chain takes linear
 /// time: a node is linked once, and a query passes fewer than this many that are not. Contexts of
 /// requests are hardly ever this deep, and so they do not meet at their server's lock.
-const FAR: usize = 32;
+const LINK_ABOVE_AFTER: usize = 32;
 
 impl Node {
     #[inline]
     pub(crate) fn is_done(self: &Arc<Node>) -> bool {
-        self.may_have_ended() && self.look().is_some()
+        self.may_have_ended() && self.lookup_end().is_some()
     }
 
     /// The end as the error that users see.
     #[inline]
     pub(crate) fn err(self: &Arc<Node>) -> Option<ContextError> {
         match self.may_have_ended() {
-            true => self.look_for_error(),
+            true => self.lookup_error(),
             false => None,
         }
     }
@@ -35,22 +35,22 @@ impl Node {
     /// Whether there is reason to look: without it, the node would have been told of an end.
     #[inline]
     fn may_have_ended(&self) -> bool {
-        self.has(ENDED | ASKS | DEADLINE)
+        self.has(LATCHED | UNLINKED | HAS_DEADLINE)
     }
 
     // `cold`, so that it is out of the way where a loop asks.
     #[cold]
-    fn look_for_error(self: &Arc<Node>) -> Option<ContextError> {
-        self.look().map(|end| end.error.clone())
+    fn lookup_error(self: &Arc<Node>) -> Option<ContextError> {
+        self.lookup_end().map(|end| end.error.clone())
     }
 
     /// Asks further up, or the clock, unless it has ended.
     #[cold]
-    fn look(self: &Arc<Node>) -> Option<&End> {
-        if self.flags() & (ENDED | ASKS) == ASKS {
+    fn lookup_end(self: &Arc<Node>) -> Option<&End> {
+        if self.flags() & (LATCHED | UNLINKED) == UNLINKED {
             match self.asked.load(Ordering::Relaxed) {
                 // `Relaxed`, and not counted exactly: it only says when linking pays.
-                asked if asked < OFTEN => self.asked.store(asked + 1, Ordering::Relaxed),
+                asked if asked < LINK_AFTER => self.asked.store(asked + 1, Ordering::Relaxed),
                 _ => self.link(),
             }
         }
@@ -62,7 +62,7 @@ impl Node {
     }
 
     pub(super) fn end(&self) -> Option<&End> {
-        if self.has(ENDED) {
+        if self.has(LATCHED) {
             return self.end.get();
         }
         let passed = self.deadline.filter(|&deadline| deadline <= Instant::now());
@@ -88,11 +88,11 @@ impl Node {
         let mut node = self;
         let mut distance = 0;
         loop {
-            if node.has(ENDED) {
+            if node.has(LATCHED) {
                 source = Some(distance);
                 break;
             }
-            if !node.has(ASKS) && !passed(node) {
+            if !node.has(UNLINKED) && !passed(node) {
                 break;
             }
             let Some(above) = node.above() else { break };
@@ -103,7 +103,7 @@ impl Node {
             }
         }
         // Not for what is about to be latched, which is asked no further.
-        if distance - source.unwrap_or(0) > FAR && !node.has(ENDED) {
+        if distance - source.unwrap_or(0) > LINK_ABOVE_AFTER && !node.has(LATCHED) {
             self.link_above();
         }
         self.latch_down_from(source?);
@@ -143,10 +143,10 @@ impl Node {
 
     /// Latches the node's own deadline if that passed before `above` happened, and `above` otherwise.
     fn latch_from_above(&self, above: Option<&End>) {
-        if self.has(ENDED) {
+        if self.has(LATCHED) {
             return;
         }
-        let own = self.deadline.filter(|_| self.has(OWN_DEADLINE));
+        let own = self.deadline.filter(|_| self.has(OWNS_DEADLINE));
         let end = match (above, own) {
             (Some(end), Some(own)) if end.at.is_none_or(|at| at < own) => end.clone(),
             (_, Some(own)) => End::deadline(own, self.own_deadline_cause()),
@@ -169,7 +169,7 @@ impl Node {
     pub(super) fn deadline_cause(&self) -> Option<Cause> {
         let mut node = Some(self);
         while let Some(current) = node {
-            if current.has(OWN_DEADLINE) {
+            if current.has(OWNS_DEADLINE) {
                 return current.own_deadline_cause();
             }
             node = current.above();
@@ -180,7 +180,7 @@ impl Node {
     /// Writes the end, if it is the first (invariant 1). Never called under a lock: a losing `end` is dropped here.
     pub(super) fn latch(&self, end: End) {
         let _ = self.end.set(end);
-        // Also where it lost: whoever returns from here finds the flag set. AcqRel orders it with WATCHED (invariant 5).
-        self.flags.fetch_or(ENDED, Ordering::AcqRel);
+        // Also where it lost: whoever returns from here finds the flag set. AcqRel orders it with HAS_LISTENERS (invariant 5).
+        self.flags.fetch_or(LATCHED, Ordering::AcqRel);
     }
 }
