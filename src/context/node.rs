@@ -42,6 +42,7 @@
 mod derive;
 #[cfg(any(feature = "signal", feature = "tokio-util"))]
 mod external;
+mod flags;
 mod link;
 mod propagate;
 mod query;
@@ -53,31 +54,14 @@ use tokio::time::Instant;
 use super::cause::Cause;
 use super::error::ContextError;
 use super::listeners::Listeners;
-use crate::sync::atomic::{AtomicU8, AtomicUsize, Ordering, fence};
+use crate::sync::atomic::{AtomicUsize, Ordering, fence};
 use crate::sync::{Arc, Mutex, OnceLock};
-
-/// `end` can be read.
-const LATCHED: u8 = 1;
-/// The node is not linked: nobody tells it of an ancestor's cancel, and so it has to ask.
-const UNLINKED: u8 = 1 << 1;
-/// Somebody has an entry in `listeners`, or had one.
-const HAS_LISTENERS: u8 = 1 << 2;
-/// Everything linked below has ended.
-const PROPAGATED: u8 = 1 << 3;
-/// There is, or was, a deadline below: an end must say when it happened.
-const STAMPS_END: u8 = 1 << 4;
-/// The node's `deadline` is its own and not one that it has from above.
-const OWNS_DEADLINE: u8 = 1 << 5;
-/// Nothing can ever end this node: a root, or what has only such nodes above it and adds no end.
-const NEVER_ENDS: u8 = 1 << 6;
-/// The node has a `deadline`, its own or from above.
-const HAS_DEADLINE: u8 = 1 << 7;
+use flags::{FlagSet, Flags, HAS_DEADLINE, HAS_LISTENERS, NEVER_ENDS, QueryCount, UNLINKED};
 
 pub(crate) struct Node {
-    /// The bits above. All but `LATCHED` and `UNLINKED` only ever save work.
-    flags: AtomicU8,
-    /// How often it was asked whether it has ended and had to ask further up, while that is less than [`query::LINK_AFTER`].
-    asked: AtomicU8,
+    flags: Flags,
+    /// Counts up to [`query::LINK_AFTER`].
+    queries: QueryCount,
     /// Written by the first `latch`.
     end: OnceLock<End>,
     /// The effective deadline: the earlier of the node's own and the one above.
@@ -162,15 +146,15 @@ impl End {
 
 impl Node {
     fn new(
-        flags: u8,
+        flags: FlagSet,
         parent: Option<Arc<Node>>,
         deadline: Option<Instant>,
         kind: Kind,
     ) -> Arc<Node> {
-        let flags = flags | if deadline.is_some() { HAS_DEADLINE } else { 0 };
+        let flags = flags.with_if(deadline.is_some(), HAS_DEADLINE);
         Arc::new(Node {
-            flags: AtomicU8::new(flags),
-            asked: AtomicU8::new(0),
+            flags: Flags::new(flags),
+            queries: QueryCount::new(),
             end: OnceLock::new(),
             deadline,
             parent,
@@ -183,17 +167,6 @@ impl Node {
     /// A root: `Kind::Background` or `Kind::Todo`.
     pub(crate) fn root(kind: Kind) -> Arc<Node> {
         Node::new(NEVER_ENDS, None, None, kind)
-    }
-
-    /// `Acquire` pairs with the `AcqRel` of every write: whoever sees a bit sees what was done before it was set.
-    #[inline]
-    fn flags(&self) -> u8 {
-        self.flags.load(Ordering::Acquire)
-    }
-
-    #[inline]
-    fn has(&self, bits: u8) -> bool {
-        self.flags() & bits != 0
     }
 
     pub(crate) fn kind(&self) -> &Kind {
@@ -210,7 +183,7 @@ impl Node {
 
     /// Whether nothing can ever end this node.
     pub(crate) fn never_ends(&self) -> bool {
-        self.has(NEVER_ENDS)
+        self.flags.never_ends()
     }
 
     /// Whether nobody else has the node and nobody waits for its end, so that it may end unsaid.
@@ -220,9 +193,9 @@ impl Node {
         }
         // Pairs with the release of whoever had the node before: what they have done to its flags is seen.
         fence(Ordering::Acquire);
-        let flags = node.flags() & (UNLINKED | HAS_LISTENERS);
+        let flags = node.flags.load().only(UNLINKED.with(HAS_LISTENERS));
         // One that asks was never linked, and so there is no `Weak` from which somebody might have it again and show it.
-        flags == UNLINKED || flags == 0 && Arc::get_mut(node).is_some()
+        flags == UNLINKED || flags == FlagSet::EMPTY && Arc::get_mut(node).is_some()
     }
 
     /// The node that ends come from.

@@ -2,7 +2,8 @@
 
 use tokio::time::Instant;
 
-use super::{AnyValue, Kind, Merge, NEVER_ENDS, Node, OWNS_DEADLINE, STAMPS_END, UNLINKED};
+use super::flags::{FlagSet, NEVER_ENDS, OWNS_DEADLINE, STAMPS_END, UNLINKED};
+use super::{AnyValue, Kind, Merge, Node};
 use crate::context::cause::Cause;
 use crate::context::listeners::Listener;
 use crate::sync::Arc;
@@ -10,8 +11,8 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 
 impl Node {
     /// What a child starts with: nothing above an endless parent can end, so there is nothing to link to.
-    pub(super) fn inherited_flags(&self) -> u8 {
-        if self.has(NEVER_ENDS) { 0 } else { UNLINKED }
+    pub(super) fn inherited_flags(&self) -> FlagSet {
+        FlagSet::EMPTY.with_if(!self.never_ends(), UNLINKED)
     }
 
     /// A child that can be cancelled.
@@ -21,7 +22,9 @@ impl Node {
     }
 
     pub(crate) fn with_value(self: &Arc<Node>, value: Box<dyn AnyValue>) -> Arc<Node> {
-        let flags = self.inherited_flags() | (self.flags() & NEVER_ENDS);
+        let flags = self
+            .inherited_flags()
+            .with_if(self.never_ends(), NEVER_ENDS);
         let kind = Kind::WithValue(value);
         Node::new(flags, Some(self.clone()), self.deadline, kind)
     }
@@ -41,7 +44,7 @@ impl Node {
         let mut flags = self.inherited_flags();
         let own = self.deadline.is_none_or(|above| at < above);
         if own {
-            flags |= OWNS_DEADLINE;
+            flags = flags.with(OWNS_DEADLINE);
             self.record_end_time();
         }
         let deadline = if own { Some(at) } else { self.deadline };
@@ -62,14 +65,15 @@ impl Node {
     /// It is linked to both from birth: a node that had to ask two ways up would make reading exponential in a ladder of
     /// merges.
     pub(crate) fn merge(self: &Arc<Node>, other: &Arc<Node>) -> Arc<Node> {
-        let mut flags = self.inherited_flags() | (self.flags() & other.flags() & NEVER_ENDS);
+        let never_ends = self.never_ends() && other.never_ends();
+        let mut flags = self.inherited_flags().with_if(never_ends, NEVER_ENDS);
         let mut deadline = self.deadline;
         let mut cause = None;
         if let Some(theirs) = other.deadline {
             if deadline.is_none_or(|ours| theirs < ours) {
                 deadline = Some(theirs);
                 cause = other.deadline_cause();
-                flags |= OWNS_DEADLINE;
+                flags = flags.with(OWNS_DEADLINE);
                 self.record_end_time();
             }
         }
@@ -86,7 +90,7 @@ impl Node {
         }
         // Told by both: one that asked `self` and was told by `other` could take the later of two ends.
         child.link();
-        if other.has(NEVER_ENDS) {
+        if other.never_ends() {
             // Nothing comes from there: no entry in a root that the whole process shares.
             return child;
         }
@@ -108,14 +112,14 @@ impl Node {
     pub(crate) fn record_end_time(&self) {
         let mut unmarked = Vec::new();
         let mut node = Some(self);
-        while let Some(current) =
-            node.filter(|node| node.deadline.is_none() && !node.has(STAMPS_END | NEVER_ENDS))
-        {
+        while let Some(current) = node.filter(|node| {
+            node.deadline.is_none() && !node.flags.load().has_any(STAMPS_END.with(NEVER_ENDS))
+        }) {
             unmarked.push(current);
             node = current.above();
         }
         for node in unmarked.into_iter().rev() {
-            node.flags.fetch_or(STAMPS_END, Ordering::AcqRel);
+            node.flags.set_stamps_end();
         }
     }
 }

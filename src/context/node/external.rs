@@ -5,11 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use std::any::Any;
 
-#[cfg(feature = "tokio-util")]
-use super::HAS_LISTENERS;
 use super::{External, Kind, Node};
-#[cfg(feature = "tokio-util")]
-use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, OnceLock};
 
 impl Node {
@@ -76,7 +72,7 @@ impl Node {
             };
             let token = {
                 let mut listeners = node.listeners.lock();
-                node.flags.fetch_or(HAS_LISTENERS, Ordering::AcqRel);
+                node.flags.set_has_listeners();
                 listeners.token_or(new)
             };
             if node.is_done() {

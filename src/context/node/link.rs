@@ -2,7 +2,8 @@
 
 use std::task::Waker;
 
-use super::{HAS_LISTENERS, Kind, LATCHED, Node, UNLINKED};
+use super::flags::{HAS_LISTENERS, LATCHED};
+use super::{Kind, Node};
 use crate::context::listeners::Listener;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicUsize, Ordering};
@@ -12,12 +13,16 @@ impl Node {
     ///
     /// An ancestor found ended on the way ends the ones below it by asking, so `subscribe`, which comes next, sees it.
     pub(crate) fn link(self: &Arc<Node>) {
-        if !self.has(UNLINKED) {
+        if !self.flags.is_unlinked() {
             return;
         }
         let mut unlinked = vec![self];
         let mut node = self;
-        while let Some(parent) = node.parent.as_ref().filter(|parent| parent.has(UNLINKED)) {
+        while let Some(parent) = node
+            .parent
+            .as_ref()
+            .filter(|parent| parent.flags.is_unlinked())
+        {
             unlinked.push(parent);
             node = parent;
         }
@@ -43,17 +48,17 @@ impl Node {
                 self.end();
             }
         }
-        self.flags.fetch_and(!UNLINKED, Ordering::AcqRel);
+        self.flags.set_linked();
     }
 
     /// Adds an entry, or hands it back if the node has ended (invariant 5).
     pub(crate) fn subscribe(&self, listener: Listener) -> Result<usize, Listener> {
         let mut listeners = self.listeners.lock();
-        let flags = match self.flags() {
-            flags if flags & HAS_LISTENERS != 0 => flags,
-            _ => self.flags.fetch_or(HAS_LISTENERS, Ordering::AcqRel),
+        let flags = match self.flags.load() {
+            flags if flags.has_any(HAS_LISTENERS) => flags,
+            _ => self.flags.set_has_listeners(),
         };
-        if flags & LATCHED != 0 {
+        if flags.has_any(LATCHED) {
             return Err(listener);
         }
         Ok(listeners.insert(listener))

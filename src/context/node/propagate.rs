@@ -4,12 +4,11 @@ use std::collections::HashSet;
 
 use tokio::time::Instant;
 
-use super::{End, HAS_LISTENERS, Kind, LATCHED, Node, PROPAGATED, STAMPS_END};
+use super::{End, Kind, Node};
 use crate::context::cause::Cause;
 use crate::context::error::ContextError;
 use crate::context::listeners::{self, Listeners};
 use crate::sync::Arc;
-use crate::sync::atomic::Ordering;
 
 impl Node {
     /// Ends the node unless it has ended, and returns when everything below has ended too.
@@ -20,8 +19,8 @@ impl Node {
 
     /// Ends the node unless it has ended; `propagate` has to follow.
     pub(crate) fn cancel_alone(self: &Arc<Node>, cause: Option<Cause>) {
-        if !self.has(LATCHED) {
-            let timed = self.deadline.is_some() || self.has(STAMPS_END);
+        if !self.flags.is_latched() {
+            let timed = self.deadline.is_some() || self.flags.stamps_end();
             let at = timed.then(Instant::now);
             let passed = at.filter(|&now| self.deadline.is_some_and(|deadline| deadline <= now));
             // An end from above or a deadline that has passed comes first, observed or not.
@@ -40,7 +39,7 @@ impl Node {
 
     /// Ends what is linked below this ended node, parents before children, then wakes whoever waits there.
     fn propagate_down(self: &Arc<Node>) {
-        if !self.has(HAS_LISTENERS) || self.has(PROPAGATED) {
+        if !self.flags.has_listeners() || self.flags.is_propagated() {
             return;
         }
         let mut told = vec![self.clone()];
@@ -59,7 +58,7 @@ impl Node {
                 child.inherit(end);
                 let seen =
                     matches!(child.kind, Kind::Merge(_)) && !merged.insert(Arc::as_ptr(&child));
-                if child.has(HAS_LISTENERS) && !child.has(PROPAGATED) && !seen {
+                if child.flags.has_listeners() && !child.flags.is_propagated() && !seen {
                     told.push(child);
                 } else {
                     kept.push(child);
@@ -67,7 +66,7 @@ impl Node {
             }
         }
         for node in &told {
-            node.flags.fetch_or(PROPAGATED, Ordering::AcqRel);
+            node.flags.set_propagated();
             let listeners = std::mem::replace(&mut *node.listeners.lock(), Listeners::new());
             drop(listeners);
         }
@@ -76,7 +75,7 @@ impl Node {
 
     /// Takes over the end of a parent, unless a deadline passed here before it.
     fn inherit(&self, end: &End) {
-        if self.has(LATCHED) {
+        if self.flags.is_latched() {
             return;
         }
         if matches!((self.deadline, end.at), (Some(own), Some(at)) if own <= at) {

@@ -2,11 +2,10 @@
 
 use tokio::time::Instant;
 
-use super::{End, HAS_DEADLINE, Kind, LATCHED, Node, OWNS_DEADLINE, UNLINKED};
+use super::{End, Kind, Node};
 use crate::context::cause::Cause;
 use crate::context::error::ContextError;
 use crate::sync::Arc;
-use crate::sync::atomic::Ordering;
 
 /// How often a node asks further up before it is linked, so that it need not: that costs as much as about so many asks.
 pub(super) const LINK_AFTER: u8 = 16;
@@ -20,22 +19,17 @@ const LINK_ABOVE_AFTER: usize = 32;
 impl Node {
     #[inline]
     pub(crate) fn is_done(self: &Arc<Node>) -> bool {
-        self.may_have_ended() && self.lookup_end().is_some()
+        self.flags.may_be_done() && self.lookup_end().is_some()
     }
 
     /// The end as the error that users see.
     #[inline]
     pub(crate) fn err(self: &Arc<Node>) -> Option<ContextError> {
-        match self.may_have_ended() {
-            true => self.lookup_error(),
-            false => None,
+        if self.flags.may_be_done() {
+            self.lookup_error()
+        } else {
+            None
         }
-    }
-
-    /// Whether there is reason to look: without it, the node would have been told of an end.
-    #[inline]
-    fn may_have_ended(&self) -> bool {
-        self.has(LATCHED | UNLINKED | HAS_DEADLINE)
     }
 
     // `cold`, so that it is out of the way where a loop asks.
@@ -47,12 +41,8 @@ impl Node {
     /// Asks further up, or the clock, unless it has ended.
     #[cold]
     fn lookup_end(self: &Arc<Node>) -> Option<&End> {
-        if self.flags() & (LATCHED | UNLINKED) == UNLINKED {
-            match self.asked.load(Ordering::Relaxed) {
-                // `Relaxed`, and not counted exactly: it only says when linking pays.
-                asked if asked < LINK_AFTER => self.asked.store(asked + 1, Ordering::Relaxed),
-                _ => self.link(),
-            }
+        if self.flags.needs_ancestors() && !self.queries.count_below(LINK_AFTER) {
+            self.link();
         }
         self.end()
     }
@@ -62,7 +52,7 @@ impl Node {
     }
 
     pub(super) fn end(&self) -> Option<&End> {
-        if self.has(LATCHED) {
+        if self.flags.is_latched() {
             return self.end.get();
         }
         let passed = self.deadline.filter(|&deadline| deadline <= Instant::now());
@@ -88,11 +78,11 @@ impl Node {
         let mut node = self;
         let mut distance = 0;
         loop {
-            if node.has(LATCHED) {
+            if node.flags.is_latched() {
                 source = Some(distance);
                 break;
             }
-            if !node.has(UNLINKED) && !passed(node) {
+            if !node.flags.is_unlinked() && !passed(node) {
                 break;
             }
             let Some(above) = node.above() else { break };
@@ -103,7 +93,7 @@ impl Node {
             }
         }
         // Not for what is about to be latched, which is asked no further.
-        if distance - source.unwrap_or(0) > LINK_ABOVE_AFTER && !node.has(LATCHED) {
+        if distance - source.unwrap_or(0) > LINK_ABOVE_AFTER && !node.flags.is_latched() {
             self.link_above();
         }
         self.latch_down_from(source?);
@@ -143,10 +133,10 @@ impl Node {
 
     /// Latches the node's own deadline if that passed before `above` happened, and `above` otherwise.
     fn latch_from_above(&self, above: Option<&End>) {
-        if self.has(LATCHED) {
+        if self.flags.is_latched() {
             return;
         }
-        let own = self.deadline.filter(|_| self.has(OWNS_DEADLINE));
+        let own = self.deadline.filter(|_| self.flags.owns_deadline());
         let end = match (above, own) {
             (Some(end), Some(own)) if end.at.is_none_or(|at| at < own) => end.clone(),
             (_, Some(own)) => End::deadline(own, self.own_deadline_cause()),
@@ -169,7 +159,7 @@ impl Node {
     pub(super) fn deadline_cause(&self) -> Option<Cause> {
         let mut node = Some(self);
         while let Some(current) = node {
-            if current.has(OWNS_DEADLINE) {
+            if current.flags.owns_deadline() {
                 return current.own_deadline_cause();
             }
             node = current.above();
@@ -181,6 +171,6 @@ impl Node {
     pub(super) fn latch(&self, end: End) {
         let _ = self.end.set(end);
         // Also where it lost: whoever returns from here finds the flag set. AcqRel orders it with HAS_LISTENERS (invariant 5).
-        self.flags.fetch_or(LATCHED, Ordering::AcqRel);
+        self.flags.set_latched();
     }
 }
