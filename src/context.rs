@@ -20,7 +20,6 @@ pub(crate) use done::RunOwned;
 pub use done::{Done, DoneOwned, Run};
 pub use error::ContextError;
 pub use guard::{CancelGuard, CancelHandle};
-pub(crate) use listeners::Listener;
 
 use std::future::Future;
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -30,6 +29,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::sync::{Arc, Shared};
+use listeners::Listener;
 use node::{Kind, Node};
 
 /// Says when to stop, and why: a handle on a node of a tree down which cancellation and deadlines flow.
@@ -462,14 +462,16 @@ impl Context {
         self.node.ended_at()
     }
 
-    /// Wakes `waker` when the context is cancelled; hands it back if it has ended. Nobody is told of a deadline. The waker
-    /// stays as long as the context.
-    pub(crate) fn wake_on_cancel(&self, waker: Waker) -> Result<(), Listener> {
+    /// Wakes `waker` when the context is cancelled. Returns false, and drops the waker, if the context
+    /// is done already.
+    ///
+    /// A deadline that passes wakes nothing. The waker is kept for as long as the context exists.
+    pub(crate) fn wake_on_cancel(&self, waker: Waker) -> bool {
         if self.node.never_ends() {
-            return Ok(());
+            return true;
         }
         self.node.link();
-        self.node.subscribe(Listener::Waker(waker)).map(|_| ())
+        self.node.subscribe(Listener::Waker(waker)).is_ok()
     }
 }
 

@@ -118,7 +118,7 @@ impl<S: Source> Scheduler<S> {
         let tell = self.with(|state, _| !std::mem::replace(&mut state.watch.told, true));
         if tell {
             let waker = Waker::from(Arc::new(TellCore(Arc::downgrade(self))));
-            if self.ctx().wake_on_cancel(waker).is_err() {
+            if !self.ctx().wake_on_cancel(waker) {
                 self.see_end();
             }
         }
