@@ -2,6 +2,8 @@
 
 mod after_func;
 mod cause;
+#[cfg(feature = "tokio-util")]
+mod deferred;
 mod display;
 mod done;
 mod error;

@@ -2,20 +2,20 @@
 
 use std::task::Waker;
 
-use super::node::Node;
 #[cfg(feature = "tokio-util")]
-use super::token;
+use super::deferred;
 use crate::panic;
+use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Arc, Weak};
 
 /// Somebody to tell.
-pub(crate) enum Listener {
-    Child(Weak<Node>),
+pub(crate) enum Listener<C> {
+    Child(Weak<C>),
     Waker(Waker),
 }
 
-enum Entry {
-    Used(Listener),
+enum Entry<C> {
+    Used(Listener<C>),
     /// The next free entry, or `NONE`.
     Free(usize),
 }
@@ -24,8 +24,8 @@ const NONE: usize = usize::MAX;
 
 /// A list that a month of coming and going does not make larger than it was at its fullest hour, and that gives its memory
 /// back when it is empty.
-pub(crate) struct Listeners {
-    entries: Vec<Entry>,
+pub(crate) struct Listeners<C> {
+    entries: Vec<Entry<C>>,
     free: usize,
     len: usize,
     #[cfg(feature = "tokio-util")]
@@ -35,8 +35,8 @@ pub(crate) struct Listeners {
 /// More entries than this are given back when the last of them leaves.
 const KEPT: usize = 32;
 
-impl Listeners {
-    pub(crate) const fn new() -> Listeners {
+impl<C> Listeners<C> {
+    pub(crate) const fn new() -> Listeners<C> {
         Listeners {
             entries: Vec::new(),
             free: NONE,
@@ -46,7 +46,7 @@ impl Listeners {
         }
     }
 
-    pub(crate) fn insert(&mut self, listener: Listener) -> usize {
+    pub(crate) fn insert(&mut self, listener: Listener<C>) -> usize {
         self.len += 1;
         let key = self.free;
         match self.entries.get_mut(key) {
@@ -65,7 +65,7 @@ impl Listeners {
     }
 
     /// Removes what is there. A key whose entry has been collected or dropped with the whole list finds nothing.
-    pub(crate) fn remove(&mut self, key: usize) -> Option<Listener> {
+    pub(crate) fn remove(&mut self, key: usize) -> Option<Listener<C>> {
         let entry = self.entries.get_mut(key)?;
         if let Entry::Free(_) = entry {
             return None;
@@ -102,7 +102,7 @@ impl Listeners {
     }
 
     /// Takes the wakers and copies the children that are still alive: a second canceller must find these again.
-    pub(crate) fn collect(&mut self, wakeups: &mut Vec<Wakeup>, children: &mut Vec<Arc<Node>>) {
+    pub(crate) fn collect(&mut self, wakeups: &mut Vec<Wakeup>, children: &mut Vec<Arc<C>>) {
         let taken = || Entry::Free(NONE);
         for entry in &mut self.entries {
             match entry {
@@ -121,7 +121,7 @@ impl Listeners {
 }
 
 #[cfg(feature = "tokio-util")]
-impl Listeners {
+impl<C> Listeners<C> {
     /// The token that is there.
     pub(crate) fn token(&self) -> Option<tokio_util::sync::CancellationToken> {
         self.token.clone()
@@ -133,6 +133,45 @@ impl Listeners {
         new: tokio_util::sync::CancellationToken,
     ) -> tokio_util::sync::CancellationToken {
         self.token.get_or_insert(new).clone()
+    }
+}
+
+/// Where a node keeps the key of its own entry among the listeners of a node above.
+///
+/// It holds the key plus one, or 0 for none. Nothing else is published through it: the listeners are
+/// read and changed under their lock.
+pub(crate) struct ListenerKey(AtomicUsize);
+
+impl ListenerKey {
+    pub(crate) fn none() -> ListenerKey {
+        ListenerKey(AtomicUsize::new(0))
+    }
+
+    /// Keeps `key` unless it keeps another one, and returns whether it did.
+    ///
+    /// A compare-and-exchange, since two threads may link one node: each key is kept by one, and
+    /// removed by the other. Pairs with `take`.
+    pub(crate) fn set_if_none(&self, key: usize) -> bool {
+        self.0
+            .compare_exchange(0, key + 1, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    /// Keeps `key`, for a node that only this thread can link. `Release` pairs with `take`.
+    pub(crate) fn set(&self, key: usize) {
+        self.0.store(key + 1, Ordering::Release);
+    }
+
+    /// Takes the key. The thread that gets it removes the entry.
+    ///
+    /// The swap gives the key to one thread only: a second removal would hit another listener, to
+    /// which the freed entry has been given since. The load before it saves the write where there
+    /// is no key. Both pair with `set` and `set_if_none`.
+    pub(crate) fn take(&self) -> Option<usize> {
+        match self.0.load(Ordering::Acquire) {
+            0 => None,
+            _ => self.0.swap(0, Ordering::AcqRel).checked_sub(1),
+        }
     }
 }
 
@@ -150,7 +189,7 @@ pub(crate) fn wake_all(wakeups: Vec<Wakeup>) {
         let woken = panic::catch(|| match wakeup {
             Wakeup::Waker(waker) => waker.wake(),
             #[cfg(feature = "tokio-util")]
-            Wakeup::Token(token) => token::cancel(&token),
+            Wakeup::Token(token) => deferred::cancel(&token),
         });
         match woken {
             Err(payload) if first.is_none() => first = Some(payload),

@@ -53,8 +53,8 @@ use tokio::time::Instant;
 
 use super::cause::Cause;
 use super::error::ContextError;
-use super::listeners::Listeners;
-use crate::sync::atomic::{AtomicUsize, Ordering, fence};
+use super::listeners::{ListenerKey, Listeners};
+use crate::sync::atomic::{Ordering, fence};
 use crate::sync::{Arc, Mutex, OnceLock};
 use flags::{FlagSet, Flags, HAS_DEADLINE, HAS_LISTENERS, NEVER_ENDS, QueryCount, UNLINKED};
 
@@ -68,12 +68,12 @@ pub(crate) struct Node {
     deadline: Option<Instant>,
     /// The ancestry. Ends flow down it unless the node is a `Kind::WithoutCancel`.
     parent: Option<Arc<Node>>,
-    /// Where `parent.listeners` has this node, plus one; 0 for nowhere. Written by whoever linked it first; taken back by its own
-    /// cancel or its drop.
-    entry: AtomicUsize,
+    /// The key of this node in `parent.listeners`. Set by the thread that linked the node first, and
+    /// taken when the node is cancelled or dropped.
+    key_in_parent: ListenerKey,
     kind: Kind,
     /// Who must be told: linked children and waiting tasks.
-    listeners: Mutex<Listeners>,
+    listeners: Mutex<Listeners<Node>>,
 }
 
 /// What a node adds to its parent.
@@ -95,8 +95,8 @@ pub(crate) enum Kind {
 pub(crate) struct Merge {
     /// `None` only while the node is being dropped.
     other: Option<Arc<Node>>,
-    /// Where `other.listeners` has the merged node, plus one; 0 for nowhere.
-    entry: AtomicUsize,
+    /// The key of the merged node in `other.listeners`.
+    key_in_other: ListenerKey,
     /// The cause of `other`'s deadline, if that is the earlier one.
     cause: Option<Cause>,
 }
@@ -158,7 +158,7 @@ impl Node {
             end: OnceLock::new(),
             deadline,
             parent,
-            entry: AtomicUsize::new(0),
+            key_in_parent: ListenerKey::none(),
             kind,
             listeners: Mutex::new(Listeners::new()),
         })

@@ -1,7 +1,5 @@
 //! Both ways between [`Context`] and `CancellationToken`. Feature `tokio-util`.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{self, Poll, Wake, ready};
@@ -12,9 +10,10 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::Context;
 use super::cause::{Cause, StaticCause};
+use super::deferred::{Deferred, Propagate};
 use super::node::Node;
-use crate::panic::{self, Payload};
-use crate::sync::{Arc, Mutex, Weak, thread_static};
+use crate::panic;
+use crate::sync::{Arc, Mutex, Weak};
 
 static TOKEN_CANCELLED: StaticCause = StaticCause("the context's CancellationToken was cancelled");
 
@@ -25,98 +24,21 @@ impl Wake for EndOnWake {
     fn wake(self: std::sync::Arc<Self>) {
         let Some(node) = self.0.upgrade() else { return };
         node.cancel_alone(Some(Cause::from_static(&TOKEN_CANCELLED)));
-        match Ended::begin() {
-            Ok(ended) => {
-                ended.add(node);
+        match Deferred::begin() {
+            Ok(deferred) => {
+                deferred.add(node);
                 // A panic would keep the token from waking what else waits for it: contexts further
                 // down, too.
-                panic::discard(ended.tell());
+                panic::discard(deferred.propagate_all());
             }
-            Err(ended) => ended.add(node),
+            Err(deferred) => deferred.add(node),
         }
     }
 }
 
-/// Cancels the token of a context that has ended.
-///
-/// The contexts that the token ends are told when it has woken all that wait for it: a panic of a
-/// waker keeps none of them from its end.
-pub(super) fn cancel(token: &CancellationToken) {
-    let Ok(ended) = Ended::begin() else {
-        token.cancel();
-        return;
-    };
-    let cancelled = panic::catch(|| token.cancel());
-    if let Err(payload) = panic::first(cancelled, ended.tell().map_or(Ok(()), Err)) {
-        panic::resume(payload);
-    }
-}
-
-// `None` while this thread does not tell what is below a context that a token has ended.
-thread_static! {
-    static ENDED: RefCell<Option<VecDeque<Arc<Node>>>> = RefCell::new(None);
-}
-
-/// The contexts that tokens have ended in this thread, and below which nothing has been told yet.
-///
-/// That is done by the outermost call: contexts and tokens that are bridged one behind another
-/// would overflow the stack otherwise.
-struct Ended;
-
-impl Ended {
-    /// The thread's list. `Ok` for the outermost call, which has to `tell`.
-    fn begin() -> Result<Ended, Ended> {
-        let outermost = Ended::with(|nodes| match nodes {
-            Some(_) => Err(Ended),
-            None => {
-                *nodes = Some(VecDeque::new());
-                Ok(Ended)
-            }
-        });
-        outermost.unwrap_or(Ok(Ended))
-    }
-
-    fn add(&self, node: Arc<Node>) {
-        let added = Ended::with(|nodes| nodes.get_or_insert_default().push_back(node.clone()));
-        if added.is_none() {
-            node.propagate();
-        }
-    }
-
-    /// The next one. After the last, the list ends.
-    fn next(&self) -> Option<Arc<Node>> {
-        Ended::with(|nodes| {
-            let next = nodes.as_mut().and_then(VecDeque::pop_front);
-            if next.is_none() {
-                *nodes = None;
-            }
-            next
-        })?
-    }
-
-    /// `None` in a thread that ends and has no list any more. It recurses.
-    fn with<T>(list: impl FnOnce(&mut Option<VecDeque<Arc<Node>>>) -> T) -> Option<T> {
-        ENDED.try_with(|nodes| list(&mut nodes.borrow_mut())).ok()
-    }
-
-    /// Tells what is below each of the nodes, those included that are ended meanwhile. Gives the
-    /// first panic of a waker.
-    fn tell(self) -> Option<Payload> {
-        let mut first = None;
-        // Ends: a token wakes a node once.
-        while let Some(node) = self.next() {
-            // With the node, values may be dropped: user code, as wakers are.
-            let told = panic::catch(|| {
-                node.propagate();
-                drop(node);
-            });
-            match told {
-                Err(payload) if first.is_none() => first = Some(payload),
-                Err(payload) => panic::discard(payload),
-                Ok(()) => {}
-            }
-        }
-        first
+impl Propagate for Node {
+    fn propagate_deferred(self: Arc<Self>) {
+        Node::propagate(&self);
     }
 }
 

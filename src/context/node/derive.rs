@@ -5,9 +5,8 @@ use tokio::time::Instant;
 use super::flags::{FlagSet, NEVER_ENDS, OWNS_DEADLINE, STAMPS_END, UNLINKED};
 use super::{AnyValue, Kind, Merge, Node};
 use crate::context::cause::Cause;
-use crate::context::listeners::Listener;
+use crate::context::listeners::{Listener, ListenerKey};
 use crate::sync::Arc;
-use crate::sync::atomic::{AtomicUsize, Ordering};
 
 impl Node {
     /// What a child starts with: nothing above an endless parent can end, so there is nothing to link to.
@@ -79,7 +78,7 @@ impl Node {
         }
         let merge = Merge {
             other: Some(other.clone()),
-            entry: AtomicUsize::new(0),
+            key_in_other: ListenerKey::none(),
             cause,
         };
         let kind = Kind::Merge(Box::new(merge));
@@ -96,9 +95,9 @@ impl Node {
         }
         other.record_end_time();
         other.link();
-        let entry = other.subscribe(Listener::Child(Arc::downgrade(&child)));
-        if let (Kind::Merge(merge), Ok(entry)) = (&child.kind, entry) {
-            merge.entry.store(entry + 1, Ordering::Release);
+        let key = other.subscribe(Listener::Child(Arc::downgrade(&child)));
+        if let (Kind::Merge(merge), Ok(key)) = (&child.kind, key) {
+            merge.key_in_other.set(key);
         }
         // Asked once more, after linking: an end that came before it was told to nobody.
         if let Some(end) = other.end() {

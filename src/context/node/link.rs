@@ -6,7 +6,6 @@ use super::flags::{HAS_LISTENERS, LATCHED};
 use super::{Kind, Node};
 use crate::context::listeners::Listener;
 use crate::sync::Arc;
-use crate::sync::atomic::{AtomicUsize, Ordering};
 
 impl Node {
     /// Links the node and its ancestors, from the top down (invariant 4).
@@ -36,12 +35,9 @@ impl Node {
         match parent.subscribe(Listener::Child(Arc::downgrade(self))) {
             // Two threads may get here with one node; the slower one takes its entry back. Meanwhile there are two, and
             // being told twice is no more than being told once.
-            Ok(entry) => {
-                let won =
-                    self.entry
-                        .compare_exchange(0, entry + 1, Ordering::AcqRel, Ordering::Acquire);
-                if won.is_err() {
-                    parent.unsubscribe(entry);
+            Ok(key) => {
+                if !self.key_in_parent.set_if_none(key) {
+                    parent.unsubscribe(key);
                 }
             }
             Err(_) => {
@@ -52,7 +48,7 @@ impl Node {
     }
 
     /// Adds an entry, or hands it back if the node has ended (invariant 5).
-    pub(crate) fn subscribe(&self, listener: Listener) -> Result<usize, Listener> {
+    pub(crate) fn subscribe(&self, listener: Listener<Node>) -> Result<usize, Listener<Node>> {
         let mut listeners = self.listeners.lock();
         let flags = match self.flags.load() {
             flags if flags.has_any(HAS_LISTENERS) => flags,
@@ -65,17 +61,17 @@ impl Node {
     }
 
     /// Makes the entry wake `waker` from now on. An entry that is not there any more has been told.
-    pub(crate) fn resubscribe(&self, entry: usize, waker: &Waker) {
-        if self.listeners.lock().will_wake(entry, waker) {
+    pub(crate) fn resubscribe(&self, key: usize, waker: &Waker) {
+        if self.listeners.lock().will_wake(key, waker) {
             return;
         }
         let new = waker.clone();
-        let old = self.listeners.lock().replace_waker(entry, new);
+        let old = self.listeners.lock().replace_waker(key, new);
         drop(old);
     }
 
-    pub(crate) fn unsubscribe(&self, entry: usize) {
-        let listener = self.listeners.lock().remove(entry);
+    pub(crate) fn unsubscribe(&self, key: usize) {
+        let listener = self.listeners.lock().remove(key);
         drop(listener);
     }
 }
@@ -84,12 +80,12 @@ impl Node {
     /// Takes back the entries above: there is nothing to tell this node any more.
     pub(super) fn unlink(&self) {
         let Some(parent) = &self.parent else { return };
-        if let Some(entry) = taken(&self.entry) {
-            parent.unsubscribe(entry);
+        if let Some(key) = self.key_in_parent.take() {
+            parent.unsubscribe(key);
         }
         if let Kind::Merge(merge) = &self.kind {
-            if let (Some(other), Some(entry)) = (&merge.other, taken(&merge.entry)) {
-                other.unsubscribe(entry);
+            if let (Some(other), Some(key)) = (&merge.other, merge.key_in_other.take()) {
+                other.unsubscribe(key);
             }
         }
     }
@@ -101,14 +97,6 @@ impl Node {
             others.extend(merge.other.take());
         }
         self.parent.take()
-    }
-}
-
-/// Takes a key from where it is kept, plus one; whoever takes it removes the entry.
-fn taken(entry: &AtomicUsize) -> Option<usize> {
-    match entry.load(Ordering::Acquire) {
-        0 => None,
-        _ => entry.swap(0, Ordering::AcqRel).checked_sub(1),
     }
 }
 
