@@ -2,6 +2,7 @@
 
 mod after_func;
 mod cause;
+mod deadline;
 #[cfg(feature = "tokio-util")]
 mod deferred;
 mod display;
@@ -18,13 +19,13 @@ mod token;
 pub use after_func::{AfterFunc, AfterFuncGuard};
 pub use cause::Cause;
 pub(crate) use cause::StaticCause;
+pub(crate) use deadline::deadline_after;
 pub(crate) use done::RunOwned;
 pub use done::{Done, DoneOwned, Run};
 pub use error::ContextError;
 pub use guard::{CancelGuard, CancelHandle};
 
 use std::future::Future;
-use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -147,14 +148,16 @@ impl Context {
     /// `Duration::MAX` saturates to an instant some thirty years from now.
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Context {
-        self.until(after(timeout), None, || timeout.is_zero())
+        let at = deadline_after(Instant::now(), timeout);
+        self.until(at, None, || timeout.is_zero())
     }
 
     /// Like [`with_timeout`](Context::with_timeout), with the cause that [`cause`](Context::cause) gives if it is *this*
     /// deadline that ends the child, not an earlier one from above.
     #[must_use]
     pub fn with_timeout_cause(&self, timeout: Duration, cause: impl Into<Cause>) -> Context {
-        self.until(after(timeout), Some(cause.into()), || timeout.is_zero())
+        let at = deadline_after(Instant::now(), timeout);
+        self.until(at, Some(cause.into()), || timeout.is_zero())
     }
 
     /// A child that ends at `deadline`, or at its parent's deadline if that is earlier.
@@ -477,13 +480,6 @@ impl Context {
     }
 }
 
-/// Thirty years from now stands for "never": what cannot be represented, and what a timer wheel would not reach.
-fn after(timeout: Duration) -> Instant {
-    let now = Instant::now();
-    let far = Duration::from_secs(86_400 * 365 * 30);
-    now.checked_add(timeout.min(far)).unwrap_or(now)
-}
-
 impl Default for Context {
     /// [`Context::background`].
     fn default() -> Context {
@@ -496,7 +492,3 @@ impl AsRef<Context> for Context {
         self
     }
 }
-
-// A panic cannot leave a node half-changed, and so nothing that holds one: no user code runs while it is being written.
-impl UnwindSafe for Node {}
-impl RefUnwindSafe for Node {}

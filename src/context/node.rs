@@ -48,6 +48,7 @@ mod propagate;
 mod query;
 
 use std::any::Any;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 
 use tokio::time::Instant;
 
@@ -75,6 +76,10 @@ pub(crate) struct Node {
     /// Who must be told: linked children and waiting tasks.
     listeners: Mutex<Listeners<Node>>,
 }
+
+// A panic cannot leave a node half-changed, and so nothing that holds one: no user code runs while it is being written.
+impl UnwindSafe for Node {}
+impl RefUnwindSafe for Node {}
 
 /// What a node adds to its parent.
 pub(crate) enum Kind {

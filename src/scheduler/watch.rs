@@ -21,7 +21,7 @@ use super::Scheduler;
 use super::effects::Effects;
 use super::source::Source;
 use super::state::State;
-use crate::context::DoneOwned;
+use crate::context::{DoneOwned, deadline_after};
 use crate::panic;
 use crate::sync::{Arc, Weak};
 
@@ -196,7 +196,7 @@ impl<S: Source> WatchTask<S> {
         self.core.with(|state, effects| {
             let next = match (state.needs_watcher(), state.watch.ended, state.watch.grace) {
                 (false, _, _) => Next::Leave,
-                (true, Some(ended), Some(grace)) => Next::Grace(far_add(ended, grace)),
+                (true, Some(ended), Some(grace)) => Next::Grace(deadline_after(ended, grace)),
                 (true, _, _) => Next::End,
             };
             let watcher = match next {
@@ -251,10 +251,4 @@ impl<S: Source> WatchTask<S> {
             }
         }
     }
-}
-
-/// `at + duration`, or an instant that no timer reaches.
-fn far_add(at: Instant, duration: Duration) -> Instant {
-    let far = Duration::from_secs(86_400 * 365 * 30);
-    at.checked_add(duration.min(far)).unwrap_or(at)
 }
