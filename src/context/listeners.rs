@@ -1,4 +1,4 @@
-//! Who must be told when a node ends: a small slab of linked children and waiting tasks.
+//! The listeners of a node: what is notified when the node is done.
 
 use std::task::Waker;
 
@@ -8,7 +8,7 @@ use crate::panic;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Arc, Weak};
 
-/// Somebody to tell.
+/// A linked child, or the waker of a task that waits for the end.
 pub(crate) enum Listener<C> {
     Child(Weak<C>),
     Waker(Waker),
@@ -16,23 +16,26 @@ pub(crate) enum Listener<C> {
 
 enum Entry<C> {
     Used(Listener<C>),
-    /// The next free entry, or `NONE`.
+    /// Holds the index of the next free entry, or `NONE`.
     Free(usize),
 }
 
 const NONE: usize = usize::MAX;
 
-/// A list that a month of coming and going does not make larger than it was at its fullest hour, and that gives its memory
-/// back when it is empty.
+/// A slab of listeners. Freed entries are reused, so it never grows beyond the peak number of
+/// listeners. When the last listener is removed, a large allocation is released.
+///
+/// The keys tolerate a list that has been collected or replaced: such a key finds nothing.
 pub(crate) struct Listeners<C> {
     entries: Vec<Entry<C>>,
     free: usize,
     len: usize,
+    /// Not an entry of the slab: it is looked up without a key, and cancelled after all wakers.
     #[cfg(feature = "tokio-util")]
     token: Option<tokio_util::sync::CancellationToken>,
 }
 
-/// More entries than this are given back when the last of them leaves.
+/// The allocation is kept for reuse if it has room for no more entries than this.
 const KEPT: usize = 32;
 
 impl<C> Listeners<C> {
@@ -46,6 +49,7 @@ impl<C> Listeners<C> {
         }
     }
 
+    /// Adds a listener and returns its key.
     pub(crate) fn insert(&mut self, listener: Listener<C>) -> usize {
         self.len += 1;
         let key = self.free;
@@ -64,7 +68,8 @@ impl<C> Listeners<C> {
         }
     }
 
-    /// Removes what is there. A key whose entry has been collected or dropped with the whole list finds nothing.
+    /// Removes the listener at `key` and returns it, so that it is dropped without the lock.
+    /// Returns `None` for a listener that has been collected, or dropped with the whole list.
     pub(crate) fn remove(&mut self, key: usize) -> Option<Listener<C>> {
         let entry = self.entries.get_mut(key)?;
         if let Entry::Free(_) = entry {
@@ -85,7 +90,8 @@ impl<C> Listeners<C> {
         Some(listener)
     }
 
-    /// Whether `waker` would do what the one at `key` does; also if that one has been taken, and there is nothing to do.
+    /// Returns true if the waker at `key` wakes the same task as `waker`, or if there is no waker
+    /// any more: in both cases nothing needs to be replaced.
     pub(crate) fn will_wake(&self, key: usize, waker: &Waker) -> bool {
         match self.entries.get(key) {
             Some(Entry::Used(Listener::Waker(current))) => current.will_wake(waker),
@@ -93,7 +99,8 @@ impl<C> Listeners<C> {
         }
     }
 
-    /// Replaces the waker at `key`, and hands back the one that is not needed: the old one, or `waker` if that was taken.
+    /// Replaces the waker at `key`, and returns the one that is not needed: the old one, or `waker`
+    /// itself if the old one has been taken.
     pub(crate) fn replace_waker(&mut self, key: usize, waker: Waker) -> Waker {
         match self.entries.get_mut(key) {
             Some(Entry::Used(Listener::Waker(current))) => std::mem::replace(current, waker),
@@ -101,7 +108,8 @@ impl<C> Listeners<C> {
         }
     }
 
-    /// Takes the wakers and copies the children that are still alive: a second canceller must find these again.
+    /// Moves the wakers and the token to `wakeups`, and adds the children that are still alive to
+    /// `children`. The children stay in the list, since a second canceller must find them again.
     pub(crate) fn collect(&mut self, wakeups: &mut Vec<Wakeup>, children: &mut Vec<Arc<C>>) {
         let taken = || Entry::Free(NONE);
         for entry in &mut self.entries {
@@ -122,12 +130,12 @@ impl<C> Listeners<C> {
 
 #[cfg(feature = "tokio-util")]
 impl<C> Listeners<C> {
-    /// The token that is there.
+    /// Returns the token, if there is one.
     pub(crate) fn token(&self) -> Option<tokio_util::sync::CancellationToken> {
         self.token.clone()
     }
 
-    /// The token that is there, or `new`.
+    /// Returns the token. Stores `new` as the token if there is none.
     pub(crate) fn token_or(
         &mut self,
         new: tokio_util::sync::CancellationToken,
@@ -138,8 +146,8 @@ impl<C> Listeners<C> {
 
 /// Where a node keeps the key of its own entry among the listeners of a node above.
 ///
-/// It holds the key plus one, or 0 for none. Nothing else is published through it: the listeners are
-/// read and changed under their lock.
+/// It holds the key plus one, or 0 for none. Nothing else is published through it: the listeners
+/// are read and changed under their lock.
 pub(crate) struct ListenerKey(AtomicUsize);
 
 impl ListenerKey {
@@ -175,14 +183,15 @@ impl ListenerKey {
     }
 }
 
-/// What is to be woken once every lock is released.
+/// A waker to wake, or a token to cancel, once every lock is released.
 pub(crate) enum Wakeup {
     Waker(Waker),
     #[cfg(feature = "tokio-util")]
     Token(tokio_util::sync::CancellationToken),
 }
 
-/// Wakes all of them, also when one panics: the first panic goes on when the last has been woken.
+/// Performs all wake-ups, even if some of them panic. Resumes the first panic after the last
+/// wake-up.
 pub(crate) fn wake_all(wakeups: Vec<Wakeup>) {
     let mut first = None;
     for wakeup in wakeups {

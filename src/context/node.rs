@@ -1,42 +1,53 @@
-//! The core of the context tree: what a node is, how it ends, who is told.
+//! The core of the context tree: what a node is, how it becomes done, and which listeners are
+//! notified.
 //!
 //! ```text
-//!             background                a node points to its parent, always
-//!                 ^                     (values, names, and the way up for whoever asks)
+//!             background                a node always points to its parent
+//!                 ^                     (for values, for names, and for queries)
 //!                 |
-//!   [ cancel ] == A ==.                 a node is *linked* once somebody waits below it:
-//!                 ^    \                then its parent has an entry for it too, and so
-//!                 |     v               has every ancestor for the one below
-//!                 B ==> entry
+//!   [ cancel ] == A ==.                 a node is *linked* once a task waits on it or below it:
+//!                 ^    \                then its parent has a listener for it, and so has every
+//!                 |     v               ancestor for the node below
+//!                 B ==> listener
 //!                 ^    \
-//!                / \    v               C is linked: it is told when A or B ends
-//!               D   C   waker           D is not: it asks, by reading D, B
+//!                / \    v               C is linked: a cancel of A or B is propagated to it
+//!               D   C   waker           D is not linked: it queries its ancestors, B and A
 //! ```
 //!
-//! Asking and telling are the two ways in which an end gets down the tree. A node without
-//! a listener is not linked: deriving it is one allocation and takes no lock, and its siblings never meet.
-//! A node is linked when the first listener registers, all the way up, and stays so;
-//! and so is one that is asked often, and one whose descendants have asked from far below.
+//! The end of a node reaches the nodes below it in two ways. The node *propagates* it to the nodes
+//! that are linked. A node that is not linked *queries*: it reads its ancestors when it is asked
+//! whether it is done. Deriving a node that is not linked is one allocation and takes no lock, so
+//! siblings do not contend.
+//!
+//! A node is linked, together with all its ancestors, when its first listener registers, and stays
+//! linked. A node that is queried often is linked as well, and so are the ancestors of a node whose
+//! query had a long way up.
 //!
 //! # Invariants
 //!
-//! These are true at any time.
+//! These are true at any time. The code cites them by number.
 //!
-//! 1. `end` is written once and never changes: the first end wins, its cause included, even where it has none. `LATCHED` is
-//!    set after `end`, so whoever reads `LATCHED` finds it.
-//! 2. An end has one of three origins: a cancel of this very node; its own deadline; or the node above, in which case it
-//!    is a copy of *that node's* final end (same kind, same cause). Ends are therefore latched from the top down.
-//! 3. A deadline is the node's own end if it passed before the end that came from above: each end
-//!    knows the instant at which it happened, if anybody below has a deadline to compare it with
-//!    (`STAMPS_END`). A deadline that passes while a cancel is being told may be either. No node has a
-//!    later deadline than the node above it.
-//! 4. A node is linked when it does not have `UNLINKED`: that is cleared only when every ancestor that can end is linked and holds
-//!    an entry for the one below it. A linked node has been told of an ancestor's cancel when that cancel returns; another asks.
-//! 5. An entry is added to `listeners` only under its lock, with `HAS_LISTENERS` set and `LATCHED` not. So an ending thread that does
-//!    not see `HAS_LISTENERS` has nobody to tell, and one that sees it finds everybody under the lock.
-//! 6. `PROPAGATED` is set on an ended node only when everything linked below it has ended. A second canceller that does not
-//!    see it walks the same way again, and so returns no earlier than the tree is done.
-//! 7. No user code (waker, cause, value) runs, and none is dropped, under a lock; never are two locks held at once.
+//! 1. `end` is written once and never changes. The first end wins, together with its cause, even if
+//!    it has none. `LATCHED` is set after `end`, so a thread that reads `LATCHED` finds `end`.
+//! 2. An end has one of three origins: a cancel of this very node, its own deadline, or the node
+//!    above. In the last case it is a copy of *that node's* final end (same kind, same cause). Ends
+//!    are therefore latched from the top down.
+//! 3. A node's own deadline wins over an end from above if it passed before that end happened. To
+//!    compare the two, an end records its instant if a node below has a deadline (`STAMPS_END`). If
+//!    a deadline passes while a cancel is being propagated, either may win. No node has a later
+//!    deadline than the node above it.
+//! 4. A node is linked when it does not have `UNLINKED`. The flag is cleared only when every
+//!    ancestor that can end is linked and has a listener for the node below it. When a cancel of an
+//!    ancestor returns, it has been propagated to every linked node. A node that is not linked
+//!    queries.
+//! 5. A listener is added only under the lock of `listeners`, with `HAS_LISTENERS` set and
+//!    `LATCHED` not set. So a canceller that does not see `HAS_LISTENERS` has nothing to notify,
+//!    and one that sees it finds every listener under the lock.
+//! 6. `PROPAGATED` is set on a latched node only when every node that is linked below it is done. A
+//!    second canceller that does not see it walks the same nodes again, and so does not return
+//!    before the whole tree is done.
+//! 7. No user code (waker, cause, value) runs or is dropped under a lock, and no thread holds two
+//!    locks at once.
 //! 8. No walk recurses.
 
 mod derive;
@@ -63,21 +74,23 @@ pub(crate) struct Node {
     flags: Flags,
     /// Counts up to [`query::LINK_AFTER`].
     queries: QueryCount,
-    /// Written by the first `latch`.
+    /// Written by the first `latch`, without a lock.
     end: OnceLock<End>,
-    /// The effective deadline: the earlier of the node's own and the one above.
+    /// The effective deadline: the earlier of the node's own and the one above. Never changes.
     deadline: Option<Instant>,
-    /// The ancestry. Ends flow down it unless the node is a `Kind::WithoutCancel`.
+    /// The node above. Its end reaches this node unless this one is a `Kind::WithoutCancel`. `None`
+    /// for a root, and while the node is being dropped.
     parent: Option<Arc<Node>>,
-    /// The key of this node in `parent.listeners`. Set by the thread that linked the node first, and
-    /// taken when the node is cancelled or dropped.
+    /// The key of this node in `parent.listeners`. Set by the thread that linked the node first,
+    /// and taken when the node is cancelled or dropped.
     key_in_parent: ListenerKey,
     kind: Kind,
-    /// Who must be told: linked children and waiting tasks.
+    /// What is notified of the end: linked children, the wakers of waiting tasks, and a token.
     listeners: Mutex<Listeners<Node>>,
 }
 
-// A panic cannot leave a node half-changed, and so nothing that holds one: no user code runs while it is being written.
+// A panic cannot leave a node, or anything that holds one, half-changed: no user code runs while a
+// node is being changed.
 impl UnwindSafe for Node {}
 impl RefUnwindSafe for Node {}
 
@@ -106,17 +119,19 @@ pub(crate) struct Merge {
     cause: Option<Cause>,
 }
 
+/// A node that a signal or a token cancels from outside the tree.
 #[cfg(any(feature = "signal", feature = "tokio-util"))]
-/// A node that something outside the tree ends (a signal, a token), and what must live as long as the node for that.
 pub(crate) struct External {
     pub(crate) name: &'static str,
+    /// Dropped with the node: the handle of the task that waits for the signal, or the registration
+    /// with the token.
     kept_alive: OnceLock<Box<dyn Any + Send + Sync>>,
-    /// The token that ends it, if it is a token.
+    /// The token that cancels the node, if it is not a signal.
     #[cfg(feature = "tokio-util")]
     source: Option<tokio_util::sync::CancellationToken>,
 }
 
-/// A value of any type, that knows its type's name.
+/// A value of any type, together with the name of its type.
 pub(crate) trait AnyValue: Send + Sync {
     fn value(&self) -> &dyn Any;
     fn type_name(&self) -> &'static str;
@@ -132,11 +147,11 @@ impl<T: Send + Sync + 'static> AnyValue for T {
     }
 }
 
-/// How and when a node ended.
+/// How and when a node became done: it was cancelled, or its deadline passed.
 #[derive(Clone)]
 struct End {
     error: ContextError,
-    /// When; `None` where nobody below has a deadline that could have passed before.
+    /// The instant. `None` if no node below has a deadline that could have passed before.
     at: Option<Instant>,
 }
 
@@ -186,24 +201,27 @@ impl Node {
         self.deadline
     }
 
-    /// Whether nothing can ever end this node.
+    /// Returns true if this node can never be done.
     pub(crate) fn never_ends(&self) -> bool {
         self.flags.never_ends()
     }
 
-    /// Whether nobody else has the node and nobody waits for its end, so that it may end unsaid.
+    /// Returns true if no other handle of the node exists and no listener waits for its end, so
+    /// that the node can be dropped without being cancelled.
     pub(crate) fn is_sole_owner(node: &mut Arc<Node>) -> bool {
         if Arc::strong_count(node) > 1 {
             return false;
         }
-        // Pairs with the release of whoever had the node before: what they have done to its flags is seen.
+        // Pairs with the release in the drop of the other handles: what their threads did to the
+        // flags is seen.
         fence(Ordering::Acquire);
         let flags = node.flags.load().only(UNLINKED.with(HAS_LISTENERS));
-        // One that asks was never linked, and so there is no `Weak` from which somebody might have it again and show it.
+        // An unlinked node was never linked, so there is no `Weak` in a list of listeners that
+        // another thread could upgrade. Otherwise `get_mut` has to make sure of that.
         flags == UNLINKED || flags == FlagSet::EMPTY && Arc::get_mut(node).is_some()
     }
 
-    /// The node that ends come from.
+    /// The node from which an end reaches this one.
     fn above(&self) -> Option<&Node> {
         match self.kind {
             Kind::WithoutCancel => None,

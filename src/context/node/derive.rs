@@ -9,12 +9,12 @@ use crate::context::listeners::{Listener, ListenerKey};
 use crate::sync::Arc;
 
 impl Node {
-    /// What a child starts with: nothing above an endless parent can end, so there is nothing to link to.
+    /// The flags of a new child. Under a parent that never ends there is nothing to link to.
     pub(super) fn inherited_flags(&self) -> FlagSet {
         FlagSet::EMPTY.with_if(!self.never_ends(), UNLINKED)
     }
 
-    /// A child that can be cancelled.
+    /// Derives a child that can be cancelled.
     pub(crate) fn with_cancel(self: &Arc<Node>) -> Arc<Node> {
         let flags = self.inherited_flags();
         Node::new(flags, Some(self.clone()), self.deadline, Kind::WithCancel)
@@ -33,7 +33,8 @@ impl Node {
         Node::new(NEVER_ENDS, Some(self.clone()), None, kind)
     }
 
-    /// `has_passed` says whether the deadline has; it is not asked where an earlier one counts.
+    /// Derives a child that is done at `at` at the latest. `has_passed` returns true if `at` is in
+    /// the past. It is not called if the parent has an earlier deadline.
     pub(crate) fn with_deadline(
         self: &Arc<Node>,
         at: Instant,
@@ -50,8 +51,10 @@ impl Node {
         let kind = Kind::WithDeadline { cause };
         let child = Node::new(flags, Some(self.clone()), deadline, kind);
         if own && has_passed() {
-            // A child of an ended parent is born with the parent's end, even where its own deadline lies further back. One
-            // that lies ahead needs no look: the instants tell, and a walk up each time would make a chain quadratic.
+            // A child of a parent that is done starts with the parent's end, even if its own
+            // deadline passed earlier. A deadline in the future needs no query here, because later
+            // queries compare the instants. A query for each new child would make deriving a chain
+            // take quadratic time.
             if let Some(end) = self.end() {
                 child.latch(end.clone());
             }
@@ -59,10 +62,10 @@ impl Node {
         child
     }
 
-    /// A child of `self` that `other` ends as well.
+    /// Derives a child of `self` that also takes over the end of `other`.
     ///
-    /// It is linked to both from birth: a node that had to ask two ways up would make reading exponential in a ladder of
-    /// merges.
+    /// The child is linked to both at once. If it had to query two ways up, a query through a
+    /// ladder of merges would take exponential time.
     pub(crate) fn merge(self: &Arc<Node>, other: &Arc<Node>) -> Arc<Node> {
         let never_ends = self.never_ends() && other.never_ends();
         let mut flags = self.inherited_flags().with_if(never_ends, NEVER_ENDS);
@@ -87,10 +90,12 @@ impl Node {
             child.latch(end.clone());
             return child;
         }
-        // Told by both: one that asked `self` and was told by `other` could take the later of two ends.
+        // Both parents propagate to the child. If it queried `self` and only `other` propagated, it
+        // could take the later of two ends.
         child.link();
         if other.never_ends() {
-            // Nothing comes from there: no entry in a root that the whole process shares.
+            // `other` never ends, so a listener would only burden a root that the whole process
+            // shares.
             return child;
         }
         other.record_end_time();
@@ -99,15 +104,19 @@ impl Node {
         if let (Kind::Merge(merge), Ok(key)) = (&child.kind, key) {
             merge.key_in_other.set(key);
         }
-        // Asked once more, after linking: an end that came before it was told to nobody.
+        // Query once more after linking: an end that came before was not propagated to the child.
         if let Some(end) = other.end() {
             child.latch(end.clone());
         }
         child
     }
 
-    /// Sets `STAMPS_END` here and on every ancestor, from the top down: where it is set, it is set all the way up. A node with a
-    /// deadline is timed for that reason alone, and whoever brought the deadline has marked what is above.
+    /// Sets `STAMPS_END` on this node and on every ancestor.
+    ///
+    /// The flag is set from the top down, so a node that has it has only ancestors that have it,
+    /// and the walk up can stop there. The walk also stops at a node with a deadline: such a node
+    /// records its instant without the flag, and its ancestors were marked when it got the
+    /// deadline.
     pub(crate) fn record_end_time(&self) {
         let mut unmarked = Vec::new();
         let mut node = Some(self);

@@ -1,4 +1,4 @@
-//! What ends a node from outside the tree, and what outside the tree a node ends.
+//! Nodes that a signal or a token cancels, and tokens that a node cancels.
 
 #[cfg(feature = "tokio-util")]
 use tokio_util::sync::CancellationToken;
@@ -9,7 +9,7 @@ use super::{External, Kind, Node};
 use crate::sync::{Arc, OnceLock};
 
 impl Node {
-    /// A child that a signal ends.
+    /// Derives a child that a signal cancels.
     #[cfg(feature = "signal")]
     pub(crate) fn with_signal(self: &Arc<Node>) -> Arc<Node> {
         self.with_external(External {
@@ -20,7 +20,7 @@ impl Node {
         })
     }
 
-    /// A child that `source` ends.
+    /// Derives a child that `source` cancels.
     #[cfg(feature = "tokio-util")]
     pub(crate) fn with_source(self: &Arc<Node>, source: CancellationToken) -> Arc<Node> {
         self.with_external(External {
@@ -36,10 +36,10 @@ impl Node {
         Node::new(flags, Some(self.clone()), self.deadline, kind)
     }
 
-    /// Gives a node that is ended from outside what must live as long as it does.
+    /// Stores `value` in a node that a signal or a token cancels, to be dropped with the node.
     pub(crate) fn keep_alive(&self, value: Box<dyn Any + Send + Sync>) {
         if let Kind::External(external) = &self.kind {
-            // The node is not shared yet: this is the only write.
+            // The only write: the function that made the node calls this once, and then returns.
             let _ = external.kept_alive.set(value);
         }
     }
@@ -47,12 +47,13 @@ impl Node {
 
 #[cfg(feature = "tokio-util")]
 impl Node {
-    /// The token of this node, made now if it has none; cancelled with the node.
+    /// Returns the token of this node, which is cancelled together with the node. Makes one if
+    /// there is none.
     ///
-    /// Each ancestor that can end gets one too, so that it is the tokens' own tree that carries an
-    /// end down: a token outlives the contexts that it was made from. The way up ends at the first
-    /// ancestor that has a token, since what is above it has one, too: a chain in which each new
-    /// context is asked for its token takes linear time.
+    /// Each ancestor that can end gets a token too. So the tokens form a tree of their own, down
+    /// which a cancel is propagated although a token outlives the contexts that it was made from.
+    /// The walk up stops at the first ancestor that has a token, since every ancestor above has
+    /// one, too. So a chain in which each new context is asked for its token takes linear time.
     pub(crate) fn token(self: &Arc<Node>) -> CancellationToken {
         let mut above = None;
         let mut path = Vec::new();
@@ -83,9 +84,10 @@ impl Node {
         above.unwrap_or_default()
     }
 
-    /// The token that ends this node. The token of the node is a child of it, so that the one cancels
-    /// the other without the node: neither a context that is dropped nor the number of those
-    /// between two tokens makes a difference.
+    /// Returns the token that cancels this node.
+    ///
+    /// The token of the node is a child of it, so the one cancels the other without the node. It
+    /// makes no difference whether a context between two tokens was dropped, or how many there are.
     fn source(&self) -> Option<&CancellationToken> {
         match &self.kind {
             Kind::External(external) => external.source.as_ref(),

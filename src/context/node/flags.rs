@@ -135,7 +135,8 @@ impl Flags {
     }
 
     /// `AcqRel` pairs with `load`: a thread that sees the node linked sees that its ancestors are
-    /// linked, and that the node is latched if linking found an ancestor that was done (invariant 4).
+    /// linked, and that the node is latched if linking found an ancestor that was done (invariant
+    /// 4).
     pub(super) fn set_linked(&self) {
         self.0.fetch_and(!UNLINKED.0, Ordering::AcqRel);
     }

@@ -1,4 +1,5 @@
-//! Linking a node to the ones above when somebody begins to wait, and unlinking it when it ends or goes.
+//! Linking a node to its ancestors when a task begins to wait, and unlinking it when it is
+//! cancelled or dropped.
 
 use std::task::Waker;
 
@@ -10,7 +11,8 @@ use crate::sync::Arc;
 impl Node {
     /// Links the node and its ancestors, from the top down (invariant 4).
     ///
-    /// An ancestor found ended on the way ends the ones below it by asking, so `subscribe`, which comes next, sees it.
+    /// If an ancestor turns out to be done, the nodes below it latch its end on the way. So the
+    /// `subscribe` that comes next fails, and does not add a listener that is never notified.
     pub(crate) fn link(self: &Arc<Node>) {
         if !self.flags.is_unlinked() {
             return;
@@ -33,8 +35,9 @@ impl Node {
     fn link_to_parent(self: &Arc<Node>) {
         let Some(parent) = &self.parent else { return };
         match parent.subscribe(Listener::Child(Arc::downgrade(self))) {
-            // Two threads may get here with one node; the slower one takes its entry back. Meanwhile there are two, and
-            // being told twice is no more than being told once.
+            // Two threads may link one node at the same time. The slower one removes its listener.
+            // Until then the parent has two of them, which is harmless: the second notification
+            // changes nothing.
             Ok(key) => {
                 if !self.key_in_parent.set_if_none(key) {
                     parent.unsubscribe(key);
@@ -47,7 +50,8 @@ impl Node {
         self.flags.set_linked();
     }
 
-    /// Adds an entry, or hands it back if the node has ended (invariant 5).
+    /// Adds a listener and returns its key, or returns the listener if the node is latched
+    /// (invariant 5).
     pub(crate) fn subscribe(&self, listener: Listener<Node>) -> Result<usize, Listener<Node>> {
         let mut listeners = self.listeners.lock();
         let flags = match self.flags.load() {
@@ -60,11 +64,12 @@ impl Node {
         Ok(listeners.insert(listener))
     }
 
-    /// Makes the entry wake `waker` from now on. An entry that is not there any more has been told.
+    /// Makes the listener wake `waker` from now on. A listener that has been removed was notified.
     pub(crate) fn resubscribe(&self, key: usize, waker: &Waker) {
         if self.listeners.lock().will_wake(key, waker) {
             return;
         }
+        // Cloning and dropping a waker is user code: not under the lock (invariant 7).
         let new = waker.clone();
         let old = self.listeners.lock().replace_waker(key, new);
         drop(old);
@@ -77,7 +82,7 @@ impl Node {
 }
 
 impl Node {
-    /// Takes back the entries above: there is nothing to tell this node any more.
+    /// Removes the listeners of this node from the nodes above: it needs no notification any more.
     pub(super) fn unlink(&self) {
         let Some(parent) = &self.parent else { return };
         if let Some(key) = self.key_in_parent.take() {
@@ -90,7 +95,8 @@ impl Node {
         }
     }
 
-    /// Takes the node out of the tree, and hands over what it kept alive above: its parent, and a second one for a merge.
+    /// Unlinks the node and hands over the handles that it has on nodes above: returns its parent,
+    /// and adds the second parent of a merged node to `others`.
     fn detach(&mut self, others: &mut Vec<Arc<Node>>) -> Option<Arc<Node>> {
         self.unlink();
         if let Kind::Merge(merge) = &mut self.kind {
@@ -101,8 +107,9 @@ impl Node {
 }
 
 impl Drop for Node {
-    /// Unlinks the node, and with it every ancestor that only it kept alive, in a loop: a chain of 100,000 contexts would
-    /// overflow the stack otherwise.
+    /// Unlinks the node and drops every ancestor that only it kept alive, in a loop: recursion
+    /// would overflow the stack for a chain of 100,000 contexts. The loop ends because each step
+    /// drops a node.
     fn drop(&mut self) {
         let mut others = Vec::new();
         let mut next = self.detach(&mut others);

@@ -1,4 +1,5 @@
-//! Asking whether a node has ended, and latching what is found on the way (invariants 1 to 3).
+//! Finding out whether a node is done, and latching the end that is found on the nodes on the way
+//! (invariants 1 to 3).
 
 use tokio::time::Instant;
 
@@ -7,13 +8,16 @@ use crate::context::cause::Cause;
 use crate::context::error::ContextError;
 use crate::sync::Arc;
 
-/// How often a node asks further up before it is linked, so that it need not: that costs as much as about so many asks.
+/// The number of queries of a node that read its ancestors before the node is linked. Linking makes
+/// further queries unnecessary, and costs as much as about this many of them.
 pub(super) const LINK_AFTER: u8 = 16;
 
-/// How far up a query goes before it links the ancestors that it has passed. In a chain in which
-/// each new node is asked once, the next query ends at a linked node, and so the chain takes linear
-/// time: a node is linked once, and a query passes fewer than this many that are not. Contexts of
-/// requests are hardly ever this deep, and so they do not meet at their server's lock.
+/// The number of ancestors that a query passes before it links them.
+///
+/// In a chain in which each new node is queried once, the next query stops at a linked node. So the
+/// chain takes linear time: a node is linked once, and a query passes fewer than this many nodes
+/// that are not linked. The contexts of requests are hardly ever this deep, so they do not contend
+/// for the lock of their server's context.
 const LINK_ABOVE_AFTER: usize = 32;
 
 impl Node {
@@ -22,7 +26,7 @@ impl Node {
         self.flags.may_be_done() && self.lookup_end().is_some()
     }
 
-    /// The end as the error that users see.
+    /// Returns the error of a node that is done.
     #[inline]
     pub(crate) fn err(self: &Arc<Node>) -> Option<ContextError> {
         if self.flags.may_be_done() {
@@ -32,13 +36,13 @@ impl Node {
         }
     }
 
-    // `cold`, so that it is out of the way where a loop asks.
+    // `cold` keeps this code out of a caller's loop that checks the context.
     #[cold]
     fn lookup_error(self: &Arc<Node>) -> Option<ContextError> {
         self.lookup_end().map(|end| end.error.clone())
     }
 
-    /// Asks further up, or the clock, unless it has ended.
+    /// Returns the end of the node. Reads the ancestors and the clock unless the node is latched.
     #[cold]
     fn lookup_end(self: &Arc<Node>) -> Option<&End> {
         if self.flags.needs_ancestors() && !self.queries.count_below(LINK_AFTER) {
@@ -47,10 +51,12 @@ impl Node {
         self.end()
     }
 
+    /// Returns the instant of the end, if the end has recorded one.
     pub(crate) fn ended_at(&self) -> Option<Instant> {
         self.end().and_then(|end| end.at)
     }
 
+    /// Returns the end of the node, without counting the query.
     pub(super) fn end(&self) -> Option<&End> {
         if self.flags.is_latched() {
             return self.end.get();
@@ -59,21 +65,23 @@ impl Node {
         self.end_at(passed)
     }
 
-    /// Ends the node at its deadline, for a timer that has fired: its clock is as good as any.
+    /// Latches the node's deadline as its end, for a timer that has fired. The timer is trusted: the
+    /// clock is not read again.
     pub(crate) fn expire(&self) -> Option<ContextError> {
         self.end_at(self.deadline).map(|end| end.error.clone())
     }
 
-    /// The end of this node at the instant `now`, latched here and on the way down to here.
+    /// Returns the end of this node at the instant `now`, and latches it on this node and on the
+    /// nodes on the way down to it. `now` is `None` for an instant before any deadline.
     ///
-    /// `now` is `None` for one before any deadline. The way up ends at the first node that is
-    /// linked and whose deadline has not passed: it would have been told of a cancel, and no
-    /// deadline above it is earlier than its own. A deadline that has passed may be one from above,
-    /// and then it ends those nodes first (invariant 2), unless one of them was cancelled before.
+    /// The walk up stops at the first node that is linked and whose deadline has not passed: a
+    /// cancel from above would have been propagated to it, and no deadline above it is earlier than
+    /// its own. A deadline that has passed may come from an ancestor. Then the ancestor and the
+    /// nodes between are latched first (invariant 2), unless one of them was cancelled before.
     pub(super) fn end_at(&self, now: Option<Instant>) -> Option<&End> {
         let passed =
             |node: &Node| matches!((node.deadline, now), (Some(at), Some(now)) if at <= now);
-        // The highest node that has ended or whose deadline has passed, as its distance from here.
+        // The distance to the highest node that is latched or whose deadline has passed.
         let mut source = passed(self).then_some(0);
         let mut node = self;
         let mut distance = 0;
@@ -92,7 +100,7 @@ impl Node {
                 source = Some(distance);
             }
         }
-        // Not for what is about to be latched, which is asked no further.
+        // Nodes that are about to be latched need not be linked: a query stops at them.
         if distance - source.unwrap_or(0) > LINK_ABOVE_AFTER && !node.flags.is_latched() {
             self.link_above();
         }
@@ -100,8 +108,8 @@ impl Node {
         self.end.get()
     }
 
-    /// Links the ancestors, for a query that has gone far, so that the next one need not. The node
-    /// itself may be gone soon.
+    /// Links the ancestors after a query that had a long way up, so that the next query has a short
+    /// one. The node itself is not linked, since it may be dropped soon.
     #[cold]
     fn link_above(&self) {
         if let Some(parent) = &self.parent {
@@ -109,7 +117,8 @@ impl Node {
         }
     }
 
-    /// Latches the nodes from the one `distance` above down to this one, each with the final end of the one before.
+    /// Latches the nodes from the one that is `distance` above down to this one. Each takes over
+    /// the final end of the one before.
     fn latch_down_from(&self, distance: usize) {
         if distance == 0 {
             self.latch_from_above(None);
@@ -131,7 +140,8 @@ impl Node {
         }
     }
 
-    /// Latches the node's own deadline if that passed before `above` happened, and `above` otherwise.
+    /// Latches the node's own deadline if that passed before `above` happened, and `above`
+    /// otherwise.
     fn latch_from_above(&self, above: Option<&End>) {
         if self.flags.is_latched() {
             return;
@@ -141,7 +151,8 @@ impl Node {
             (Some(end), Some(own)) if end.at.is_none_or(|at| at < own) => end.clone(),
             (_, Some(own)) => End::deadline(own, self.own_deadline_cause()),
             (Some(end), None) => end.clone(),
-            // The source of a passed deadline is the highest node that has it, and so its owner.
+            // Not reached for a deadline that has passed: its source is the highest node that has
+            // it, and that node owns it.
             (None, None) => return,
         };
         self.latch(end);
@@ -155,7 +166,7 @@ impl Node {
         }
     }
 
-    /// The cause that the effective deadline will end the node with.
+    /// Returns the cause that the node will have if its effective deadline passes.
     pub(super) fn deadline_cause(&self) -> Option<Cause> {
         let mut node = Some(self);
         while let Some(current) = node {
@@ -167,10 +178,12 @@ impl Node {
         None
     }
 
-    /// Writes the end, if it is the first (invariant 1). Never called under a lock: a losing `end` is dropped here.
+    /// Writes the end if it is the first (invariant 1). Never called under a lock, since an `end`
+    /// that comes too late is dropped here.
     pub(super) fn latch(&self, end: End) {
         let _ = self.end.set(end);
-        // Also where it lost: whoever returns from here finds the flag set. AcqRel orders it with HAS_LISTENERS (invariant 5).
+        // Also if another thread was first, which may not have set the flag yet: the caller relies
+        // on the flag when this returns.
         self.flags.set_latched();
     }
 }
