@@ -1,4 +1,4 @@
-//! The face of the context tree: a handle on a node, and what can be asked of it.
+//! The public type of the context tree: a handle on a node.
 
 mod after_func;
 mod cause;
@@ -35,40 +35,46 @@ use crate::sync::{Arc, Shared};
 use listeners::Listener;
 use node::{Kind, Node};
 
-/// Says when to stop, and why: a handle on a node of a tree down which cancellation and deadlines flow.
+/// Carries cancellation with its cause, a deadline and request-scoped values to everything that is
+/// called below it.
 ///
-/// A context is one pointer and cheap to clone; a clone is the same context. Deriving a child is one allocation and
-/// takes no lock. Every method takes `&self` and may be called from any thread, in or outside a runtime, unless it says
-/// otherwise.
+/// A context is a handle on a node of a tree. It is one pointer and cheap to clone; a clone is the
+/// same context. Deriving a child is one allocation and, except for [`merge`](Context::merge),
+/// takes no lock. Every method takes `&self` and may be called from any thread, in or outside a
+/// runtime, unless it says otherwise.
 ///
 /// ```text
 ///   background ── with_shutdown_signals ──┬── with_timeout(2 s) ── with_value(RequestId)
 ///                                         └── with_timeout(5 s) ── Group::with_context
-///        ends flow this way  ───────────────────────────────────────────►
+///        cancellation and deadlines go this way  ───────────────────────►
 ///        values are looked up this way  ◄──────────────────────────────────
 /// ```
 ///
-/// # How a context ends
+/// # When a context is done
 ///
-/// Once, and for good: by a cancel (its [`CancelGuard`] or [`CancelHandle`]), by its deadline, or because its parent
-/// ended. The first end wins, cause included; a later one changes nothing.
+/// A context is *done* when it was cancelled (by its [`CancelGuard`] or a [`CancelHandle`]), when
+/// its deadline has passed, or when its parent is done. It stays done. The first of these decides
+/// the kind and the cause; a later one changes nothing.
 ///
-/// When `cancel` returns, every descendant has ended, with the same kind and cause, but for one that had ended by itself
-/// before. While it runs, one descendant may be done and another not. Parents end before their children. A child never
-/// ends its parent or its siblings.
+/// When `cancel` returns, every descendant is done, with the same kind and cause, except for those
+/// that were done before. While it runs, one descendant may be done and another not. A parent is
+/// done before its children. A child never cancels its parent or its siblings. A context from
+/// [`without_cancel`](Context::without_cancel) is not cancelled with its parent.
 ///
 /// # Deadlines
 ///
-/// A deadline is an instant that is compared when somebody asks; a timer exists only inside a future that waits. So a context
-/// with a deadline needs no runtime until it is awaited, and it obeys tokio's paused clock. A deadline passes for every
-/// descendant at once, whoever looks first, and a cancel that comes after it does not turn `DeadlineExceeded` into
-/// `Cancelled`, observed or not.
+/// A deadline is an instant that is compared with the clock when the context is checked. A timer
+/// exists only inside a future that waits. So a context with a deadline needs no runtime until it
+/// is awaited, and it obeys tokio's paused clock. A deadline passes for every descendant at once. A
+/// cancel that comes after it does not turn `DeadlineExceeded` into `Cancelled`, even if the
+/// deadline has not been observed before.
 ///
-/// # Next to its neighbours
+/// # Differences from similar types
 ///
-/// tokio-util's `CancellationToken` is the cancellation alone: a `Context` adds the deadline, the cause and the values,
-/// and ends by itself when its guard is dropped. Go's `context.Context` is the model, word for word; what differs is that
-/// nothing can be forgotten here: there is no `cancel` function to lose, and a deadline has nothing to release.
+/// `CancellationToken` of tokio-util has cancellation alone. A `Context` adds the deadline, the
+/// cause and the values, and is cancelled when its guard is dropped. The model is Go's
+/// `context.Context`. Two things cannot be forgotten here as they can in Go: there is no `cancel`
+/// function to lose, and a deadline has nothing to release.
 ///
 /// # Examples
 ///
@@ -94,18 +100,19 @@ pub struct Context {
 
 /// Roots.
 impl Context {
-    /// The root: never ends, has no deadline and no values.
+    /// Returns the root: a context that is never done and has no deadline and no values.
     ///
-    /// It is where `main`, tests and servers start. Only the first call allocates.
+    /// Use it in `main`, in tests and where a server starts. Only the first call allocates.
     #[must_use]
     pub fn background() -> Context {
         static BACKGROUND: Shared<Context> = Shared::new();
         BACKGROUND.get(|| Context::root(Kind::Background))
     }
 
-    /// A root like [`background`](Context::background), for code that does not have a context to hand on yet.
+    /// Returns a root like [`background`](Context::background), for code that has no context to
+    /// pass on yet.
     ///
-    /// It behaves the same; the name is there to be searched for.
+    /// It behaves the same. Its name can be searched for.
     #[must_use]
     pub fn todo() -> Context {
         static TODO: Shared<Context> = Shared::new();
@@ -121,10 +128,10 @@ impl Context {
 
 /// Deriving a child.
 impl Context {
-    /// A child, and the right to end it.
+    /// Returns a child that can be cancelled, and the guard that cancels it when dropped.
     ///
-    /// The guard ends the child when it is dropped; see [`CancelGuard`]. Keep it in a variable with a name: in
-    /// `let (ctx, _) = parent.with_cancel()` the child is born ended.
+    /// Keep the guard in a variable with a name: `let (ctx, _) = parent.with_cancel()` drops it at
+    /// once, so the child is cancelled from the start. See [`CancelGuard`].
     ///
     /// # Examples
     ///
@@ -142,35 +149,44 @@ impl Context {
         (Context { node }, guard)
     }
 
-    /// A child that ends after `timeout`, or at its parent's deadline if that is earlier.
+    /// Returns a child with a deadline after `timeout`, or at its parent's deadline if that is
+    /// earlier.
     ///
-    /// There is nothing to release and so no guard. A timeout of zero gives a context that has ended;
-    /// `Duration::MAX` saturates to an instant some thirty years from now.
+    /// There is no guard, since there is nothing to release. With a timeout of zero the child is
+    /// done at once. `Duration::MAX` saturates to an instant some thirty years from now.
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Context {
         let at = deadline_after(Instant::now(), timeout);
         self.until(at, None, || timeout.is_zero())
     }
 
-    /// Like [`with_timeout`](Context::with_timeout), with the cause that [`cause`](Context::cause) gives if it is *this*
-    /// deadline that ends the child, not an earlier one from above.
+    /// Returns a child with a deadline after `timeout`, or at its parent's deadline if that is
+    /// earlier, and with a cause.
+    ///
+    /// [`cause`](Context::cause) returns the cause if *this* deadline passes, and not if an earlier
+    /// one from above does. With a timeout of zero the child is done at once. `Duration::MAX`
+    /// saturates to an instant some thirty years from now.
     #[must_use]
     pub fn with_timeout_cause(&self, timeout: Duration, cause: impl Into<Cause>) -> Context {
         let at = deadline_after(Instant::now(), timeout);
         self.until(at, Some(cause.into()), || timeout.is_zero())
     }
 
-    /// A child that ends at `deadline`, or at its parent's deadline if that is earlier.
+    /// Returns a child with the deadline `deadline`, or with its parent's deadline if that is
+    /// earlier.
     ///
-    /// An instant in the past gives a context that has ended.
+    /// If the instant is in the past, the child is done at once.
     #[must_use]
     pub fn with_deadline(&self, deadline: impl Into<Instant>) -> Context {
         let at = deadline.into();
         self.until(at, None, || at <= Instant::now())
     }
 
-    /// Like [`with_deadline`](Context::with_deadline), with the cause that [`cause`](Context::cause) gives if it is *this*
-    /// deadline that ends the child, not an earlier one from above.
+    /// Returns a child with the deadline `deadline`, or with its parent's deadline if that is
+    /// earlier, and with a cause.
+    ///
+    /// [`cause`](Context::cause) returns the cause if *this* deadline passes, and not if an earlier
+    /// one from above does. If the instant is in the past, the child is done at once.
     #[must_use]
     pub fn with_deadline_cause(
         &self,
@@ -181,7 +197,7 @@ impl Context {
         self.until(at, Some(cause.into()), || at <= Instant::now())
     }
 
-    /// A child that ends at `at`; `has_passed` says whether that is in the past.
+    /// Returns a child with the deadline `at`. `has_passed` returns true if `at` is in the past.
     fn until(
         &self,
         at: Instant,
@@ -192,10 +208,11 @@ impl Context {
         Context { node }
     }
 
-    /// A child that carries one value, found by its type.
+    /// Returns a child that carries one value, which is looked up by its type.
     ///
-    /// A type that is private to your crate cannot collide with anybody's: wrap what you store in one. Values are for
-    /// what belongs to a request and crosses interfaces (its id, who asked, a trace), not for optional arguments.
+    /// Wrap the value in a type that is private to your crate, so that it cannot collide with the
+    /// values of other crates. Values are for data that belongs to a request and crosses interfaces
+    /// (its id, its user, a trace), not for optional arguments.
     ///
     /// # Examples
     ///
@@ -213,20 +230,21 @@ impl Context {
         Context { node }
     }
 
-    /// A context with the same values, but without an end, a deadline or a cause: for clean-up that must finish although
-    /// what it cleans up after was cancelled.
+    /// Returns a context with the same values that is not done when `self` is, and has no deadline.
     ///
-    /// Give it a deadline of its own, or nothing bounds it.
+    /// It is for clean-up that must finish although the work before it was cancelled. Give it a
+    /// deadline of its own, or it may take for ever.
     #[must_use]
     pub fn without_cancel(&self) -> Context {
         let node = self.node.without_cancel();
         Context { node }
     }
 
-    /// A context with the values of `self`, that ends when either of the two ends, with that one's reason, and has the
-    /// earlier of the two deadlines.
+    /// Returns a context with the values of `self` that is done when either of the two is done.
     ///
-    /// The use is work that two parties may stop: a request and a server that shuts down, say.
+    /// It takes the kind and the cause from the one that is done first, and has the earlier of the
+    /// two deadlines. It is for work that two parties may stop, such as a request and a server that
+    /// shuts down.
     #[must_use]
     pub fn merge(&self, other: &Context) -> Context {
         let node = self.node.merge(&other.node);
@@ -234,27 +252,27 @@ impl Context {
     }
 }
 
-/// Asking, without waiting.
+/// Checking, without waiting.
 impl Context {
-    /// Whether the context has ended.
+    /// Returns true if the context was cancelled or its deadline has passed.
     #[inline]
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.node.is_done()
     }
 
-    /// The error of a context that has ended.
+    /// Returns the error of the context if it is done, and `None` otherwise.
     #[inline]
     #[must_use]
     pub fn err(&self) -> Option<ContextError> {
         self.node.err()
     }
 
-    /// An error once the context has ended: `ctx.check()?` is the line for a loop that computes.
+    /// Returns an error if the context is done. Call `ctx.check()?` in a loop that computes.
     ///
     /// # Errors
     ///
-    /// The [`ContextError`] of a context that has ended.
+    /// Returns the [`ContextError`] of a context that is done.
     ///
     /// # Examples
     ///
@@ -275,23 +293,25 @@ impl Context {
         self.node.err().map_or(Ok(()), Err)
     }
 
-    /// Why the context ended, where that was said.
+    /// Returns the cause with which the context was cancelled, or the cause of its deadline.
     ///
-    /// `None` for a context that has not ended, for a cancel without a cause, and for a deadline without one.
+    /// Returns `None` for a context that is not done, and for a cancel or a deadline without a
+    /// cause.
     #[must_use]
     pub fn cause(&self) -> Option<Cause> {
         self.err().and_then(|error| error.cause().cloned())
     }
 
-    /// The instant at which the context ends at the latest: the earliest deadline from here to the root.
+    /// Returns the deadline: the earliest one from here to the root.
     ///
-    /// It still answers after the end.
+    /// It returns the same after the context is done.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.node.deadline()
     }
 
-    /// The time left until the deadline; zero once the context has ended, in whatever way.
+    /// Returns the time until the deadline, or zero if the context is done for any reason. `None`
+    /// if there is no deadline.
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
         let deadline = self.node.deadline()?;
@@ -301,9 +321,9 @@ impl Context {
         Some(deadline.saturating_duration_since(Instant::now()))
     }
 
-    /// The nearest value of type `T` on the way to the root.
+    /// Returns the nearest value of type `T` on the way to the root.
     ///
-    /// It takes a step for each ancestor on the way.
+    /// The lookup takes one step per ancestor.
     #[must_use]
     pub fn value<T: Send + Sync + 'static>(&self) -> Option<&T> {
         let mut node = Some(&self.node);
@@ -321,14 +341,16 @@ impl Context {
 
 /// Waiting.
 impl Context {
-    /// Waits until the context ends.
+    /// Waits until the context is done, and returns its error.
     ///
-    /// The future of a context that can never end never resolves. Where the context has a deadline, awaiting this needs a
-    /// tokio runtime with its timer enabled, and holds a timer meanwhile.
+    /// The future of a context that can never be done never resolves. If the context has a
+    /// deadline, awaiting the future needs a tokio runtime with its timer enabled, and the future
+    /// holds a timer.
     ///
     /// # Panics
     ///
-    /// When polled outside a tokio runtime, or in one without a timer, if the context has a deadline.
+    /// Panics when polled outside a tokio runtime, or in one without a timer, if the context has a
+    /// deadline.
     ///
     /// # Cancel safety
     ///
@@ -359,11 +381,17 @@ impl Context {
         Done::new(&self.node)
     }
 
-    /// Like [`done`](Context::done), as a future that holds its context and can be stored or spawned.
+    /// Waits until the context is done, and returns its error. The future owns its context, so it
+    /// can be stored or spawned.
+    ///
+    /// The future of a context that can never be done never resolves. If the context has a
+    /// deadline, awaiting the future needs a tokio runtime with its timer enabled, and the future
+    /// holds a timer.
     ///
     /// # Panics
     ///
-    /// As [`done`](Context::done) does.
+    /// Panics when polled outside a tokio runtime, or in one without a timer, if the context has a
+    /// deadline.
     ///
     /// # Cancel safety
     ///
@@ -372,36 +400,38 @@ impl Context {
         DoneOwned::new(self.clone())
     }
 
-    /// Runs `future` until it is ready or the context ends, whichever is first; in the second case `future` is dropped.
+    /// Runs `future` until it is ready, or drops it when the context is done.
     ///
-    /// It is how a call that knows nothing of contexts gets a deadline. A context that has ended never polls `future`;
-    /// if both are ready in one poll, the output wins.
+    /// Use it to give a deadline to a call that does not know contexts. If the context is done at
+    /// the first poll, `future` is never polled. If both are ready in one later poll, the output
+    /// wins.
     ///
     /// # Errors
     ///
-    /// The [`ContextError`], if the context ended first.
+    /// Returns the [`ContextError`] if the context is done before `future` is ready.
     ///
     /// # Panics
     ///
-    /// As [`done`](Context::done) does; and when it is polled after it resolved.
+    /// Panics when polled outside a tokio runtime, or in one without a timer, if the context has a
+    /// deadline. Panics when polled after it resolved.
     ///
     /// # Cancel safety
     ///
-    /// Dropping this future drops `future`; no more is lost than that loses. The same happens when the context ends: give it
-    /// only what may be dropped at an await.
+    /// Dropping this future drops `future`, and loses no more than that loses. The same happens
+    /// when the context is done: only pass futures that may be dropped at an await.
     pub fn run<F: Future>(&self, future: F) -> Run<'_, F> {
         Run::new(&self.node, future)
     }
 
-    /// Waits for `duration`, or less if the context ends.
+    /// Waits for `duration`, or until the context is done.
     ///
     /// # Errors
     ///
-    /// The [`ContextError`], if the context ended first.
+    /// Returns the [`ContextError`] if the context is done first.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime, or in one without a timer.
+    /// Panics outside a tokio runtime, or in one without a timer.
     ///
     /// # Cancel safety
     ///
@@ -410,19 +440,28 @@ impl Context {
         self.run(tokio::time::sleep(duration)).await
     }
 
-    /// Runs `func` once, in a task of its own, when the context ends; at once if it has ended.
+    /// Runs `func` once, in a task of its own, when the context is done. If it is done already, the
+    /// task runs `func` at once.
     ///
-    /// It is for what can be interrupted but not dropped: a query with an interrupt handle, a child process.
-    /// [`AfterFunc::stop`] prevents the run; dropping the handle does not. The context's handles may all be dropped before:
-    /// the task keeps the context. On a context that can never end, `func` never runs.
+    /// It is for work that can be interrupted but not dropped: a query with an interrupt handle, a
+    /// child process. [`AfterFunc::stop`] prevents the run; dropping the handle does not. The task
+    /// keeps the context, so all other handles of the context may be dropped. If the context can
+    /// never be done, `func` never runs. If the runtime shuts down before the context is done,
+    /// `func` never runs either. If `func` panics, only its task panics.
     ///
-    /// An interrupt must not hit what comes after the thing that it interrupts. So keep the
-    /// [`guard`](AfterFunc::guard) until that has ended: when it has been dropped, also by an early
-    /// return or a panic, `func` will not run any more or has returned. `stop` alone does not wait
-    /// for a `func` that is running, and is skipped by an early return.
+    /// An interrupt must not hit the work that follows the work that it is for. So keep the
+    /// [`guard`](AfterFunc::guard) until that work has ended. When the guard has been dropped, also
+    /// by an early return or a panic, `func` either has returned or never runs. `stop` alone does
+    /// not wait for a `func` that is running, and an early return skips it.
     ///
-    /// `func` may also run just before the thing that it interrupts begins. An interrupt that is
-    /// lost then (SQLite's is) has to be repeated, or preceded by a check that cannot be lost.
+    /// `func` may also run just before the work that it interrupts begins. If such an interrupt is
+    /// lost (that of SQLite is), repeat it, or precede the work by a check that cannot be lost.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a tokio runtime, if the context can be done.
+    ///
+    /// # Examples
     ///
     /// ```
     /// # use errgroup::Context;
@@ -444,12 +483,6 @@ impl Context {
     /// # assert_eq!(answer, 7);
     /// # Ok(()) }
     /// ```
-    ///
-    /// If `func` panics, only its task does. If the runtime shuts down before the context ends, `func` never runs.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime, if the context can end.
     pub fn after_func(&self, func: impl FnOnce() + Send + 'static) -> AfterFunc {
         AfterFunc::register(self, func)
     }
@@ -457,18 +490,20 @@ impl Context {
 
 /// For the crate.
 impl Context {
-    /// Has this context's end, whoever ends it, say when it was.
+    /// Makes the end of this context record its instant, so that `ended_at` returns it.
     pub(crate) fn record_end_time(&self) {
         self.node.record_end_time();
     }
 
-    /// When the context ended; `None` if it has not, or if nobody had asked for its ends to be timed by then.
+    /// Returns the instant at which the context was cancelled or its deadline passed. `None` if it
+    /// is not done, or if `record_end_time` had not been called by then and nothing else had made
+    /// the end record its instant.
     pub(crate) fn ended_at(&self) -> Option<Instant> {
         self.node.ended_at()
     }
 
-    /// Wakes `waker` when the context is cancelled. Returns false, and drops the waker, if the context
-    /// is done already.
+    /// Wakes `waker` when the context is cancelled. Returns false, and drops the waker, if the
+    /// context is done already.
     ///
     /// A deadline that passes wakes nothing. The waker is kept for as long as the context exists.
     pub(crate) fn wake_on_cancel(&self, waker: Waker) -> bool {
@@ -481,7 +516,7 @@ impl Context {
 }
 
 impl Default for Context {
-    /// [`Context::background`].
+    /// Returns [`Context::background`].
     fn default() -> Context {
         Context::background()
     }

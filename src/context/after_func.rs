@@ -1,4 +1,4 @@
-//! A function that runs when a context ends.
+//! A function that runs when a context is done.
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ type Func = Box<dyn FnOnce() + Send>;
 /// of it, whose drop prevents the run.
 pub struct AfterFunc {
     shared: Arc<Shared>,
-    /// None where the context can never end.
+    /// `None` if the context can never be done.
     task: Option<AbortHandle>,
 }
 
@@ -38,9 +38,11 @@ impl AfterFunc {
         AfterFunc { shared, task }
     }
 
-    /// Prevents the run, and says whether it did: `true` once, `false` if the function has started or was stopped before.
+    /// Prevents the run. Returns `true` if it did, and `false` if the function has started or was
+    /// stopped before.
     ///
-    /// It does not wait for a function that is running: [`guard`](AfterFunc::guard) does.
+    /// This does not wait for a function that is running. The drop of a [`guard`](AfterFunc::guard)
+    /// does.
     pub fn stop(&self) -> bool {
         let taken = self.shared.take();
         if let Some(task) = &self.task {
@@ -51,10 +53,10 @@ impl AfterFunc {
         taken.is_some()
     }
 
-    /// A guard: when it has been dropped, the function will not run any more, or has returned.
+    /// Returns a guard. When it has been dropped, the function either has returned or never runs.
     ///
-    /// It is for an interrupt that must not hit what comes next: the next query of a pooled
-    /// connection, say. An early return by `?` and a panic drop it, too.
+    /// Use it for an interrupt that must not hit what comes next, such as the next query of a
+    /// pooled connection. An early return by `?` and a panic drop the guard, too.
     ///
     /// The drop blocks its thread while the function runs on another one, so the function should be
     /// short, and must not wait for the thread that drops the guard. A guard that is dropped by the
@@ -94,12 +96,11 @@ impl fmt::Debug for AfterFunc {
     }
 }
 
-/// A guard of a function that was registered with [`Context::after_func`]: made by
-/// [`AfterFunc::guard`].
+/// A guard that [`AfterFunc::guard`] returns: it prevents the run when it is dropped.
 ///
-/// When it has been dropped, the function will not run any more, or has returned. The drop blocks
-/// its thread while the function runs on another one. It does not wait for a function that drops
-/// the guard itself.
+/// When it has been dropped, the function either has returned or never runs. The drop blocks its
+/// thread while the function runs on another one. It does not wait for a function that drops the
+/// guard itself.
 #[must_use = "dropping an AfterFuncGuard prevents the run: keep it in a variable"]
 pub struct AfterFuncGuard {
     func: AfterFunc,
@@ -119,15 +120,15 @@ impl fmt::Debug for AfterFuncGuard {
     }
 }
 
-/// What a function's task and its handle share.
+/// The state that the function's task and its handle share.
 struct Shared {
     state: Mutex<State>,
     /// Notified when the function has returned.
     returned: Condvar,
 }
 
-/// It goes from `Waiting` to `Ended`, directly or by `Running`. Whichever thread takes the function
-/// out, under the lock, decides.
+/// The state changes from `Waiting` to `Ended`, directly or by way of `Running`. The thread that
+/// takes the function out under the lock decides which.
 enum State {
     Waiting(Func),
     Running(ThreadId),
@@ -142,7 +143,7 @@ impl Shared {
         }
     }
 
-    /// Takes the function, which will not run any more.
+    /// Takes the function, so that it never runs.
     fn take(&self) -> Option<Func> {
         self.begin(State::Ended)
     }
@@ -165,7 +166,7 @@ impl Shared {
             return;
         };
         let ran = panic::catch(func);
-        // A function that has panicked has ended as well. Its panic goes on when the waiting
+        // A function that has panicked has ended as well. Its panic is resumed after the waiting
         // threads have been notified.
         *self.state.lock() = State::Ended;
         self.returned.notify_all();
@@ -178,8 +179,8 @@ impl Shared {
     fn wait(&self) {
         let current = thread::current().id();
         let mut state = self.state.lock();
-        // Ends: `run` ends what it has begun, and notifies. A thread that runs the function would
-        // wait for itself.
+        // The loop ends: `run` sets `Ended` after every `Running`, and notifies. The thread that
+        // runs the function does not wait, since it would wait for itself.
         while matches!(*state, State::Running(running) if running != current) {
             state = self.returned.wait(state);
         }

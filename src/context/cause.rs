@@ -1,4 +1,4 @@
-//! Why a context ended.
+//! The cause of a cancellation, or of a deadline.
 
 use std::error::Error;
 use std::fmt;
@@ -9,22 +9,24 @@ use crate::sync::Arc;
 
 type Boxed = Box<dyn Error + Send + Sync + 'static>;
 
-/// Why a context ended: any error, shared.
+/// The reason why a context was cancelled or had a deadline: any error, shared.
 ///
-/// A `Cause` is made from whatever converts into `Box<dyn Error + Send + Sync>`: a literal, a `String`, an error type,
-/// a boxed error, an `anyhow::Error`. Cloning it is cheap and clones the handle, not the error.
+/// A `Cause` is made from anything that converts into `Box<dyn Error + Send + Sync>`: a literal, a
+/// `String`, an error type, a boxed error, an `anyhow::Error`. A clone shares the same error and is
+/// cheap.
 ///
-/// It derefs to `dyn Error + Send + Sync`, so `to_string()`, `source()` and `downcast_ref::<T>()` are the error's own. It is
-/// not itself an [`Error`]: the blanket conversion above rules that out, as it does for `anyhow::Error`. Where a value
-/// that *is* one is needed, there is [`into_error`](Cause::into_error).
+/// It derefs to `dyn Error + Send + Sync`, so `to_string()`, `source()` and `downcast_ref::<T>()`
+/// are those of the error. It does not implement [`Error`] itself: the conversion above rules that
+/// out, as it does for `anyhow::Error`. Use [`into_error`](Cause::into_error) to get a value that
+/// does.
 ///
 /// # Causes made of `anyhow::Error`
 ///
-/// anyhow converts its error into a boxed one as a private wrapper around it. The cause displays as
-/// the `anyhow::Error` does (`{:#}` prints the whole chain), and has its sources, each of which can
+/// anyhow converts its error into a boxed error that is a private wrapper. The cause displays as
+/// the `anyhow::Error` does (`{:#}` prints the whole chain) and has its sources, each of which can
 /// be downcast. The outermost error cannot: `downcast_ref` does not find its type. To keep that
-/// type, make the cause of `error.reallocate_into_boxed_dyn_error_without_backtrace()`, or of the
-/// error before anyhow has it.
+/// type, make the cause from `error.reallocate_into_boxed_dyn_error_without_backtrace()`, or from
+/// the error before it becomes an `anyhow::Error`.
 ///
 /// ```
 /// use errgroup::Cause;
@@ -68,11 +70,11 @@ pub struct Cause {
 #[derive(Clone)]
 enum Repr {
     Shared(Arc<dyn Error + Send + Sync + 'static>),
-    /// The crate's own causes cost nothing: a guard is dropped far more often than an error is made.
+    /// A cause of the crate itself. It needs no allocation, since dropping a guard must be cheap.
     Static(&'static StaticCause),
 }
 
-/// A cause of the crate's own: a fixed text.
+/// A cause of the crate itself, with a fixed text.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct StaticCause(pub(crate) &'static str);
@@ -84,10 +86,10 @@ impl Cause {
         }
     }
 
-    /// The cause as a value that is an [`Error`], for `?` and for error chains.
+    /// Converts the cause into a value that implements [`Error`], for `?` and for error chains.
     ///
-    /// It displays as the error does and has its source; the error itself is behind one more deref, so that
-    /// `(*error).downcast_ref::<T>()` finds its type.
+    /// The value displays as the error does and has its source. The error itself is behind one more
+    /// deref: `(*error).downcast_ref::<T>()` finds its type.
     #[must_use]
     pub fn into_error(self) -> std::sync::Arc<dyn Error + Send + Sync + 'static> {
         match self.repr {
@@ -116,8 +118,8 @@ impl<T: Into<Boxed>> From<T> for Cause {
     }
 }
 
-/// The error's own text. In the alternate form, `{:#}`, its sources follow, as `anyhow::Error`
-/// prints them.
+/// Prints the text of the error. In the alternate form, `{:#}`, its sources follow, as
+/// `anyhow::Error` prints them.
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !f.alternate() {
@@ -139,6 +141,6 @@ impl fmt::Debug for Cause {
     }
 }
 
-// A cause is only ever read, through `&dyn Error`.
+// A cause is only read, through `&dyn Error`, so a panic cannot leave it half-changed.
 impl UnwindSafe for Cause {}
 impl RefUnwindSafe for Cause {}

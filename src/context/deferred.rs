@@ -1,4 +1,9 @@
 //! Cancelling tokens without recursion. Feature `tokio-util`.
+//!
+//! A node cancels its token, the token wakes the nodes that were made from it, and each of them
+//! cancels its own token. A chain of contexts and tokens would overflow the stack if each step ran
+//! inside the one before. So the outermost step keeps a list, in a thread-local, and runs the
+//! others in a loop.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -8,15 +13,16 @@ use tokio_util::sync::CancellationToken;
 use crate::panic::{self, Payload};
 use crate::sync::{Arc, thread_static};
 
-/// A node that is done and has not yet propagated that.
+/// A latched node that has not yet propagated its end.
 pub(super) trait Propagate: Send + Sync {
+    /// Propagates the end to the nodes below.
     fn propagate_deferred(self: Arc<Self>);
 }
 
-/// Cancels the token of a context that has ended.
+/// Cancels the token of a context that is done.
 ///
-/// The contexts that the token ends are told when it has woken all that wait for it: a panic of a
-/// waker keeps none of them from its end.
+/// The contexts that the token cancels propagate only after the token has woken all its waiters. So
+/// a waker that panics keeps no context from being cancelled.
 pub(super) fn cancel(token: &CancellationToken) {
     let Ok(deferred) = Deferred::begin() else {
         token.cancel();
@@ -28,19 +34,18 @@ pub(super) fn cancel(token: &CancellationToken) {
     }
 }
 
-// `None` while this thread does not tell what is below a context that a token has ended.
+// `None` while no call in this thread has begun a list.
 thread_static! {
     static NODES: RefCell<Option<VecDeque<Arc<dyn Propagate>>>> = RefCell::new(None);
 }
 
-/// The contexts that tokens have ended in this thread, and below which nothing has been told yet.
-///
-/// That is done by the outermost call: contexts and tokens that are bridged one behind another
-/// would overflow the stack otherwise.
+/// The contexts that tokens have cancelled in this thread and that have not propagated that yet.
+/// The outermost call does it.
 pub(super) struct Deferred;
 
 impl Deferred {
-    /// The thread's list. `Ok` for the outermost call, which has to `tell`.
+    /// Begins the thread's list. Returns `Ok` to the outermost call, which has to `propagate_all`,
+    /// and `Err` to a call inside it.
     pub(super) fn begin() -> Result<Deferred, Deferred> {
         let outermost = Deferred::with(|nodes| match nodes {
             Some(_) => Err(Deferred),
@@ -59,7 +64,7 @@ impl Deferred {
         }
     }
 
-    /// The next one. After the last, the list ends.
+    /// Takes the next node. After the last one, the list is closed.
     fn next(&self) -> Option<Arc<dyn Propagate>> {
         Deferred::with(|nodes| {
             let next = nodes.as_mut().and_then(VecDeque::pop_front);
@@ -70,18 +75,20 @@ impl Deferred {
         })?
     }
 
-    /// `None` in a thread that ends and has no list any more. It recurses.
+    /// Returns `None` in a thread that is exiting and whose thread-local has been dropped. There
+    /// the steps recurse.
     fn with<T>(list: impl FnOnce(&mut Option<VecDeque<Arc<dyn Propagate>>>) -> T) -> Option<T> {
         NODES.try_with(|nodes| list(&mut nodes.borrow_mut())).ok()
     }
 
-    /// Tells what is below each of the nodes, those included that are ended meanwhile. Gives the
-    /// first panic of a waker.
+    /// Propagates the end of each node in the list, including those that are added meanwhile.
+    /// Returns the first panic of a waker.
     pub(super) fn propagate_all(self) -> Option<Payload> {
         let mut first = None;
-        // Ends: a token wakes a node once.
+        // The loop ends: a token wakes a node once.
         while let Some(node) = self.next() {
-            // With the node, values may be dropped: user code, as wakers are.
+            // The node may be dropped here, and its values with it. Like wakers, they are user code
+            // that may panic.
             let told = panic::catch(|| node.propagate_deferred());
             match told {
                 Err(payload) if first.is_none() => first = Some(payload),

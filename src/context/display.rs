@@ -1,4 +1,4 @@
-//! `Display` and `Debug` of a context: its ancestry, in the form that Go prints.
+//! `Display` and `Debug` of a context. They print its ancestry as Go does.
 
 use std::fmt;
 
@@ -7,9 +7,11 @@ use tokio::time::Instant;
 use super::Context;
 use super::node::{Kind, Node};
 
-/// The ancestry, root first: `context.Background.WithCancel.WithDeadline(.. [1.5s]).WithValue(app::RequestId)`.
+/// Prints the ancestry, beginning with the root:
+/// `context.Background.WithCancel.WithDeadline(.. [1.5s]).WithValue(app::RequestId)`.
 ///
-/// In brackets stands what is left of a deadline. Values are named by their type and never printed.
+/// The time that is left until a deadline is in brackets. A value is named by its type and never
+/// printed.
 impl fmt::Display for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut path = vec![&*self.node];
@@ -34,7 +36,8 @@ fn step(node: &Node, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         },
         Kind::WithValue(value) => write!(f, ".WithValue({})", (**value).type_name()),
         Kind::WithoutCancel => f.write_str(".WithoutCancel"),
-        // The other ancestry is not printed: a ladder of merges would be exponentially long.
+        // The ancestry of the second parent is not printed: for a ladder of merges, the text would
+        // be exponentially long.
         Kind::Merge(_) => f.write_str(".Merge(..)"),
         #[cfg(any(feature = "signal", feature = "tokio-util"))]
         Kind::External(external) => write!(f, ".{}", external.name),

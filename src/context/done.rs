@@ -1,9 +1,9 @@
-//! Futures that wait for a context to end.
+//! Futures that wait until a context is done.
 //!
-//! All of them take part in tokio's cooperative budget. A future that finds the end at its first
-//! poll costs a unit of it, so a loop that swallows the error of a context which is done yields to
-//! the other tasks. A future that has waited costs nothing: it sees the end also in a poll in which
-//! something else has used up the budget.
+//! All of them take part in tokio's cooperative budget. A future whose context is done at its first
+//! poll takes a unit of the budget, so a loop that swallows the error of such a context yields to
+//! the other tasks. A future that has waited takes nothing: it sees the end even in a poll in which
+//! another future has used up the budget.
 
 use std::fmt;
 use std::future::Future;
@@ -20,39 +20,42 @@ use super::listeners::Listener;
 use super::node::Node;
 use crate::sync::Arc;
 
-/// One place in a node's list of waiters, and the timer for its deadline: what every future here is made of.
+/// A listener of a node, and the timer for its deadline. Every future in this file contains one.
 ///
 /// It must be released with the node that it was polled with.
 pub(crate) struct Waiter {
-    place: Place,
-    /// Boxed, so that waiting for a context without a deadline carries no timer and every future stays `Unpin`.
+    listener: ListenerState,
+    /// Boxed, so that a future that waits for a context without a deadline contains no timer, and
+    /// every future stays `Unpin`.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// Where a waiter is in the list of its node.
-enum Place {
-    Nowhere,
-    Entry(usize),
-    /// Nowhere. The node had ended by the first poll, and the waiter has yielded to the other tasks
-    /// for that.
+/// The state of a waiter's listener.
+enum ListenerState {
+    /// There is no listener.
+    None,
+    /// There is a listener with this key.
+    Registered(usize),
+    /// There is no listener. The node was done at the first poll, and the budget was used up, so
+    /// the waiter has yielded to the other tasks.
     Yielded,
 }
 
 impl Waiter {
     pub(crate) const fn new() -> Waiter {
         Waiter {
-            place: Place::Nowhere,
+            listener: ListenerState::None,
             timer: None,
         }
     }
 
-    /// Resolves when `node` ends. A unit of the budget is taken if that is so at the first poll.
+    /// Resolves when `node` is done. Takes a unit of the budget if that is so at the first poll.
     fn poll_budgeted(
         &mut self,
         node: &Arc<Node>,
         cx: &mut task::Context<'_>,
     ) -> Poll<ContextError> {
-        let is_first = matches!(self.place, Place::Nowhere);
+        let is_first = matches!(self.listener, ListenerState::None);
         let error = ready!(self.poll(node, cx));
         if is_first {
             ready!(self.take_budget(cx));
@@ -60,10 +63,11 @@ impl Waiter {
         Poll::Ready(error)
     }
 
-    /// Takes a unit of the task's budget. Pending, with the task woken, if there is none; but only
-    /// once, so that this ends also where a sibling future uses up the budget in every poll.
+    /// Takes a unit of the task's budget. If there is none, returns `Pending` and has the task
+    /// woken. That happens only once, so that the waiter makes progress even if a sibling future
+    /// uses up the budget in every poll.
     fn take_budget(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
-        if let Place::Yielded = self.place {
+        if let ListenerState::Yielded = self.listener {
             return Poll::Ready(());
         }
         match coop::poll_proceed(cx) {
@@ -72,16 +76,17 @@ impl Waiter {
                 Poll::Ready(())
             }
             Poll::Pending => {
-                self.place = Place::Yielded;
+                self.listener = ListenerState::Yielded;
                 Poll::Pending
             }
         }
     }
 
-    /// Resolves when `node` ends, whatever is left of the budget.
+    /// Resolves when `node` is done, whatever is left of the budget.
     ///
-    /// Never misses an end: the node is linked first, then the waker entered, and both fail on a node that has ended; an end
-    /// that comes later finds the entry. What is never told, a deadline, is what the timer is for.
+    /// No end is missed. The node is linked first and the waker is registered then. If the node is
+    /// done by then, the registration fails; an end that comes later finds the listener. A deadline
+    /// that passes is not propagated, so there is a timer for it.
     pub(crate) fn poll(
         &mut self,
         node: &Arc<Node>,
@@ -94,18 +99,18 @@ impl Waiter {
         if node.never_ends() {
             return Poll::Pending;
         }
-        match self.place {
-            Place::Entry(entry) => node.resubscribe(entry, cx.waker()),
-            Place::Nowhere | Place::Yielded => {
+        match self.listener {
+            ListenerState::Registered(key) => node.resubscribe(key, cx.waker()),
+            ListenerState::None | ListenerState::Yielded => {
                 node.link();
                 match node.subscribe(Listener::Waker(cx.waker().clone())) {
-                    Ok(entry) => self.place = Place::Entry(entry),
-                    // It ended since, and says so when asked.
+                    Ok(key) => self.listener = ListenerState::Registered(key),
+                    // The node was latched since the query above, so this one finds its end.
                     Err(_) => return node.err().map_or(Poll::Pending, Poll::Ready),
                 }
             }
         }
-        // An end between `err` above and here may have taken the entry, or found the old waker in it.
+        // An end since the first query may have taken the listener, or have woken the old waker.
         if let Some(error) = node.err() {
             self.release(node);
             return Poll::Ready(error);
@@ -114,8 +119,8 @@ impl Waiter {
             let timer = self
                 .timer
                 .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-            // Unconstrained: without budget a timer is neither asked nor set, and this is not what
-            // the budget is for.
+            // Unconstrained: if the budget is used up, a timer is neither read nor armed. The
+            // waiter takes its unit elsewhere.
             if pin!(coop::unconstrained(timer)).poll(cx).is_ready() {
                 self.release(node);
                 return node.expire().map_or(Poll::Pending, Poll::Ready);
@@ -124,17 +129,17 @@ impl Waiter {
         Poll::Pending
     }
 
-    /// Leaves nothing behind at the node.
+    /// Removes the listener from the node, and the timer.
     pub(crate) fn release(&mut self, node: &Node) {
         self.timer = None;
-        if let Place::Entry(entry) = self.place {
-            self.place = Place::Nowhere;
-            node.unsubscribe(entry);
+        if let ListenerState::Registered(key) = self.listener {
+            self.listener = ListenerState::None;
+            node.unsubscribe(key);
         }
     }
 }
 
-/// Future returned by [`Context::done`].
+/// The future that [`Context::done`] returns.
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct Done<'a> {
     node: &'a Arc<Node>,
@@ -171,7 +176,7 @@ impl fmt::Debug for Done<'_> {
     }
 }
 
-/// Future returned by [`Context::done_owned`].
+/// The future that [`Context::done_owned`] returns.
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct DoneOwned {
     ctx: Context,
@@ -208,7 +213,7 @@ impl fmt::Debug for DoneOwned {
     }
 }
 
-/// A future against the end of `node`: the whole of [`Run`] and [`RunOwned`].
+/// Polls `future`, and then the end of `node`. Both [`Run`] and [`RunOwned`] consist of this.
 fn poll_race<F: Future>(
     mut future: Pin<&mut Option<F>>,
     polled: &mut bool,
@@ -217,7 +222,8 @@ fn poll_race<F: Future>(
     cx: &mut task::Context<'_>,
 ) -> Poll<Result<F::Output, ContextError>> {
     if !*polled {
-        // An ended context never polls the future; later, the future's output wins over an end in the same poll.
+        // The future of a context that is done is never polled. In later polls, the future's output
+        // wins over an end in the same poll.
         if let Some(error) = node.err() {
             ready!(waiter.take_budget(cx));
             *polled = true;
@@ -231,17 +237,17 @@ fn poll_race<F: Future>(
     };
     let output = match running.poll(cx) {
         Poll::Ready(output) => Ok(output),
-        // Free, also where the future has used up the budget in this poll: the end would not be
-        // seen otherwise.
+        // Takes no budget: if the future has used it up in this poll, the end must be seen
+        // nevertheless.
         Poll::Pending => Err(ready!(waiter.poll(node, cx))),
     };
-    // The future is gone by the time its caller goes on.
+    // The future is dropped before its caller continues.
     future.set(None);
     Poll::Ready(output)
 }
 
 pin_project! {
-    /// Like [`Run`], with a context of its own.
+    /// Runs a future until it is ready or its context is done, like [`Run`], but owns the context.
     pub(crate) struct RunOwned<F> {
         #[pin]
         future: Option<F>,
@@ -271,10 +277,10 @@ impl<F: Future> Future for RunOwned<F> {
 }
 
 pin_project! {
-    /// Future returned by [`Context::run`].
+    /// The future that [`Context::run`] returns.
     #[must_use = "futures do nothing unless you `.await` or poll them"]
     pub struct Run<'a, F> {
-        // `None` once it has resolved.
+        // `None` after it has resolved.
         #[pin]
         future: Option<F>,
         done: Done<'a>,

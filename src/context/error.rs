@@ -5,13 +5,15 @@ use std::io;
 
 use super::cause::Cause;
 
-/// The error of a context that has ended: what was asked to stop returns it.
+/// The error of a context that is done. Code that stops because its context is done returns it.
 ///
-/// It says which of the two ends it was, and its [`source`](std::error::Error::source) is the [`Cause`], so that a printed
-/// error chain says *why*: `context cancelled: eu-1 is down`. Cloning it is cheap.
+/// It tells whether the context was cancelled or its deadline passed. Its
+/// [`source`](std::error::Error::source) is the [`Cause`], so a printed error chain contains the
+/// reason: `context cancelled: eu-1 is down`. Cloning it is cheap.
 ///
-/// It converts into `Box<dyn Error + Send + Sync>` and `anyhow::Error` like any error; into [`io::Error`], `String` and
-/// `&'static str` by `From`, so that `?` works with these as well.
+/// It converts into `Box<dyn Error + Send + Sync>` and `anyhow::Error` like any error. It also
+/// converts into [`io::Error`], `String` and `&'static str`, so that `?` works in functions that
+/// return these.
 ///
 /// # Examples
 ///
@@ -82,30 +84,34 @@ impl ContextError {
         }
     }
 
-    /// Whether somebody cancelled the context, or dropped the guard that kept it going.
+    /// Returns true if the context or an ancestor was cancelled: by a handle, by the drop of its
+    /// guard, by a signal or by a token.
     ///
-    /// Neither this nor [`is_deadline_exceeded`](ContextError::is_deadline_exceeded) is true of the one error with which a
-    /// [`quorum`](crate::FanOut::quorum) says `cannot be reached`: no context has ended there.
+    /// For one error both this and [`is_deadline_exceeded`](ContextError::is_deadline_exceeded)
+    /// return false: that of a [`quorum`](crate::FanOut::quorum) that was not reached although
+    /// nothing failed. No context is done there.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.kind == Kind::Cancelled
     }
 
-    /// Whether the context's deadline passed.
+    /// Returns true if the deadline of the context, or of an ancestor, passed.
     #[must_use]
     pub fn is_deadline_exceeded(&self) -> bool {
         self.kind == Kind::DeadlineExceeded
     }
 
-    /// Why the context ended, where that was said: the same as [`Context::cause`](crate::Context::cause).
+    /// Returns the cause with which the context was cancelled, or the cause of the deadline. `None`
+    /// if there was none. [`Context::cause`](crate::Context::cause) returns the same.
     #[must_use]
     pub fn cause(&self) -> Option<&Cause> {
         self.cause.as_ref()
     }
 }
 
-/// Keeps the error as the inner one. The kind is [`TimedOut`](io::ErrorKind::TimedOut) for a
-/// deadline and [`Other`](io::ErrorKind::Other) for everything else.
+/// Converts into an [`io::Error`] that contains the error. The kind is
+/// [`TimedOut`](io::ErrorKind::TimedOut) for a deadline and [`Other`](io::ErrorKind::Other) for
+/// everything else.
 ///
 /// It is never [`Interrupted`](io::ErrorKind::Interrupted) or
 /// [`WouldBlock`](io::ErrorKind::WouldBlock). The loops of std and tokio (`copy`, `read_exact`,
@@ -136,14 +142,15 @@ impl From<ContextError> for io::Error {
     }
 }
 
-/// The text of the error, as `to_string` gives it; a `String` has no source, so the cause is left behind.
+/// Converts into the text of the error, as `to_string` does. The cause is lost, since a `String`
+/// has no source.
 impl From<ContextError> for String {
     fn from(error: ContextError) -> String {
         error.kind.text().to_owned()
     }
 }
 
-/// The text of the error; the cause is left behind.
+/// Converts into the text of the error. The cause is lost, since a text has no source.
 impl From<ContextError> for &'static str {
     fn from(error: ContextError) -> &'static str {
         error.kind.text()

@@ -1,4 +1,4 @@
-//! The right to end a context.
+//! The guard and the handle that cancel a context.
 
 use std::fmt;
 
@@ -9,14 +9,14 @@ use crate::tracing;
 
 static GUARD_DROPPED: StaticCause = StaticCause("the context's CancelGuard was dropped");
 
-/// The right to end a context, and the duty: dropping it cancels.
+/// A guard that cancels its context when it is dropped.
 ///
-/// It is Go's `defer cancel()`, written once and impossible to forget. What ends a context earlier, or from elsewhere,
-/// is its [`handle`](CancelGuard::handle); where the context should live on without a guard, there is
-/// [`disarm`](CancelGuard::disarm).
+/// It does what `defer cancel()` does in Go, and cannot be forgotten. To cancel the context from
+/// elsewhere, use a [`handle`](CancelGuard::handle). To keep the context running without a guard,
+/// call [`disarm`](CancelGuard::disarm).
 ///
-/// Keep it in a variable with a name: `let (ctx, _) = parent.with_cancel()` drops the guard at once, and the context is
-/// born ended. Its cause says so.
+/// Keep the guard in a variable with a name: `let (ctx, _) = parent.with_cancel()` drops it at
+/// once, so the context is cancelled from the start. Its cause says so.
 #[must_use = "dropping a CancelGuard cancels its context: keep it in a variable (`_guard`, not `_`), or `disarm` it"]
 pub struct CancelGuard {
     /// `None` only while `disarm` takes the guard apart.
@@ -30,20 +30,25 @@ impl CancelGuard {
         }
     }
 
-    /// Ends the context, without a cause. When it returns, the context and all its descendants are done.
+    /// Cancels the context, without a cause. When this returns, the context and all its descendants
+    /// are done.
     ///
-    /// An end is final: on a context that has ended this does nothing.
+    /// It does nothing if the context is done already.
     pub fn cancel(&self) {
         self.with_handle(CancelHandle::cancel);
     }
 
-    /// Ends the context with a cause, which [`Context::cause`](crate::Context::cause) gives from then on, also on every
-    /// descendant that this ends.
+    /// Cancels the context with a cause. When this returns, the context and all its descendants are
+    /// done.
+    ///
+    /// [`Context::cause`](crate::Context::cause) returns the cause from then on, on the context and
+    /// on every descendant that is cancelled with it. It does nothing if the context is done
+    /// already.
     pub fn cancel_with(&self, cause: impl Into<Cause>) {
         self.with_handle(|handle| handle.cancel_with(cause));
     }
 
-    /// A handle with the same right, but without the duty.
+    /// Returns a handle that can cancel the context but does not do so when it is dropped.
     #[must_use]
     pub fn handle(&self) -> CancelHandle {
         match &self.handle {
@@ -52,7 +57,9 @@ impl CancelGuard {
         }
     }
 
-    /// Gives the duty up: the context goes on when the handle is dropped.
+    /// Consumes the guard without cancelling, and returns a handle.
+    ///
+    /// Dropping the handle does not cancel the context.
     pub fn disarm(mut self) -> CancelHandle {
         let handle = self.handle();
         self.handle = None;
@@ -82,26 +89,34 @@ impl fmt::Debug for CancelGuard {
     }
 }
 
-/// A right to end a context; dropping it does nothing.
+/// A handle that can cancel a context. Dropping it does nothing.
 ///
-/// Every clone ends the same context, from any thread.
+/// Every clone cancels the same context, from any thread.
 #[derive(Clone)]
 pub struct CancelHandle {
     node: Arc<Node>,
 }
 
 impl CancelHandle {
-    /// Ends the context, as [`CancelGuard::cancel`] does.
+    /// Cancels the context, without a cause. When this returns, the context and all its descendants
+    /// are done.
+    ///
+    /// It does nothing if the context is done already.
     pub fn cancel(&self) {
-        self.end(None);
+        self.cancel_and_trace(None);
     }
 
-    /// Ends the context with a cause, as [`CancelGuard::cancel_with`] does.
+    /// Cancels the context with a cause. When this returns, the context and all its descendants are
+    /// done.
+    ///
+    /// [`Context::cause`](crate::Context::cause) returns the cause from then on, on the context and
+    /// on every descendant that is cancelled with it. It does nothing if the context is done
+    /// already.
     pub fn cancel_with(&self, cause: impl Into<Cause>) {
-        self.end(Some(cause.into()));
+        self.cancel_and_trace(Some(cause.into()));
     }
 
-    fn end(&self, cause: Option<Cause>) {
+    fn cancel_and_trace(&self, cause: Option<Cause>) {
         tracing::cancelled(
             || self.node.is_done(),
             cause.as_ref().map(|cause| cause as &dyn std::fmt::Display),
@@ -109,7 +124,7 @@ impl CancelHandle {
         self.node.cancel(cause);
     }
 
-    /// Ends the context on the crate's own account, which is nothing to be told of.
+    /// Cancels the context for the crate itself, without an event for `tracing`.
     pub(crate) fn end_with(&self, cause: Cause) {
         self.node.cancel(Some(cause));
     }

@@ -1,4 +1,4 @@
-//! Contexts that end on a signal to the process. Feature `signal`.
+//! Contexts that are cancelled by a signal to the process. Feature `signal`.
 
 use std::io;
 
@@ -9,37 +9,38 @@ use super::cause::Cause;
 use super::node::Node;
 use crate::sync::{Arc, Weak};
 
-/// The cause of a context that a signal ended.
+/// The cause of a context that a signal has cancelled.
 #[derive(Debug, thiserror::Error)]
 #[error("received {0}")]
 struct Received(String);
 
-/// Ends the listening task when the context that it would end has gone.
-struct Listener(AbortHandle);
+/// Aborts the task that waits for the signal when the context that it would cancel is dropped.
+struct AbortOnDrop(AbortHandle);
 
-impl Drop for Listener {
+impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
 impl Context {
-    /// A child that ends on the first of these signals, with a cause that names it: `received SIGTERM`.
+    /// Returns a child that is cancelled by the first of these signals, with a cause that names it:
+    /// `received SIGTERM`.
     ///
-    /// From the first call on, tokio replaces the signal's default action for the life of the process: a further SIGINT
-    /// will not kill a process whose context SIGINT has ended. A second Ctrl-C that exits at once is for the program to
-    /// build, with a listener of its own.
+    /// From the first call on, tokio replaces the signal's default action for the life of the
+    /// process. So a further SIGINT does not kill a process whose context SIGINT has cancelled. If
+    /// a second Ctrl-C should exit at once, the program has to listen for it itself.
     ///
-    /// Needs a tokio runtime: one task listens, until the signal arrives or the child is dropped.
+    /// One task waits for the signals, until one arrives or the child is dropped.
     ///
     /// # Errors
     ///
-    /// If a signal cannot be listened to, as SIGKILL cannot; or if `signals` is empty, since such a child would never end
-    /// that way.
+    /// Returns an error if a signal cannot be listened for, such as SIGKILL. Also returns one if
+    /// `signals` is empty, since no signal would ever cancel such a child.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime that has I/O enabled.
+    /// Panics outside a tokio runtime that has I/O enabled.
     #[cfg(unix)]
     #[cfg_attr(docsrs, doc(cfg(all(feature = "signal", unix))))]
     pub fn with_signals(
@@ -58,7 +59,7 @@ impl Context {
             let message = "with_signals needs at least one signal";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
-        Ok(self.ended_by(async move {
+        Ok(self.cancelled_by(async move {
             poll_fn(|cx| {
                 for (name, listener) in &mut listeners {
                     if listener.poll_recv(cx).is_ready() {
@@ -71,17 +72,21 @@ impl Context {
         }))
     }
 
-    /// A child that ends when the process is asked to stop: SIGINT or SIGTERM on Unix, Ctrl-C on Windows.
+    /// Returns a child that is cancelled when the process is asked to stop: by SIGINT or SIGTERM on
+    /// Unix, by Ctrl-C on Windows. The cause names the signal.
     ///
-    /// All that [`with_signals`](Context::with_signals) says holds here.
+    /// From the first call on, tokio replaces the default action of these signals for the life of
+    /// the process: a second Ctrl-C does not kill it. One task waits for the signals, until one
+    /// arrives or the child is dropped. See [`with_signals`](Context::with_signals) for other
+    /// signals.
     ///
     /// # Errors
     ///
-    /// If the signals cannot be listened to.
+    /// Returns an error if the signals cannot be listened for.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime that has I/O enabled.
+    /// Panics outside a tokio runtime that has I/O enabled.
     ///
     /// # Examples
     ///
@@ -103,16 +108,16 @@ impl Context {
         #[cfg(windows)]
         {
             let mut ctrl_c = tokio::signal::windows::ctrl_c()?;
-            Ok(self.ended_by(async move {
+            Ok(self.cancelled_by(async move {
                 ctrl_c.recv().await;
                 "Ctrl-C".to_owned()
             }))
         }
     }
 
-    fn ended_by(&self, signal: impl Future<Output = String> + Send + 'static) -> Context {
+    fn cancelled_by(&self, signal: impl Future<Output = String> + Send + 'static) -> Context {
         let node = self.node.with_signal();
-        // Weak: listening does not keep the context alive.
+        // Weak, so that the task does not keep the context alive.
         let weak: Weak<Node> = Arc::downgrade(&node);
         let task = tokio::spawn(async move {
             let name = signal.await;
@@ -120,7 +125,7 @@ impl Context {
                 node.cancel(Some(Cause::from(Received(name))));
             }
         });
-        node.keep_alive(Box::new(Listener(task.abort_handle())));
+        node.keep_alive(Box::new(AbortOnDrop(task.abort_handle())));
         Context { node }
     }
 }

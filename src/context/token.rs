@@ -1,4 +1,5 @@
-//! Both ways between [`Context`] and `CancellationToken`. Feature `tokio-util`.
+//! Conversions between [`Context`] and `CancellationToken`, in both directions. Feature
+//! `tokio-util`.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,18 +18,18 @@ use crate::sync::{Arc, Mutex, Weak};
 
 static TOKEN_CANCELLED: StaticCause = StaticCause("the context's CancellationToken was cancelled");
 
-/// Ends a node when it is woken: how a token tells a context without a task in between.
-struct EndOnWake(Weak<Node>);
+/// A waker that cancels a node. So a token cancels a context without a task in between.
+struct CancelOnWake(Weak<Node>);
 
-impl Wake for EndOnWake {
+impl Wake for CancelOnWake {
     fn wake(self: std::sync::Arc<Self>) {
         let Some(node) = self.0.upgrade() else { return };
         node.cancel_alone(Some(Cause::from_static(&TOKEN_CANCELLED)));
         match Deferred::begin() {
             Ok(deferred) => {
                 deferred.add(node);
-                // A panic would keep the token from waking what else waits for it: contexts further
-                // down, too.
+                // A panic here would keep the token from waking its other waiters, among them
+                // contexts further down.
                 panic::discard(deferred.propagate_all());
             }
             Err(deferred) => deferred.add(node),
@@ -42,12 +43,12 @@ impl Propagate for Node {
     }
 }
 
-/// The place in the token's list of waiters; dropped with the node.
+/// The registration in the token's list of waiters. Dropped with the node.
 type Registration = Mutex<Pin<Box<WaitForCancellationFutureOwned>>>;
 
 pin_project! {
-    /// Cancels a token at a deadline; ends when the token has been cancelled. It holds nothing
-    /// else: there may be one for each call of a server.
+    /// A task that cancels a token at a deadline, and ends when the token has been cancelled. It
+    /// holds nothing else, since a server may have one for each call.
     struct CancelAt {
         #[pin]
         timer: Sleep,
@@ -72,37 +73,38 @@ impl Future for CancelAt {
 }
 
 impl Context {
-    /// A token that is cancelled when this context ends, for the crates that take one.
+    /// Returns a token that is cancelled when this context is done, for crates that take a token.
     ///
-    /// Cancelling the token does nothing to the context. The token may outlive every handle of the
+    /// Cancelling the token does not cancel the context. The token may outlive every handle of the
     /// context, and keeps none of its values alive.
     ///
-    /// A context without a deadline cancels the token itself, at the moment of its end, and needs
-    /// no runtime for this. For a context with a deadline a task waits for that.
+    /// When a context is cancelled, it cancels the token itself, and needs no runtime for this. If
+    /// the context has a deadline, a task waits for the deadline and cancels the token.
     ///
     /// # What stays
     ///
     /// - The task of a token with a deadline stays until the deadline passes or the token is
-    ///   cancelled, also when every handle of the context and of the token has been dropped: a
-    ///   token does not say when it is dropped. The task holds a timer and the token, some 600
-    ///   bytes, and not the context. A token that is needed for a moment only should be cancelled
-    ///   after that, for example by its `drop_guard`.
+    ///   cancelled, even if every handle of the context and of the token has been dropped, because
+    ///   a token does not report that it is dropped. The task holds a timer and the token, some 600
+    ///   bytes, and not the context. If you need a token for a moment only, cancel it afterwards,
+    ///   for example with its `drop_guard`.
     /// - Nothing stays of a token without a deadline.
     /// - When every handle of a [merged](Context::merge) context and of its descendants has been
-    ///   dropped, the other context that it was merged with does not cancel the token any more.
-    ///   Keep the merged context for as long as its token is used. In the same way, the token of a
-    ///   context [that a signal ends](Context::with_signals) needs that context.
+    ///   dropped, the other context that it was merged with no longer cancels the token. Keep the
+    ///   merged context for as long as its token is used. The same holds for the token of a context
+    ///   [that a signal cancels](Context::with_signals).
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime, or in one without a timer, for a context that has a deadline.
+    /// Panics outside a tokio runtime, or in one without a timer, if the context has a deadline.
     #[cfg_attr(docsrs, doc(cfg(feature = "tokio-util")))]
     #[must_use]
     pub fn to_cancellation_token(&self) -> CancellationToken {
         if self.node.never_ends() {
             return CancellationToken::new();
         }
-        // A child: cancelling one caller's token does not cancel the tokens of other callers.
+        // A child token, so that cancelling one caller's token does not cancel those of other
+        // callers.
         let token = self.node.token().child_token();
         if self.is_done() {
             token.cancel();
@@ -118,22 +120,22 @@ impl Context {
         token
     }
 
-    /// A context that ends when `token` is cancelled, with a cause that says so.
+    /// Returns a context that is cancelled when `token` is cancelled, with a cause that says so.
     ///
-    /// When `token.cancel()` returns, the context has ended, and all its descendants. It needs no
-    /// runtime and no task.
+    /// When `token.cancel()` returns, the context and all its descendants are done. The context
+    /// needs no runtime and no task.
     ///
-    /// Contexts and tokens may be bridged one behind another in any number: cancelling and dropping
-    /// them does not recurse. If a waker that is called by such a cancel cancels another token, the
-    /// context of that has ended when it returns, and its descendants when the outer cancel
-    /// returns.
+    /// Any number of contexts and tokens may be converted one from another in a chain: cancelling
+    /// and dropping them does not recurse. If a waker that is called by such a cancel cancels
+    /// another token, the context of that token is done when the inner cancel returns, and its
+    /// descendants are done when the outer cancel returns.
     #[cfg_attr(docsrs, doc(cfg(feature = "tokio-util")))]
     #[must_use]
     pub fn from_cancellation_token(token: CancellationToken) -> Context {
         let node = Context::background().node.with_source(token.clone());
-        // Polled once: that enters the waker, and nothing more is wanted of it. The token keeps what is registered until
-        // the future is dropped, so the node keeps the future.
-        let waker = task::Waker::from(Arc::new(EndOnWake(Arc::downgrade(&node))));
+        // One poll registers the waker, and no other is needed. The token keeps the waker until the
+        // future is dropped, so the node keeps the future.
+        let waker = task::Waker::from(Arc::new(CancelOnWake(Arc::downgrade(&node))));
         let mut cancelled = Box::pin(token.cancelled_owned());
         match cancelled
             .as_mut()
