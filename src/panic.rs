@@ -1,36 +1,36 @@
-//! The only file that touches unwinding.
+//! The only file that catches and resumes panics.
 //!
-//! Four questions, answered once for the whole crate:
+//! The rules for panics of tasks are the same in the whole crate:
 //!
-//! - *Who sees a panic?* Whoever waits: `wait` and the fan-outs resume it with its payload.
-//! - *Which one wins?* The first. Later ones are counted as failures, their payloads discarded.
-//! - *Do the siblings run on?* They are asked to stop at the instant of the panic, as at a failure.
-//! - *When does the call that resumes it return?* When every task has ended.
+//! - The call that waits, `wait` or a fan-out, resumes the panic with its payload.
+//! - The first panic wins. Later ones are counted as failures, and their payloads are discarded.
+//! - The context of the siblings is cancelled at the instant of the panic, as at a failure.
+//! - The call that resumes the panic does so only after every task has ended.
 //!
-//! With `panic = "abort"` nothing here ever catches anything, and nothing else depends on it.
+//! With `panic = "abort"` nothing is ever caught here, and no other code depends on it.
 
 use std::any::Any;
 use std::borrow::Cow;
 use std::panic::{self, AssertUnwindSafe};
 use std::task::Waker;
 
-/// What a panic carries.
+/// The payload of a panic.
 pub(crate) type Payload = Box<dyn Any + Send>;
 
-/// Runs `f` and hands back its panic as a value.
+/// Runs `f` and returns its panic as a value.
 ///
-/// `AssertUnwindSafe` holds because of what callers do with a panic: they never touch again what `f` was working on,
-/// except to drop it.
+/// `AssertUnwindSafe` is right because of what the callers do after a panic: they do not use again
+/// what `f` was working on, except to drop it.
 pub(crate) fn catch<T>(f: impl FnOnce() -> T) -> Result<T, Payload> {
     panic::catch_unwind(AssertUnwindSafe(f))
 }
 
-/// Goes on with a panic that was caught, without calling the panic hook a second time.
+/// Resumes a panic that was caught, without calling the panic hook a second time.
 pub(crate) fn resume(payload: Payload) -> ! {
     panic::resume_unwind(payload)
 }
 
-/// The text of a panic, where it has one.
+/// Returns the text of a panic, or a placeholder if its payload is not a text.
 pub(crate) fn text(payload: &Payload) -> Cow<'static, str> {
     if let Some(text) = payload.downcast_ref::<&'static str>() {
         Cow::Borrowed(text)
@@ -41,17 +41,18 @@ pub(crate) fn text(payload: &Payload) -> Cow<'static, str> {
     }
 }
 
-/// Wakes somebody, user code that may panic, where that must not undo what is being done for everybody else.
+/// Wakes `waker`, and discards its panic. A waker is user code, and its panic must not keep the
+/// caller from waking the others.
 pub(crate) fn wake(waker: Waker) {
     if let Err(payload) = catch(|| waker.wake()) {
         discard(payload);
     }
 }
 
-/// Drops `value`, user code whose destructor may panic, where nobody could be told of that panic.
+/// Drops `value`, and discards a panic of its destructor, where there is no caller to resume it in.
 ///
-/// A payload may itself panic when it is dropped, and so may the payload of *that*; the second one is leaked, so that
-/// this ends.
+/// A payload may itself panic when it is dropped, and so may the payload of *that* panic. The
+/// second payload is leaked, so that this function returns.
 pub(crate) fn discard<T>(value: T) {
     if let Err(payload) = catch(|| drop(value)) {
         if let Err(second) = catch(|| drop(payload)) {
@@ -60,7 +61,8 @@ pub(crate) fn discard<T>(value: T) {
     }
 }
 
-/// How something ended that was dropped after it: of two panics, the first is the one that counts.
+/// Combines the outcome of a piece of work with the outcome of dropping it afterwards. Of two
+/// panics, the first one wins.
 pub(crate) fn first<T>(
     ended: Result<T, Payload>,
     dropped: Result<(), Payload>,

@@ -1,10 +1,12 @@
-//! The only door to locks, atomics, and the tasks of the runtime that the cores stand on.
+//! The locks, the atomics and the runtime's tasks that the cores use. The only file that imports
+//! them.
 //!
-//! Every core takes its primitives from here, so that one alias decides whether they are std's and tokio's or those of a
-//! model checker: with `--cfg errgroup_loom` they are loom's, and with `--cfg errgroup_shuttle` shuttle's, for `models/`.
+//! So one alias decides where they come from: from std and tokio, with `--cfg errgroup_loom` from
+//! loom, and with `--cfg errgroup_shuttle` from shuttle. The last two are for `models/`.
 //!
-//! A lock here is never poisoned: no user code runs under one, so a panic cannot leave its data half-changed. (What the tap of a
-//! fan-out guards is user code, and nobody ever waits for that lock.)
+//! Poisoning is ignored: no user code runs under a lock, so a panic cannot leave the data
+//! half-changed. (The lock around the shared iterator of a fan-out does guard user code, but no
+//! thread ever waits for that lock.)
 
 #[cfg(errgroup_loom)]
 mod loom;
@@ -56,7 +58,7 @@ mod real {
             self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
         }
 
-        /// For whoever never waits.
+        /// Returns `None` if another thread has the lock.
         pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
             match self.0.try_lock() {
                 Ok(guard) => Some(guard),
@@ -66,22 +68,22 @@ mod real {
         }
     }
 
-    /// How many threads run the tasks of a runtime.
+    /// Returns the number of threads that run the tasks of a runtime.
     #[cfg(not(errgroup_shuttle))]
     pub(crate) fn worker_threads(runtime: &Handle) -> usize {
         runtime.metrics().num_workers()
     }
 
-    /// The calling thread, if what it spawns or wakes may go into a LIFO slot of its own: if it
-    /// polls a task.
+    /// Returns the calling thread if it polls a task: what it spawns or wakes may then go into its
+    /// LIFO slot.
     pub(crate) fn thread_with_slot() -> Option<std::thread::ThreadId> {
         tokio::task::try_id().map(|_| std::thread::current().id())
     }
 
-    /// Has the task of `cx` polled again once the runtime has polled its timers and sockets.
+    /// Makes the runtime poll the task of `cx` again after it has polled its timers and sockets.
     #[cfg(not(errgroup_shuttle))]
     pub(crate) fn wake_after_driver(cx: &mut task::Context<'_>) {
-        // Its first poll hands the waker to the scheduler, and that is all it does.
+        // The first poll hands the waker to tokio's scheduler, and does nothing else.
         let yields = std::pin::pin!(tokio::task::yield_now());
         let _ = Future::poll(yields, cx);
     }
@@ -125,7 +127,7 @@ mod real {
         }
     }
 
-    /// A static of each thread, with an initial value that costs nothing to have.
+    /// Declares a static of each thread. Its initial value must be a constant.
     macro_rules! thread_static {
         (static $name:ident: $type:ty = $value:expr;) => {
             #[cfg(not(errgroup_shuttle))]
@@ -140,7 +142,7 @@ mod real {
     }
     pub(crate) use thread_static;
 
-    /// What the whole process shares, made when it is first asked for.
+    /// A value that the whole process shares, made at its first use.
     pub(crate) struct Shared<T>(OnceLock<T>);
 
     impl<T: Clone> Shared<T> {

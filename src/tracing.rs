@@ -1,21 +1,22 @@
-//! What the crate says to `tracing`: a span for each task and each item, and an event for what stops one.
+//! The spans and events of the crate: a span for each task and each item, and an event when one
+//! fails or a context is cancelled.
 //!
-//! Without the feature all of this is nothing: a [`Span`] has no size, and its methods no body.
+//! Without the feature `tracing`, a [`Span`] has no size and its methods are empty.
 //!
-//! A task's span is a child of the span in which its group was made, and an item's of the span in
-//! which its fan-out was made. All else of the user's that runs for a fan-out (the iterator or the
-//! stream, `f`, `on_progress`) and the function of `after_func` run in the span of the code that
-//! gave them.
+//! The span of a task is a child of the span in which its group was made. The span of an item is a
+//! child of the span in which its fan-out was made. The other user code of a fan-out (the iterator
+//! or the stream, `f`, `on_progress`) and the function of `after_func` run in the span of the code
+//! that passed them.
 //!
-//! A subscriber is user code. So a span is made, entered and dropped outside every lock; and since nothing of ours may be lost with
-//! a subscriber that panics, its panics are dropped here.
+//! A subscriber is user code. So a span is made, entered and dropped outside every lock. A panic of
+//! a subscriber is discarded here, because it must not disturb the bookkeeping of the crate.
 
 use std::fmt::Display;
 
-/// How a task, or an item, has ended that has not ended well.
+/// The reason why a task or an item has not completed successfully.
 #[cfg_attr(
     not(feature = "tracing"),
-    expect(dead_code, reason = "no event says so")
+    expect(dead_code, reason = "read by the events only")
 )]
 pub(crate) enum Failure<'a> {
     Error(&'a dyn Display),
@@ -40,25 +41,27 @@ mod real {
     use super::Failure;
     use crate::panic;
 
-    /// The span of a task, of an item, or of the code that makes a group or a fan-out or registers
-    /// a function; `None` without a subscriber. Boxed, since tasks wait with it.
+    /// The span of a task or of an item, or the span in which a group or a fan-out was made or a
+    /// function was registered. `None` without a subscriber. Boxed, so that a queued task stays
+    /// small.
     pub(crate) struct Span(Option<Box<::tracing::Span>>);
 
-    /// What a subscriber makes of something; `None` if it panics.
-    fn ask<T>(subscriber: impl FnOnce() -> T) -> Option<T> {
+    /// Calls a subscriber. Returns `None` if it panics.
+    fn call<T>(subscriber: impl FnOnce() -> T) -> Option<T> {
         panic::catch(subscriber).map_err(panic::discard).ok()
     }
 
-    /// One load of a static, and all that a span takes where there is no subscriber.
+    /// Returns true if there may be a subscriber. This is one load of a static, and the only cost
+    /// of a span if there is none.
     #[inline]
-    fn somebody_listens() -> bool {
+    fn has_subscriber() -> bool {
         LevelFilter::current() != LevelFilter::OFF
     }
 
     impl Clone for Span {
         #[inline]
         fn clone(&self) -> Span {
-            Span(self.0.as_ref().and_then(|span| ask(|| span.clone())))
+            Span(self.0.as_ref().and_then(|span| call(|| span.clone())))
         }
     }
 
@@ -71,7 +74,7 @@ mod real {
 
     impl Span {
         fn of(make: impl FnOnce() -> ::tracing::Span) -> Span {
-            let span = ask(make).filter(|span| !span.is_disabled());
+            let span = call(make).filter(|span| !span.is_disabled());
             Span(span.map(Box::new))
         }
 
@@ -79,9 +82,9 @@ mod real {
             Span(None)
         }
 
-        /// That in which the caller runs.
+        /// Returns the span in which the caller runs.
         pub(crate) fn current() -> Span {
-            if !somebody_listens() {
+            if !has_subscriber() {
                 return Span(None);
             }
             Span::of(::tracing::Span::current)
@@ -89,12 +92,13 @@ mod real {
 
         /// Makes the span of a task; `self` is the span in which its group was made.
         ///
-        /// It is a child of that span and follows from the caller's, in which the task is started.
-        /// So a task of a group that lives as long as the program does not keep the span of a
-        /// request open. If spans of tasks are filtered out, the task runs in the group's span.
+        /// It is a child of that span, and follows from the span of the caller that starts the
+        /// task. If it were a child of the caller's span, a long task of a group that lives as long
+        /// as the program would keep the span of a request open. If spans of tasks are filtered
+        /// out, the task runs in the group's span.
         #[inline]
         pub(crate) fn task(&self, name: Option<&str>, site: &Location<'_>) -> Span {
-            if somebody_listens() {
+            if has_subscriber() {
                 self.of_task(name, site)
             } else {
                 Span(None)
@@ -109,9 +113,10 @@ mod real {
             let Some(span) = own.0.as_deref() else {
                 return self.clone();
             };
-            // One question at a time: two panics of a subscriber would end the process.
-            if let Some(caller) = ask(::tracing::Span::current) {
-                ask(|| _ = span.follows_from(&caller));
+            // One call at a time: if a subscriber panicked while a panic unwinds, the process would
+            // abort.
+            if let Some(caller) = call(::tracing::Span::current) {
+                call(|| _ = span.follows_from(&caller));
                 panic::discard(caller);
             }
             own
@@ -121,8 +126,8 @@ mod real {
             self.0.as_deref().and_then(::tracing::Span::id)
         }
 
-        /// Makes the span of an item of a fan-out: a child of `self`, the span in which the fan-out
-        /// was made. If spans of items are filtered out, the item runs in that one.
+        /// Makes the span of an item of a fan-out. It is a child of `self`, the span in which the
+        /// fan-out was made. If spans of items are filtered out, the item runs in that span.
         #[inline]
         pub(crate) fn item(
             &self,
@@ -130,9 +135,10 @@ mod real {
             number: usize,
             site: &Location<'_>,
         ) -> Span {
-            match somebody_listens() {
-                true => self.of_item(name, number, site),
-                false => Span(None),
+            if has_subscriber() {
+                self.of_item(name, number, site)
+            } else {
+                Span(None)
             }
         }
 
@@ -153,7 +159,7 @@ mod real {
             }
         }
 
-        /// Closes it, where no lock is held.
+        /// Closes the span. Must be called without a lock.
         #[inline]
         pub(crate) fn close(&mut self) {
             if let Some(span) = self.0.take() {
@@ -162,7 +168,7 @@ mod real {
         }
     }
 
-    /// A span that has been entered, until this is dropped.
+    /// A span that has been entered. Dropping this leaves it.
     pub(crate) struct Entered<'a>(Option<::tracing::span::Entered<'a>>);
 
     impl Drop for Entered<'_> {
@@ -174,21 +180,21 @@ mod real {
         }
     }
 
-    /// Enters the span of what is polled or dropped next, if there is one.
+    /// Enters `span`, if there is one, around a poll or a drop.
     #[inline]
     pub(crate) fn enter(span: Option<&Span>) -> Entered<'_> {
         let span = span.and_then(|span| span.0.as_deref());
-        Entered(span.and_then(|span| ask(|| span.enter())))
+        Entered(span.and_then(|span| call(|| span.enter())))
     }
 
-    /// A task, or an item, has not ended well.
+    /// Emits the event for a task or an item that failed, panicked or was aborted.
     pub(crate) fn failed(
         name: Option<&str>,
         site: &Location<'_>,
         elapsed: Duration,
         failure: Failure<'_>,
     ) {
-        ask(|| {
+        call(|| {
             macro_rules! say {
                 ($event:ident, $message:literal, $($field:tt)+) => {
                     $event!(target: "errgroup", name, %site, ?elapsed, $($field)+, $message)
@@ -206,7 +212,7 @@ mod real {
         });
     }
 
-    /// A cause as a field, with its sources.
+    /// Returns a cause as a field that contains its sources.
     fn whole(cause: &dyn Display) -> impl Value + '_ {
         struct Whole<'a>(&'a dyn Display);
 
@@ -219,10 +225,10 @@ mod real {
         field::display(Whole(cause))
     }
 
-    /// Somebody ends a context by hand, unless that has ended.
-    pub(crate) fn cancelled(has_ended: impl FnOnce() -> bool, cause: Option<&dyn Display>) {
-        ask(|| {
-            if ::tracing::enabled!(target: "errgroup", Level::DEBUG) && !has_ended() {
+    /// Emits the event for a context that user code cancels, unless the context is done already.
+    pub(crate) fn cancelled(is_done: impl FnOnce() -> bool, cause: Option<&dyn Display>) {
+        call(|| {
+            if ::tracing::enabled!(target: "errgroup", Level::DEBUG) && !is_done() {
                 debug!(target: "errgroup", cause = cause.map(whole), "context cancelled");
             }
         });
@@ -268,7 +274,7 @@ mod none {
 
     pub(crate) struct Entered;
 
-    // It is dropped by name, as the other is.
+    // So that callers can drop it by name, like the type with the feature.
     impl Drop for Entered {
         fn drop(&mut self) {}
     }

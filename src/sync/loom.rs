@@ -1,7 +1,7 @@
-//! The same, as loom sees it: each operation is a point at which it tries what another thread may do.
+//! The same primitives over loom, which switches threads at each operation.
 //!
-//! Not modelled: the counts of `Arc` (loom's has no `Weak`), time, and the blocking pool. A task is a loom thread, so a model
-//! has few of them.
+//! Not modelled: the counts of `Arc` (loom's has no `Weak`), time, and the blocking pool. A task is
+//! a loom thread, so a model can have only a few of them.
 
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
@@ -61,7 +61,7 @@ impl Condvar {
     }
 }
 
-/// Loom has none: std's, behind a lock and a flag that loom sees.
+/// Loom has no `OnceLock`. This is the one of std, behind a lock and a flag that loom sees.
 pub(crate) struct OnceLock<T> {
     value: std::sync::OnceLock<T>,
     sets: LoomMutex<()>,
@@ -111,7 +111,7 @@ macro_rules! thread_static {
 }
 pub(crate) use thread_static;
 
-/// An iteration of a model shares nothing with the last one.
+/// Makes a new value at each use: an iteration of a model must share nothing with the one before.
 pub(crate) struct Shared<T>(PhantomData<fn() -> T>);
 
 impl<T> Shared<T> {
@@ -124,7 +124,8 @@ impl<T> Shared<T> {
     }
 }
 
-/// No model has a LIFO slot, so nothing need be pushed out of it.
+/// With one thread there is no other that could run a task from the LIFO slot. No model has such a
+/// slot.
 pub(crate) fn worker_threads(_: &Handle) -> usize {
     1
 }
@@ -137,10 +138,11 @@ pub(crate) fn wake_after_driver(cx: &mut task::Context<'_>) {
     cx.waker().wake_by_ref();
 }
 
-/// A model has no time.
-/// One, since loom has few threads: the next task is queued, and a searcher comes for it.
+/// The tasks of a burst that get a worker of their own. One, since loom has few threads: the next
+/// task is queued, and a searching worker is spawned for it.
 pub(crate) const MOST_IN_BURST: usize = 1;
 
+/// A clock that stands still, since a model has no time.
 pub(crate) struct PollClock;
 
 impl PollClock {
@@ -153,7 +155,7 @@ impl PollClock {
     }
 }
 
-/// The runtime of a model: everything is in it.
+/// The runtime of a model. Every thread of a model is inside it.
 #[derive(Clone)]
 pub(crate) struct Handle;
 
@@ -167,7 +169,8 @@ impl Handle {
     }
 }
 
-/// A task that was spawned. No runtime of a model shuts down, so it has not ended unpolled.
+/// A task that was spawned. The runtime of a model does not shut down, so the task was not dropped
+/// without a poll.
 pub(crate) struct Spawned;
 
 impl Spawned {
@@ -176,7 +179,7 @@ impl Spawned {
     }
 }
 
-/// Tasks, each a thread.
+/// A set of tasks. Each is a loom thread.
 pub(crate) struct JoinSet<T> {
     tasks: Vec<Arc<LoomMutex<Task>>>,
     output: PhantomData<T>,
@@ -186,7 +189,7 @@ pub(crate) struct JoinSet<T> {
 struct Task {
     is_aborted: bool,
     has_ended: bool,
-    /// Who is to be woken when it is aborted, and when it has ended.
+    /// The waker of the task itself, to wake it for an abort, and the waker that waits for its end.
     task: Option<Waker>,
     waiter: Option<Waker>,
 }

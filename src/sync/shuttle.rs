@@ -1,15 +1,19 @@
-//! The parts of tokio that the crate stands on, over shuttle's executor: for `tests/shuttle.rs` alone.
+//! The parts of tokio that the crate uses, over the executor of shuttle. Only `tests/shuttle.rs` of
+//! the models uses this module.
 //!
-//! The crate root takes this module's names for those of tokio, so that `tokio::task::JoinSet` is the one below. It is as thin
-//! as it can be: a task is a shuttle task, and a `JoinSet` a list of their handles.
+//! The crate root uses this module under the name `tokio`, so that `tokio::task::JoinSet` is the
+//! one below. It is as thin as possible: a task is a shuttle task, and a `JoinSet` is a list of
+//! handles.
 //!
-//! It is not `shuttle-tokio`, whose `JoinSet` cannot be polled (`poll_join_next`, `try_join_next`), which has no
-//! `coop::poll_proceed`, and whose `runtime_flavor` is `unimplemented!()`.
+//! `shuttle-tokio` would not do: its `JoinSet` cannot be polled (`poll_join_next`,
+//! `try_join_next`), it has no `coop::poll_proceed`, and its `runtime_flavor` is
+//! `unimplemented!()`.
 //!
-//! What is not modelled: a runtime that shuts down; time (its types are tokio's own, and waiting for a timer panics); what
-//! `OnceLock` synchronizes, which is std's and no point at which tasks are switched; orderings weaker than `SeqCst`.
+//! Not modelled: a runtime that shuts down; time (its types are tokio's own, and waiting for a
+//! timer panics); what `OnceLock` synchronizes, since it is the one of std, at which shuttle does
+//! not switch tasks; orderings weaker than `SeqCst`.
 
-/// tokio's own: the name `tokio` is this crate's here.
+/// The real `tokio::time`: in this crate, the name `tokio` stands for this module.
 pub(crate) use tokio_itself::time;
 
 pub(crate) use task::spawn;
@@ -26,10 +30,11 @@ pub(crate) fn wake_after_driver(cx: &mut std::task::Context<'_>) {
     cx.waker().wake_by_ref();
 }
 
-/// A poll may have taken too long at any time: shuttle says when.
-/// Few, so that schedules with a queue and a searcher come up as well.
+/// The tasks of a burst that get a worker of their own. Few, so that there are schedules with a
+/// queue and a searching worker as well.
 pub(crate) const MOST_IN_BURST: usize = 2;
 
+/// A clock by which a poll takes too long at random. Shuttle decides when.
 pub(crate) struct PollClock;
 
 impl PollClock {
@@ -70,12 +75,13 @@ pub(crate) mod task {
 
     use super::runtime::Handle;
 
-    /// Every caller counts as a task: what it spawns is pushed on.
+    /// Every caller counts as a task, so that the code which flushes the LIFO slot runs.
     pub(crate) fn try_id() -> Option<()> {
         Some(())
     }
 
-    /// A task that was spawned. No runtime of a model shuts down, so it has not ended unpolled.
+    /// A task that was spawned. The runtime of a model does not shut down, so the task was not
+    /// dropped without a poll.
     pub(crate) struct Spawned;
 
     impl Spawned {
@@ -142,12 +148,12 @@ pub(crate) mod task {
             pub(crate) fn made_progress(&self) {}
         }
 
-        /// What it polls has no budget of its own to be freed from: timers, which no model has.
+        /// Only timers are polled with this, and no model has timers.
         pub(crate) fn unconstrained<F>(future: F) -> F {
             future
         }
 
-        /// The budget is used up at any time: shuttle says when.
+        /// Reports at random that the budget is used up. Shuttle decides when.
         pub(crate) fn poll_proceed(cx: &mut Context<'_>) -> Poll<Budget> {
             if shuttle::rand::thread_rng().gen_ratio(1, 16) {
                 cx.waker().wake_by_ref();
