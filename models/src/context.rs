@@ -159,3 +159,20 @@ fn one_that_is_asked_often_is_told_while_the_context_ends() {
         assert!(child.is_done());
     });
 }
+
+#[test]
+fn a_query_sees_an_earlier_cancel_while_another_thread_links() {
+    check(3, || {
+        let (ctx, guard) = Context::background().with_cancel();
+        let (child, _child_guard) = ctx.with_cancel();
+        let same = child.clone();
+        let waits = thread::spawn(move || {
+            let mut done = Box::pin(same.done_owned());
+            let mut cx = task::Context::from_waker(task::Waker::noop());
+            let _ = done.as_mut().poll(&mut cx);
+        });
+        guard.cancel();
+        assert!(child.is_done());
+        waits.join().unwrap();
+    });
+}

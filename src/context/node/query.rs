@@ -3,6 +3,7 @@
 
 use tokio::time::Instant;
 
+use super::flags::{LATCHED, UNLINKED};
 use super::{End, Kind, Node};
 use crate::context::cause::Cause;
 use crate::context::error::ContextError;
@@ -86,11 +87,14 @@ impl Node {
         let mut node = self;
         let mut distance = 0;
         loop {
-            if node.flags.is_latched() {
+            // One load: a thread that links the node latches it first, if an ancestor is done. Two
+            // loads could see neither flag.
+            let flags = node.flags.load();
+            if flags.has_any(LATCHED) {
                 source = Some(distance);
                 break;
             }
-            if !node.flags.is_unlinked() && !passed(node) {
+            if !flags.has_any(UNLINKED) && !passed(node) {
                 break;
             }
             let Some(above) = node.above() else { break };
