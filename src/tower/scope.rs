@@ -113,7 +113,9 @@ impl Drop for Guard {
     fn drop(&mut self) {
         match self.if_dropped {
             IfDropped::ClientGone => self.handle.cancel_with(ClientGone),
-            IfDropped::Panicked => self.handle.cancel_with(Cause::from_static(&HANDLER_PANICKED)),
+            IfDropped::Panicked => self
+                .handle
+                .cancel_with(Cause::from_static(&HANDLER_PANICKED)),
             IfDropped::Finished => self.finish(),
             IfDropped::Nothing => {}
         }

@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::report::{Aborted, Tally};
 use crate::context::ContextError;
-use crate::context::{Context, DoneOwned};
+use crate::context::{Context, DoneOwned, deadline_after};
 use crate::panic::{self, Payload};
 use crate::sync::{Arc, Mutex};
 use crate::tracing::{self, Span};
@@ -78,7 +78,7 @@ impl GracePeriod {
     fn new(ctx: Context, grace: Duration) -> GracePeriod {
         // The grace period begins when the context is done, not when this task observes it. So the
         // context must record that instant.
-        ctx.time_ends();
+        ctx.record_end_time();
         GracePeriod {
             done: ctx.done_owned(),
             ctx,
@@ -94,10 +94,7 @@ impl GracePeriod {
             None => {
                 ready!(Pin::new(&mut self.done).poll(cx));
                 let ended = self.ctx.ended_at().unwrap_or_else(Instant::now);
-                let timer = match ended.checked_add(self.grace) {
-                    Some(at) => tokio::time::sleep_until(at),
-                    None => tokio::time::sleep(self.grace),
-                };
+                let timer = tokio::time::sleep_until(deadline_after(ended, self.grace));
                 self.timer.insert(Box::pin(timer))
             }
         };
