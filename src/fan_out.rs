@@ -38,8 +38,8 @@
 mod all;
 mod builder;
 mod end;
-mod feed;
 mod hedge;
+mod item_source;
 mod items;
 mod ledger;
 mod local;
@@ -47,8 +47,8 @@ mod on_workers;
 mod quorum;
 mod run;
 mod settle;
+mod shared_iter;
 mod stream;
-mod tap;
 
 pub use builder::{FanOut, Local, Progress, Spawned};
 pub use hedge::hedge;

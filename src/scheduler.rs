@@ -5,7 +5,7 @@
 //!          │              ┌──────────────────┐
 //!          ▼              │ state (one lock) │        ┌─ JoinSet ─────────┐
 //!       Source ─ supply ─►│  permits         │─ turn ►│ worker: job, job… │
-//!     (queue or feed)     │  source          │◄───────│ worker: job, job… │
+//!  (queue, item source)  │  source          │◄───────│ worker: job, job… │
 //!                         │  failures        │        └───────────────────┘
 //!                         └──────────────────┘
 //! ```

@@ -1,4 +1,4 @@
-//! Workers at the tap of a fan-out, and a consumer at the end of it.
+//! Workers at the shared iterator of a fan-out, and a consumer at the end of it.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ fn slow() -> impl Fn() + Send {
 }
 
 #[test]
-fn two_places_at_one_tap_get_every_item_once() {
+fn two_workers_pull_every_item_once() {
     check(2, || {
         let slow = slow();
         let all = fan_out(&Context::background(), 0..3, move |_, item| {
@@ -27,7 +27,7 @@ fn two_places_at_one_tap_get_every_item_once() {
 }
 
 #[test]
-fn a_place_that_finds_the_tap_in_use_is_called_when_it_is_free() {
+fn a_worker_that_finds_the_iterator_in_use_is_woken() {
     check(2, || {
         let (second, guard) = Context::background().with_cancel();
         let (second, guard) = (Arc::new(second), Arc::new(guard));

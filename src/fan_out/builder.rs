@@ -9,7 +9,7 @@ use futures_core::Stream;
 
 use super::all::{All, ForEach};
 use super::end::{End, Origin};
-use super::feed::Report;
+use super::item_source::Report;
 use super::items::Pull;
 use super::local::Local as LocalRun;
 use super::on_workers::OnWorkers;

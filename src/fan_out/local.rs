@@ -29,7 +29,7 @@ use crate::scheduler::failures::Failures;
 use crate::scheduler::job;
 use crate::sync::{self, Arc};
 use crate::tracing;
-use running::{Entry, InFlight, Running, Shared};
+use running::{Entry, InFlight, PollState, Running};
 
 /// A fan-out, run by whoever polls it.
 ///
@@ -45,7 +45,7 @@ where
     cancel: CancelHandle,
     done: DoneOwned,
     running: InFlight<Fut, C::Stopwatch>,
-    shared: Arc<Shared>,
+    poll_state: Arc<PollState>,
     pull: Option<Pin<Box<P>>>,
     ledger: Ledger<C>,
     failures: Failures<E>,
@@ -98,7 +98,7 @@ where
             ctx,
             cancel: guard.disarm(),
             running: InFlight::new(),
-            shared: Shared::new(),
+            poll_state: PollState::new(),
             ledger: Ledger::new(end, pull.size_hint()),
             pull: Some(pull),
             failures: Failures::new(),
@@ -116,7 +116,7 @@ where
     fn poll_on(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         let polled = self.poll_steps(cx);
         if polled.is_pending() {
-            self.shared.end_poll();
+            self.poll_state.end_poll();
         }
         polled
     }
@@ -124,7 +124,7 @@ where
     fn poll_steps(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         loop {
             // An outcome that is there goes out in any case.
-            if !self.ledger.end.is_ready() && self.shared.is_used_up() {
+            if !self.ledger.end.is_ready() && self.poll_state.is_used_up() {
                 sync::wake_after_driver(cx);
                 return Poll::Pending;
             }
@@ -213,8 +213,8 @@ where
                     started: Some(C::Stopwatch::start()),
                     span: self.origin.span_of(number),
                 };
-                let shared = self.shared.clone();
-                push(&mut self.running, Running::new(entry, item, shared));
+                let poll_state = self.poll_state.clone();
+                push(&mut self.running, Running::new(entry, item, poll_state));
                 self.judge();
                 self.tell();
             }
@@ -350,7 +350,7 @@ where
         let mut stopped = running.entries();
         stopped.sort_unstable_by_key(|entry| entry.number);
         drop(running);
-        let panicked = std::mem::take(&mut *self.shared.panics.lock());
+        let panicked = std::mem::take(&mut *self.poll_state.panics.lock());
         for (number, payload) in panicked {
             let at = stopped.iter().position(|entry| entry.number == number);
             let entry = at.map_or_else(|| self.unstarted(number), |at| stopped.remove(at));

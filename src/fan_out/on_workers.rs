@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::task::coop;
 
 use super::end::{End, Ended, Origin, StreamEnd, Taken, reason};
-use super::feed::{self, Feed, Inlet, Report};
+use super::item_source::{self, ItemSource, Report, Shared};
 use super::items::{Next, drop_in};
 use super::run::Run;
 use crate::context::ContextError;
@@ -29,7 +29,7 @@ where
     T: Send + 'static,
     E: From<ContextError> + Display + Send + 'static,
 {
-    core: Arc<Scheduler<Feed<P, C, T, E>>>,
+    core: Arc<Scheduler<ItemSource<P, C, T, E>>>,
     stage: Stage,
 }
 
@@ -57,10 +57,10 @@ where
         grace: Duration,
     ) -> Self {
         let (ctx, guard) = parent.with_cancel();
-        let inlet = Inlet::new(pull, origin, grace, report.is_some());
-        let feed = Feed::new(end, inlet.tap.left(), report);
+        let shared = Shared::new(pull, origin, grace, report.is_some());
+        let source = ItemSource::new(end, shared.iter.left(), report);
         OnWorkers {
-            core: Scheduler::new(feed, inlet, (ctx, guard.disarm()), limit, C::ON_FAILURE),
+            core: Scheduler::new(source, shared, (ctx, guard.disarm()), limit, C::ON_FAILURE),
             stage: Stage::Unstarted,
         }
     }
@@ -137,18 +137,18 @@ where
         let error = self.core.ctx().err();
         self.core.end_context(&FAN_OUT_ENDED);
         // Before the failures are taken: a panic of a destructor is one of them.
-        let end = feed::take_end(&self.core);
+        let end = item_source::take_end(&self.core);
         let failures = self.core.take_failures();
-        let inlet = &self.core.origin;
+        let shared = &self.core.origin;
         self.core.with(|state, _| {
             let ledger = &state.source.ledger;
             let ended = Ended {
                 failures,
                 exhausted: ledger.is_exhausted(),
-                left: inlet.tap.left().1,
+                left: shared.iter.left().1,
                 error,
                 decided: ledger.is_decided(),
-                origin: inlet.origin.clone(),
+                origin: shared.origin.clone(),
             };
             (end, ended)
         })
@@ -168,9 +168,9 @@ where
         }
         self.core.abort(&FAN_OUT_DROPPED);
         let (reporter, end) = self.core.with(|state, _| state.source.take_all());
-        let inlet = &self.core.origin;
-        panic::discard(drop_in(&inlet.origin.span, inlet.tap.take()));
-        panic::discard(drop_in(&inlet.origin.span, reporter));
+        let shared = &self.core.origin;
+        panic::discard(drop_in(&shared.origin.span, shared.iter.take()));
+        panic::discard(drop_in(&shared.origin.span, reporter));
         panic::discard(end);
     }
 }

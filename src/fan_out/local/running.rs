@@ -32,7 +32,7 @@ impl<W: Stopwatch> Entry<W> {
 }
 
 /// What the items share with the fan-out that polls them.
-pub(super) struct Shared {
+pub(super) struct PollState {
     /// What the destructors of items panicked with.
     pub(super) panics: Mutex<Vec<(usize, Payload)>>,
     /// What the fan-out has used since it last gave its task's other code a turn. It goes on over
@@ -40,9 +40,9 @@ pub(super) struct Shared {
     budget: Mutex<Option<PollBudget>>,
 }
 
-impl Shared {
-    pub(super) fn new() -> Arc<Shared> {
-        Arc::new(Shared {
+impl PollState {
+    pub(super) fn new() -> Arc<PollState> {
+        Arc::new(PollState {
             panics: Mutex::new(Vec::new()),
             budget: Mutex::new(None),
         })
@@ -69,7 +69,7 @@ impl Shared {
 pin_project! {
     pub(super) struct Running<Fut, W> {
         entry: Entry<W>,
-        shared: Arc<Shared>,
+        poll_state: Arc<PollState>,
         #[pin]
         item: Option<Fut>,
     }
@@ -82,17 +82,17 @@ pin_project! {
             let dropped = panic::catch(|| item.set(None));
             drop(entered);
             if let Err(payload) = dropped {
-                this.shared.panics.lock().push((this.entry.number, payload));
+                this.poll_state.panics.lock().push((this.entry.number, payload));
             }
         }
     }
 }
 
 impl<Fut, W> Running<Fut, W> {
-    pub(super) fn new(entry: Entry<W>, item: Option<Fut>, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(entry: Entry<W>, item: Option<Fut>, poll_state: Arc<PollState>) -> Self {
         Running {
             entry,
-            shared,
+            poll_state,
             item,
         }
     }
@@ -103,7 +103,7 @@ impl<Fut: Future, W: Stopwatch> Future for Running<Fut, W> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        if this.shared.is_used_up() {
+        if this.poll_state.is_used_up() {
             // It is its turn in the next poll of the fan-out.
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -111,7 +111,7 @@ impl<Fut: Future, W: Stopwatch> Future for Running<Fut, W> {
         let entered = tracing::enter(Some(&this.entry.span));
         let polled = job::poll_to_end(this.item, cx);
         drop(entered);
-        this.shared.add_step();
+        this.poll_state.add_step();
         let ended = ready!(polled);
         Poll::Ready((this.entry.clone(), ended))
     }

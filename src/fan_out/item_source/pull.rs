@@ -1,9 +1,9 @@
-//! What a worker does at the tap: it pulls an item, waits for one, or finds that there are no more.
+//! What a worker does at the iter: it pulls an item, waits for one, or finds that there are no more.
 
 use std::pin::Pin;
 use std::task::{self, Poll};
 
-use super::{Feed, Index, Inlet};
+use super::{Index, ItemSource, Shared};
 use crate::fan_out::end::End;
 use crate::fan_out::items::{Next, SizeHint, drop_in, poll_pull};
 use crate::panic::{self, Payload};
@@ -25,17 +25,17 @@ pub(super) enum Pulled<P> {
 
 /// Pulls an item, into its slot.
 pub(super) fn pull<P, C, T, E>(
-    core: &Arc<Scheduler<Feed<P, C, T, E>>>,
+    core: &Arc<Scheduler<ItemSource<P, C, T, E>>>,
     slot: Pin<&mut Option<P::Future>>,
     cx: &mut task::Context<'_>,
 ) -> Pulled<P>
 where
-    Feed<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Inlet<P>>,
+    ItemSource<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Shared<P>>,
     P: Next,
     C: End<T, E>,
 {
     let mut is_ready = None;
-    let pulled = pull_at_tap(core, slot, &mut is_ready, cx);
+    let pulled = pull_shared(core, slot, &mut is_ready, cx);
     // What follows from the waiting of the stream calls other tasks: not while the tap is in use.
     match is_ready {
         // The item that was pulled does not wait for what the stream waited for.
@@ -50,49 +50,49 @@ where
 }
 
 /// The same. Sets `is_ready` if the stream was polled.
-fn pull_at_tap<P, C, T, E>(
-    core: &Arc<Scheduler<Feed<P, C, T, E>>>,
+fn pull_shared<P, C, T, E>(
+    core: &Arc<Scheduler<ItemSource<P, C, T, E>>>,
     mut slot: Pin<&mut Option<P::Future>>,
     is_ready: &mut Option<bool>,
     cx: &mut task::Context<'_>,
 ) -> Pulled<P>
 where
-    Feed<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Inlet<P>>,
+    ItemSource<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Shared<P>>,
     P: Next,
     C: End<T, E>,
 {
-    let inlet = &core.origin;
-    let Some(mut flow) = inlet.tap.try_use() else {
+    let shared = &core.origin;
+    let Some(mut state) = shared.iter.try_use() else {
         return Pulled::InUse;
     };
     let pulled = current::poll_if_allowed(cx, |cx| {
         let put = |future| slot.set(Some(future));
-        poll_pull(&mut flow.pull, put, core.ctx(), &inlet.origin.span, cx)
+        poll_pull(&mut state.pull, put, core.ctx(), &shared.origin.span, cx)
     });
     *is_ready = pulled.as_ref().map(Poll::is_ready);
     match pulled.unwrap_or(Poll::Pending) {
         Poll::Ready(Ok(Some(left))) => {
-            flow.left = left;
-            Pulled::Item(inlet.tap.number(&mut flow), left)
+            state.left = left;
+            Pulled::Item(shared.iter.number(&mut state), left)
         }
         Poll::Ready(Ok(None)) => {
-            flow.left = (0, Some(0));
-            let count = inlet.tap.pulled();
-            drop(flow);
+            state.left = (0, Some(0));
+            let count = shared.iter.pulled();
+            drop(state);
             exhaust(core, count);
             Pulled::Nothing
         }
         Poll::Ready(Err(payload)) => {
-            let pull = flow.pull.take();
-            let number = inlet.tap.number(&mut flow);
-            drop(flow);
+            let pull = state.pull.take();
+            let number = shared.iter.number(&mut state);
+            drop(state);
             // There is a future if it was the size hint that panicked.
             panic::discard(panic::catch(|| slot.set(None)));
             fail(core, number, payload);
             close(core, pull);
             Pulled::Nothing
         }
-        Poll::Pending => match flow.pull.take() {
+        Poll::Pending => match state.pull.take() {
             Some(pull) => Pulled::NotYet(pull),
             None => Pulled::InUse,
         },
@@ -101,25 +101,25 @@ where
 
 /// Counts an item as started, and has the next worker called. Says whether there is still a reason to run it.
 pub(super) fn start<P, C, T, E>(
-    core: &Arc<Scheduler<Feed<P, C, T, E>>>,
+    core: &Arc<Scheduler<ItemSource<P, C, T, E>>>,
     number: usize,
     left: SizeHint,
 ) -> bool
 where
-    Feed<P, C, T, E>: Source,
+    ItemSource<P, C, T, E>: Source,
     C: End<T, E>,
 {
     core.with(|state, effects| {
-        let feed = &mut state.source;
-        feed.ledger.start(number, left);
-        feed.blocked = false;
+        let source = &mut state.source;
+        source.ledger.start(number, left);
+        source.blocked = false;
         // Another worker may have seen the end of the items meanwhile: that is none.
-        if feed.ledger.is_cut() {
+        if source.ledger.is_cut() {
             return false;
         }
-        effects.replaced.extend(feed.puller.take());
-        feed.judge(effects);
-        feed.note(effects);
+        effects.replaced.extend(source.puller.take());
+        source.judge(effects);
+        source.note(effects);
         state.call_searcher(effects);
         true
     })
@@ -127,29 +127,29 @@ where
 
 /// There is no item yet: the worker is to wait, unless there is no reason any more.
 pub(super) fn wait<P, C, T, E>(
-    core: &Arc<Scheduler<Feed<P, C, T, E>>>,
+    core: &Arc<Scheduler<ItemSource<P, C, T, E>>>,
     cx: &mut task::Context<'_>,
 ) -> bool
 where
-    Feed<P, C, T, E>: Source,
+    ItemSource<P, C, T, E>: Source,
 {
     let waker = cx.waker().clone();
     core.with(|state, effects| {
-        let feed = &mut state.source;
-        if !feed.ledger.is_pulling() {
+        let source = &mut state.source;
+        if !source.ledger.is_pulling() {
             effects.replaced.push(waker);
             return false;
         }
-        effects.replaced.extend(feed.puller.replace(waker));
-        feed.blocked = true;
+        effects.replaced.extend(source.puller.replace(waker));
+        source.blocked = true;
         true
     })
 }
 
 /// The tap is free, and somebody found it in use.
-pub(super) fn answer<P, C, T, E>(core: &Arc<Scheduler<Feed<P, C, T, E>>>)
+pub(super) fn serve_wake_request<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>)
 where
-    Feed<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Inlet<P>>,
+    ItemSource<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Shared<P>>,
     P: Next,
     C: End<T, E>,
 {
@@ -159,30 +159,30 @@ where
         state.is_open()
     });
     if !goes_on {
-        close(core, core.origin.tap.take());
+        close(core, core.origin.iter.take());
     }
 }
 
 /// The last of so many items has come.
-fn exhaust<P, C, T, E>(core: &Arc<Scheduler<Feed<P, C, T, E>>>, count: usize)
+fn exhaust<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>, count: usize)
 where
-    Feed<P, C, T, E>: Source,
+    ItemSource<P, C, T, E>: Source,
     C: End<T, E>,
 {
     core.with(|state, effects| {
-        let feed = &mut state.source;
-        feed.ledger.exhaust(count);
-        effects.replaced.extend(feed.puller.take());
-        feed.judge(effects);
+        let source = &mut state.source;
+        source.ledger.exhaust(count);
+        effects.replaced.extend(source.puller.take());
+        source.judge(effects);
         state.dismiss_parked(effects);
         state.wake_waiter(effects);
     });
 }
 
 /// A panic of what makes the items.
-fn fail<P, C, T, E>(core: &Arc<Scheduler<Feed<P, C, T, E>>>, number: usize, payload: Payload)
+fn fail<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>, number: usize, payload: Payload)
 where
-    Feed<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Inlet<P>>,
+    ItemSource<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Shared<P>>,
     C: End<T, E>,
 {
     core.with(|state, _| state.source.ledger.break_at(number));
@@ -195,19 +195,21 @@ where
 }
 
 /// Nothing more is pulled: a panic came, or the end of the context.
-pub(super) fn close<P, C, T, E>(core: &Arc<Scheduler<Feed<P, C, T, E>>>, pull: Option<Pin<Box<P>>>)
-where
-    Feed<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Inlet<P>>,
+pub(super) fn close<P, C, T, E>(
+    core: &Arc<Scheduler<ItemSource<P, C, T, E>>>,
+    pull: Option<Pin<Box<P>>>,
+) where
+    ItemSource<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Shared<P>>,
     P: Next,
     C: End<T, E>,
 {
     if let Err(payload) = drop_in(&core.origin.origin.span, pull) {
-        fail(core, core.origin.tap.next_number(), payload);
+        fail(core, core.origin.iter.next_number(), payload);
     }
     core.with(|state, effects| {
-        let feed = &mut state.source;
-        feed.ledger.cut();
-        effects.replaced.extend(feed.puller.take());
+        let source = &mut state.source;
+        source.ledger.cut();
+        effects.replaced.extend(source.puller.take());
         state.dismiss_parked(effects);
         state.wake_waiter(effects);
     });

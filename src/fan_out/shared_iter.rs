@@ -7,8 +7,8 @@
 //!
 //! 1. One worker at a time pulls: the one that holds the guard, or has taken out what it pulls from. A guard is held for a pull
 //!    or for a look; nobody blocks on one that is held for a pull.
-//! 2. Who finds the tap in use says so in the core's state, then in `wanted`, and then looks once more. Who stops using it
-//!    either goes to the state, or asks `wanted`. Both touch `wanted` by a read-modify-write; so one of the two sees the
+//! 2. Who finds the tap in use says so in the core's state, then in `wake_requested`, and then looks once more. Who stops using it
+//!    either goes to the state, or asks `wake_requested`. Both touch `wake_requested` by a read-modify-write; so one of the two sees the
 //!    other, and whoever sees a free tap that somebody wants has a worker called.
 //! 3. Items are numbered from 0 in the order in which they are pulled.
 
@@ -21,38 +21,38 @@ use crate::sync::{Mutex, MutexGuard, spin_loop};
 /// How often a worker looks again before it goes away: an iterator that is quick is free again by then.
 const LOOKS: usize = if cfg!(errgroup_loom) { 1 } else { 64 };
 
-pub(crate) struct Tap<P> {
-    flow: Mutex<Flow<P>>,
-    wanted: AtomicBool,
+pub(crate) struct SharedIter<P> {
+    state: Mutex<IterState<P>>,
+    wake_requested: AtomicBool,
     /// How many have been pulled. Written by whoever holds the guard.
     pulled: AtomicUsize,
 }
 
-pub(crate) struct Flow<P> {
+pub(crate) struct IterState<P> {
     /// `None` while a worker waits with it for the next item, and once nothing more is to be pulled.
     pub(crate) pull: Option<Pin<Box<P>>>,
     /// How many are left.
     pub(crate) left: SizeHint,
 }
 
-impl<P: Next> Tap<P> {
-    pub(crate) fn new(pull: Pin<Box<P>>) -> Tap<P> {
-        Tap {
-            flow: Mutex::new(Flow {
+impl<P: Next> SharedIter<P> {
+    pub(crate) fn new(pull: Pin<Box<P>>) -> SharedIter<P> {
+        SharedIter {
+            state: Mutex::new(IterState {
                 left: pull.size_hint(),
                 pull: Some(pull),
             }),
-            wanted: AtomicBool::new(false),
+            wake_requested: AtomicBool::new(false),
             pulled: AtomicUsize::new(0),
         }
     }
 
     /// For a pull, if nobody else is at it.
     #[inline]
-    pub(crate) fn try_use(&self) -> Option<MutexGuard<'_, Flow<P>>> {
+    pub(crate) fn try_use(&self) -> Option<MutexGuard<'_, IterState<P>>> {
         for _ in 0..LOOKS {
-            if let Some(flow) = self.flow.try_lock() {
-                return flow.pull.is_some().then_some(flow);
+            if let Some(state) = self.state.try_lock() {
+                return state.pull.is_some().then_some(state);
             }
             spin_loop();
         }
@@ -61,28 +61,30 @@ impl<P: Next> Tap<P> {
 
     /// Puts back what was taken out.
     pub(crate) fn put_back(&self, pull: Option<Pin<Box<P>>>) {
-        self.flow.lock().pull = pull;
+        self.state.lock().pull = pull;
     }
 
     /// Whether somebody found it in use; for who has stopped using it.
-    pub(crate) fn is_wanted(&self) -> bool {
-        self.wanted.swap(false, Ordering::AcqRel)
+    pub(crate) fn take_wake_request(&self) -> bool {
+        self.wake_requested.swap(false, Ordering::AcqRel)
     }
 
-    /// Says that it is wanted. Whether it is free now.
-    pub(crate) fn want(&self) -> bool {
-        self.wanted.swap(true, Ordering::AcqRel);
-        self.flow.try_lock().is_some_and(|flow| flow.pull.is_some())
+    /// Says that it is wake_requested. Whether it is free now.
+    pub(crate) fn request_wake(&self) -> bool {
+        self.wake_requested.swap(true, Ordering::AcqRel);
+        self.state
+            .try_lock()
+            .is_some_and(|state| state.pull.is_some())
     }
 
     /// Takes what is left, to drop it; if somebody is at it, that one does so.
     pub(crate) fn take(&self) -> Option<Pin<Box<P>>> {
-        self.wanted.swap(true, Ordering::AcqRel);
-        self.flow.try_lock()?.pull.take()
+        self.wake_requested.swap(true, Ordering::AcqRel);
+        self.state.try_lock()?.pull.take()
     }
 
     /// The number of the item that was pulled.
-    pub(crate) fn number(&self, _: &mut Flow<P>) -> usize {
+    pub(crate) fn number(&self, _: &mut IterState<P>) -> usize {
         // `Relaxed`: only the guard's holder writes, and who looks without it wants to know about how many.
         let number = self.pulled.load(Ordering::Relaxed);
         self.pulled.store(number + 1, Ordering::Relaxed);
@@ -91,7 +93,7 @@ impl<P: Next> Tap<P> {
 
     /// The number of what is not an item: a panic of what was taken out, when it is dropped. Nobody pulls then.
     pub(crate) fn next_number(&self) -> usize {
-        self.number(&mut self.flow.lock())
+        self.number(&mut self.state.lock())
     }
 
     /// How many have been pulled, as far as this thread knows.
@@ -101,6 +103,6 @@ impl<P: Next> Tap<P> {
 
     /// How many are left, when nobody pulls.
     pub(crate) fn left(&self) -> SizeHint {
-        self.flow.lock().left
+        self.state.lock().left
     }
 }

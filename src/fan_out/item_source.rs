@@ -1,12 +1,12 @@
 //! A fan-out's source: an iterator or a stream of items, and the function that makes a future of each.
 //!
-//! A worker with a permit pulls its item itself, at the [`tap`](super::tap), and outside the lock of the core: a slow iterator
+//! A worker with a permit pulls its item itself, at the [`tap`](super::shared_iter), and outside the lock of the core: a slow iterator
 //! holds up that worker alone. A stream that has no item yet is waited for by the worker that found none, which has what it
 //! pulls from in hand meanwhile. Other workers that come stay parked, and are called when there is something to pull.
 //!
 //! A consumer that is slow holds permits too: what runs and what waits for it are together at most `limit`.
 
-mod pulling;
+mod pull;
 
 use std::convert::Infallible;
 use std::fmt::Display;
@@ -20,7 +20,7 @@ use super::Progress;
 use super::end::{End, Origin, Stopwatch};
 use super::items::{Next, SizeHint, drop_in};
 use super::ledger::Ledger;
-use super::tap::Tap;
+use super::shared_iter::SharedIter;
 use crate::context::ContextError;
 use crate::panic;
 use crate::scheduler::Scheduler;
@@ -32,9 +32,9 @@ use crate::scheduler::source::{JobOutput, Observer, Opened, Outcome, Source, Tag
 use crate::scheduler::worker::Worker;
 use crate::sync::Arc;
 use crate::tracing::{self, Span};
-use pulling::{Pulled, answer, close, give_back, pull, start, wait};
+use pull::{Pulled, close, give_back, pull, serve_wake_request, start, wait};
 
-pub(crate) struct Feed<P, C, T, E> {
+pub(crate) struct ItemSource<P, C, T, E> {
     /// Whether a worker waits for the next item, or has found the tap in use, so that nobody else need come.
     blocked: bool,
     /// The worker that waits for the next item.
@@ -46,9 +46,9 @@ pub(crate) struct Feed<P, C, T, E> {
 }
 
 /// What the workers share without the lock.
-pub(crate) struct Inlet<P> {
+pub(crate) struct Shared<P> {
     pub(crate) origin: Origin,
-    pub(crate) tap: Tap<P>,
+    pub(crate) iter: SharedIter<P>,
     /// How long what runs may wind down when the context is done.
     pub(crate) grace: Duration,
     /// Whether somebody is told of each start and each end.
@@ -68,15 +68,15 @@ pub(crate) type Report = Box<dyn FnMut(Progress) + Send>;
 pub(crate) enum Supply<P> {
     Permit,
     /// What it has waited with.
-    Hand(Hand<P>),
+    TakenIter(TakenIter<P>),
 }
 
 /// What a worker waits with for the next item.
-pub(crate) struct Hand<P>(Pin<Box<P>>);
+pub(crate) struct TakenIter<P>(Pin<Box<P>>);
 
-impl<P> From<Hand<P>> for Supply<P> {
-    fn from(hand: Hand<P>) -> Supply<P> {
-        Supply::Hand(hand)
+impl<P> From<TakenIter<P>> for Supply<P> {
+    fn from(hand: TakenIter<P>) -> Supply<P> {
+        Supply::TakenIter(hand)
     }
 }
 
@@ -119,28 +119,28 @@ impl<W: Stopwatch> Tag for Index<W> {
     }
 }
 
-impl<P: Next> Inlet<P> {
+impl<P: Next> Shared<P> {
     pub(crate) fn new(
         pull: Pin<Box<P>>,
         origin: Origin,
         grace: Duration,
         reports: bool,
-    ) -> Inlet<P> {
-        Inlet {
+    ) -> Shared<P> {
+        Shared {
             origin,
-            tap: Tap::new(pull),
+            iter: SharedIter::new(pull),
             grace,
             reports,
         }
     }
 }
 
-impl<P, C, T, E> Feed<P, C, T, E>
+impl<P, C, T, E> ItemSource<P, C, T, E>
 where
     C: End<T, E>,
 {
     pub(crate) fn new(end: C, left: SizeHint, report: Option<Report>) -> Self {
-        Feed {
+        ItemSource {
             blocked: false,
             puller: None,
             ledger: Ledger::new(end, left),
@@ -188,13 +188,13 @@ where
 
 /// Takes what came out, when nothing runs any more. What the caller gave is dropped here; a panic
 /// of that is recorded as a failure.
-pub(crate) fn take_end<P, C, T, E>(core: &Arc<Scheduler<Feed<P, C, T, E>>>) -> C
+pub(crate) fn take_end<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>) -> C
 where
-    Feed<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Inlet<P>>,
+    ItemSource<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Shared<P>>,
     P: Next,
     C: End<T, E>,
 {
-    let pull = core.origin.tap.take();
+    let pull = core.origin.iter.take();
     if pull.is_some() {
         close(core, pull);
     }
@@ -205,7 +205,7 @@ where
     end
 }
 
-impl<P, C, T, E> Source for Feed<P, C, T, E>
+impl<P, C, T, E> Source for ItemSource<P, C, T, E>
 where
     P: Next<Future: Future<Output = Result<T, E>> + Send + 'static> + Send + 'static,
     C: End<T, E, Kept: Send + 'static> + Send + 'static,
@@ -219,9 +219,8 @@ where
     type Supply = Supply<P>;
     /// What is pulled starts at once.
     type Work = Infallible;
-    type Wait = Hand<P>;
-    type Origin = Inlet<P>;
-    type Worker = Worker<Self>;
+    type Wait = TakenIter<P>;
+    type Origin = Shared<P>;
 
     const BATCHES: bool = C::BATCHES;
     /// What is left of the items is dropped by whoever waits for the end.
@@ -249,8 +248,8 @@ where
     }
 
     fn look_again(core: &Arc<Scheduler<Self>>) {
-        if core.origin.tap.want() {
-            answer(core);
+        if core.origin.iter.request_wake() {
+            serve_wake_request(core);
         }
     }
 
@@ -314,15 +313,15 @@ where
         C::keep(result)
     }
 
-    fn describe(inlet: &Inlet<P>, index: &Self::Tag) -> (Label, Duration) {
+    fn describe(shared: &Shared<P>, index: &Self::Tag) -> (Label, Duration) {
         match *index {
             Index::Item {
                 number, started, ..
             } => {
                 let elapsed = started.map_or(Duration::ZERO, |watch| watch.elapsed());
-                (inlet.origin.label_of(number), elapsed)
+                (shared.origin.label_of(number), elapsed)
             }
-            Index::Whole => (inlet.origin.label("on_progress"), Duration::ZERO),
+            Index::Whole => (shared.origin.label("on_progress"), Duration::ZERO),
         }
     }
 
@@ -332,12 +331,12 @@ where
         mut slot: Pin<&mut Option<Self::Job>>,
         cx: &mut task::Context<'_>,
     ) -> Opened<Self> {
-        if let Supply::Hand(Hand(pull)) = supply {
+        if let Supply::TakenIter(TakenIter(pull)) = supply {
             if !core.read(|state| state.source.ledger.is_pulling()) {
                 close(core, Some(pull));
                 return give_back(core);
             }
-            core.origin.tap.put_back(Some(pull));
+            core.origin.iter.put_back(Some(pull));
         }
         match pull(core, slot.as_mut(), cx) {
             Pulled::InUse => Opened::Later { in_use: true },
@@ -348,11 +347,11 @@ where
                 }
                 let outcome = Outcome::of_drop(panic::catch(|| slot.set(None)));
                 core.end_off_counter(index, outcome, None);
-                close(core, core.origin.tap.take());
+                close(core, core.origin.iter.take());
                 Opened::Nothing
             }
             Pulled::NotYet(pull) => match wait(core, cx) {
-                true => Opened::Wait(Hand(pull)),
+                true => Opened::Wait(TakenIter(pull)),
                 false => {
                     close(core, Some(pull));
                     give_back(core)
@@ -373,23 +372,23 @@ where
         let next = match pull(core, slot, cx) {
             Pulled::Item(number, _) => Some(Index::started(number, &core.origin.origin)),
             Pulled::NotYet(pull) => {
-                core.origin.tap.put_back(Some(pull));
+                core.origin.iter.put_back(Some(pull));
                 None
             }
             Pulled::InUse | Pulled::Nothing => return None,
         };
-        if core.origin.tap.is_wanted() {
-            answer(core);
+        if core.origin.iter.take_wake_request() {
+            serve_wake_request(core);
         }
         next
     }
 
     fn pulled(core: &Scheduler<Self>) -> usize {
-        core.origin.tap.pulled()
+        core.origin.iter.pulled()
     }
 
     /// Dropped in mid-wait: aborted, or its runtime shut down.
-    fn abandon(core: &Arc<Scheduler<Self>>, hand: Hand<P>) {
+    fn abandon(core: &Arc<Scheduler<Self>>, hand: TakenIter<P>) {
         close(core, Some(hand.0));
         give_back(core);
     }
