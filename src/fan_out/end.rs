@@ -39,7 +39,7 @@ pub(crate) trait End<T, E>: Default {
     /// Takes what an item gave: nothing, if its failure was recorded or it was stopped. Hands back what is not needed.
     fn accept(&mut self, number: usize, kept: Option<Self::Kept>) -> Option<Self::Kept>;
     /// Whether it has been decided how this ends, if at most so many successes may still come; and why.
-    fn verdict(&self, _more: usize) -> Option<&'static StaticCause> {
+    fn decision(&self, _more: usize) -> Option<&'static Note> {
         None
     }
     /// How many outcomes wait for the consumer.
@@ -97,7 +97,7 @@ pub(crate) struct Ended<E> {
     pub(crate) left: Option<usize>,
     /// How the context ended, if it did before all was over.
     pub(crate) error: Option<ContextError>,
-    /// Whether it was the end's own verdict that ended it.
+    /// Whether it was the end's own decision that ended it.
     pub(crate) decided: bool,
     pub(crate) origin: Origin,
 }

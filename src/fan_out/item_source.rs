@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use super::Progress;
 use super::end::{End, Origin, Stopwatch};
+use super::item_counts::ItemCounts;
 use super::items::{Next, SizeHint, drop_in};
-use super::ledger::Ledger;
 use super::shared_iter::SharedIter;
 use crate::context::ContextError;
 use crate::panic;
@@ -39,7 +39,7 @@ pub(crate) struct ItemSource<P, C, T, E> {
     blocked: bool,
     /// The worker that waits for the next item.
     puller: Option<Waker>,
-    pub(crate) ledger: Ledger<C>,
+    pub(crate) counts: ItemCounts<C>,
     reporter: Option<Reporter>,
     pull: PhantomData<fn() -> P>,
     results: PhantomData<fn() -> (T, E)>,
@@ -143,7 +143,7 @@ where
         ItemSource {
             blocked: false,
             puller: None,
-            ledger: Ledger::new(end, left),
+            counts: ItemCounts::new(end, left),
             reporter: report.map(|call| Reporter {
                 call: Some(call),
                 due: 0,
@@ -155,12 +155,12 @@ where
 
     /// What is left of the user's code, and what came out: to be dropped outside the lock.
     pub(crate) fn take_all(&mut self) -> (Option<Reporter>, C) {
-        let end = std::mem::take(&mut self.ledger.end);
+        let end = std::mem::take(&mut self.counts.end);
         (self.reporter.take(), end)
     }
 
-    pub(crate) fn judge(&mut self, effects: &mut Effects) {
-        effects.enough = effects.enough.or(self.ledger.judge());
+    pub(crate) fn check_decided(&mut self, effects: &mut Effects) {
+        effects.enough = effects.enough.or(self.counts.check_decided());
     }
 
     /// Something has started or ended.
@@ -173,8 +173,8 @@ where
 
     /// Whether an item may be pulled now.
     fn has_room(&self, permits: &Permits) -> bool {
-        let held = permits.running().saturating_add(self.ledger.end.waiting());
-        self.ledger.is_pulling() && !self.blocked && permits.is_free() && held < permits.limit()
+        let held = permits.running().saturating_add(self.counts.end.waiting());
+        self.counts.is_pulling() && !self.blocked && permits.is_free() && held < permits.limit()
     }
 
     fn take_report(&mut self) -> Option<(Report, Progress)> {
@@ -182,7 +182,7 @@ where
         let due = reporter.due.checked_sub(1)?;
         let call = reporter.call.take()?;
         reporter.due = due;
-        Some((call, self.ledger.progress()))
+        Some((call, self.counts.progress()))
     }
 }
 
@@ -254,15 +254,15 @@ where
     }
 
     fn is_busy(&self) -> bool {
-        self.ledger.is_pulling()
+        self.counts.is_pulling()
     }
 
     fn has_unstarted(&self) -> bool {
-        self.ledger.is_pulling()
+        self.counts.is_pulling()
     }
 
     fn failed(&mut self) {
-        self.ledger.fail();
+        self.counts.fail();
     }
 
     fn accept(
@@ -272,21 +272,21 @@ where
         effects: &mut Effects,
     ) -> Option<Arc<dyn Observer>> {
         if let Index::Item { number, .. } = index {
-            if let Some(unneeded) = self.ledger.accept(number, kept) {
+            if let Some(unneeded) = self.counts.accept(number, kept) {
                 effects.garbage.push(Box::new(unneeded));
             }
-            self.judge(effects);
+            self.check_decided(effects);
             self.note(effects);
         }
         None
     }
 
     fn has_outcome(&self) -> bool {
-        self.ledger.end.is_ready()
+        self.counts.end.is_ready()
     }
 
     fn cut(&mut self, _: &mut Permits, effects: &mut Effects) -> Vec<(Self::Tag, Infallible)> {
-        self.ledger.cut();
+        self.counts.cut();
         effects.wake.extend(self.puller.take());
         Vec::new()
     }
@@ -332,7 +332,7 @@ where
         cx: &mut task::Context<'_>,
     ) -> Opened<Self> {
         if let Supply::TakenIter(TakenIter(pull)) = supply {
-            if !core.read(|state| state.source.ledger.is_pulling()) {
+            if !core.read(|state| state.source.counts.is_pulling()) {
                 close(core, Some(pull));
                 return give_back(core);
             }

@@ -17,8 +17,8 @@ use tokio::time::Sleep;
 
 use super::Progress;
 use super::end::{End, Ended, Origin, Stopwatch, StreamEnd, Taken, reason};
+use super::item_counts::ItemCounts;
 use super::items::{Next, drop_in, poll_pull};
-use super::ledger::Ledger;
 use super::on_workers::{FAN_OUT_DROPPED, FAN_OUT_ENDED};
 use super::run::Run;
 use crate::context::ContextError;
@@ -47,7 +47,7 @@ where
     running: InFlight<Fut, C::Stopwatch>,
     poll_state: Arc<PollState>,
     pull: Option<Pin<Box<P>>>,
-    ledger: Ledger<C>,
+    counts: ItemCounts<C>,
     failures: Failures<E>,
     report: Option<Box<R>>,
     origin: Origin,
@@ -99,7 +99,7 @@ where
             cancel: guard.disarm(),
             running: InFlight::new(),
             poll_state: PollState::new(),
-            ledger: Ledger::new(end, pull.size_hint()),
+            counts: ItemCounts::new(end, pull.size_hint()),
             pull: Some(pull),
             failures: Failures::new(),
             report,
@@ -124,7 +124,7 @@ where
     fn poll_steps(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         loop {
             // An outcome that is there goes out in any case.
-            if !self.ledger.end.is_ready() && self.poll_state.is_used_up() {
+            if !self.counts.end.is_ready() && self.poll_state.is_used_up() {
                 sync::wake_after_driver(cx);
                 return Poll::Pending;
             }
@@ -132,9 +132,9 @@ where
             // task's budget.
             let budget = ready!(coop::poll_proceed(cx));
             let is_over =
-                !self.ledger.end.is_ready() && matches!(ready!(self.step(cx)), Step::Over);
+                !self.counts.end.is_ready() && matches!(ready!(self.step(cx)), Step::Over);
             budget.made_progress();
-            if is_over || self.ledger.end.is_ready() {
+            if is_over || self.counts.end.is_ready() {
                 return Poll::Ready(());
             }
         }
@@ -144,7 +144,7 @@ where
         match &mut self.stage {
             Stage::Unstarted => {
                 self.stage = Stage::Running;
-                self.judge();
+                self.check_decided();
                 return Poll::Ready(Step::Moved);
             }
             Stage::Running => {
@@ -173,15 +173,15 @@ where
                 Poll::Ready(Step::Moved)
             }
             _ if pulled => Poll::Ready(Step::Moved),
-            Poll::Ready(None) if !self.ledger.is_pulling() => Poll::Ready(Step::Over),
+            Poll::Ready(None) if !self.counts.is_pulling() => Poll::Ready(Step::Over),
             // Waiting for the next item, or for the consumer.
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }
 
     fn has_room(&self) -> bool {
-        let held = self.running.len() + self.ledger.end.waiting();
-        self.ledger.is_pulling() && held < self.limit
+        let held = self.running.len() + self.counts.end.waiting();
+        self.counts.is_pulling() && held < self.limit
     }
 
     /// Pulls the next item, if there is one yet.
@@ -206,8 +206,8 @@ where
         let caller = &self.origin.span;
         match ready!(poll_pull(&mut self.pull, put, &self.ctx, caller, cx)) {
             Ok(Some(left)) => {
-                let number = self.ledger.started();
-                self.ledger.start(number, left);
+                let number = self.counts.started();
+                self.counts.start(number, left);
                 let entry = Entry {
                     number,
                     started: Some(C::Stopwatch::start()),
@@ -215,12 +215,12 @@ where
                 };
                 let poll_state = self.poll_state.clone();
                 push(&mut self.running, Running::new(entry, item, poll_state));
-                self.judge();
+                self.check_decided();
                 self.tell();
             }
             Ok(None) => {
-                self.ledger.exhaust(self.ledger.started());
-                self.judge();
+                self.counts.exhaust(self.counts.started());
+                self.check_decided();
             }
             Err(payload) => {
                 // There is a future if it was the size hint that panicked.
@@ -233,8 +233,8 @@ where
 
     /// A panic of what makes the items.
     fn fail_whole(&mut self, payload: Payload) {
-        let number = self.ledger.started();
-        self.ledger.break_at(number);
+        let number = self.counts.started();
+        self.counts.break_at(number);
         let entry = self.unstarted(number);
         self.fail(&entry, TaskErrorKind::Panicked(Panic::new(payload)));
     }
@@ -261,8 +261,8 @@ where
                 None
             }
         };
-        panic::discard(self.ledger.accept(entry.number, kept));
-        self.judge();
+        panic::discard(self.counts.accept(entry.number, kept));
+        self.check_decided();
         self.tell();
     }
 
@@ -283,7 +283,7 @@ where
     fn record(&mut self, label: Label, elapsed: Duration, kind: TaskErrorKind<E>) {
         let cause = C::ON_FAILURE.cause(&label, &kind);
         if !matches!(kind, TaskErrorKind::Aborted(_)) {
-            self.ledger.fail();
+            self.counts.fail();
         }
         let ended = self.ctx.is_done();
         panic::discard(self.failures.add(label, elapsed, kind, ended));
@@ -293,9 +293,9 @@ where
         }
     }
 
-    fn judge(&mut self) {
-        if let Some(why) = self.ledger.judge() {
-            self.end_context(Cause::from_static(why));
+    fn check_decided(&mut self) {
+        if let Some(why) = self.counts.check_decided() {
+            self.end_context(Cause::note(why));
         }
     }
 
@@ -307,7 +307,7 @@ where
     }
 
     fn tell(&mut self) {
-        let progress = self.ledger.progress();
+        let progress = self.counts.progress();
         if let Some(report) = &mut self.report {
             let entered = tracing::enter(Some(&self.origin.span));
             let told = panic::catch(|| report(progress));
@@ -335,7 +335,7 @@ where
 
     /// The context has ended: nothing more is pulled, and what runs is stopped when the grace is over.
     fn wind_down(&mut self) {
-        self.ledger.cut();
+        self.counts.cut();
         if self.grace.is_zero() {
             self.stop();
         } else {
@@ -383,7 +383,7 @@ where
         C: StreamEnd<T, E>,
     {
         ready!(self.poll_on(cx));
-        Poll::Ready(self.ledger.end.take())
+        Poll::Ready(self.counts.end.take())
     }
 
     fn has_panicked(&self) -> bool {
@@ -408,13 +408,13 @@ where
         }
         let ended = Ended {
             failures: std::mem::replace(&mut self.failures, Failures::new()),
-            exhausted: self.ledger.is_exhausted(),
-            left: self.ledger.left(),
+            exhausted: self.counts.is_exhausted(),
+            left: self.counts.left(),
             error,
-            decided: self.ledger.is_decided(),
+            decided: self.counts.is_decided(),
             origin: self.origin.clone(),
         };
-        (std::mem::take(&mut self.ledger.end), ended)
+        (std::mem::take(&mut self.counts.end), ended)
     }
 }
 

@@ -71,7 +71,7 @@ where
             self.core.bind("a fan-out");
             self.stage = Stage::Running(None);
             self.core.with(|state, effects| {
-                state.source.judge(effects);
+                state.source.check_decided(effects);
                 state.set_grace(Some(self.core.origin.grace), effects);
             });
             self.core.hand_out();
@@ -110,7 +110,7 @@ where
         self.start();
         let budget = ready!(coop::poll_proceed(cx));
         let taken = self.core.with(|state, effects| {
-            let taken = state.source.ledger.end.take();
+            let taken = state.source.counts.end.take();
             if taken.is_some() {
                 // There is room again; and the consumer may now block its thread.
                 state.call_searcher(effects);
@@ -141,13 +141,13 @@ where
         let failures = self.core.take_failures();
         let shared = &self.core.origin;
         self.core.with(|state, _| {
-            let ledger = &state.source.ledger;
+            let counts = &state.source.counts;
             let ended = Ended {
                 failures,
-                exhausted: ledger.is_exhausted(),
+                exhausted: counts.is_exhausted(),
                 left: shared.iter.left().1,
                 error,
-                decided: ledger.is_decided(),
+                decided: counts.is_decided(),
                 origin: shared.origin.clone(),
             };
             (end, ended)

@@ -64,7 +64,7 @@ impl<T, E: From<ContextError>> End<T, E> for Quorum<T> {
         None
     }
 
-    fn verdict(&self, more: usize) -> Option<&'static StaticCause> {
+    fn decision(&self, more: usize) -> Option<&'static Note> {
         if self.is_full() {
             return Some(&ENOUGH);
         }
@@ -102,7 +102,7 @@ impl<T, E: From<ContextError>> End<T, E> for Quorum<T> {
     }
 }
 
-/// Whether it was that verdict that ended the context.
+/// Whether it was that decision that ended the context.
 fn is_out_of_reach(error: &ContextError) -> bool {
     let cause = error
         .cause()
@@ -134,8 +134,8 @@ impl<T, E: From<ContextError>> End<T, E> for FirstOk<T> {
         End::<T, E>::accept(&mut self.0, number, value)
     }
 
-    fn verdict(&self, more: usize) -> Option<&'static StaticCause> {
-        End::<T, E>::verdict(&self.0, more)
+    fn decision(&self, more: usize) -> Option<&'static Note> {
+        End::<T, E>::decision(&self.0, more)
     }
 
     fn finish(self, ended: Ended<E>) -> Result<T, Errors<E>> {

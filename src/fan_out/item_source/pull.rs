@@ -111,14 +111,14 @@ where
 {
     core.with(|state, effects| {
         let source = &mut state.source;
-        source.ledger.start(number, left);
+        source.counts.start(number, left);
         source.blocked = false;
         // Another worker may have seen the end of the items meanwhile: that is none.
-        if source.ledger.is_cut() {
+        if source.counts.is_cut() {
             return false;
         }
         effects.replaced.extend(source.puller.take());
-        source.judge(effects);
+        source.check_decided(effects);
         source.note(effects);
         state.call_searcher(effects);
         true
@@ -136,7 +136,7 @@ where
     let waker = cx.waker().clone();
     core.with(|state, effects| {
         let source = &mut state.source;
-        if !source.ledger.is_pulling() {
+        if !source.counts.is_pulling() {
             effects.replaced.push(waker);
             return false;
         }
@@ -171,9 +171,9 @@ where
 {
     core.with(|state, effects| {
         let source = &mut state.source;
-        source.ledger.exhaust(count);
+        source.counts.exhaust(count);
         effects.replaced.extend(source.puller.take());
-        source.judge(effects);
+        source.check_decided(effects);
         state.dismiss_parked(effects);
         state.wake_waiter(effects);
     });
@@ -185,7 +185,7 @@ where
     ItemSource<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Shared<P>>,
     C: End<T, E>,
 {
-    core.with(|state, _| state.source.ledger.break_at(number));
+    core.with(|state, _| state.source.counts.break_at(number));
     let mut index = Index::Item {
         number,
         started: None,
@@ -208,7 +208,7 @@ pub(super) fn close<P, C, T, E>(
     }
     core.with(|state, effects| {
         let source = &mut state.source;
-        source.ledger.cut();
+        source.counts.cut();
         effects.replaced.extend(source.puller.take());
         state.dismiss_parked(effects);
         state.wake_waiter(effects);

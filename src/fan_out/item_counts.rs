@@ -6,14 +6,14 @@
 //!    of them have ended, each of which was accepted by the end exactly once. An item that has started and not ended may be
 //!    missing from `started` while nobody looks: see [`batch`](crate::scheduler::batch).
 //! 2. `stage` only moves away from `Pulling`. Nothing is pulled in any other.
-//! 3. Once `decided`, the end's verdict does not change: the context ends for it, and what still comes is not needed.
+//! 3. Once `decided`, the end's decision does not change: the context ends for it, and what still comes is not needed.
 
 use super::Progress;
 use super::end::End;
 use super::items::SizeHint;
 use crate::context::StaticCause;
 
-pub(crate) struct Ledger<C> {
+pub(crate) struct ItemCounts<C> {
     pub(crate) end: C,
     stage: Stage,
     decided: bool,
@@ -29,13 +29,13 @@ enum Stage {
     Pulling,
     /// The last item has come.
     Exhausted,
-    /// A failure, a verdict or the end of the context came first.
+    /// A failure, a decision or the end of the context came first.
     Cut,
 }
 
-impl<C> Ledger<C> {
-    pub(crate) fn new(end: C, left: SizeHint) -> Ledger<C> {
-        Ledger {
+impl<C> ItemCounts<C> {
+    pub(crate) fn new(end: C, left: SizeHint) -> ItemCounts<C> {
+        ItemCounts {
             end,
             stage: Stage::Pulling,
             decided: false,
@@ -121,7 +121,7 @@ impl<C> Ledger<C> {
     }
 }
 
-impl<C> Ledger<C> {
+impl<C> ItemCounts<C> {
     /// An item has ended, and so had started. Hands back what the end does not need.
     pub(crate) fn accept<T, E>(&mut self, number: usize, kept: Option<C::Kept>) -> Option<C::Kept>
     where
@@ -137,8 +137,8 @@ impl<C> Ledger<C> {
         self.end.accept(number, kept)
     }
 
-    /// Asks the end for its verdict; gives it once.
-    pub(crate) fn judge<T, E>(&mut self) -> Option<&'static StaticCause>
+    /// Asks the end for its decision; gives it once.
+    pub(crate) fn check_decided<T, E>(&mut self) -> Option<&'static Note>
     where
         C: End<T, E>,
     {
@@ -150,9 +150,9 @@ impl<C> Ledger<C> {
             .left
             .1
             .map_or(usize::MAX, |left| left.saturating_add(running));
-        let verdict = self.end.verdict(more)?;
+        let decision = self.end.decision(more)?;
         self.decided = true;
         self.cut();
-        Some(verdict)
+        Some(decision)
     }
 }
