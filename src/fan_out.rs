@@ -35,20 +35,16 @@
 //! results of a stream keeps them all from moving, and if what it awaits is held by one of them, from ever moving again: the trap
 //! of `buffer_unordered`, which the spawned form does not have.
 
-mod all;
 mod builder;
-mod end;
+mod collect;
 mod hedge;
 mod item_counts;
 mod item_source;
 mod items;
 mod local;
 mod on_workers;
-mod quorum;
 mod run;
-mod settle;
 mod shared_iter;
-mod stream;
 
 pub use builder::{FanOut, Local, Progress, Spawned};
 pub use hedge::hedge;
@@ -63,7 +59,7 @@ use futures_core::Stream;
 use crate::context::Context;
 use crate::context::ContextError;
 use crate::tracing::Span;
-use end::Origin;
+use collect::Origin;
 
 /// Begins a fan-out: `f` over every item, as [`FanOut`]'s options and ends have it.
 ///

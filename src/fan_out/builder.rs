@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use futures_core::Stream;
 
-use super::all::{All, ForEach};
-use super::end::{End, Origin};
+use super::collect::all::{All, ForEach};
+use super::collect::quorum::{FirstOk, Quorum};
+use super::collect::settle::Settle;
+use super::collect::stream::{Ordered, TryStream, Unordered};
+use super::collect::{Collector, Origin};
 use super::item_source::Report;
 use super::items::Pull;
 use super::local::Local as LocalRun;
 use super::on_workers::OnWorkers;
-use super::quorum::{FirstOk, Quorum};
 use super::run::{Outcomes, Whole};
-use super::settle::Settle;
-use super::stream::{Ordered, TryStream, Unordered};
 use crate::context::Context;
 use crate::context::ContextError;
 use crate::scheduler::error::Errors;
@@ -384,12 +384,12 @@ ends!(
 ends!(Local, on_this_task, [], []);
 
 impl<S, F, P> FanOut<S, F, P, Spawned> {
-    fn spawned<C, Fut, T, E>(self, end: C) -> OnWorkers<Pull<S, F>, C, T, E>
+    fn spawned<C, Fut, T, E>(self, collector: C) -> OnWorkers<Pull<S, F>, C, T, E>
     where
         S: Stream + Send + 'static,
         F: FnMut(Context, S::Item) -> Fut + Send + 'static,
         Fut: Future<Output = Result<T, E>> + Send + 'static,
-        C: End<T, E, Kept: Send + 'static> + Send + 'static,
+        C: Collector<T, E, Collected: Send + 'static> + Send + 'static,
         T: Send + 'static,
         E: From<ContextError> + Display + Send + 'static,
         P: FnMut(Progress) + Send + 'static,
@@ -397,23 +397,39 @@ impl<S, F, P> FanOut<S, F, P, Spawned> {
         let pull = Box::pin(Pull::new(self.items, self.f));
         let report = self.on_progress.map(|report| Box::new(report) as Report);
         let (limit, grace) = (self.limit, self.grace);
-        OnWorkers::new(&self.ctx, pull, end, report, self.origin, limit, grace)
+        OnWorkers::new(
+            &self.ctx,
+            pull,
+            collector,
+            report,
+            self.origin,
+            limit,
+            grace,
+        )
     }
 }
 
 impl<S, F, P> FanOut<S, F, P, Local> {
-    fn on_this_task<C, Fut, T, E>(self, end: C) -> LocalRun<Pull<S, F>, Fut, C, T, E, P>
+    fn on_this_task<C, Fut, T, E>(self, collector: C) -> LocalRun<Pull<S, F>, Fut, C, T, E, P>
     where
         S: Stream,
         F: FnMut(Context, S::Item) -> Fut,
         Fut: Future<Output = Result<T, E>>,
-        C: End<T, E>,
+        C: Collector<T, E>,
         E: From<ContextError> + Display,
         P: FnMut(Progress),
     {
         let pull = Box::pin(Pull::new(self.items, self.f));
         let report = self.on_progress.map(Box::new);
         let (limit, grace) = (self.limit, self.grace);
-        LocalRun::new(&self.ctx, pull, end, report, self.origin, limit, grace)
+        LocalRun::new(
+            &self.ctx,
+            pull,
+            collector,
+            report,
+            self.origin,
+            limit,
+            grace,
+        )
     }
 }

@@ -9,12 +9,12 @@
 //! 3. Once `decided`, the end's decision does not change: the context ends for it, and what still comes is not needed.
 
 use super::Progress;
-use super::end::End;
+use super::collect::Collector;
 use super::items::SizeHint;
 use crate::context::StaticCause;
 
 pub(crate) struct ItemCounts<C> {
-    pub(crate) end: C,
+    pub(crate) collector: C,
     stage: Stage,
     decided: bool,
     started: usize,
@@ -34,9 +34,9 @@ enum Stage {
 }
 
 impl<C> ItemCounts<C> {
-    pub(crate) fn new(end: C, left: SizeHint) -> ItemCounts<C> {
+    pub(crate) fn new(collector: C, left: SizeHint) -> ItemCounts<C> {
         ItemCounts {
-            end,
+            collector,
             stage: Stage::Pulling,
             decided: false,
             started: 0,
@@ -123,24 +123,28 @@ impl<C> ItemCounts<C> {
 
 impl<C> ItemCounts<C> {
     /// An item has ended, and so had started. Hands back what the end does not need.
-    pub(crate) fn accept<T, E>(&mut self, number: usize, kept: Option<C::Kept>) -> Option<C::Kept>
+    pub(crate) fn collect<T, E>(
+        &mut self,
+        number: usize,
+        collected: Option<C::Collected>,
+    ) -> Option<C::Collected>
     where
-        C: End<T, E>,
+        C: Collector<T, E>,
     {
         self.started = self.started.max(number + 1);
         self.ended += 1;
-        match &kept {
-            Some(kept) if C::succeeded(kept) => self.done += 1,
+        match &collected {
+            Some(collected) if C::succeeded(collected) => self.done += 1,
             Some(_) => self.failed += 1,
             None => {}
         }
-        self.end.accept(number, kept)
+        self.collector.collect(number, collected)
     }
 
     /// Asks the end for its decision; gives it once.
     pub(crate) fn check_decided<T, E>(&mut self) -> Option<&'static Note>
     where
-        C: End<T, E>,
+        C: Collector<T, E>,
     {
         if self.decided {
             return None;
@@ -150,7 +154,7 @@ impl<C> ItemCounts<C> {
             .left
             .1
             .map_or(usize::MAX, |left| left.saturating_add(running));
-        let decision = self.end.decision(more)?;
+        let decision = self.collector.decision(more)?;
         self.decided = true;
         self.cut();
         Some(decision)

@@ -17,7 +17,7 @@ use std::task::{self, Waker};
 use std::time::Duration;
 
 use super::Progress;
-use super::end::{End, Origin, Stopwatch};
+use super::collect::{Collector, Origin, Stopwatch};
 use super::item_counts::ItemCounts;
 use super::items::{Next, SizeHint, drop_in};
 use super::shared_iter::SharedIter;
@@ -137,13 +137,13 @@ impl<P: Next> Shared<P> {
 
 impl<P, C, T, E> ItemSource<P, C, T, E>
 where
-    C: End<T, E>,
+    C: Collector<T, E>,
 {
-    pub(crate) fn new(end: C, left: SizeHint, report: Option<Report>) -> Self {
+    pub(crate) fn new(collector: C, left: SizeHint, report: Option<Report>) -> Self {
         ItemSource {
             blocked: false,
             puller: None,
-            counts: ItemCounts::new(end, left),
+            counts: ItemCounts::new(collector, left),
             reporter: report.map(|call| Reporter {
                 call: Some(call),
                 due: 0,
@@ -155,8 +155,8 @@ where
 
     /// What is left of the user's code, and what came out: to be dropped outside the lock.
     pub(crate) fn take_all(&mut self) -> (Option<Reporter>, C) {
-        let end = std::mem::take(&mut self.counts.end);
-        (self.reporter.take(), end)
+        let collector = std::mem::take(&mut self.counts.collector);
+        (self.reporter.take(), collector)
     }
 
     pub(crate) fn check_decided(&mut self, effects: &mut Effects) {
@@ -173,7 +173,9 @@ where
 
     /// Whether an item may be pulled now.
     fn has_room(&self, permits: &Permits) -> bool {
-        let held = permits.running().saturating_add(self.counts.end.waiting());
+        let held = permits
+            .running()
+            .saturating_add(self.counts.collector.waiting());
         self.counts.is_pulling() && !self.blocked && permits.is_free() && held < permits.limit()
     }
 
@@ -188,32 +190,32 @@ where
 
 /// Takes what came out, when nothing runs any more. What the caller gave is dropped here; a panic
 /// of that is recorded as a failure.
-pub(crate) fn take_end<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>) -> C
+pub(crate) fn take_collector<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>) -> C
 where
     ItemSource<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Shared<P>>,
     P: Next,
-    C: End<T, E>,
+    C: Collector<T, E>,
 {
     let pull = core.origin.iter.take();
     if pull.is_some() {
         close(core, pull);
     }
-    let (reporter, end) = core.with(|state, _| state.source.take_all());
+    let (reporter, collector) = core.with(|state, _| state.source.take_all());
     if let Err(payload) = drop_in(&core.origin.origin.span, reporter) {
         core.record(&mut Index::Whole, Outcome::Panicked(payload));
     }
-    end
+    collector
 }
 
 impl<P, C, T, E> Source for ItemSource<P, C, T, E>
 where
     P: Next<Future: Future<Output = Result<T, E>> + Send + 'static> + Send + 'static,
-    C: End<T, E, Kept: Send + 'static> + Send + 'static,
+    C: Collector<T, E, Collected: Send + 'static> + Send + 'static,
     T: Send + 'static,
     E: From<ContextError> + Display + Send + 'static,
 {
     type Error = E;
-    type Value = C::Kept;
+    type Value = C::Collected;
     type Tag = Index<C::Stopwatch>;
     type Job = P::Future;
     type Supply = Supply<P>;
@@ -268,11 +270,11 @@ where
     fn accept(
         &mut self,
         index: Self::Tag,
-        kept: Option<C::Kept>,
+        collected: Option<C::Collected>,
         effects: &mut Effects,
     ) -> Option<Arc<dyn Observer>> {
         if let Index::Item { number, .. } = index {
-            if let Some(unneeded) = self.counts.accept(number, kept) {
+            if let Some(unneeded) = self.counts.collect(number, collected) {
                 effects.garbage.push(Box::new(unneeded));
             }
             self.check_decided(effects);
@@ -282,7 +284,7 @@ where
     }
 
     fn has_outcome(&self) -> bool {
-        self.counts.end.is_ready()
+        self.counts.collector.is_ready()
     }
 
     fn cut(&mut self, _: &mut Permits, effects: &mut Effects) -> Vec<(Self::Tag, Infallible)> {
@@ -310,7 +312,7 @@ where
     }
 
     fn output(result: Result<T, E>) -> JobOutput<Self> {
-        C::keep(result)
+        C::classify(result)
     }
 
     fn describe(shared: &Shared<P>, index: &Self::Tag) -> (Label, Duration) {

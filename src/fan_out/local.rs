@@ -16,7 +16,7 @@ use tokio::task::coop;
 use tokio::time::Sleep;
 
 use super::Progress;
-use super::end::{End, Ended, Origin, Stopwatch, StreamEnd, Taken, reason};
+use super::collect::{Collector, Origin, RunSummary, Stopwatch, StreamCollector, Taken, reason};
 use super::item_counts::ItemCounts;
 use super::items::{Next, drop_in, poll_pull};
 use super::on_workers::{FAN_OUT_DROPPED, FAN_OUT_ENDED};
@@ -39,7 +39,7 @@ use running::{Entry, InFlight, PollState, Running};
 /// cannot, and says that the "implementation of `FnOnce` is not general enough".
 pub(crate) struct Local<P, Fut, C, T, E, R>
 where
-    C: End<T, E>,
+    C: Collector<T, E>,
 {
     ctx: Context,
     cancel: CancelHandle,
@@ -58,7 +58,7 @@ where
 }
 
 // What is polled is in boxes of its own.
-impl<P, Fut, C: End<T, E>, T, E, R> Unpin for Local<P, Fut, C, T, E, R> {}
+impl<P, Fut, C: Collector<T, E>, T, E, R> Unpin for Local<P, Fut, C, T, E, R> {}
 
 enum Stage {
     Unstarted,
@@ -79,14 +79,14 @@ impl<P, Fut, C, T, E, R> Local<P, Fut, C, T, E, R>
 where
     P: Next<Future = Fut>,
     Fut: Future<Output = Result<T, E>>,
-    C: End<T, E>,
+    C: Collector<T, E>,
     E: From<ContextError> + Display,
     R: FnMut(Progress),
 {
     pub(crate) fn new(
         parent: &Context,
         pull: Pin<Box<P>>,
-        end: C,
+        collector: C,
         report: Option<Box<R>>,
         origin: Origin,
         limit: usize,
@@ -99,7 +99,7 @@ where
             cancel: guard.disarm(),
             running: InFlight::new(),
             poll_state: PollState::new(),
-            counts: ItemCounts::new(end, pull.size_hint()),
+            counts: ItemCounts::new(collector, pull.size_hint()),
             pull: Some(pull),
             failures: Failures::new(),
             report,
@@ -124,7 +124,7 @@ where
     fn poll_steps(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         loop {
             // An outcome that is there goes out in any case.
-            if !self.counts.end.is_ready() && self.poll_state.is_used_up() {
+            if !self.counts.collector.is_ready() && self.poll_state.is_used_up() {
                 sync::wake_after_driver(cx);
                 return Poll::Pending;
             }
@@ -132,9 +132,9 @@ where
             // task's budget.
             let budget = ready!(coop::poll_proceed(cx));
             let is_over =
-                !self.counts.end.is_ready() && matches!(ready!(self.step(cx)), Step::Over);
+                !self.counts.collector.is_ready() && matches!(ready!(self.step(cx)), Step::Over);
             budget.made_progress();
-            if is_over || self.counts.end.is_ready() {
+            if is_over || self.counts.collector.is_ready() {
                 return Poll::Ready(());
             }
         }
@@ -169,7 +169,7 @@ where
         }
         match self.running.poll_ended(cx) {
             Poll::Ready(Some((entry, ended))) => {
-                self.end(entry, ended.map(C::keep));
+                self.end(entry, ended.map(C::classify));
                 Poll::Ready(Step::Moved)
             }
             _ if pulled => Poll::Ready(Step::Moved),
@@ -180,7 +180,7 @@ where
     }
 
     fn has_room(&self) -> bool {
-        let held = self.running.len() + self.counts.end.waiting();
+        let held = self.running.len() + self.counts.collector.waiting();
         self.counts.is_pulling() && held < self.limit
     }
 
@@ -250,18 +250,18 @@ where
     fn end(
         &mut self,
         entry: Entry<C::Stopwatch>,
-        ended: Result<Result<C::Kept, TaskErrorKind<E>>, Payload>,
+        ended: Result<Result<C::Collected, TaskErrorKind<E>>, Payload>,
     ) {
         let ended =
             ended.unwrap_or_else(|payload| Err(TaskErrorKind::Panicked(Panic::new(payload))));
-        let kept = match ended {
-            Ok(kept) => Some(kept),
+        let collected = match ended {
+            Ok(collected) => Some(collected),
             Err(kind) => {
                 self.fail(&entry, kind);
                 None
             }
         };
-        panic::discard(self.counts.accept(entry.number, kept));
+        panic::discard(self.counts.collect(entry.number, collected));
         self.check_decided();
         self.tell();
     }
@@ -368,11 +368,11 @@ impl<P, Fut, C, T, E, R> Run<T, E> for Local<P, Fut, C, T, E, R>
 where
     P: Next<Future = Fut>,
     Fut: Future<Output = Result<T, E>>,
-    C: End<T, E>,
+    C: Collector<T, E>,
     E: From<ContextError> + Display,
     R: FnMut(Progress),
 {
-    type End = C;
+    type Collector = C;
 
     fn poll_over(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         self.poll_on(cx)
@@ -380,10 +380,10 @@ where
 
     fn poll_outcome(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Taken<T, E>>>
     where
-        C: StreamEnd<T, E>,
+        C: StreamCollector<T, E>,
     {
         ready!(self.poll_on(cx));
-        Poll::Ready(self.counts.end.take())
+        Poll::Ready(self.counts.collector.take())
     }
 
     fn has_panicked(&self) -> bool {
@@ -394,7 +394,7 @@ where
         reason(self.ctx.err())
     }
 
-    fn finish(&mut self) -> (C, Ended<E>) {
+    fn finish(&mut self) -> (C, RunSummary<E>) {
         self.stage = Stage::Finished;
         let error = self.ctx.err();
         self.end_context(Cause::from_static(&FAN_OUT_ENDED));
@@ -406,7 +406,7 @@ where
         if let Err(payload) = report {
             self.fail_report(payload);
         }
-        let ended = Ended {
+        let summary = RunSummary {
             failures: std::mem::replace(&mut self.failures, Failures::new()),
             exhausted: self.counts.is_exhausted(),
             left: self.counts.left(),
@@ -414,11 +414,11 @@ where
             decided: self.counts.is_decided(),
             origin: self.origin.clone(),
         };
-        (std::mem::take(&mut self.counts.end), ended)
+        (std::mem::take(&mut self.counts.collector), summary)
     }
 }
 
-impl<P, Fut, C: End<T, E>, T, E, R> Local<P, Fut, C, T, E, R> {
+impl<P, Fut, C: Collector<T, E>, T, E, R> Local<P, Fut, C, T, E, R> {
     /// Drops the items, the function and `on_progress`, one by one: two destructors that panic
     /// would otherwise end the process. Returns the panics.
     fn drop_inputs(&mut self) -> (Result<(), Payload>, Result<(), Payload>) {
@@ -430,7 +430,7 @@ impl<P, Fut, C: End<T, E>, T, E, R> Local<P, Fut, C, T, E, R> {
 
 impl<P, Fut, C, T, E, R> Drop for Local<P, Fut, C, T, E, R>
 where
-    C: End<T, E>,
+    C: Collector<T, E>,
 {
     /// The context ends before what runs is dropped.
     fn drop(&mut self) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::task::coop;
 
-use super::end::{End, Ended, Origin, StreamEnd, Taken, reason};
+use super::collect::{Collector, Origin, RunSummary, StreamCollector, Taken, reason};
 use super::item_source::{self, ItemSource, Report, Shared};
 use super::items::{Next, drop_in};
 use super::run::Run;
@@ -25,7 +25,7 @@ pub(crate) static FAN_OUT_DROPPED: StaticCause = StaticCause("the fan-out was dr
 pub(crate) struct OnWorkers<P, C, T, E>
 where
     P: Next<Future: Future<Output = Result<T, E>> + Send + 'static> + Send + 'static,
-    C: End<T, E, Kept: Send + 'static> + Send + 'static,
+    C: Collector<T, E, Collected: Send + 'static> + Send + 'static,
     T: Send + 'static,
     E: From<ContextError> + Display + Send + 'static,
 {
@@ -43,14 +43,14 @@ enum Stage {
 impl<P, C, T, E> OnWorkers<P, C, T, E>
 where
     P: Next<Future: Future<Output = Result<T, E>> + Send + 'static> + Send + 'static,
-    C: End<T, E, Kept: Send + 'static> + Send + 'static,
+    C: Collector<T, E, Collected: Send + 'static> + Send + 'static,
     T: Send + 'static,
     E: From<ContextError> + Display + Send + 'static,
 {
     pub(crate) fn new(
         parent: &Context,
         pull: Pin<Box<P>>,
-        end: C,
+        collector: C,
         report: Option<Report>,
         origin: Origin,
         limit: usize,
@@ -58,7 +58,7 @@ where
     ) -> Self {
         let (ctx, guard) = parent.with_cancel();
         let shared = Shared::new(pull, origin, grace, report.is_some());
-        let source = ItemSource::new(end, shared.iter.left(), report);
+        let source = ItemSource::new(collector, shared.iter.left(), report);
         OnWorkers {
             core: Scheduler::new(source, shared, (ctx, guard.disarm()), limit, C::ON_FAILURE),
             stage: Stage::Unstarted,
@@ -90,11 +90,11 @@ where
 impl<P, C, T, E> Run<T, E> for OnWorkers<P, C, T, E>
 where
     P: Next<Future: Future<Output = Result<T, E>> + Send + 'static> + Send + 'static,
-    C: End<T, E, Kept: Send + 'static> + Send + 'static,
+    C: Collector<T, E, Collected: Send + 'static> + Send + 'static,
     T: Send + 'static,
     E: From<ContextError> + Display + Send + 'static,
 {
-    type End = C;
+    type Collector = C;
 
     fn poll_over(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         self.start();
@@ -105,12 +105,12 @@ where
 
     fn poll_outcome(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Taken<T, E>>>
     where
-        C: StreamEnd<T, E>,
+        C: StreamCollector<T, E>,
     {
         self.start();
         let budget = ready!(coop::poll_proceed(cx));
         let taken = self.core.with(|state, effects| {
-            let taken = state.source.counts.end.take();
+            let taken = state.source.counts.collector.take();
             if taken.is_some() {
                 // There is room again; and the consumer may now block its thread.
                 state.call_searcher(effects);
@@ -132,17 +132,17 @@ where
         reason(self.core.ctx().err())
     }
 
-    fn finish(&mut self) -> (C, Ended<E>) {
+    fn finish(&mut self) -> (C, RunSummary<E>) {
         self.stage = Stage::Finished;
         let error = self.core.ctx().err();
         self.core.end_context(&FAN_OUT_ENDED);
         // Before the failures are taken: a panic of a destructor is one of them.
-        let end = item_source::take_end(&self.core);
+        let collector = item_source::take_collector(&self.core);
         let failures = self.core.take_failures();
         let shared = &self.core.origin;
         self.core.with(|state, _| {
             let counts = &state.source.counts;
-            let ended = Ended {
+            let summary = RunSummary {
                 failures,
                 exhausted: counts.is_exhausted(),
                 left: shared.iter.left().1,
@@ -150,7 +150,7 @@ where
                 decided: counts.is_decided(),
                 origin: shared.origin.clone(),
             };
-            (end, ended)
+            (collector, summary)
         })
     }
 }
@@ -158,7 +158,7 @@ where
 impl<P, C, T, E> Drop for OnWorkers<P, C, T, E>
 where
     P: Next<Future: Future<Output = Result<T, E>> + Send + 'static> + Send + 'static,
-    C: End<T, E, Kept: Send + 'static> + Send + 'static,
+    C: Collector<T, E, Collected: Send + 'static> + Send + 'static,
     T: Send + 'static,
     E: From<ContextError> + Display + Send + 'static,
 {
@@ -167,10 +167,10 @@ where
             return;
         }
         self.core.abort(&FAN_OUT_DROPPED);
-        let (reporter, end) = self.core.with(|state, _| state.source.take_all());
+        let (reporter, collector) = self.core.with(|state, _| state.source.take_all());
         let shared = &self.core.origin;
         panic::discard(drop_in(&shared.origin.span, shared.iter.take()));
         panic::discard(drop_in(&shared.origin.span, reporter));
-        panic::discard(end);
+        panic::discard(collector);
     }
 }

@@ -8,7 +8,7 @@ use std::task::{self, Poll, ready};
 use futures_core::Stream;
 use tokio::task::coop;
 
-use super::end::{End, Ended, StreamEnd, Taken};
+use super::collect::{Collector, RunSummary, StreamCollector, Taken};
 use crate::context::ContextError;
 
 /// A way to run items: on workers, or on the caller's own task.
@@ -16,20 +16,20 @@ use crate::context::ContextError;
 /// Dropped half-way, it stops what it started. What is ready costs of the task's cooperative
 /// budget, or a loop over fan-outs that are ready at once would starve the runtime.
 pub(crate) trait Run<T, E>: Unpin {
-    type End: End<T, E>;
+    type Collector: Collector<T, E>;
 
     /// Waits until all has ended and is gone. May be asked again after that.
     fn poll_over(&mut self, cx: &mut task::Context<'_>) -> Poll<()>;
     /// The next outcome; `None` when all is over.
     fn poll_outcome(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Taken<T, E>>>
     where
-        Self::End: StreamEnd<T, E>;
+        Self::Collector: StreamCollector<T, E>;
     /// Whether there is a panic to be resumed when all is over.
     fn has_panicked(&self) -> bool;
     /// Why an item was stopped.
     fn reason(&self) -> ContextError;
     /// How it has ended; once, when all is over.
-    fn finish(&mut self) -> (Self::End, Ended<E>);
+    fn finish(&mut self) -> (Self::Collector, RunSummary<E>);
 }
 
 /// The future of an end.
@@ -51,16 +51,16 @@ impl<R, T, E> Future for Whole<R, T, E>
 where
     R: Run<T, E>,
 {
-    type Output = <R::End as End<T, E>>::Output;
+    type Output = <R::Collector as Collector<T, E>>::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let Some(run) = &mut self.run else {
             panic!("the future of a fan-out is polled again after it was ready");
         };
         ready!(run.poll_over(cx));
-        let (end, ended) = run.finish();
+        let (collector, summary) = run.finish();
         self.run = None;
-        Poll::Ready(end.finish(ended))
+        Poll::Ready(collector.finish(summary))
     }
 }
 
@@ -81,7 +81,7 @@ impl<R, T, E> Outcomes<R, T, E> {
 
 impl<R, T, E> Stream for Outcomes<R, T, E>
 where
-    R: Run<T, E, End: StreamEnd<T, E>>,
+    R: Run<T, E, Collector: StreamCollector<T, E>>,
     E: From<ContextError>,
 {
     type Item = Result<T, E>;
@@ -99,9 +99,9 @@ where
                 Some(None) if run.has_panicked() => continue,
                 Some(None) => Some(Err(E::from(run.reason()))),
                 None => {
-                    let (end, ended) = run.finish();
+                    let (collector, summary) = run.finish();
                     self.run = None;
-                    end.finish(ended)
+                    collector.finish(summary)
                 }
             });
         }

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{self, Poll};
 
 use super::{Index, ItemSource, Shared};
-use crate::fan_out::end::End;
+use crate::fan_out::collect::Collector;
 use crate::fan_out::items::{Next, SizeHint, drop_in, poll_pull};
 use crate::panic::{self, Payload};
 use crate::scheduler::Scheduler;
@@ -32,7 +32,7 @@ pub(super) fn pull<P, C, T, E>(
 where
     ItemSource<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Shared<P>>,
     P: Next,
-    C: End<T, E>,
+    C: Collector<T, E>,
 {
     let mut is_ready = None;
     let pulled = pull_shared(core, slot, &mut is_ready, cx);
@@ -59,7 +59,7 @@ fn pull_shared<P, C, T, E>(
 where
     ItemSource<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Shared<P>>,
     P: Next,
-    C: End<T, E>,
+    C: Collector<T, E>,
 {
     let shared = &core.origin;
     let Some(mut state) = shared.iter.try_use() else {
@@ -107,7 +107,7 @@ pub(super) fn start<P, C, T, E>(
 ) -> bool
 where
     ItemSource<P, C, T, E>: Source,
-    C: End<T, E>,
+    C: Collector<T, E>,
 {
     core.with(|state, effects| {
         let source = &mut state.source;
@@ -151,7 +151,7 @@ pub(super) fn serve_wake_request<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, 
 where
     ItemSource<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Shared<P>>,
     P: Next,
-    C: End<T, E>,
+    C: Collector<T, E>,
 {
     let goes_on = core.with(|state, effects| {
         state.source.blocked = false;
@@ -167,7 +167,7 @@ where
 fn exhaust<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>, count: usize)
 where
     ItemSource<P, C, T, E>: Source,
-    C: End<T, E>,
+    C: Collector<T, E>,
 {
     core.with(|state, effects| {
         let source = &mut state.source;
@@ -183,7 +183,7 @@ where
 fn fail<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>, number: usize, payload: Payload)
 where
     ItemSource<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Shared<P>>,
-    C: End<T, E>,
+    C: Collector<T, E>,
 {
     core.with(|state, _| state.source.counts.break_at(number));
     let mut index = Index::Item {
@@ -201,7 +201,7 @@ pub(super) fn close<P, C, T, E>(
 ) where
     ItemSource<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Shared<P>>,
     P: Next,
-    C: End<T, E>,
+    C: Collector<T, E>,
 {
     if let Err(payload) = drop_in(&core.origin.origin.span, pull) {
         fail(core, core.origin.iter.next_number(), payload);

@@ -9,7 +9,7 @@ use futures_core::Stream;
 use futures_util::stream::FuturesUnordered;
 use pin_project_lite::pin_project;
 
-use crate::fan_out::end::Stopwatch;
+use crate::fan_out::collect::Stopwatch;
 use crate::panic::{self, Payload};
 use crate::scheduler::job;
 use crate::scheduler::poll_budget::PollBudget;

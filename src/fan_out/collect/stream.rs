@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use super::end::{End, Ended, StreamEnd, Taken};
+use super::{Collector, RunSummary, StreamCollector, Taken};
 use crate::context::ContextError;
 use crate::panic;
 use crate::scheduler::error::TaskErrorKind;
@@ -29,18 +29,18 @@ impl<T> Default for TryStream<T> {
     }
 }
 
-impl<T, E: From<ContextError>> End<T, E> for TryStream<T> {
-    type Kept = T;
+impl<T, E: From<ContextError>> Collector<T, E> for TryStream<T> {
+    type Collected = T;
     type Output = Option<Result<T, E>>;
     type Stopwatch = ();
 
     const ON_FAILURE: OnFailure = OnFailure::EndContext;
 
-    fn keep(result: Result<T, E>) -> Result<T, TaskErrorKind<E>> {
+    fn classify(result: Result<T, E>) -> Result<T, TaskErrorKind<E>> {
         result.map_err(TaskErrorKind::Failed)
     }
 
-    fn accept(&mut self, _: usize, value: Option<T>) -> Option<T> {
+    fn collect(&mut self, _: usize, value: Option<T>) -> Option<T> {
         self.0.0.extend(value);
         None
     }
@@ -53,9 +53,9 @@ impl<T, E: From<ContextError>> End<T, E> for TryStream<T> {
         !self.0.0.is_empty()
     }
 
-    fn finish(self, ended: Ended<E>) -> Option<Result<T, E>> {
-        let (exhausted, reason) = (ended.exhausted, ended.reason());
-        match ended.failures.into_result() {
+    fn finish(self, summary: RunSummary<E>) -> Option<Result<T, E>> {
+        let (exhausted, reason) = (summary.exhausted, summary.reason());
+        match summary.failures.into_result() {
             Err(error) => Some(Err(error)),
             Ok(()) if exhausted => None,
             Ok(()) => Some(Err(E::from(reason))),
@@ -63,7 +63,7 @@ impl<T, E: From<ContextError>> End<T, E> for TryStream<T> {
     }
 }
 
-impl<T, E: From<ContextError>> StreamEnd<T, E> for TryStream<T> {
+impl<T, E: From<ContextError>> StreamCollector<T, E> for TryStream<T> {
     fn take(&mut self) -> Option<Taken<T, E>> {
         self.0.0.pop_front().map(|value| Some(Ok(value)))
     }
@@ -78,14 +78,14 @@ impl<T, E> Default for Unordered<T, E> {
     }
 }
 
-impl<T, E> End<T, E> for Unordered<T, E> {
-    type Kept = Result<T, E>;
+impl<T, E> Collector<T, E> for Unordered<T, E> {
+    type Collected = Result<T, E>;
     type Output = Option<Result<T, E>>;
     type Stopwatch = ();
 
     const ON_FAILURE: OnFailure = OnFailure::EndAtPanic;
 
-    fn keep(result: Result<T, E>) -> Result<Result<T, E>, TaskErrorKind<E>> {
+    fn classify(result: Result<T, E>) -> Result<Result<T, E>, TaskErrorKind<E>> {
         Ok(result)
     }
 
@@ -93,7 +93,7 @@ impl<T, E> End<T, E> for Unordered<T, E> {
         result.is_ok()
     }
 
-    fn accept(&mut self, _: usize, result: Option<Result<T, E>>) -> Option<Result<T, E>> {
+    fn collect(&mut self, _: usize, result: Option<Result<T, E>>) -> Option<Result<T, E>> {
         self.0.0.push_back(result);
         None
     }
@@ -106,13 +106,13 @@ impl<T, E> End<T, E> for Unordered<T, E> {
         !self.0.0.is_empty()
     }
 
-    fn finish(self, ended: Ended<E>) -> Option<Result<T, E>> {
-        ended.failures.resume_panic();
+    fn finish(self, summary: RunSummary<E>) -> Option<Result<T, E>> {
+        summary.failures.resume_panic();
         None
     }
 }
 
-impl<T, E> StreamEnd<T, E> for Unordered<T, E> {
+impl<T, E> StreamCollector<T, E> for Unordered<T, E> {
     fn take(&mut self) -> Option<Taken<T, E>> {
         self.0.0.pop_front()
     }
@@ -138,14 +138,14 @@ impl<T, E> Default for Ordered<T, E> {
     }
 }
 
-impl<T, E> End<T, E> for Ordered<T, E> {
-    type Kept = Result<T, E>;
+impl<T, E> Collector<T, E> for Ordered<T, E> {
+    type Collected = Result<T, E>;
     type Output = Option<Result<T, E>>;
     type Stopwatch = ();
 
     const ON_FAILURE: OnFailure = OnFailure::EndAtPanic;
 
-    fn keep(result: Result<T, E>) -> Result<Result<T, E>, TaskErrorKind<E>> {
+    fn classify(result: Result<T, E>) -> Result<Result<T, E>, TaskErrorKind<E>> {
         Ok(result)
     }
 
@@ -153,7 +153,7 @@ impl<T, E> End<T, E> for Ordered<T, E> {
         result.is_ok()
     }
 
-    fn accept(&mut self, number: usize, result: Option<Result<T, E>>) -> Option<Result<T, E>> {
+    fn collect(&mut self, number: usize, result: Option<Result<T, E>>) -> Option<Result<T, E>> {
         let at = number - self.next;
         if self.window.0.len() <= at {
             self.window.0.resize_with(at + 1, || None);
@@ -171,13 +171,13 @@ impl<T, E> End<T, E> for Ordered<T, E> {
         matches!(self.window.0.front(), Some(Some(_)))
     }
 
-    fn finish(self, ended: Ended<E>) -> Option<Result<T, E>> {
-        ended.failures.resume_panic();
+    fn finish(self, summary: RunSummary<E>) -> Option<Result<T, E>> {
+        summary.failures.resume_panic();
         None
     }
 }
 
-impl<T, E> StreamEnd<T, E> for Ordered<T, E> {
+impl<T, E> StreamCollector<T, E> for Ordered<T, E> {
     fn take(&mut self) -> Option<Taken<T, E>> {
         let taken = self.window.0.front_mut()?.take()?;
         self.window.0.pop_front();

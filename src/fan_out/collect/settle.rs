@@ -1,7 +1,7 @@
 //! Wait for all, and go on after failures.
 
 use super::all::Slots;
-use super::end::{End, Ended};
+use super::{Collector, RunSummary};
 use crate::context::ContextError;
 use crate::scheduler::error::TaskErrorKind;
 use crate::scheduler::failures::OnFailure;
@@ -15,15 +15,15 @@ impl<T, E> Default for Settle<T, E> {
     }
 }
 
-impl<T, E: From<ContextError>> End<T, E> for Settle<T, E> {
-    type Kept = Result<T, E>;
+impl<T, E: From<ContextError>> Collector<T, E> for Settle<T, E> {
+    type Collected = Result<T, E>;
     type Output = Vec<Result<T, E>>;
     type Stopwatch = ();
 
     const ON_FAILURE: OnFailure = OnFailure::EndAtPanic;
     const BATCHES: bool = true;
 
-    fn keep(result: Result<T, E>) -> Result<Result<T, E>, TaskErrorKind<E>> {
+    fn classify(result: Result<T, E>) -> Result<Result<T, E>, TaskErrorKind<E>> {
         Ok(result)
     }
 
@@ -31,19 +31,19 @@ impl<T, E: From<ContextError>> End<T, E> for Settle<T, E> {
         result.is_ok()
     }
 
-    fn accept(&mut self, number: usize, result: Option<Result<T, E>>) -> Option<Result<T, E>> {
+    fn collect(&mut self, number: usize, result: Option<Result<T, E>>) -> Option<Result<T, E>> {
         self.0.put(number, result);
         None
     }
 
-    fn finish(mut self, ended: Ended<E>) -> Vec<Result<T, E>> {
-        let (exhausted, reason) = (ended.exhausted, ended.reason());
+    fn finish(mut self, summary: RunSummary<E>) -> Vec<Result<T, E>> {
+        let (exhausted, reason) = (summary.exhausted, summary.reason());
         let left = if exhausted {
             0
         } else {
-            ended.left.unwrap_or(0)
+            summary.left.unwrap_or(0)
         };
-        ended.failures.resume_panic();
+        summary.failures.resume_panic();
         let stopped = || Err(E::from(reason.clone()));
         let results = self.0.take().into_iter();
         let mut results: Vec<_> = results

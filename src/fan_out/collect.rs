@@ -12,14 +12,19 @@ use crate::scheduler::error::{Label, TaskErrorKind};
 use crate::scheduler::failures::{Failures, OnFailure};
 use crate::tracing::Span;
 
-static STOPPED: StaticCause = StaticCause("the tasks of the fan-out were aborted");
+pub(super) mod all;
+pub(super) mod quorum;
+pub(super) mod settle;
+pub(super) mod stream;
+
+static STOPPED: Note = Note("the tasks of the fan-out were aborted");
 
 /// One of the ends: `all`, `settle`, `first_ok`, a stream, …
 ///
 /// Methods that take `&mut self` run under the lock of the core, and call no user code.
-pub(crate) trait End<T, E>: Default {
-    /// What is kept of an item that has ended.
-    type Kept;
+pub(crate) trait Collector<T, E>: Default {
+    /// What is collected of an item that has ended.
+    type Collected;
     /// What comes out when all is over; of a stream, what it gives last.
     type Output;
     /// What says how long an item ran; `()` where no error is to say so.
@@ -31,13 +36,17 @@ pub(crate) trait End<T, E>: Default {
 
     /// Decides, in the item's own worker, what its result is to the others: a failure is recorded, in the order in which
     /// items end.
-    fn keep(result: Result<T, E>) -> Result<Self::Kept, TaskErrorKind<E>>;
-    /// Whether what is kept is a success; for whoever counts.
-    fn succeeded(_: &Self::Kept) -> bool {
+    fn classify(result: Result<T, E>) -> Result<Self::Collected, TaskErrorKind<E>>;
+    /// Whether what is collected is a success; for whoever counts.
+    fn succeeded(_: &Self::Collected) -> bool {
         true
     }
     /// Takes what an item gave: nothing, if its failure was recorded or it was stopped. Hands back what is not needed.
-    fn accept(&mut self, number: usize, kept: Option<Self::Kept>) -> Option<Self::Kept>;
+    fn collect(
+        &mut self,
+        number: usize,
+        collected: Option<Self::Collected>,
+    ) -> Option<Self::Collected>;
     /// Whether it has been decided how this ends, if at most so many successes may still come; and why.
     fn decision(&self, _more: usize) -> Option<&'static Note> {
         None
@@ -51,7 +60,7 @@ pub(crate) trait End<T, E>: Default {
         false
     }
     /// Makes the output, when all is over and gone.
-    fn finish(self, ended: Ended<E>) -> Self::Output;
+    fn finish(self, summary: RunSummary<E>) -> Self::Output;
 }
 
 /// Runs from when it is made.
@@ -80,7 +89,9 @@ impl Stopwatch for () {
 }
 
 /// An end that hands outcomes out as they come.
-pub(crate) trait StreamEnd<T, E>: End<T, E, Output = Option<Result<T, E>>> {
+pub(crate) trait StreamCollector<T, E>:
+    Collector<T, E, Output = Option<Result<T, E>>>
+{
     /// Takes the next outcome that may go out.
     fn take(&mut self) -> Option<Taken<T, E>>;
 }
@@ -89,7 +100,7 @@ pub(crate) trait StreamEnd<T, E>: End<T, E, Output = Option<Result<T, E>>> {
 pub(crate) type Taken<T, E> = Option<Result<T, E>>;
 
 /// How the whole has ended.
-pub(crate) struct Ended<E> {
+pub(crate) struct RunSummary<E> {
     pub(crate) failures: Failures<E>,
     /// Whether the last item has been pulled.
     pub(crate) exhausted: bool,
@@ -102,7 +113,7 @@ pub(crate) struct Ended<E> {
     pub(crate) origin: Origin,
 }
 
-impl<E> Ended<E> {
+impl<E> RunSummary<E> {
     /// Why an item has not come to its end.
     pub(crate) fn reason(&self) -> ContextError {
         reason(self.error.clone())

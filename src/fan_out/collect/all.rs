@@ -1,6 +1,6 @@
 //! Wait for all, and stop at the first failure.
 
-use super::end::{End, Ended};
+use super::{Collector, RunSummary};
 use crate::context::ContextError;
 use crate::panic;
 use crate::scheduler::error::TaskErrorKind;
@@ -47,26 +47,26 @@ impl<T> Default for All<T> {
     }
 }
 
-impl<T, E: From<ContextError>> End<T, E> for All<T> {
-    type Kept = T;
+impl<T, E: From<ContextError>> Collector<T, E> for All<T> {
+    type Collected = T;
     type Output = Result<Vec<T>, E>;
     type Stopwatch = ();
 
     const ON_FAILURE: OnFailure = OnFailure::EndContext;
     const BATCHES: bool = true;
 
-    fn keep(result: Result<T, E>) -> Result<T, TaskErrorKind<E>> {
+    fn classify(result: Result<T, E>) -> Result<T, TaskErrorKind<E>> {
         result.map_err(TaskErrorKind::Failed)
     }
 
-    fn accept(&mut self, number: usize, value: Option<T>) -> Option<T> {
+    fn collect(&mut self, number: usize, value: Option<T>) -> Option<T> {
         self.0.put(number, value);
         None
     }
 
-    fn finish(mut self, ended: Ended<E>) -> Result<Vec<T>, E> {
-        let (exhausted, reason) = (ended.exhausted, ended.reason());
-        ended.failures.into_result()?;
+    fn finish(mut self, summary: RunSummary<E>) -> Result<Vec<T>, E> {
+        let (exhausted, reason) = (summary.exhausted, summary.reason());
+        summary.failures.into_result()?;
         if !exhausted || self.0.0.iter().any(Option::is_none) {
             return Err(E::from(reason));
         }
@@ -80,25 +80,25 @@ impl<T, E: From<ContextError>> End<T, E> for All<T> {
 #[derive(Default)]
 pub(crate) struct ForEach;
 
-impl<T, E: From<ContextError>> End<T, E> for ForEach {
-    type Kept = ();
+impl<T, E: From<ContextError>> Collector<T, E> for ForEach {
+    type Collected = ();
     type Output = Result<(), E>;
     type Stopwatch = ();
 
     const ON_FAILURE: OnFailure = OnFailure::EndContext;
     const BATCHES: bool = true;
 
-    fn keep(result: Result<T, E>) -> Result<(), TaskErrorKind<E>> {
+    fn classify(result: Result<T, E>) -> Result<(), TaskErrorKind<E>> {
         result.map(drop).map_err(TaskErrorKind::Failed)
     }
 
-    fn accept(&mut self, _: usize, _: Option<()>) -> Option<()> {
+    fn collect(&mut self, _: usize, _: Option<()>) -> Option<()> {
         None
     }
 
-    fn finish(self, ended: Ended<E>) -> Result<(), E> {
-        let (exhausted, reason) = (ended.exhausted, ended.reason());
-        ended.failures.into_result()?;
+    fn finish(self, summary: RunSummary<E>) -> Result<(), E> {
+        let (exhausted, reason) = (summary.exhausted, summary.reason());
+        summary.failures.into_result()?;
         match exhausted {
             true => Ok(()),
             false => Err(E::from(reason)),

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::end::{End, Ended};
+use super::{Collector, RunSummary};
 use crate::context::ContextError;
 use crate::context::{Cause, StaticCause};
 use crate::panic;
@@ -45,18 +45,18 @@ impl<T> Drop for Quorum<T> {
     }
 }
 
-impl<T, E: From<ContextError>> End<T, E> for Quorum<T> {
-    type Kept = T;
+impl<T, E: From<ContextError>> Collector<T, E> for Quorum<T> {
+    type Collected = T;
     type Output = Result<Vec<T>, Errors<E>>;
     type Stopwatch = Instant;
 
     const ON_FAILURE: OnFailure = OnFailure::EndAtPanic;
 
-    fn keep(result: Result<T, E>) -> Result<T, TaskErrorKind<E>> {
+    fn classify(result: Result<T, E>) -> Result<T, TaskErrorKind<E>> {
         result.map_err(TaskErrorKind::Failed)
     }
 
-    fn accept(&mut self, _: usize, value: Option<T>) -> Option<T> {
+    fn collect(&mut self, _: usize, value: Option<T>) -> Option<T> {
         if self.is_full() {
             return value;
         }
@@ -71,27 +71,27 @@ impl<T, E: From<ContextError>> End<T, E> for Quorum<T> {
         (self.values.len().saturating_add(more) < self.wanted).then_some(&OUT_OF_REACH)
     }
 
-    fn finish(mut self, mut ended: Ended<E>) -> Result<Vec<T>, Errors<E>> {
-        let failures = ended.failures.resume_panic();
+    fn finish(mut self, mut summary: RunSummary<E>) -> Result<Vec<T>, Errors<E>> {
+        let failures = summary.failures.resume_panic();
         if self.is_full() {
             return Ok(std::mem::take(&mut self.values));
         }
         let came = self.values.len();
         // Once everything is stopped, enough cannot be reached either: what counts is which of the two came first.
-        let too_few = ended.decided && ended.error.as_ref().is_none_or(is_out_of_reach);
+        let too_few = summary.decided && summary.error.as_ref().is_none_or(is_out_of_reach);
         if !too_few || failures.has_failed() {
             failures.into_errors()?;
         }
         // Nothing failed: there were too few items, or the context ended before there were more. What was stopped because
         // there are too few does not say so.
-        let error = match ended.error.take() {
+        let error = match summary.error.take() {
             Some(error) if !too_few => error,
             _ => ContextError::out_of_reach(Cause::from(format!(
                 "{} wanted, and {came} came",
                 self.wanted
             ))),
         };
-        let label = ended.origin.label(match &ended.origin.name {
+        let label = summary.origin.label(match &summary.origin.name {
             Some(name) => name.clone(),
             None if self.wanted == 1 => "first_ok".into(),
             None => format!("quorum of {}", self.wanted).into(),
@@ -119,27 +119,27 @@ impl<T> Default for FirstOk<T> {
     }
 }
 
-impl<T, E: From<ContextError>> End<T, E> for FirstOk<T> {
-    type Kept = T;
+impl<T, E: From<ContextError>> Collector<T, E> for FirstOk<T> {
+    type Collected = T;
     type Output = Result<T, Errors<E>>;
     type Stopwatch = Instant;
 
     const ON_FAILURE: OnFailure = OnFailure::EndAtPanic;
 
-    fn keep(result: Result<T, E>) -> Result<T, TaskErrorKind<E>> {
-        <Quorum<T> as End<T, E>>::keep(result)
+    fn classify(result: Result<T, E>) -> Result<T, TaskErrorKind<E>> {
+        <Quorum<T> as Collector<T, E>>::classify(result)
     }
 
-    fn accept(&mut self, number: usize, value: Option<T>) -> Option<T> {
-        End::<T, E>::accept(&mut self.0, number, value)
+    fn collect(&mut self, number: usize, value: Option<T>) -> Option<T> {
+        Collector::<T, E>::collect(&mut self.0, number, value)
     }
 
     fn decision(&self, more: usize) -> Option<&'static Note> {
-        End::<T, E>::decision(&self.0, more)
+        Collector::<T, E>::decision(&self.0, more)
     }
 
-    fn finish(self, ended: Ended<E>) -> Result<T, Errors<E>> {
-        let mut values = self.0.finish(ended)?;
+    fn finish(self, summary: RunSummary<E>) -> Result<T, Errors<E>> {
+        let mut values = self.0.finish(summary)?;
         match values.pop() {
             Some(value) => Ok(value),
             None => unreachable!("a quorum of one has one value"),
