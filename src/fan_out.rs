@@ -42,9 +42,9 @@ mod item_counts;
 mod item_source;
 mod items;
 mod local;
-mod on_workers;
 mod run;
 mod shared_iter;
+mod spawned;
 
 pub use builder::{FanOut, Local, Progress, Spawned};
 pub use hedge::hedge;
@@ -59,7 +59,7 @@ use futures_core::Stream;
 use crate::context::Context;
 use crate::context::ContextError;
 use crate::tracing::Span;
-use collect::Origin;
+use collect::CallSite;
 
 /// Begins a fan-out: `f` over every item, as [`FanOut`]'s options and ends have it.
 ///
@@ -99,7 +99,7 @@ where
     F: FnMut(Context, I::Item) -> Fut,
     Fut: Future,
 {
-    FanOut::new(ctx, Items::new(items.into_iter()), f, origin())
+    FanOut::new(ctx, Items::new(items.into_iter()), f, call_site())
 }
 
 /// The same over a [`Stream`] of items, so that stages chain into a pipeline: the stream of one is the items of the next.
@@ -133,12 +133,12 @@ where
     F: FnMut(Context, S::Item) -> Fut,
     Fut: Future,
 {
-    FanOut::new(ctx, items, f, origin())
+    FanOut::new(ctx, items, f, call_site())
 }
 
 #[track_caller]
-fn origin() -> Origin {
-    Origin {
+fn call_site() -> CallSite {
+    CallSite {
         name: None,
         site: Location::caller(),
         span: Span::current(),

@@ -75,7 +75,7 @@ pub(crate) struct Scheduler<S: Source> {
     ctx: Context,
     pub(crate) cancel: CancelHandle,
     pub(crate) on_failure: OnFailure,
-    pub(crate) origin: S::Origin,
+    pub(crate) shared: S::Shared,
     /// The runtime that the workers run on: the one in which the first `go` was called.
     runtime: OnceLock<Runtime>,
     pub(crate) workers: Mutex<JoinSet<()>>,
@@ -122,7 +122,7 @@ impl Spawned {
 impl<S: Source> Scheduler<S> {
     pub(crate) fn new(
         source: S,
-        origin: S::Origin,
+        shared: S::Shared,
         (ctx, cancel): (Context, CancelHandle),
         limit: usize,
         on_failure: OnFailure,
@@ -133,7 +133,7 @@ impl<S: Source> Scheduler<S> {
             ctx,
             cancel,
             on_failure,
-            origin,
+            shared,
             runtime: OnceLock::new(),
             workers: Mutex::new(JoinSet::new()),
             state: Mutex::new(State::new(source, limit, timed)),

@@ -11,12 +11,12 @@ use super::collect::all::{All, ForEach};
 use super::collect::quorum::{FirstOk, Quorum};
 use super::collect::settle::Settle;
 use super::collect::stream::{Ordered, TryStream, Unordered};
-use super::collect::{Collector, Origin};
+use super::collect::{CallSite, Collector};
 use super::item_source::Report;
 use super::items::Pull;
-use super::local::Local as LocalRun;
-use super::on_workers::OnWorkers;
-use super::run::{Outcomes, Whole};
+use super::local::LocalRun;
+use super::run::{CollectFuture, OutcomeStream};
+use super::spawned::SpawnedRun;
 use crate::context::Context;
 use crate::context::ContextError;
 use crate::scheduler::error::Errors;
@@ -56,20 +56,20 @@ pub struct FanOut<S, F, P = fn(Progress), W = Spawned> {
     items: S,
     f: F,
     on_progress: Option<P>,
-    origin: Origin,
+    call_site: CallSite,
     limit: usize,
     grace: Duration,
     place: W,
 }
 
 impl<S, F> FanOut<S, F> {
-    pub(crate) fn new(ctx: &Context, items: S, f: F, origin: Origin) -> Self {
+    pub(crate) fn new(ctx: &Context, items: S, f: F, call_site: CallSite) -> Self {
         FanOut {
             ctx: ctx.clone(),
             items,
             f,
             on_progress: None,
-            origin,
+            call_site,
             limit: usize::MAX,
             grace: Duration::ZERO,
             place: Spawned,
@@ -107,7 +107,7 @@ impl<S, F, P, W> FanOut<S, F, P, W> {
 
     /// What items are called in errors: `name[3]`. Without it they are `item 3`.
     pub fn named(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.origin.name = Some(name.into());
+        self.call_site.name = Some(name.into());
         self
     }
 
@@ -121,7 +121,7 @@ impl<S, F, P, W> FanOut<S, F, P, W> {
             items: self.items,
             f: self.f,
             on_progress: Some(report),
-            origin: self.origin,
+            call_site: self.call_site,
             limit: self.limit,
             grace: self.grace,
             place: self.place,
@@ -142,7 +142,7 @@ impl<S, F, P, W> FanOut<S, F, P, W> {
             items: self.items,
             f: self.f,
             on_progress: self.on_progress,
-            origin: self.origin,
+            call_site: self.call_site,
             limit: self.limit,
             grace: self.grace,
             place: Local,
@@ -153,7 +153,7 @@ impl<S, F, P, W> FanOut<S, F, P, W> {
 impl<S, F, P, W> Debug for FanOut<S, F, P, W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FanOut")
-            .field("name", &self.origin.name)
+            .field("name", &self.call_site.name)
             .field("limit", &self.limit)
             .field("grace", &self.grace)
             .finish_non_exhaustive()
@@ -193,7 +193,7 @@ macro_rules! ends {
             /// Dropping the future ends its context and drops what is in flight; the values that
             /// were there are lost, and a panic of a destructor is discarded.
             pub fn all(self) -> impl Future<Output = Result<Vec<T>, E>> $($auto)* + use<S, F, Fut, T, E, P> {
-                Whole::new(self.$run(All::default()))
+                CollectFuture::new(self.$run(All::default()))
             }
 
             /// Waits for all, and keeps nothing: for what is done for its effect, and for any number of items. Stops at the first
@@ -211,7 +211,7 @@ macro_rules! ends {
             ///
             /// Dropping the future ends its context and drops what is in flight.
             pub fn for_each(self) -> impl Future<Output = Result<(), E>> $($auto)* + use<S, F, Fut, T, E, P> {
-                Whole::new(self.$run(ForEach))
+                CollectFuture::new(self.$run(ForEach))
             }
 
             /// Waits for all, goes on after failures, and gives the result of each in the order of the items.
@@ -247,7 +247,7 @@ macro_rules! ends {
             /// # }
             /// ```
             pub fn settle(self) -> impl Future<Output = Vec<Result<T, E>>> $($auto)* + use<S, F, Fut, T, E, P> {
-                Whole::new(self.$run(Settle::default()))
+                CollectFuture::new(self.$run(Settle::default()))
             }
 
             /// Gives the values as they come. Stops at the first failure, which comes last: when the rest is gone.
@@ -267,7 +267,7 @@ macro_rules! ends {
             /// The stream is polled, not awaited: dropping the future of a `next()` loses nothing.
             /// Of a stream that is dropped before its end, a panic of a destructor is discarded.
             pub fn try_stream(self) -> impl Stream<Item = Result<T, E>> $($auto)* + Unpin + use<S, F, Fut, T, E, P> {
-                Outcomes::new(self.$run(TryStream::default()))
+                OutcomeStream::new(self.$run(TryStream::default()))
             }
 
             /// Gives the results as they come, in order of completion, failures included.
@@ -286,7 +286,7 @@ macro_rules! ends {
             ///
             /// As `try_stream`.
             pub fn stream(self) -> impl Stream<Item = Result<T, E>> $($auto)* + Unpin + use<S, F, Fut, T, E, P> {
-                Outcomes::new(self.$run(Unordered::default()))
+                OutcomeStream::new(self.$run(Unordered::default()))
             }
 
             /// Gives the results in the order of the items, failures included.
@@ -302,7 +302,7 @@ macro_rules! ends {
             ///
             /// As `try_stream`.
             pub fn ordered_stream(self) -> impl Stream<Item = Result<T, E>> $($auto)* + Unpin + use<S, F, Fut, T, E, P> {
-                Outcomes::new(self.$run(Ordered::default()))
+                OutcomeStream::new(self.$run(Ordered::default()))
             }
 
             /// Gives the first success, and stops the others; when it returns, they are gone.
@@ -340,7 +340,7 @@ macro_rules! ends {
             /// # }
             /// ```
             pub fn first_ok(self) -> impl Future<Output = Result<T, Errors<E>>> $($auto)* + use<S, F, Fut, T, E, P> {
-                Whole::new(self.$run(FirstOk::default()))
+                CollectFuture::new(self.$run(FirstOk::default()))
             }
 
             /// Gives the first `k` successes in order of completion, and stops the others; when it returns, they are gone.
@@ -361,7 +361,7 @@ macro_rules! ends {
             ///
             /// Dropping the future ends its context and drops what is in flight; the values that were there are lost.
             pub fn quorum(self, k: usize) -> impl Future<Output = Result<Vec<T>, Errors<E>>> $($auto)* + use<S, F, Fut, T, E, P> {
-                Whole::new(self.$run(Quorum::of(k)))
+                CollectFuture::new(self.$run(Quorum::of(k)))
             }
         }
     };
@@ -384,7 +384,7 @@ ends!(
 ends!(Local, on_this_task, [], []);
 
 impl<S, F, P> FanOut<S, F, P, Spawned> {
-    fn spawned<C, Fut, T, E>(self, collector: C) -> OnWorkers<Pull<S, F>, C, T, E>
+    fn spawned<C, Fut, T, E>(self, collector: C) -> SpawnedRun<Pull<S, F>, C, T, E>
     where
         S: Stream + Send + 'static,
         F: FnMut(Context, S::Item) -> Fut + Send + 'static,
@@ -397,12 +397,12 @@ impl<S, F, P> FanOut<S, F, P, Spawned> {
         let pull = Box::pin(Pull::new(self.items, self.f));
         let report = self.on_progress.map(|report| Box::new(report) as Report);
         let (limit, grace) = (self.limit, self.grace);
-        OnWorkers::new(
+        SpawnedRun::new(
             &self.ctx,
             pull,
             collector,
             report,
-            self.origin,
+            self.call_site,
             limit,
             grace,
         )
@@ -427,7 +427,7 @@ impl<S, F, P> FanOut<S, F, P, Local> {
             pull,
             collector,
             report,
-            self.origin,
+            self.call_site,
             limit,
             grace,
         )

@@ -110,7 +110,7 @@ pub(crate) struct RunSummary<E> {
     pub(crate) error: Option<ContextError>,
     /// Whether it was the end's own decision that ended it.
     pub(crate) decided: bool,
-    pub(crate) origin: Origin,
+    pub(crate) call_site: CallSite,
 }
 
 impl<E> RunSummary<E> {
@@ -127,14 +127,14 @@ pub(crate) fn reason(error: Option<ContextError>) -> ContextError {
 
 /// What the fan-out is called, and where it was made.
 #[derive(Clone)]
-pub(crate) struct Origin {
+pub(crate) struct CallSite {
     pub(crate) name: Option<Cow<'static, str>>,
     pub(crate) site: &'static Location<'static>,
     /// That of whoever made it, in which the items are.
     pub(crate) span: Span,
 }
 
-impl Origin {
+impl CallSite {
     /// That in which an item runs.
     pub(crate) fn span_of(&self, number: usize) -> Span {
         self.span.item(self.name.as_ref(), number, self.site)

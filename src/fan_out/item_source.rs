@@ -17,7 +17,7 @@ use std::task::{self, Waker};
 use std::time::Duration;
 
 use super::Progress;
-use super::collect::{Collector, Origin, Stopwatch};
+use super::collect::{CallSite, Collector, Stopwatch};
 use super::item_counts::ItemCounts;
 use super::items::{Next, SizeHint, drop_in};
 use super::shared_iter::SharedIter;
@@ -47,7 +47,7 @@ pub(crate) struct ItemSource<P, C, T, E> {
 
 /// What the workers share without the lock.
 pub(crate) struct Shared<P> {
-    pub(crate) origin: Origin,
+    pub(crate) call_site: CallSite,
     pub(crate) iter: SharedIter<P>,
     /// How long what runs may wind down when the context is done.
     pub(crate) grace: Duration,
@@ -81,7 +81,7 @@ impl<P> From<TakenIter<P>> for Supply<P> {
 }
 
 /// Which item it is.
-pub(crate) enum Index<W> {
+pub(crate) enum ItemTag<W> {
     Item {
         number: usize,
         /// `None` for one that never starts.
@@ -92,28 +92,28 @@ pub(crate) enum Index<W> {
     Whole,
 }
 
-impl<W: Stopwatch> Index<W> {
-    fn started(number: usize, origin: &Origin) -> Self {
-        Index::Item {
+impl<W: Stopwatch> ItemTag<W> {
+    fn started(number: usize, call_site: &CallSite) -> Self {
+        ItemTag::Item {
             number,
             started: Some(W::start()),
-            span: origin.span_of(number),
+            span: call_site.span_of(number),
         }
     }
 }
 
-impl<W: Stopwatch> Tag for Index<W> {
+impl<W: Stopwatch> Tag for ItemTag<W> {
     fn started(&mut self) {}
 
     fn span(&self) -> Option<&Span> {
         match self {
-            Index::Item { span, .. } => Some(span),
-            Index::Whole => None,
+            ItemTag::Item { span, .. } => Some(span),
+            ItemTag::Whole => None,
         }
     }
 
     fn close_span(&mut self) {
-        if let Index::Item { span, .. } = self {
+        if let ItemTag::Item { span, .. } = self {
             span.close();
         }
     }
@@ -122,12 +122,12 @@ impl<W: Stopwatch> Tag for Index<W> {
 impl<P: Next> Shared<P> {
     pub(crate) fn new(
         pull: Pin<Box<P>>,
-        origin: Origin,
+        call_site: CallSite,
         grace: Duration,
         reports: bool,
     ) -> Shared<P> {
         Shared {
-            origin,
+            call_site,
             iter: SharedIter::new(pull),
             grace,
             reports,
@@ -192,17 +192,17 @@ where
 /// of that is recorded as a failure.
 pub(crate) fn take_collector<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>) -> C
 where
-    ItemSource<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Shared<P>>,
+    ItemSource<P, C, T, E>: Source<Tag = ItemTag<C::Stopwatch>, Shared = Shared<P>>,
     P: Next,
     C: Collector<T, E>,
 {
-    let pull = core.origin.iter.take();
+    let pull = core.shared.iter.take();
     if pull.is_some() {
         close(core, pull);
     }
     let (reporter, collector) = core.with(|state, _| state.source.take_all());
-    if let Err(payload) = drop_in(&core.origin.origin.span, reporter) {
-        core.record(&mut Index::Whole, Outcome::Panicked(payload));
+    if let Err(payload) = drop_in(&core.shared.call_site.span, reporter) {
+        core.record(&mut ItemTag::Whole, Outcome::Panicked(payload));
     }
     collector
 }
@@ -216,13 +216,13 @@ where
 {
     type Error = E;
     type Value = C::Collected;
-    type Tag = Index<C::Stopwatch>;
+    type Tag = ItemTag<C::Stopwatch>;
     type Job = P::Future;
     type Supply = Supply<P>;
     /// What is pulled starts at once.
     type Work = Infallible;
     type Wait = TakenIter<P>;
-    type Origin = Shared<P>;
+    type Shared = Shared<P>;
 
     const BATCHES: bool = C::BATCHES;
     /// What is left of the items is dropped by whoever waits for the end.
@@ -250,7 +250,7 @@ where
     }
 
     fn look_again(core: &Arc<Scheduler<Self>>) {
-        if core.origin.iter.request_wake() {
+        if core.shared.iter.request_wake() {
             serve_wake_request(core);
         }
     }
@@ -269,11 +269,11 @@ where
 
     fn accept(
         &mut self,
-        index: Self::Tag,
+        tag: Self::Tag,
         collected: Option<C::Collected>,
         effects: &mut Effects,
     ) -> Option<Arc<dyn Observer>> {
-        if let Index::Item { number, .. } = index {
+        if let ItemTag::Item { number, .. } = tag {
             if let Some(unneeded) = self.counts.collect(number, collected) {
                 effects.garbage.push(Box::new(unneeded));
             }
@@ -315,15 +315,15 @@ where
         C::classify(result)
     }
 
-    fn describe(shared: &Shared<P>, index: &Self::Tag) -> (Label, Duration) {
-        match *index {
-            Index::Item {
+    fn describe(shared: &Shared<P>, tag: &Self::Tag) -> (Label, Duration) {
+        match *tag {
+            ItemTag::Item {
                 number, started, ..
             } => {
                 let elapsed = started.map_or(Duration::ZERO, |watch| watch.elapsed());
-                (shared.origin.label_of(number), elapsed)
+                (shared.call_site.label_of(number), elapsed)
             }
-            Index::Whole => (shared.origin.label("on_progress"), Duration::ZERO),
+            ItemTag::Whole => (shared.call_site.label("on_progress"), Duration::ZERO),
         }
     }
 
@@ -338,18 +338,18 @@ where
                 close(core, Some(pull));
                 return give_back(core);
             }
-            core.origin.iter.put_back(Some(pull));
+            core.shared.iter.put_back(Some(pull));
         }
         match pull(core, slot.as_mut(), cx) {
             Pulled::InUse => Opened::Later { in_use: true },
             Pulled::Item(number, left) => {
-                let index = Index::started(number, &core.origin.origin);
+                let tag = ItemTag::started(number, &core.shared.call_site);
                 if start(core, number, left) {
-                    return Opened::Job(index);
+                    return Opened::Job(tag);
                 }
                 let outcome = Outcome::of_drop(panic::catch(|| slot.set(None)));
-                core.end_off_counter(index, outcome, None);
-                close(core, core.origin.iter.take());
+                core.end_off_counter(tag, outcome, None);
+                close(core, core.shared.iter.take());
                 Opened::Nothing
             }
             Pulled::NotYet(pull) => match wait(core, cx) {
@@ -368,25 +368,25 @@ where
         slot: Pin<&mut Option<Self::Job>>,
         cx: &mut task::Context<'_>,
     ) -> Option<Self::Tag> {
-        if core.origin.reports || core.is_stopped() || core.ctx().is_done() {
+        if core.shared.reports || core.is_stopped() || core.ctx().is_done() {
             return None;
         }
         let next = match pull(core, slot, cx) {
-            Pulled::Item(number, _) => Some(Index::started(number, &core.origin.origin)),
+            Pulled::Item(number, _) => Some(ItemTag::started(number, &core.shared.call_site)),
             Pulled::NotYet(pull) => {
-                core.origin.iter.put_back(Some(pull));
+                core.shared.iter.put_back(Some(pull));
                 None
             }
             Pulled::InUse | Pulled::Nothing => return None,
         };
-        if core.origin.iter.take_wake_request() {
+        if core.shared.iter.take_wake_request() {
             serve_wake_request(core);
         }
         next
     }
 
     fn pulled(core: &Scheduler<Self>) -> usize {
-        core.origin.iter.pulled()
+        core.shared.iter.pulled()
     }
 
     /// Dropped in mid-wait: aborted, or its runtime shut down.
@@ -397,12 +397,12 @@ where
 
     fn report(core: &Arc<Scheduler<Self>>) {
         while let Some((mut call, progress)) = core.with(|state, _| state.source.take_report()) {
-            let entered = tracing::enter(Some(&core.origin.origin.span));
+            let entered = tracing::enter(Some(&core.shared.call_site.span));
             let called = panic::catch(|| call(progress));
             drop(entered);
             if let Err(payload) = called {
                 panic::discard(call);
-                core.record(&mut Index::Whole, Outcome::Panicked(payload));
+                core.record(&mut ItemTag::Whole, Outcome::Panicked(payload));
                 core.with(|state, effects| {
                     state.source.reporter = None;
                     state.wake_waiter(effects);

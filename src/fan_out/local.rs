@@ -16,11 +16,11 @@ use tokio::task::coop;
 use tokio::time::Sleep;
 
 use super::Progress;
-use super::collect::{Collector, Origin, RunSummary, Stopwatch, StreamCollector, Taken, reason};
+use super::collect::{CallSite, Collector, RunSummary, Stopwatch, StreamCollector, Taken, reason};
 use super::item_counts::ItemCounts;
 use super::items::{Next, drop_in, poll_pull};
-use super::on_workers::{FAN_OUT_DROPPED, FAN_OUT_ENDED};
 use super::run::Run;
+use super::spawned::{FAN_OUT_DROPPED, FAN_OUT_ENDED};
 use crate::context::ContextError;
 use crate::context::{CancelHandle, Cause, Context, DoneOwned};
 use crate::panic::{self, Payload};
@@ -37,7 +37,7 @@ use running::{Entry, InFlight, PollState, Running};
 /// requires `P: Next`. Otherwise the compiler, to see whether this is `Send` inside another future,
 /// would have to show that a closure over borrowed items is a function for every lifetime: it
 /// cannot, and says that the "implementation of `FnOnce` is not general enough".
-pub(crate) struct Local<P, Fut, C, T, E, R>
+pub(crate) struct LocalRun<P, Fut, C, T, E, R>
 where
     C: Collector<T, E>,
 {
@@ -50,7 +50,7 @@ where
     counts: ItemCounts<C>,
     failures: Failures<E>,
     report: Option<Box<R>>,
-    origin: Origin,
+    call_site: CallSite,
     limit: usize,
     grace: Duration,
     stage: Stage,
@@ -58,7 +58,7 @@ where
 }
 
 // What is polled is in boxes of its own.
-impl<P, Fut, C: Collector<T, E>, T, E, R> Unpin for Local<P, Fut, C, T, E, R> {}
+impl<P, Fut, C: Collector<T, E>, T, E, R> Unpin for LocalRun<P, Fut, C, T, E, R> {}
 
 enum Stage {
     Unstarted,
@@ -75,7 +75,7 @@ enum Step {
     Over,
 }
 
-impl<P, Fut, C, T, E, R> Local<P, Fut, C, T, E, R>
+impl<P, Fut, C, T, E, R> LocalRun<P, Fut, C, T, E, R>
 where
     P: Next<Future = Fut>,
     Fut: Future<Output = Result<T, E>>,
@@ -88,12 +88,12 @@ where
         pull: Pin<Box<P>>,
         collector: C,
         report: Option<Box<R>>,
-        origin: Origin,
+        call_site: CallSite,
         limit: usize,
         grace: Duration,
     ) -> Self {
         let (ctx, guard) = parent.with_cancel();
-        Local {
+        LocalRun {
             done: ctx.done_owned(),
             ctx,
             cancel: guard.disarm(),
@@ -103,7 +103,7 @@ where
             pull: Some(pull),
             failures: Failures::new(),
             report,
-            origin,
+            call_site,
             limit,
             grace,
             stage: Stage::Unstarted,
@@ -203,7 +203,7 @@ where
     ) -> Poll<()> {
         let mut item = None;
         let put = |future| item = Some(wrap(future));
-        let caller = &self.origin.span;
+        let caller = &self.call_site.span;
         match ready!(poll_pull(&mut self.pull, put, &self.ctx, caller, cx)) {
             Ok(Some(left)) => {
                 let number = self.counts.started();
@@ -211,7 +211,7 @@ where
                 let entry = Entry {
                     number,
                     started: Some(C::Stopwatch::start()),
-                    span: self.origin.span_of(number),
+                    span: self.call_site.span_of(number),
                 };
                 let poll_state = self.poll_state.clone();
                 push(&mut self.running, Running::new(entry, item, poll_state));
@@ -243,7 +243,7 @@ where
         Entry {
             number,
             started: None,
-            span: self.origin.span_of(number),
+            span: self.call_site.span_of(number),
         }
     }
 
@@ -267,7 +267,7 @@ where
     }
 
     fn fail(&mut self, entry: &Entry<C::Stopwatch>, kind: TaskErrorKind<E>) {
-        let (label, elapsed) = (self.origin.label_of(entry.number), entry.elapsed());
+        let (label, elapsed) = (self.call_site.label_of(entry.number), entry.elapsed());
         let entered = tracing::enter(Some(&entry.span));
         tracing::failed(
             label.name.as_deref(),
@@ -309,7 +309,7 @@ where
     fn tell(&mut self) {
         let progress = self.counts.progress();
         if let Some(report) = &mut self.report {
-            let entered = tracing::enter(Some(&self.origin.span));
+            let entered = tracing::enter(Some(&self.call_site.span));
             let told = panic::catch(|| report(progress));
             drop(entered);
             if let Err(payload) = told {
@@ -322,7 +322,7 @@ where
 
     /// A panic of `on_progress`.
     fn fail_report(&mut self, payload: Payload) {
-        let label = self.origin.label("on_progress");
+        let label = self.call_site.label("on_progress");
         let kind = TaskErrorKind::Panicked(Panic::new(payload));
         tracing::failed(
             label.name.as_deref(),
@@ -364,7 +364,7 @@ where
     }
 }
 
-impl<P, Fut, C, T, E, R> Run<T, E> for Local<P, Fut, C, T, E, R>
+impl<P, Fut, C, T, E, R> Run<T, E> for LocalRun<P, Fut, C, T, E, R>
 where
     P: Next<Future = Fut>,
     Fut: Future<Output = Result<T, E>>,
@@ -412,23 +412,23 @@ where
             left: self.counts.left(),
             error,
             decided: self.counts.is_decided(),
-            origin: self.origin.clone(),
+            call_site: self.call_site.clone(),
         };
         (std::mem::take(&mut self.counts.collector), summary)
     }
 }
 
-impl<P, Fut, C: Collector<T, E>, T, E, R> Local<P, Fut, C, T, E, R> {
+impl<P, Fut, C: Collector<T, E>, T, E, R> LocalRun<P, Fut, C, T, E, R> {
     /// Drops the items, the function and `on_progress`, one by one: two destructors that panic
     /// would otherwise end the process. Returns the panics.
     fn drop_inputs(&mut self) -> (Result<(), Payload>, Result<(), Payload>) {
-        let caller = &self.origin.span;
+        let caller = &self.call_site.span;
         let pull = drop_in(caller, self.pull.take());
         (pull, drop_in(caller, self.report.take()))
     }
 }
 
-impl<P, Fut, C, T, E, R> Drop for Local<P, Fut, C, T, E, R>
+impl<P, Fut, C, T, E, R> Drop for LocalRun<P, Fut, C, T, E, R>
 where
     C: Collector<T, E>,
 {

@@ -33,21 +33,21 @@ pub(crate) trait Run<T, E>: Unpin {
 }
 
 /// The future of an end.
-pub(crate) struct Whole<R, T, E> {
+pub(crate) struct CollectFuture<R, T, E> {
     run: Option<R>,
     result: PhantomData<fn() -> (T, E)>,
 }
 
-impl<R, T, E> Whole<R, T, E> {
+impl<R, T, E> CollectFuture<R, T, E> {
     pub(crate) fn new(run: R) -> Self {
-        Whole {
+        CollectFuture {
             run: Some(run),
             result: PhantomData,
         }
     }
 }
 
-impl<R, T, E> Future for Whole<R, T, E>
+impl<R, T, E> Future for CollectFuture<R, T, E>
 where
     R: Run<T, E>,
 {
@@ -65,21 +65,21 @@ where
 }
 
 /// The stream of an end that hands outcomes out as they come.
-pub(crate) struct Outcomes<R, T, E> {
+pub(crate) struct OutcomeStream<R, T, E> {
     run: Option<R>,
     result: PhantomData<fn() -> (T, E)>,
 }
 
-impl<R, T, E> Outcomes<R, T, E> {
+impl<R, T, E> OutcomeStream<R, T, E> {
     pub(crate) fn new(run: R) -> Self {
-        Outcomes {
+        OutcomeStream {
             run: Some(run),
             result: PhantomData,
         }
     }
 }
 
-impl<R, T, E> Stream for Outcomes<R, T, E>
+impl<R, T, E> Stream for OutcomeStream<R, T, E>
 where
     R: Run<T, E, Collector: StreamCollector<T, E>>,
     E: From<ContextError>,

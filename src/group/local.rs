@@ -253,7 +253,7 @@ where
         let seat = Seat::new();
         let id = Arc::as_ptr(&seat) as LocalId;
         task.local = Some(id);
-        task.open_span(&self.origin);
+        task.open_span(&self.shared);
         let local = LocalTask {
             core: self.clone(),
             seat: seat.clone(),

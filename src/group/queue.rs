@@ -282,8 +282,7 @@ where
     type Work = Work<E>;
     type Wait = Never;
     /// The span in which the group was made.
-    type Origin = Span;
-    type Worker = Worker<E>;
+    type Shared = Span;
 
     /// What is queued is dropped.
     const STOPS_ANYWHERE: bool = false;

@@ -87,7 +87,7 @@ where
             };
             if let Some(outcome) = failure {
                 let mut body = Task::new(label, None);
-                body.open_span(&g.core.origin);
+                body.open_span(&g.core.shared);
                 g.core.record(&mut body, outcome);
             }
             g.wait().await?;

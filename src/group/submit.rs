@@ -55,7 +55,7 @@ where
 {
     /// Starts a job, or queues it.
     pub(crate) fn submit(self: &Arc<Self>, mut task: Task, work: Work<E>) -> Admission {
-        task.open_span(&self.origin);
+        task.open_span(&self.shared);
         self.take_in(Turnee::Entry(Entry { task, work }), None)
     }
 
@@ -188,7 +188,7 @@ where
             TryStart::HasPermit => {}
         }
         let mut task = Task::new(label, None);
-        task.open_span(&self.origin);
+        task.open_span(&self.shared);
         let entry = Entry {
             task,
             work: into_work(future),

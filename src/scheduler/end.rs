@@ -64,7 +64,7 @@ impl<S: Source> Scheduler<S> {
                 ContextError::cancelled(Some(Cause::from_static(&TASK_ABORTED)))
             })),
         };
-        let (label, elapsed) = S::describe(&self.origin, tag);
+        let (label, elapsed) = S::describe(&self.shared, tag);
         let failure = Failure {
             label,
             elapsed,

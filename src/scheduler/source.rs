@@ -38,7 +38,7 @@ pub(crate) trait Source: Send + Sized + 'static {
     /// A task of the `JoinSet` that runs its jobs.
     type Worker: Future<Output = ()> + Send + 'static;
     /// What all its jobs have in common, and what never changes: read without the lock.
-    type Origin: Send + Sync;
+    type Shared: Send + Sync;
 
     /// Whether a worker may run several jobs on one permit: see [`batch`](super::batch).
     const BATCHES: bool = false;
@@ -93,7 +93,7 @@ pub(crate) trait Source: Send + Sized + 'static {
     /// What a job's output is to the core.
     fn output(output: <Self::Job as Future>::Output) -> JobOutput<Self>;
     /// What a job is called, and how long it has been running; asked when it failed.
-    fn describe(origin: &Self::Origin, tag: &Self::Tag) -> (Label, Duration);
+    fn describe(shared: &Self::Shared, tag: &Self::Tag) -> (Label, Duration);
     /// Makes a job of what was supplied, in its slot; outside the lock.
     fn open(
         core: &Arc<Scheduler<Self>>,

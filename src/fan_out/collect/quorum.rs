@@ -91,7 +91,7 @@ impl<T, E: From<ContextError>> Collector<T, E> for Quorum<T> {
                 self.wanted
             ))),
         };
-        let label = summary.origin.label(match &summary.origin.name {
+        let label = summary.call_site.label(match &summary.call_site.name {
             Some(name) => name.clone(),
             None if self.wanted == 1 => "first_ok".into(),
             None => format!("quorum of {}", self.wanted).into(),

@@ -10,7 +10,7 @@ use crate::panic;
 use crate::scheduler::error::TaskErrorKind;
 use crate::scheduler::failures::OnFailure;
 
-/// Outcomes in the order in which they came. What nobody gets is dropped one by one: two destructors that panic would
+/// OutcomeStream in the order in which they came. What nobody gets is dropped one by one: two destructors that panic would
 /// otherwise end the process.
 struct Waiting<V>(VecDeque<V>);
 

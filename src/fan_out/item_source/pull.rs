@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::task::{self, Poll};
 
-use super::{Index, ItemSource, Shared};
+use super::{ItemSource, ItemTag, Shared};
 use crate::fan_out::collect::Collector;
 use crate::fan_out::items::{Next, SizeHint, drop_in, poll_pull};
 use crate::panic::{self, Payload};
@@ -30,7 +30,7 @@ pub(super) fn pull<P, C, T, E>(
     cx: &mut task::Context<'_>,
 ) -> Pulled<P>
 where
-    ItemSource<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Shared<P>>,
+    ItemSource<P, C, T, E>: Source<Tag = ItemTag<C::Stopwatch>, Shared = Shared<P>>,
     P: Next,
     C: Collector<T, E>,
 {
@@ -57,17 +57,17 @@ fn pull_shared<P, C, T, E>(
     cx: &mut task::Context<'_>,
 ) -> Pulled<P>
 where
-    ItemSource<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Shared<P>>,
+    ItemSource<P, C, T, E>: Source<Tag = ItemTag<C::Stopwatch>, Shared = Shared<P>>,
     P: Next,
     C: Collector<T, E>,
 {
-    let shared = &core.origin;
+    let shared = &core.shared;
     let Some(mut state) = shared.iter.try_use() else {
         return Pulled::InUse;
     };
     let pulled = current::poll_if_allowed(cx, |cx| {
         let put = |future| slot.set(Some(future));
-        poll_pull(&mut state.pull, put, core.ctx(), &shared.origin.span, cx)
+        poll_pull(&mut state.pull, put, core.ctx(), &shared.call_site.span, cx)
     });
     *is_ready = pulled.as_ref().map(Poll::is_ready);
     match pulled.unwrap_or(Poll::Pending) {
@@ -149,7 +149,7 @@ where
 /// The tap is free, and somebody found it in use.
 pub(super) fn serve_wake_request<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>)
 where
-    ItemSource<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Shared<P>>,
+    ItemSource<P, C, T, E>: Source<Tag = ItemTag<C::Stopwatch>, Shared = Shared<P>>,
     P: Next,
     C: Collector<T, E>,
 {
@@ -159,7 +159,7 @@ where
         state.is_open()
     });
     if !goes_on {
-        close(core, core.origin.iter.take());
+        close(core, core.shared.iter.take());
     }
 }
 
@@ -182,16 +182,16 @@ where
 /// A panic of what makes the items.
 fn fail<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>, number: usize, payload: Payload)
 where
-    ItemSource<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Shared<P>>,
+    ItemSource<P, C, T, E>: Source<Tag = ItemTag<C::Stopwatch>, Shared = Shared<P>>,
     C: Collector<T, E>,
 {
     core.with(|state, _| state.source.counts.break_at(number));
-    let mut index = Index::Item {
+    let mut tag = ItemTag::Item {
         number,
         started: None,
-        span: core.origin.origin.span_of(number),
+        span: core.shared.call_site.span_of(number),
     };
-    core.record(&mut index, Outcome::Panicked(payload));
+    core.record(&mut tag, Outcome::Panicked(payload));
 }
 
 /// Nothing more is pulled: a panic came, or the end of the context.
@@ -199,12 +199,12 @@ pub(super) fn close<P, C, T, E>(
     core: &Arc<Scheduler<ItemSource<P, C, T, E>>>,
     pull: Option<Pin<Box<P>>>,
 ) where
-    ItemSource<P, C, T, E>: Source<Tag = Index<C::Stopwatch>, Origin = Shared<P>>,
+    ItemSource<P, C, T, E>: Source<Tag = ItemTag<C::Stopwatch>, Shared = Shared<P>>,
     P: Next,
     C: Collector<T, E>,
 {
-    if let Err(payload) = drop_in(&core.origin.origin.span, pull) {
-        fail(core, core.origin.iter.next_number(), payload);
+    if let Err(payload) = drop_in(&core.shared.call_site.span, pull) {
+        fail(core, core.shared.iter.next_number(), payload);
     }
     core.with(|state, effects| {
         let source = &mut state.source;

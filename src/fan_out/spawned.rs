@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::task::coop;
 
-use super::collect::{Collector, Origin, RunSummary, StreamCollector, Taken, reason};
+use super::collect::{CallSite, Collector, RunSummary, StreamCollector, Taken, reason};
 use super::item_source::{self, ItemSource, Report, Shared};
 use super::items::{Next, drop_in};
 use super::run::Run;
@@ -22,7 +22,7 @@ pub(crate) static FAN_OUT_ENDED: StaticCause = StaticCause("the fan-out has ende
 pub(crate) static FAN_OUT_DROPPED: StaticCause = StaticCause("the fan-out was dropped");
 
 /// A fan-out, run by whoever polls it. Dropped, it stops what it started.
-pub(crate) struct OnWorkers<P, C, T, E>
+pub(crate) struct SpawnedRun<P, C, T, E>
 where
     P: Next<Future: Future<Output = Result<T, E>> + Send + 'static> + Send + 'static,
     C: Collector<T, E, Collected: Send + 'static> + Send + 'static,
@@ -40,7 +40,7 @@ enum Stage {
     Finished,
 }
 
-impl<P, C, T, E> OnWorkers<P, C, T, E>
+impl<P, C, T, E> SpawnedRun<P, C, T, E>
 where
     P: Next<Future: Future<Output = Result<T, E>> + Send + 'static> + Send + 'static,
     C: Collector<T, E, Collected: Send + 'static> + Send + 'static,
@@ -52,14 +52,14 @@ where
         pull: Pin<Box<P>>,
         collector: C,
         report: Option<Report>,
-        origin: Origin,
+        call_site: CallSite,
         limit: usize,
         grace: Duration,
     ) -> Self {
         let (ctx, guard) = parent.with_cancel();
-        let shared = Shared::new(pull, origin, grace, report.is_some());
+        let shared = Shared::new(pull, call_site, grace, report.is_some());
         let source = ItemSource::new(collector, shared.iter.left(), report);
-        OnWorkers {
+        SpawnedRun {
             core: Scheduler::new(source, shared, (ctx, guard.disarm()), limit, C::ON_FAILURE),
             stage: Stage::Unstarted,
         }
@@ -72,7 +72,7 @@ where
             self.stage = Stage::Running(None);
             self.core.with(|state, effects| {
                 state.source.check_decided(effects);
-                state.set_grace(Some(self.core.origin.grace), effects);
+                state.set_grace(Some(self.core.shared.grace), effects);
             });
             self.core.hand_out();
         }
@@ -87,7 +87,7 @@ where
     }
 }
 
-impl<P, C, T, E> Run<T, E> for OnWorkers<P, C, T, E>
+impl<P, C, T, E> Run<T, E> for SpawnedRun<P, C, T, E>
 where
     P: Next<Future: Future<Output = Result<T, E>> + Send + 'static> + Send + 'static,
     C: Collector<T, E, Collected: Send + 'static> + Send + 'static,
@@ -139,7 +139,7 @@ where
         // Before the failures are taken: a panic of a destructor is one of them.
         let collector = item_source::take_collector(&self.core);
         let failures = self.core.take_failures();
-        let shared = &self.core.origin;
+        let shared = &self.core.shared;
         self.core.with(|state, _| {
             let counts = &state.source.counts;
             let summary = RunSummary {
@@ -148,14 +148,14 @@ where
                 left: shared.iter.left().1,
                 error,
                 decided: counts.is_decided(),
-                origin: shared.origin.clone(),
+                call_site: shared.call_site.clone(),
             };
             (collector, summary)
         })
     }
 }
 
-impl<P, C, T, E> Drop for OnWorkers<P, C, T, E>
+impl<P, C, T, E> Drop for SpawnedRun<P, C, T, E>
 where
     P: Next<Future: Future<Output = Result<T, E>> + Send + 'static> + Send + 'static,
     C: Collector<T, E, Collected: Send + 'static> + Send + 'static,
@@ -168,9 +168,9 @@ where
         }
         self.core.abort(&FAN_OUT_DROPPED);
         let (reporter, collector) = self.core.with(|state, _| state.source.take_all());
-        let shared = &self.core.origin;
-        panic::discard(drop_in(&shared.origin.span, shared.iter.take()));
-        panic::discard(drop_in(&shared.origin.span, reporter));
+        let shared = &self.core.shared;
+        panic::discard(drop_in(&shared.call_site.span, shared.iter.take()));
+        panic::discard(drop_in(&shared.call_site.span, reporter));
         panic::discard(collector);
     }
 }
