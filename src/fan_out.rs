@@ -36,30 +36,32 @@
 //! of `buffer_unordered`, which the spawned form does not have.
 
 mod builder;
+mod call_site;
+mod causes;
 mod collect;
 mod hedge;
 mod item_counts;
 mod item_source;
 mod items;
 mod local;
+mod progress;
 mod run;
 mod shared_iter;
 mod spawned;
 
-pub use builder::{FanOut, Local, Progress, Spawned};
+pub use builder::{FanOut, Local, Spawned};
 pub use hedge::hedge;
 pub use items::Items;
+pub use progress::Progress;
 
 use std::fmt::Display;
 use std::future::Future;
-use std::panic::Location;
 
 use futures_core::Stream;
 
 use crate::context::Context;
 use crate::context::ContextError;
-use crate::tracing::Span;
-use collect::CallSite;
+use call_site::CallSite;
 
 /// Begins a fan-out: `f` over every item, as [`FanOut`]'s options and ends have it.
 ///
@@ -99,7 +101,7 @@ where
     F: FnMut(Context, I::Item) -> Fut,
     Fut: Future,
 {
-    FanOut::new(ctx, Items::new(items.into_iter()), f, call_site())
+    FanOut::new(ctx, Items::new(items.into_iter()), f, CallSite::caller())
 }
 
 /// The same over a [`Stream`] of items, so that stages chain into a pipeline: the stream of one is the items of the next.
@@ -133,16 +135,7 @@ where
     F: FnMut(Context, S::Item) -> Fut,
     Fut: Future,
 {
-    FanOut::new(ctx, items, f, call_site())
-}
-
-#[track_caller]
-fn call_site() -> CallSite {
-    CallSite {
-        name: None,
-        site: Location::caller(),
-        span: Span::current(),
-    }
+    FanOut::new(ctx, items, f, CallSite::caller())
 }
 
 /// Calls `f` for every item, at most `limit` at once, and gives the results in the order of the items.

@@ -7,33 +7,21 @@ use std::time::Duration;
 
 use futures_core::Stream;
 
+use super::call_site::CallSite;
+use super::collect::Collector;
 use super::collect::all::{All, ForEach};
 use super::collect::quorum::{FirstOk, Quorum};
 use super::collect::settle::Settle;
 use super::collect::stream::{Ordered, TryStream, Unordered};
-use super::collect::{CallSite, Collector};
 use super::item_source::Report;
 use super::items::Pull;
 use super::local::LocalRun;
+use super::progress::Progress;
 use super::run::{CollectFuture, OutcomeStream};
 use super::spawned::SpawnedRun;
 use crate::context::Context;
 use crate::context::ContextError;
 use crate::scheduler::error::Errors;
-
-/// How far a fan-out has come: what [`on_progress`](FanOut::on_progress) is given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    /// How many items were pulled and started.
-    pub started: usize,
-    /// How many of them have succeeded.
-    pub done: usize,
-    /// How many of them have failed. What was stopped is in neither.
-    pub failed: usize,
-    /// How many items there are in all, those that were pulled included, as far as the iterator says: a lower bound, and an
-    /// upper one if it has one.
-    pub size_hint: (usize, Option<usize>),
-}
 
 /// A fan-out that runs on tasks of the runtime: the default.
 #[derive(Debug, Clone, Copy)]

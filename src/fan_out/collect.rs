@@ -1,23 +1,20 @@
 //! What an end does with outcomes. How the items run is none of its business.
 
-use std::borrow::Cow;
-use std::panic::Location;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::call_site::CallSite;
+use super::causes::TASKS_ABORTED;
 use crate::context::ContextError;
-use crate::context::{Cause, StaticCause};
-use crate::scheduler::error::{Label, TaskErrorKind};
+use crate::context::{Cause, Note};
+use crate::scheduler::error::TaskErrorKind;
 use crate::scheduler::failures::{Failures, OnFailure};
-use crate::tracing::Span;
 
 pub(super) mod all;
 pub(super) mod quorum;
 pub(super) mod settle;
 pub(super) mod stream;
-
-static STOPPED: Note = Note("the tasks of the fan-out were aborted");
 
 /// One of the ends: `all`, `settle`, `first_ok`, a stream, …
 ///
@@ -122,38 +119,5 @@ impl<E> RunSummary<E> {
 
 /// Without an end of the context, it was the runtime that stopped the items.
 pub(crate) fn reason(error: Option<ContextError>) -> ContextError {
-    error.unwrap_or_else(|| ContextError::cancelled(Some(Cause::from_static(&STOPPED))))
-}
-
-/// What the fan-out is called, and where it was made.
-#[derive(Clone)]
-pub(crate) struct CallSite {
-    pub(crate) name: Option<Cow<'static, str>>,
-    pub(crate) site: &'static Location<'static>,
-    /// That of whoever made it, in which the items are.
-    pub(crate) span: Span,
-}
-
-impl CallSite {
-    /// That in which an item runs.
-    pub(crate) fn span_of(&self, number: usize) -> Span {
-        self.span.item(self.name.as_ref(), number, self.site)
-    }
-
-    /// `name[3]`, or `item 3`.
-    pub(crate) fn label_of(&self, number: usize) -> Label {
-        let name = match &self.name {
-            Some(name) => format!("{name}[{number}]"),
-            None => format!("item {number}"),
-        };
-        self.label(name)
-    }
-
-    /// That of the whole.
-    pub(crate) fn label(&self, what: impl Into<Cow<'static, str>>) -> Label {
-        Label {
-            name: Some(what.into()),
-            site: self.site,
-        }
-    }
+    error.unwrap_or_else(|| ContextError::cancelled(Some(Cause::note(&TASKS_ABORTED))))
 }

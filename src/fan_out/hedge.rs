@@ -10,7 +10,8 @@ use futures_core::Stream;
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
-use super::fan_out_stream;
+use super::builder::FanOut;
+use super::call_site::CallSite;
 use crate::context::Context;
 use crate::context::ContextError;
 use crate::panic;
@@ -88,11 +89,13 @@ where
         flight: flight.clone(),
         timer: None,
     };
-    let fan_out = fan_out_stream(ctx, attempts, move |ctx, attempt| Attempt {
+    let attempt = move |ctx, attempt| Attempt {
         flight: InFlight::new(&flight),
         future: f(ctx, attempt),
-    });
-    fan_out.named("attempt").first_ok()
+    };
+    FanOut::new(ctx, attempts, attempt, CallSite::caller())
+        .named("attempt")
+        .first_ok()
 }
 
 /// What has become of the attempts so far.

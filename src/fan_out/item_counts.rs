@@ -8,10 +8,10 @@
 //! 2. `stage` only moves away from `Pulling`. Nothing is pulled in any other.
 //! 3. Once `decided`, the end's decision does not change: the context ends for it, and what still comes is not needed.
 
-use super::Progress;
 use super::collect::Collector;
 use super::items::SizeHint;
-use crate::context::StaticCause;
+use super::progress::Progress;
+use crate::context::Note;
 
 pub(crate) struct ItemCounts<C> {
     pub(crate) collector: C,

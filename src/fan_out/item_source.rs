@@ -16,10 +16,11 @@ use std::pin::Pin;
 use std::task::{self, Waker};
 use std::time::Duration;
 
-use super::Progress;
-use super::collect::{CallSite, Collector, Stopwatch};
+use super::call_site::CallSite;
+use super::collect::{Collector, Stopwatch};
 use super::item_counts::ItemCounts;
 use super::items::{Next, SizeHint, drop_in};
+use super::progress::Progress;
 use super::shared_iter::SharedIter;
 use crate::context::ContextError;
 use crate::panic;

@@ -15,12 +15,13 @@ use std::time::Duration;
 use tokio::task::coop;
 use tokio::time::Sleep;
 
-use super::Progress;
-use super::collect::{CallSite, Collector, RunSummary, Stopwatch, StreamCollector, Taken, reason};
+use super::call_site::CallSite;
+use super::causes::{FAN_OUT_DROPPED, FAN_OUT_ENDED};
+use super::collect::{Collector, RunSummary, Stopwatch, StreamCollector, Taken, reason};
 use super::item_counts::ItemCounts;
 use super::items::{Next, drop_in, poll_pull};
+use super::progress::Progress;
 use super::run::Run;
-use super::spawned::{FAN_OUT_DROPPED, FAN_OUT_ENDED};
 use crate::context::ContextError;
 use crate::context::{CancelHandle, Cause, Context, DoneOwned};
 use crate::panic::{self, Payload};

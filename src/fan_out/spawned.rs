@@ -8,18 +8,17 @@ use std::time::Duration;
 
 use tokio::task::coop;
 
-use super::collect::{CallSite, Collector, RunSummary, StreamCollector, Taken, reason};
+use super::call_site::CallSite;
+use super::causes::{FAN_OUT_DROPPED, FAN_OUT_ENDED};
+use super::collect::{Collector, RunSummary, StreamCollector, Taken, reason};
 use super::item_source::{self, ItemSource, Report, Shared};
 use super::items::{Next, drop_in};
 use super::run::Run;
+use crate::context::Context;
 use crate::context::ContextError;
-use crate::context::{Context, StaticCause};
 use crate::panic;
 use crate::scheduler::Scheduler;
 use crate::sync::{Arc, JoinSet};
-
-pub(crate) static FAN_OUT_ENDED: StaticCause = StaticCause("the fan-out has ended");
-pub(crate) static FAN_OUT_DROPPED: StaticCause = StaticCause("the fan-out was dropped");
 
 /// A fan-out, run by whoever polls it. Dropped, it stops what it started.
 pub(crate) struct SpawnedRun<P, C, T, E>

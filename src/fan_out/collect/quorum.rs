@@ -4,13 +4,11 @@ use tokio::time::Instant;
 
 use super::{Collector, RunSummary};
 use crate::context::ContextError;
-use crate::context::{Cause, StaticCause};
+use crate::context::{Cause, Note};
+use crate::fan_out::causes::{ENOUGH, OUT_OF_REACH};
 use crate::panic;
 use crate::scheduler::error::{Errors, TaskError, TaskErrorKind};
 use crate::scheduler::failures::OnFailure;
-
-static ENOUGH: StaticCause = StaticCause("the others have given enough");
-static OUT_OF_REACH: StaticCause = StaticCause("enough cannot be reached any more");
 
 /// `quorum`; with 1, `first_ok`.
 pub(crate) struct Quorum<T> {
