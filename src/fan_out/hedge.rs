@@ -81,16 +81,16 @@ where
         max > 0,
         "a hedge with a max of 0 would never ask: pass at least 1"
     );
-    let flight = Arc::new(Flight(Mutex::new(State::default())));
+    let attempted = Arc::new(Attempted::new());
     let attempts = Attempts {
         delay,
         next: 0,
         max,
-        flight: flight.clone(),
+        attempted: attempted.clone(),
         timer: None,
     };
     let attempt = move |ctx, attempt| Attempt {
-        flight: InFlight::new(&flight),
+        guard: AttemptGuard::new(&attempted),
         future: f(ctx, attempt),
     };
     FanOut::new(ctx, attempts, attempt, CallSite::caller())
@@ -99,7 +99,9 @@ where
 }
 
 /// What has become of the attempts so far.
-struct Flight(Mutex<State>);
+struct Attempted {
+    state: Mutex<State>,
+}
 
 #[derive(Default)]
 struct State {
@@ -110,31 +112,36 @@ struct State {
     waker: Option<Waker>,
 }
 
-enum Look {
+enum Status {
     Answered,
-    /// All have failed.
-    Empty,
+    AllFailed,
     InFlight,
 }
 
-struct InFlight(Arc<Flight>);
+/// Counts an attempt as in flight until it is dropped.
+struct AttemptGuard {
+    attempted: Arc<Attempted>,
+}
 
-impl InFlight {
-    fn new(flight: &Arc<Flight>) -> InFlight {
-        flight.0.lock().in_flight += 1;
-        InFlight(flight.clone())
+impl AttemptGuard {
+    fn new(attempted: &Arc<Attempted>) -> AttemptGuard {
+        attempted.state.lock().in_flight += 1;
+        AttemptGuard {
+            attempted: attempted.clone(),
+        }
     }
 }
 
-impl Drop for InFlight {
+impl Drop for AttemptGuard {
     fn drop(&mut self) {
-        let mut flight = self.0.0.lock();
-        flight.in_flight -= 1;
-        let waker = match flight.in_flight {
-            0 => flight.waker.take(),
-            _ => None,
+        let mut state = self.attempted.state.lock();
+        state.in_flight -= 1;
+        let waker = if state.in_flight == 0 {
+            state.waker.take()
+        } else {
+            None
         };
-        drop(flight);
+        drop(state);
         waker.into_iter().for_each(panic::wake);
     }
 }
@@ -144,7 +151,7 @@ pin_project! {
         #[pin]
         future: Fut,
         // Dropped after the future.
-        flight: InFlight,
+        guard: AttemptGuard,
     }
 }
 
@@ -158,7 +165,7 @@ where
         let this = self.project();
         let answer = ready!(this.future.poll(cx));
         // Noted before it counts as ended, or the next attempt might begin in between.
-        this.flight.0.0.lock().answered |= answer.is_ok();
+        this.guard.attempted.state.lock().answered |= answer.is_ok();
         Poll::Ready(answer)
     }
 }
@@ -168,7 +175,7 @@ struct Attempts {
     delay: Duration,
     next: usize,
     max: usize,
-    flight: Arc<Flight>,
+    attempted: Arc<Attempted>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -179,16 +186,16 @@ impl Stream for Attempts {
         if self.next == self.max {
             return Poll::Ready(None);
         }
-        match self.flight.poll(cx) {
-            Look::Answered => return Poll::Ready(None),
-            Look::InFlight => {
+        match self.attempted.poll(cx) {
+            Status::Answered => return Poll::Ready(None),
+            Status::InFlight => {
                 let delay = self.delay;
                 let timer = self
                     .timer
                     .get_or_insert_with(|| Box::pin(tokio::time::sleep(delay)));
                 ready!(timer.as_mut().poll(cx));
             }
-            Look::Empty => {}
+            Status::AllFailed => {}
         }
         self.timer = None;
         self.next += 1;
@@ -201,18 +208,26 @@ impl Stream for Attempts {
     }
 }
 
-impl Flight {
+impl Attempted {
+    fn new() -> Attempted {
+        Attempted {
+            state: Mutex::new(State::default()),
+        }
+    }
+
     /// Looks; if an attempt is in flight, the task is woken when none is.
-    fn poll(&self, cx: &mut task::Context<'_>) -> Look {
+    fn poll(&self, cx: &mut task::Context<'_>) -> Status {
         let waker = cx.waker().clone();
-        let mut flight = self.0.lock();
-        let (look, unneeded) = match (flight.answered, flight.in_flight) {
-            (true, _) => (Look::Answered, Some(waker)),
-            (false, 0) => (Look::Empty, Some(waker)),
-            (false, _) => (Look::InFlight, flight.waker.replace(waker)),
+        let mut state = self.state.lock();
+        let (status, unneeded) = if state.answered {
+            (Status::Answered, Some(waker))
+        } else if state.in_flight == 0 {
+            (Status::AllFailed, Some(waker))
+        } else {
+            (Status::InFlight, state.waker.replace(waker))
         };
-        drop(flight);
+        drop(state);
         drop(unneeded);
-        look
+        status
     }
 }

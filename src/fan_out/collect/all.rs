@@ -7,43 +7,54 @@ use crate::scheduler::error::TaskErrorKind;
 use crate::scheduler::failures::OnFailure;
 
 /// What items gave, in the order of the items.
-pub(crate) struct Slots<V>(Vec<Option<V>>);
+pub(crate) struct Slots<V> {
+    values: Vec<Option<V>>,
+}
 
 impl<V> Default for Slots<V> {
     fn default() -> Self {
-        Slots(Vec::new())
+        Slots { values: Vec::new() }
     }
 }
 
 impl<V> Slots<V> {
     pub(crate) fn put(&mut self, number: usize, value: Option<V>) {
-        if self.0.len() < number {
-            self.0.resize_with(number, || None);
+        if self.values.len() < number {
+            self.values.resize_with(number, || None);
         }
-        match self.0.get_mut(number) {
+        match self.values.get_mut(number) {
             Some(slot) => *slot = value,
-            None => self.0.push(value),
+            None => self.values.push(value),
         }
     }
 
+    /// Returns whether an item gave nothing.
+    pub(crate) fn has_gap(&self) -> bool {
+        self.values.iter().any(Option::is_none)
+    }
+
     pub(crate) fn take(&mut self) -> Vec<Option<V>> {
-        std::mem::take(&mut self.0)
+        std::mem::take(&mut self.values)
     }
 }
 
 /// What nobody gets is dropped one by one: two destructors that panic would otherwise end the process.
 impl<V> Drop for Slots<V> {
     fn drop(&mut self) {
-        self.0.drain(..).for_each(panic::discard);
+        self.values.drain(..).for_each(panic::discard);
     }
 }
 
 /// `all`.
-pub(crate) struct All<T>(Slots<T>);
+pub(crate) struct All<T> {
+    slots: Slots<T>,
+}
 
 impl<T> Default for All<T> {
     fn default() -> Self {
-        All(Slots::default())
+        All {
+            slots: Slots::default(),
+        }
     }
 }
 
@@ -60,18 +71,18 @@ impl<T, E: From<ContextError>> Collector<T, E> for All<T> {
     }
 
     fn collect(&mut self, number: usize, value: Option<T>) -> Option<T> {
-        self.0.put(number, value);
+        self.slots.put(number, value);
         None
     }
 
     fn finish(mut self, summary: RunSummary<E>) -> Result<Vec<T>, E> {
         let (exhausted, reason) = (summary.exhausted, summary.reason());
         summary.failures.into_result()?;
-        if !exhausted || self.0.0.iter().any(Option::is_none) {
+        if !exhausted || self.slots.has_gap() {
             return Err(E::from(reason));
         }
         // Of an `Option`, so that it is collected where it is.
-        let values: Option<Vec<T>> = self.0.take().into_iter().collect();
+        let values: Option<Vec<T>> = self.slots.take().into_iter().collect();
         Ok(values.unwrap_or_default())
     }
 }

@@ -109,11 +109,15 @@ fn is_out_of_reach(error: &ContextError) -> bool {
 }
 
 /// `first_ok`: a quorum of one.
-pub(crate) struct FirstOk<T>(Quorum<T>);
+pub(crate) struct FirstOk<T> {
+    quorum: Quorum<T>,
+}
 
 impl<T> Default for FirstOk<T> {
     fn default() -> Self {
-        FirstOk(Quorum::of(1))
+        FirstOk {
+            quorum: Quorum::of(1),
+        }
     }
 }
 
@@ -129,15 +133,15 @@ impl<T, E: From<ContextError>> Collector<T, E> for FirstOk<T> {
     }
 
     fn collect(&mut self, number: usize, value: Option<T>) -> Option<T> {
-        Collector::<T, E>::collect(&mut self.0, number, value)
+        Collector::<T, E>::collect(&mut self.quorum, number, value)
     }
 
     fn decision(&self, more: usize) -> Option<&'static Note> {
-        Collector::<T, E>::decision(&self.0, more)
+        Collector::<T, E>::decision(&self.quorum, more)
     }
 
     fn finish(self, summary: RunSummary<E>) -> Result<T, Errors<E>> {
-        let mut values = self.0.finish(summary)?;
+        let mut values = self.quorum.finish(summary)?;
         match values.pop() {
             Some(value) => Ok(value),
             None => unreachable!("a quorum of one has one value"),

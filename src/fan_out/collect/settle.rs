@@ -7,11 +7,15 @@ use crate::scheduler::error::TaskErrorKind;
 use crate::scheduler::failures::OnFailure;
 
 /// `settle`.
-pub(crate) struct Settle<T, E>(Slots<Result<T, E>>);
+pub(crate) struct Settle<T, E> {
+    slots: Slots<Result<T, E>>,
+}
 
 impl<T, E> Default for Settle<T, E> {
     fn default() -> Self {
-        Settle(Slots::default())
+        Settle {
+            slots: Slots::default(),
+        }
     }
 }
 
@@ -32,7 +36,7 @@ impl<T, E: From<ContextError>> Collector<T, E> for Settle<T, E> {
     }
 
     fn collect(&mut self, number: usize, result: Option<Result<T, E>>) -> Option<Result<T, E>> {
-        self.0.put(number, result);
+        self.slots.put(number, result);
         None
     }
 
@@ -45,7 +49,7 @@ impl<T, E: From<ContextError>> Collector<T, E> for Settle<T, E> {
         };
         summary.failures.resume_panic();
         let stopped = || Err(E::from(reason.clone()));
-        let results = self.0.take().into_iter();
+        let results = self.slots.take().into_iter();
         let mut results: Vec<_> = results
             .map(|result| result.unwrap_or_else(stopped))
             .collect();

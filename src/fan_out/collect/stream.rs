@@ -12,20 +12,34 @@ use crate::scheduler::failures::OnFailure;
 
 /// OutcomeStream in the order in which they came. What nobody gets is dropped one by one: two destructors that panic would
 /// otherwise end the process.
-struct Waiting<V>(VecDeque<V>);
+struct Waiting<V> {
+    outcomes: VecDeque<V>,
+}
+
+impl<V> Default for Waiting<V> {
+    fn default() -> Self {
+        Waiting {
+            outcomes: VecDeque::new(),
+        }
+    }
+}
 
 impl<V> Drop for Waiting<V> {
     fn drop(&mut self) {
-        self.0.drain(..).for_each(panic::discard);
+        self.outcomes.drain(..).for_each(panic::discard);
     }
 }
 
 /// `try_stream`: stops at the first failure, which comes last.
-pub(crate) struct TryStream<T>(Waiting<T>);
+pub(crate) struct TryStream<T> {
+    waiting: Waiting<T>,
+}
 
 impl<T> Default for TryStream<T> {
     fn default() -> Self {
-        TryStream(Waiting(VecDeque::new()))
+        TryStream {
+            waiting: Waiting::default(),
+        }
     }
 }
 
@@ -41,16 +55,16 @@ impl<T, E: From<ContextError>> Collector<T, E> for TryStream<T> {
     }
 
     fn collect(&mut self, _: usize, value: Option<T>) -> Option<T> {
-        self.0.0.extend(value);
+        self.waiting.outcomes.extend(value);
         None
     }
 
     fn waiting(&self) -> usize {
-        self.0.0.len()
+        self.waiting.outcomes.len()
     }
 
     fn is_ready(&self) -> bool {
-        !self.0.0.is_empty()
+        !self.waiting.outcomes.is_empty()
     }
 
     fn finish(self, summary: RunSummary<E>) -> Option<Result<T, E>> {
@@ -65,16 +79,23 @@ impl<T, E: From<ContextError>> Collector<T, E> for TryStream<T> {
 
 impl<T, E: From<ContextError>> StreamCollector<T, E> for TryStream<T> {
     fn take(&mut self) -> Option<Taken<T, E>> {
-        self.0.0.pop_front().map(|value| Some(Ok(value)))
+        self.waiting
+            .outcomes
+            .pop_front()
+            .map(|value| Some(Ok(value)))
     }
 }
 
 /// `stream`: in order of completion.
-pub(crate) struct Unordered<T, E>(Waiting<Taken<T, E>>);
+pub(crate) struct Unordered<T, E> {
+    waiting: Waiting<Taken<T, E>>,
+}
 
 impl<T, E> Default for Unordered<T, E> {
     fn default() -> Self {
-        Unordered(Waiting(VecDeque::new()))
+        Unordered {
+            waiting: Waiting::default(),
+        }
     }
 }
 
@@ -94,16 +115,16 @@ impl<T, E> Collector<T, E> for Unordered<T, E> {
     }
 
     fn collect(&mut self, _: usize, result: Option<Result<T, E>>) -> Option<Result<T, E>> {
-        self.0.0.push_back(result);
+        self.waiting.outcomes.push_back(result);
         None
     }
 
     fn waiting(&self) -> usize {
-        self.0.0.len()
+        self.waiting.outcomes.len()
     }
 
     fn is_ready(&self) -> bool {
-        !self.0.0.is_empty()
+        !self.waiting.outcomes.is_empty()
     }
 
     fn finish(self, summary: RunSummary<E>) -> Option<Result<T, E>> {
@@ -114,7 +135,7 @@ impl<T, E> Collector<T, E> for Unordered<T, E> {
 
 impl<T, E> StreamCollector<T, E> for Unordered<T, E> {
     fn take(&mut self) -> Option<Taken<T, E>> {
-        self.0.0.pop_front()
+        self.waiting.outcomes.pop_front()
     }
 }
 
@@ -131,7 +152,7 @@ pub(crate) struct Ordered<T, E> {
 impl<T, E> Default for Ordered<T, E> {
     fn default() -> Self {
         Ordered {
-            window: Waiting(VecDeque::new()),
+            window: Waiting::default(),
             next: 0,
             waiting: 0,
         }
@@ -155,10 +176,10 @@ impl<T, E> Collector<T, E> for Ordered<T, E> {
 
     fn collect(&mut self, number: usize, result: Option<Result<T, E>>) -> Option<Result<T, E>> {
         let at = number - self.next;
-        if self.window.0.len() <= at {
-            self.window.0.resize_with(at + 1, || None);
+        if self.window.outcomes.len() <= at {
+            self.window.outcomes.resize_with(at + 1, || None);
         }
-        self.window.0[at] = Some(result);
+        self.window.outcomes[at] = Some(result);
         self.waiting += 1;
         None
     }
@@ -168,7 +189,7 @@ impl<T, E> Collector<T, E> for Ordered<T, E> {
     }
 
     fn is_ready(&self) -> bool {
-        matches!(self.window.0.front(), Some(Some(_)))
+        matches!(self.window.outcomes.front(), Some(Some(_)))
     }
 
     fn finish(self, summary: RunSummary<E>) -> Option<Result<T, E>> {
@@ -179,8 +200,8 @@ impl<T, E> Collector<T, E> for Ordered<T, E> {
 
 impl<T, E> StreamCollector<T, E> for Ordered<T, E> {
     fn take(&mut self) -> Option<Taken<T, E>> {
-        let taken = self.window.0.front_mut()?.take()?;
-        self.window.0.pop_front();
+        let taken = self.window.outcomes.front_mut()?.take()?;
+        self.window.outcomes.pop_front();
         self.next += 1;
         self.waiting -= 1;
         Some(taken)
