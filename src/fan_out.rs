@@ -42,6 +42,7 @@ mod collect;
 mod hedge;
 mod item_counts;
 mod item_source;
+mod item_tag;
 mod items;
 mod local;
 mod progress;

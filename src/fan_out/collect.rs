@@ -1,11 +1,8 @@
 //! What an end does with outcomes. How the items run is none of its business.
 
-use std::time::Duration;
-
-use tokio::time::Instant;
-
 use super::call_site::CallSite;
 use super::causes::TASKS_ABORTED;
+use super::item_tag::Stopwatch;
 use crate::context::ContextError;
 use crate::context::{Cause, Note};
 use crate::scheduler::error::TaskErrorKind;
@@ -58,31 +55,6 @@ pub(crate) trait Collector<T, E>: Default {
     }
     /// Makes the output, when all is over and gone.
     fn finish(self, summary: RunSummary<E>) -> Self::Output;
-}
-
-/// Runs from when it is made.
-pub(crate) trait Stopwatch: Copy + Send + 'static {
-    fn start() -> Self;
-    fn elapsed(&self) -> Duration;
-}
-
-impl Stopwatch for Instant {
-    fn start() -> Instant {
-        Instant::now()
-    }
-
-    fn elapsed(&self) -> Duration {
-        Instant::elapsed(self)
-    }
-}
-
-/// Costs nothing and says nothing.
-impl Stopwatch for () {
-    fn start() {}
-
-    fn elapsed(&self) -> Duration {
-        Duration::ZERO
-    }
 }
 
 /// An end that hands outcomes out as they come.

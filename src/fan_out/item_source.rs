@@ -17,8 +17,9 @@ use std::task::{self, Waker};
 use std::time::Duration;
 
 use super::call_site::CallSite;
-use super::collect::{Collector, Stopwatch};
+use super::collect::Collector;
 use super::item_counts::ItemCounts;
+use super::item_tag::{ItemTag, Stopwatch};
 use super::items::{Next, SizeHint, drop_in};
 use super::progress::Progress;
 use super::shared_iter::SharedIter;
@@ -81,41 +82,26 @@ impl<P> From<TakenIter<P>> for Supply<P> {
     }
 }
 
-/// Which item it is.
-pub(crate) enum ItemTag<W> {
-    Item {
-        number: usize,
-        /// `None` for one that never starts.
-        started: Option<W>,
-        span: Span,
-    },
-    /// The `on_progress` of them all.
-    Whole,
+/// Identifies a job of the source.
+pub(crate) enum JobTag<W> {
+    Item(ItemTag<W>),
+    /// The calls of `on_progress`. They are no item; the tag gives a panic of theirs its label.
+    OnProgress,
 }
 
-impl<W: Stopwatch> ItemTag<W> {
-    fn started(number: usize, call_site: &CallSite) -> Self {
-        ItemTag::Item {
-            number,
-            started: Some(W::start()),
-            span: call_site.span_of(number),
-        }
-    }
-}
-
-impl<W: Stopwatch> Tag for ItemTag<W> {
+impl<W: Stopwatch> Tag for JobTag<W> {
     fn started(&mut self) {}
 
     fn span(&self) -> Option<&Span> {
         match self {
-            ItemTag::Item { span, .. } => Some(span),
-            ItemTag::Whole => None,
+            JobTag::Item(tag) => Some(&tag.span),
+            JobTag::OnProgress => None,
         }
     }
 
     fn close_span(&mut self) {
-        if let ItemTag::Item { span, .. } = self {
-            span.close();
+        if let JobTag::Item(tag) = self {
+            tag.span.close();
         }
     }
 }
@@ -193,7 +179,7 @@ where
 /// of that is recorded as a failure.
 pub(crate) fn take_collector<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>) -> C
 where
-    ItemSource<P, C, T, E>: Source<Tag = ItemTag<C::Stopwatch>, Shared = Shared<P>>,
+    ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
     P: Next,
     C: Collector<T, E>,
 {
@@ -203,7 +189,7 @@ where
     }
     let (reporter, collector) = core.with(|state, _| state.source.take_all());
     if let Err(payload) = drop_in(&core.shared.call_site.span, reporter) {
-        core.record(&mut ItemTag::Whole, Outcome::Panicked(payload));
+        core.record(&mut JobTag::OnProgress, Outcome::Panicked(payload));
     }
     collector
 }
@@ -217,7 +203,7 @@ where
 {
     type Error = E;
     type Value = C::Collected;
-    type Tag = ItemTag<C::Stopwatch>;
+    type Tag = JobTag<C::Stopwatch>;
     type Job = P::Future;
     type Supply = Supply<P>;
     /// What is pulled starts at once.
@@ -274,8 +260,8 @@ where
         collected: Option<C::Collected>,
         effects: &mut Effects,
     ) -> Option<Arc<dyn Observer>> {
-        if let ItemTag::Item { number, .. } = tag {
-            if let Some(unneeded) = self.counts.collect(number, collected) {
+        if let JobTag::Item(tag) = tag {
+            if let Some(unneeded) = self.counts.collect(tag.number, collected) {
                 effects.garbage.push(Box::new(unneeded));
             }
             self.check_decided(effects);
@@ -317,14 +303,9 @@ where
     }
 
     fn describe(shared: &Shared<P>, tag: &Self::Tag) -> (Label, Duration) {
-        match *tag {
-            ItemTag::Item {
-                number, started, ..
-            } => {
-                let elapsed = started.map_or(Duration::ZERO, |watch| watch.elapsed());
-                (shared.call_site.label_of(number), elapsed)
-            }
-            ItemTag::Whole => (shared.call_site.label("on_progress"), Duration::ZERO),
+        match tag {
+            JobTag::Item(tag) => tag.describe(&shared.call_site),
+            JobTag::OnProgress => (shared.call_site.label("on_progress"), Duration::ZERO),
         }
     }
 
@@ -344,7 +325,7 @@ where
         match pull(core, slot.as_mut(), cx) {
             Pulled::InUse => Opened::Later { in_use: true },
             Pulled::Item(number, left) => {
-                let tag = ItemTag::started(number, &core.shared.call_site);
+                let tag = JobTag::Item(ItemTag::started(number, &core.shared.call_site));
                 if start(core, number, left) {
                     return Opened::Job(tag);
                 }
@@ -373,7 +354,10 @@ where
             return None;
         }
         let next = match pull(core, slot, cx) {
-            Pulled::Item(number, _) => Some(ItemTag::started(number, &core.shared.call_site)),
+            Pulled::Item(number, _) => {
+                let tag = ItemTag::started(number, &core.shared.call_site);
+                Some(JobTag::Item(tag))
+            }
             Pulled::NotYet(pull) => {
                 core.shared.iter.put_back(Some(pull));
                 None
@@ -403,7 +387,7 @@ where
             drop(entered);
             if let Err(payload) = called {
                 panic::discard(call);
-                core.record(&mut ItemTag::Whole, Outcome::Panicked(payload));
+                core.record(&mut JobTag::OnProgress, Outcome::Panicked(payload));
                 core.with(|state, effects| {
                     state.source.reporter = None;
                     state.wake_waiter(effects);

@@ -17,20 +17,22 @@ use tokio::time::Sleep;
 
 use super::call_site::CallSite;
 use super::causes::{FAN_OUT_DROPPED, FAN_OUT_ENDED};
-use super::collect::{Collector, RunSummary, Stopwatch, StreamCollector, Taken, reason};
+use super::collect::{Collector, RunSummary, StreamCollector, Taken, reason};
 use super::item_counts::ItemCounts;
+use super::item_tag::ItemTag;
 use super::items::{Next, drop_in, poll_pull};
 use super::progress::Progress;
 use super::run::Run;
 use crate::context::ContextError;
 use crate::context::{CancelHandle, Cause, Context, DoneOwned};
 use crate::panic::{self, Payload};
+use crate::scheduler::calls::Failure;
 use crate::scheduler::error::{Label, Panic, TaskErrorKind};
 use crate::scheduler::failures::Failures;
 use crate::scheduler::job;
 use crate::sync::{self, Arc};
-use crate::tracing;
-use running::{Entry, InFlight, PollState, Running};
+use crate::tracing::{self, Span};
+use running::{InFlight, PollState, Running};
 
 /// A fan-out, run by whoever polls it.
 ///
@@ -169,8 +171,8 @@ where
             return Poll::Ready(Step::Moved);
         }
         match self.running.poll_ended(cx) {
-            Poll::Ready(Some((entry, ended))) => {
-                self.end(entry, ended.map(C::classify));
+            Poll::Ready(Some((tag, ended))) => {
+                self.end(tag, ended.map(C::classify));
                 Poll::Ready(Step::Moved)
             }
             _ if pulled => Poll::Ready(Step::Moved),
@@ -209,13 +211,9 @@ where
             Ok(Some(left)) => {
                 let number = self.counts.started();
                 self.counts.start(number, left);
-                let entry = Entry {
-                    number,
-                    started: Some(C::Stopwatch::start()),
-                    span: self.call_site.span_of(number),
-                };
+                let tag = ItemTag::started(number, &self.call_site);
                 let poll_state = self.poll_state.clone();
-                push(&mut self.running, Running::new(entry, item, poll_state));
+                push(&mut self.running, Running::new(tag, item, poll_state));
                 self.check_decided();
                 self.tell();
             }
@@ -236,21 +234,13 @@ where
     fn fail_whole(&mut self, payload: Payload) {
         let number = self.counts.started();
         self.counts.break_at(number);
-        let entry = self.unstarted(number);
-        self.fail(&entry, TaskErrorKind::Panicked(Panic::new(payload)));
-    }
-
-    fn unstarted(&self, number: usize) -> Entry<C::Stopwatch> {
-        Entry {
-            number,
-            started: None,
-            span: self.call_site.span_of(number),
-        }
+        let tag = ItemTag::unstarted(number, &self.call_site);
+        self.fail(&tag, TaskErrorKind::Panicked(Panic::new(payload)));
     }
 
     fn end(
         &mut self,
-        entry: Entry<C::Stopwatch>,
+        tag: ItemTag<C::Stopwatch>,
         ended: Result<Result<C::Collected, TaskErrorKind<E>>, Payload>,
     ) {
         let ended =
@@ -258,38 +248,44 @@ where
         let collected = match ended {
             Ok(collected) => Some(collected),
             Err(kind) => {
-                self.fail(&entry, kind);
+                self.fail(&tag, kind);
                 None
             }
         };
-        panic::discard(self.counts.collect(entry.number, collected));
+        panic::discard(self.counts.collect(tag.number, collected));
         self.check_decided();
         self.tell();
     }
 
-    fn fail(&mut self, entry: &Entry<C::Stopwatch>, kind: TaskErrorKind<E>) {
-        let (label, elapsed) = (self.call_site.label_of(entry.number), entry.elapsed());
-        let entered = tracing::enter(Some(&entry.span));
-        tracing::failed(
-            label.name.as_deref(),
-            label.site,
-            elapsed,
-            kind.as_failure(),
-        );
-        drop(entered);
-        self.record(label, elapsed, kind);
+    fn fail(&mut self, tag: &ItemTag<C::Stopwatch>, kind: TaskErrorKind<E>) {
+        let (label, elapsed) = tag.describe(&self.call_site);
+        self.record(Some(&tag.span), label, elapsed, kind);
     }
 
-    /// Keeps a failure, and ends the context if that is what a failure does.
-    fn record(&mut self, label: Label, elapsed: Duration, kind: TaskErrorKind<E>) {
-        let cause = C::ON_FAILURE.cause(&label, &kind);
-        if !matches!(kind, TaskErrorKind::Aborted(_)) {
+    /// Records a failure, and cancels the context if the collector stops at failures. The event is in
+    /// `span`.
+    fn record(
+        &mut self,
+        span: Option<&Span>,
+        label: Label,
+        elapsed: Duration,
+        kind: TaskErrorKind<E>,
+    ) {
+        let failure = Failure {
+            label,
+            elapsed,
+            kind,
+            ended: self.ctx.is_done(),
+        };
+        let entered = tracing::enter(span);
+        let cause = failure.report(C::ON_FAILURE);
+        drop(entered);
+        if failure.is_own() {
             self.counts.fail();
         }
-        let ended = self.ctx.is_done();
-        panic::discard(self.failures.add(label, elapsed, kind, ended));
+        let (unkept, cause) = self.failures.record(failure, cause);
+        panic::discard(unkept);
         if let Some(cause) = cause {
-            let cause = self.failures.cause(cause);
             self.end_context(cause);
         }
     }
@@ -325,13 +321,7 @@ where
     fn fail_report(&mut self, payload: Payload) {
         let label = self.call_site.label("on_progress");
         let kind = TaskErrorKind::Panicked(Panic::new(payload));
-        tracing::failed(
-            label.name.as_deref(),
-            label.site,
-            Duration::ZERO,
-            kind.as_failure(),
-        );
-        self.record(label, Duration::ZERO, kind);
+        self.record(None, label, Duration::ZERO, kind);
     }
 
     /// The context has ended: nothing more is pulled, and what runs is stopped when the grace is over.
@@ -348,19 +338,22 @@ where
     fn stop(&mut self) {
         self.stage = Stage::Stopped;
         let running = std::mem::replace(&mut self.running, InFlight::new());
-        let mut stopped = running.entries();
-        stopped.sort_unstable_by_key(|entry| entry.number);
+        let mut stopped = running.tags();
+        stopped.sort_unstable_by_key(|tag| tag.number);
         drop(running);
         let panicked = std::mem::take(&mut *self.poll_state.panics.lock());
         for (number, payload) in panicked {
-            let at = stopped.iter().position(|entry| entry.number == number);
-            let entry = at.map_or_else(|| self.unstarted(number), |at| stopped.remove(at));
-            self.end(entry, Err(payload));
+            let at = stopped.iter().position(|tag| tag.number == number);
+            let tag = at.map_or_else(
+                || ItemTag::unstarted(number, &self.call_site),
+                |at| stopped.remove(at),
+            );
+            self.end(tag, Err(payload));
         }
         let error = reason(self.ctx.err());
-        for entry in stopped {
+        for tag in stopped {
             let kind = TaskErrorKind::Aborted(error.clone());
-            self.end(entry, Ok(Err(kind)));
+            self.end(tag, Ok(Err(kind)));
         }
     }
 }

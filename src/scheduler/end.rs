@@ -85,25 +85,12 @@ impl<S: Source> Scheduler<S> {
 
     /// A failure is the group's.
     pub(crate) fn fail(self: &Arc<Self>, failure: Failure<S::Error>) {
-        let Failure {
-            label,
-            elapsed,
-            kind,
-            ended,
-        } = failure;
-        tracing::failed(
-            label.name.as_deref(),
-            label.site,
-            elapsed,
-            kind.as_failure(),
-        );
-        let cause = self.on_failure.cause(&label, &kind);
+        let cause = failure.report(self.on_failure);
         let (later, cause) = self.with(|state, _| {
-            if !matches!(kind, TaskErrorKind::Aborted(_)) {
+            if failure.is_own() {
                 state.source.failed();
             }
-            let later = state.failures.add(label, elapsed, kind, ended);
-            (later, cause.map(|cause| state.failures.cause(cause)))
+            state.failures.record(failure, cause)
         });
         panic::discard(later);
         if let Some(cause) = cause {

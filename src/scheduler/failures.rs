@@ -3,10 +3,12 @@
 use std::fmt::Display;
 use std::time::Duration;
 
+use super::calls::Failure;
 use crate::context::Cause;
 use crate::context::ContextError;
 use crate::panic;
 use crate::scheduler::error::{Errors, Label, TaskError, TaskErrorKind};
+use crate::tracing;
 
 /// How many failures are kept whole.
 const KEPT: usize = 1024;
@@ -43,6 +45,27 @@ impl OnFailure {
             TaskErrorKind::Panicked(panic) => Cause::from(format!("{label} panicked: {panic}")),
             TaskErrorKind::Aborted(error) => Cause::from(error.clone()),
         })
+    }
+}
+
+impl<E: Display> Failure<E> {
+    /// Emits the event of the failure, and makes the cause with which it cancels the context, if it
+    /// does. Runs user code, so it is not called under a lock.
+    pub(crate) fn report(&self, on_failure: OnFailure) -> Option<Cause> {
+        tracing::failed(
+            self.label.name.as_deref(),
+            self.label.site,
+            self.elapsed,
+            self.kind.as_failure(),
+        );
+        on_failure.cause(&self.label, &self.kind)
+    }
+}
+
+impl<E> Failure<E> {
+    /// Returns whether the task failed by itself, and was not merely aborted.
+    pub(crate) fn is_own(&self) -> bool {
+        !matches!(self.kind, TaskErrorKind::Aborted(_))
     }
 }
 
@@ -91,8 +114,25 @@ impl<E> Failures<E> {
         Some(task)
     }
 
+    /// Keeps a failure that was reported with the given cause. Returns the failure if it is not kept,
+    /// to be dropped outside the lock, and the cause with which the context is to be cancelled.
+    pub(crate) fn record(
+        &mut self,
+        failure: Failure<E>,
+        cause: Option<Cause>,
+    ) -> (Option<TaskError<E>>, Option<Cause>) {
+        let Failure {
+            label,
+            elapsed,
+            kind,
+            ended,
+        } = failure;
+        let unkept = self.add(label, elapsed, kind, ended);
+        (unkept, cause.map(|cause| self.cause(cause)))
+    }
+
     /// The cause that the context is to end with: that of the first failure, whoever asks.
-    pub(crate) fn cause(&mut self, mine: Cause) -> Cause {
+    fn cause(&mut self, mine: Cause) -> Cause {
         self.cause.get_or_insert(mine).clone()
     }
 }

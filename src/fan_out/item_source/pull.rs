@@ -3,8 +3,9 @@
 use std::pin::Pin;
 use std::task::{self, Poll};
 
-use super::{ItemSource, ItemTag, Shared};
+use super::{ItemSource, JobTag, Shared};
 use crate::fan_out::collect::Collector;
+use crate::fan_out::item_tag::ItemTag;
 use crate::fan_out::items::{Next, SizeHint, drop_in, poll_pull};
 use crate::panic::{self, Payload};
 use crate::scheduler::Scheduler;
@@ -30,7 +31,7 @@ pub(super) fn pull<P, C, T, E>(
     cx: &mut task::Context<'_>,
 ) -> Pulled<P>
 where
-    ItemSource<P, C, T, E>: Source<Tag = ItemTag<C::Stopwatch>, Shared = Shared<P>>,
+    ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
     P: Next,
     C: Collector<T, E>,
 {
@@ -57,7 +58,7 @@ fn pull_shared<P, C, T, E>(
     cx: &mut task::Context<'_>,
 ) -> Pulled<P>
 where
-    ItemSource<P, C, T, E>: Source<Tag = ItemTag<C::Stopwatch>, Shared = Shared<P>>,
+    ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
     P: Next,
     C: Collector<T, E>,
 {
@@ -149,7 +150,7 @@ where
 /// The tap is free, and somebody found it in use.
 pub(super) fn serve_wake_request<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>)
 where
-    ItemSource<P, C, T, E>: Source<Tag = ItemTag<C::Stopwatch>, Shared = Shared<P>>,
+    ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
     P: Next,
     C: Collector<T, E>,
 {
@@ -182,16 +183,12 @@ where
 /// A panic of what makes the items.
 fn fail<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>, number: usize, payload: Payload)
 where
-    ItemSource<P, C, T, E>: Source<Tag = ItemTag<C::Stopwatch>, Shared = Shared<P>>,
+    ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
     C: Collector<T, E>,
 {
     core.with(|state, _| state.source.counts.break_at(number));
-    let mut tag = ItemTag::Item {
-        number,
-        started: None,
-        span: core.shared.call_site.span_of(number),
-    };
-    core.record(&mut tag, Outcome::Panicked(payload));
+    let tag = ItemTag::unstarted(number, &core.shared.call_site);
+    core.record(&mut JobTag::Item(tag), Outcome::Panicked(payload));
 }
 
 /// Nothing more is pulled: a panic came, or the end of the context.
@@ -199,7 +196,7 @@ pub(super) fn close<P, C, T, E>(
     core: &Arc<Scheduler<ItemSource<P, C, T, E>>>,
     pull: Option<Pin<Box<P>>>,
 ) where
-    ItemSource<P, C, T, E>: Source<Tag = ItemTag<C::Stopwatch>, Shared = Shared<P>>,
+    ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
     P: Next,
     C: Collector<T, E>,
 {

@@ -3,33 +3,17 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{self, Poll, ready};
-use std::time::Duration;
 
 use futures_core::Stream;
 use futures_util::stream::FuturesUnordered;
 use pin_project_lite::pin_project;
 
-use crate::fan_out::collect::Stopwatch;
+use crate::fan_out::item_tag::{ItemTag, Stopwatch};
 use crate::panic::{self, Payload};
 use crate::scheduler::job;
 use crate::scheduler::poll_budget::PollBudget;
 use crate::sync::{Arc, Mutex};
-use crate::tracing::{self, Span};
-
-/// Which item it is.
-#[derive(Clone)]
-pub(super) struct Entry<W> {
-    pub(super) number: usize,
-    /// `None` for one that never starts.
-    pub(super) started: Option<W>,
-    pub(super) span: Span,
-}
-
-impl<W: Stopwatch> Entry<W> {
-    pub(super) fn elapsed(&self) -> Duration {
-        self.started.map_or(Duration::ZERO, |watch| watch.elapsed())
-    }
-}
+use crate::tracing;
 
 /// What the items share with the fan-out that polls them.
 pub(super) struct PollState {
@@ -68,7 +52,7 @@ impl PollState {
 
 pin_project! {
     pub(super) struct Running<Fut, W> {
-        entry: Entry<W>,
+        tag: ItemTag<W>,
         poll_state: Arc<PollState>,
         #[pin]
         item: Option<Fut>,
@@ -78,20 +62,20 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             let item = &mut this.item;
-            let entered = tracing::enter(Some(&this.entry.span));
+            let entered = tracing::enter(Some(&this.tag.span));
             let dropped = panic::catch(|| item.set(None));
             drop(entered);
             if let Err(payload) = dropped {
-                this.poll_state.panics.lock().push((this.entry.number, payload));
+                this.poll_state.panics.lock().push((this.tag.number, payload));
             }
         }
     }
 }
 
 impl<Fut, W> Running<Fut, W> {
-    pub(super) fn new(entry: Entry<W>, item: Option<Fut>, poll_state: Arc<PollState>) -> Self {
+    pub(super) fn new(tag: ItemTag<W>, item: Option<Fut>, poll_state: Arc<PollState>) -> Self {
         Running {
-            entry,
+            tag,
             poll_state,
             item,
         }
@@ -99,7 +83,7 @@ impl<Fut, W> Running<Fut, W> {
 }
 
 impl<Fut: Future, W: Stopwatch> Future for Running<Fut, W> {
-    type Output = Ended<Fut, W>;
+    type Output = EndedItem<Fut, W>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
@@ -108,17 +92,17 @@ impl<Fut: Future, W: Stopwatch> Future for Running<Fut, W> {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let entered = tracing::enter(Some(&this.entry.span));
+        let entered = tracing::enter(Some(&this.tag.span));
         let polled = job::poll_to_end(this.item, cx);
         drop(entered);
         this.poll_state.add_step();
         let ended = ready!(polled);
-        Poll::Ready((this.entry.clone(), ended))
+        Poll::Ready((this.tag.clone(), ended))
     }
 }
 
 /// An item that has ended, and how.
-pub(super) type Ended<Fut, W> = (Entry<W>, Result<<Fut as Future>::Output, Payload>);
+pub(super) type EndedItem<Fut, W> = (ItemTag<W>, Result<<Fut as Future>::Output, Payload>);
 
 /// The items in flight. A big future is boxed as soon as it is made: it would otherwise be copied by
 /// each call on its way into the list, which takes a multiple of its size of the stack.
@@ -169,23 +153,26 @@ impl<Fut, W> InFlight<Fut, W> {
 
 impl<Fut, W: Clone> InFlight<Fut, W> {
     /// Which items they are.
-    pub(super) fn entries(&self) -> Vec<Entry<W>> {
+    pub(super) fn tags(&self) -> Vec<ItemTag<W>> {
         match self {
-            InFlight::Small(list) => entries(list),
-            InFlight::Big(list) => entries(list),
+            InFlight::Small(list) => tags(list),
+            InFlight::Big(list) => tags(list),
         }
     }
 }
 
-fn entries<F, W: Clone>(list: &FuturesUnordered<Running<F, W>>) -> Vec<Entry<W>> {
+fn tags<F, W: Clone>(list: &FuturesUnordered<Running<F, W>>) -> Vec<ItemTag<W>> {
     let items = Pin::new(list).iter_pin_ref();
-    items.map(|item| item.entry.clone()).collect()
+    items.map(|item| item.tag.clone()).collect()
 }
 
 impl<Fut: Future, W: Stopwatch> InFlight<Fut, W> {
     /// The next one that has ended; `None` if there is none in flight.
     #[inline]
-    pub(super) fn poll_ended(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Ended<Fut, W>>> {
+    pub(super) fn poll_ended(
+        &mut self,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Option<EndedItem<Fut, W>>> {
         match self {
             InFlight::Small(list) => Pin::new(list).poll_next(cx),
             InFlight::Big(list) => Pin::new(list).poll_next(cx),
