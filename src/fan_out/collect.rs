@@ -62,11 +62,22 @@ pub(crate) trait StreamCollector<T, E>:
     Collector<T, E, Output = Option<Result<T, E>>>
 {
     /// Takes the next outcome that may go out.
-    fn take(&mut self) -> Option<Taken<T, E>>;
+    fn take(&mut self) -> Option<ItemOutcome<T, E>>;
 }
 
-/// An outcome on its way out; `None` is an item that was stopped.
-pub(crate) type Taken<T, E> = Option<Result<T, E>>;
+/// The outcome of one item, as a stream hands it to its consumer.
+pub(crate) enum ItemOutcome<T, E> {
+    /// The item has returned.
+    Returned(Result<T, E>),
+    /// The item was stopped, or has panicked. A panic is recorded, and resumed when the run is over.
+    Stopped,
+}
+
+impl<T, E> From<Option<Result<T, E>>> for ItemOutcome<T, E> {
+    fn from(collected: Option<Result<T, E>>) -> Self {
+        collected.map_or(ItemOutcome::Stopped, ItemOutcome::Returned)
+    }
+}
 
 /// How the whole has ended.
 pub(crate) struct RunSummary<E> {

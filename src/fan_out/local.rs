@@ -17,7 +17,7 @@ use tokio::time::Sleep;
 
 use super::call_site::CallSite;
 use super::causes::{FAN_OUT_DROPPED, FAN_OUT_ENDED};
-use super::collect::{Collector, RunSummary, StreamCollector, Taken, reason};
+use super::collect::{Collector, ItemOutcome, RunSummary, StreamCollector, reason};
 use super::item_counts::ItemCounts;
 use super::item_tag::ItemTag;
 use super::items::{Next, drop_in, poll_pull};
@@ -372,7 +372,7 @@ where
         self.poll_on(cx)
     }
 
-    fn poll_outcome(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Taken<T, E>>>
+    fn poll_outcome(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<ItemOutcome<T, E>>>
     where
         C: StreamCollector<T, E>,
     {

@@ -8,7 +8,7 @@ use std::task::{self, Poll, ready};
 use futures_core::Stream;
 use tokio::task::coop;
 
-use super::collect::{Collector, RunSummary, StreamCollector, Taken};
+use super::collect::{Collector, ItemOutcome, RunSummary, StreamCollector};
 use crate::context::ContextError;
 
 /// A way to run items: on workers, or on the caller's own task.
@@ -21,7 +21,7 @@ pub(crate) trait Run<T, E>: Unpin {
     /// Waits until all has ended and is gone. May be asked again after that.
     fn poll_over(&mut self, cx: &mut task::Context<'_>) -> Poll<()>;
     /// The next outcome; `None` when all is over.
-    fn poll_outcome(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Taken<T, E>>>
+    fn poll_outcome(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<ItemOutcome<T, E>>>
     where
         Self::Collector: StreamCollector<T, E>;
     /// Whether there is a panic to be resumed when all is over.
@@ -94,10 +94,10 @@ where
         // Ends: each round takes an outcome.
         loop {
             return Poll::Ready(match ready!(run.poll_outcome(cx)) {
-                Some(Some(result)) => Some(result),
+                Some(ItemOutcome::Returned(result)) => Some(result),
                 // A consumer that stops at an error would never see the panic.
-                Some(None) if run.has_panicked() => continue,
-                Some(None) => Some(Err(E::from(run.reason()))),
+                Some(ItemOutcome::Stopped) if run.has_panicked() => continue,
+                Some(ItemOutcome::Stopped) => Some(Err(E::from(run.reason()))),
                 None => {
                     let (collector, summary) = run.finish();
                     self.run = None;

@@ -10,7 +10,7 @@ use tokio::task::coop;
 
 use super::call_site::CallSite;
 use super::causes::{FAN_OUT_DROPPED, FAN_OUT_ENDED};
-use super::collect::{Collector, RunSummary, StreamCollector, Taken, reason};
+use super::collect::{Collector, ItemOutcome, RunSummary, StreamCollector, reason};
 use super::item_source::{self, ItemSource, Report, Shared};
 use super::items::{Next, drop_in};
 use super::run::Run;
@@ -102,7 +102,7 @@ where
         Poll::Ready(())
     }
 
-    fn poll_outcome(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Taken<T, E>>>
+    fn poll_outcome(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<ItemOutcome<T, E>>>
     where
         C: StreamCollector<T, E>,
     {

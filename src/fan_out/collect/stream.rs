@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Collector, RunSummary, StreamCollector, Taken};
+use super::{Collector, ItemOutcome, RunSummary, StreamCollector};
 use crate::context::ContextError;
 use crate::panic;
 use crate::scheduler::error::TaskErrorKind;
@@ -78,17 +78,15 @@ impl<T, E: From<ContextError>> Collector<T, E> for TryStream<T> {
 }
 
 impl<T, E: From<ContextError>> StreamCollector<T, E> for TryStream<T> {
-    fn take(&mut self) -> Option<Taken<T, E>> {
-        self.waiting
-            .outcomes
-            .pop_front()
-            .map(|value| Some(Ok(value)))
+    fn take(&mut self) -> Option<ItemOutcome<T, E>> {
+        let value = self.waiting.outcomes.pop_front()?;
+        Some(ItemOutcome::Returned(Ok(value)))
     }
 }
 
 /// `stream`: in order of completion.
 pub(crate) struct Unordered<T, E> {
-    waiting: Waiting<Taken<T, E>>,
+    waiting: Waiting<ItemOutcome<T, E>>,
 }
 
 impl<T, E> Default for Unordered<T, E> {
@@ -115,7 +113,7 @@ impl<T, E> Collector<T, E> for Unordered<T, E> {
     }
 
     fn collect(&mut self, _: usize, result: Option<Result<T, E>>) -> Option<Result<T, E>> {
-        self.waiting.outcomes.push_back(result);
+        self.waiting.outcomes.push_back(result.into());
         None
     }
 
@@ -134,7 +132,7 @@ impl<T, E> Collector<T, E> for Unordered<T, E> {
 }
 
 impl<T, E> StreamCollector<T, E> for Unordered<T, E> {
-    fn take(&mut self) -> Option<Taken<T, E>> {
+    fn take(&mut self) -> Option<ItemOutcome<T, E>> {
         self.waiting.outcomes.pop_front()
     }
 }
@@ -142,7 +140,7 @@ impl<T, E> StreamCollector<T, E> for Unordered<T, E> {
 /// `ordered_stream`: in the order of the items.
 pub(crate) struct Ordered<T, E> {
     /// From the next to go out; `None` is one that has not ended.
-    window: Waiting<Option<Taken<T, E>>>,
+    window: Waiting<Option<ItemOutcome<T, E>>>,
     /// The number of the next to go out.
     next: usize,
     /// How many in the window have ended.
@@ -179,7 +177,7 @@ impl<T, E> Collector<T, E> for Ordered<T, E> {
         if self.window.outcomes.len() <= at {
             self.window.outcomes.resize_with(at + 1, || None);
         }
-        self.window.outcomes[at] = Some(result);
+        self.window.outcomes[at] = Some(result.into());
         self.waiting += 1;
         None
     }
@@ -199,7 +197,7 @@ impl<T, E> Collector<T, E> for Ordered<T, E> {
 }
 
 impl<T, E> StreamCollector<T, E> for Ordered<T, E> {
-    fn take(&mut self) -> Option<Taken<T, E>> {
+    fn take(&mut self) -> Option<ItemOutcome<T, E>> {
         let taken = self.window.outcomes.front_mut()?.take()?;
         self.window.outcomes.pop_front();
         self.next += 1;
