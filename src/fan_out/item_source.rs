@@ -334,13 +334,14 @@ where
                 close(core, core.shared.iter.take());
                 Opened::Nothing
             }
-            Pulled::NotYet(pull) => match wait(core, cx) {
-                true => Opened::Wait(TakenIter(pull)),
-                false => {
+            Pulled::NotYet(pull) => {
+                if wait(core, cx) {
+                    Opened::Wait(TakenIter(pull))
+                } else {
                     close(core, Some(pull));
                     give_back(core)
                 }
-            },
+            }
             Pulled::Nothing => give_back(core),
         }
     }

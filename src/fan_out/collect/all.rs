@@ -110,9 +110,10 @@ impl<T, E: From<ContextError>> Collector<T, E> for ForEach {
     fn finish(self, summary: RunSummary<E>) -> Result<(), E> {
         let (exhausted, reason) = (summary.exhausted, summary.reason());
         summary.failures.into_result()?;
-        match exhausted {
-            true => Ok(()),
-            false => Err(E::from(reason)),
+        if exhausted {
+            Ok(())
+        } else {
+            Err(E::from(reason))
         }
     }
 }

@@ -35,26 +35,26 @@ where
     P: Next,
     C: Collector<T, E>,
 {
-    let mut is_ready = None;
-    let pulled = pull_shared(core, slot, &mut is_ready, cx);
+    let mut polled = None;
+    let pulled = pull_shared(core, slot, &mut polled, cx);
     // What follows from the waiting of the stream calls other tasks: not while the tap is in use.
-    match is_ready {
+    match polled {
         // The item that was pulled does not wait for what the stream waited for.
-        Some(true) => {
+        Some(Poll::Ready(())) => {
             current::end_poll(true, cx);
             current::forget();
         }
-        Some(false) => current::end_poll(false, cx),
+        Some(Poll::Pending) => current::end_poll(false, cx),
         None => {}
     }
     pulled
 }
 
-/// The same. Sets `is_ready` if the stream was polled.
+/// The same. Sets `polled` if the stream was polled.
 fn pull_shared<P, C, T, E>(
     core: &Arc<Scheduler<ItemSource<P, C, T, E>>>,
     mut slot: Pin<&mut Option<P::Future>>,
-    is_ready: &mut Option<bool>,
+    polled: &mut Option<Poll<()>>,
     cx: &mut task::Context<'_>,
 ) -> Pulled<P>
 where
@@ -70,7 +70,10 @@ where
         let put = |future| slot.set(Some(future));
         poll_pull(&mut state.pull, put, core.ctx(), &shared.call_site.span, cx)
     });
-    *is_ready = pulled.as_ref().map(Poll::is_ready);
+    *polled = pulled.as_ref().map(|pulled| match pulled {
+        Poll::Ready(_) => Poll::Ready(()),
+        Poll::Pending => Poll::Pending,
+    });
     match pulled.unwrap_or(Poll::Pending) {
         Poll::Ready(Ok(Some(left))) => {
             state.left = left;
