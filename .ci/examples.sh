@@ -232,7 +232,7 @@ shows blocking 'deadline exceeded: nobody waits' 'next query: 1000$'
 shows race_mirrors 'ap wins .* 0 requests are left' 'eu saw the connection closed' 'hedged after 50 ms +[0-9.]+ms +[0-9.]+ms' \
     'price: [0-9]+ extra requests'
 shows quorum_write 'acknowledged by [ace], [ace], [ace] after' 'd: ConnectionClosed$' '2 more failed, 2 were stopped' \
-    '  replica\[[124]\]: [bce] at ' '  replica\[[03]\]: context cancelled: enough cannot be reached'
+    '  replica\[[124]\]: [bce] at ' '  replica\[[03]\]: context cancelled: quorum can no longer be reached'
 shows pipeline '^100000 lines in .* over 64 connections' '  fetch +64 +64$' 'all, and between them +74 ' \
     'every line is there: 100000,'
 shows dashboard 'orders +17 open' 'stock .*deadline exceeded: the page is due' 'weather .*failed: .*503'

@@ -42,7 +42,7 @@ enum Kind {
     Cancelled,
     DeadlineExceeded,
     /// No context has ended: a quorum was wanted of too few.
-    OutOfReach,
+    QuorumNotReached,
 }
 
 impl Kind {
@@ -50,7 +50,7 @@ impl Kind {
         match self {
             Kind::Cancelled => "context cancelled",
             Kind::DeadlineExceeded => "context deadline exceeded",
-            Kind::OutOfReach => "cannot be reached",
+            Kind::QuorumNotReached => "quorum not reached",
         }
     }
 }
@@ -77,9 +77,9 @@ impl ContextError {
     }
 
     /// That of a fan-out which was over before it had what it wanted, though nothing failed.
-    pub(crate) fn out_of_reach(cause: Cause) -> Self {
+    pub(crate) fn quorum_not_reached(cause: Cause) -> Self {
         ContextError {
-            kind: Kind::OutOfReach,
+            kind: Kind::QuorumNotReached,
             cause: Some(cause),
         }
     }
@@ -87,9 +87,8 @@ impl ContextError {
     /// Returns true if the context or an ancestor was cancelled: by a handle, by the drop of its
     /// guard, by a signal or by a token.
     ///
-    /// For one error both this and [`is_deadline_exceeded`](ContextError::is_deadline_exceeded)
-    /// return false: that of a [`quorum`](crate::FanOut::quorum) that was not reached although
-    /// nothing failed. No context is done there.
+    /// Neither this nor [`is_deadline_exceeded`](ContextError::is_deadline_exceeded) is true of the one error with which a
+    /// [`quorum`](crate::FanOut::quorum) says `quorum not reached`: no context has ended there.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.kind == Kind::Cancelled
@@ -135,7 +134,7 @@ impl ContextError {
 impl From<ContextError> for io::Error {
     fn from(error: ContextError) -> io::Error {
         let kind = match error.kind {
-            Kind::Cancelled | Kind::OutOfReach => io::ErrorKind::Other,
+            Kind::Cancelled | Kind::QuorumNotReached => io::ErrorKind::Other,
             Kind::DeadlineExceeded => io::ErrorKind::TimedOut,
         };
         io::Error::new(kind, error)

@@ -79,7 +79,7 @@ where
 {
     assert!(
         max > 0,
-        "a hedge with a max of 0 would never ask: pass at least 1"
+        "a hedge with a max of 0 would never call the function: pass at least 1"
     );
     let attempted = Arc::new(Attempted::new());
     let attempts = Attempts {

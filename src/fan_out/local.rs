@@ -16,7 +16,7 @@ use tokio::task::coop;
 use tokio::time::Sleep;
 
 use super::call_site::CallSite;
-use super::causes::{FAN_OUT_DROPPED, FAN_OUT_ENDED};
+use super::causes::{FAN_OUT_DROPPED, FAN_OUT_FINISHED};
 use super::collect::{Collector, ItemOutcome, RunSummary, StreamCollector, reason};
 use super::item_counts::ItemCounts;
 use super::item_tag::ItemTag;
@@ -391,7 +391,7 @@ where
     fn finish(&mut self) -> (C, RunSummary<E>) {
         self.stage = Stage::Finished;
         let error = self.ctx.err();
-        self.end_context(Cause::from_static(&FAN_OUT_ENDED));
+        self.end_context(Cause::note(&FAN_OUT_FINISHED));
         // Before the failures are taken: a panic of a destructor is one of them.
         let (pull, report) = self.drop_inputs();
         if let Err(payload) = pull {

@@ -55,7 +55,7 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let Some(run) = &mut self.run else {
-            panic!("the future of a fan-out is polled again after it was ready");
+            panic!("the future of a fan-out was polled after it had completed");
         };
         ready!(run.poll_over(cx));
         let (collector, summary) = run.finish();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::task::coop;
 
 use super::call_site::CallSite;
-use super::causes::{FAN_OUT_DROPPED, FAN_OUT_ENDED};
+use super::causes::{FAN_OUT_DROPPED, FAN_OUT_FINISHED};
 use super::collect::{Collector, ItemOutcome, RunSummary, StreamCollector, reason};
 use super::item_source::{self, ItemSource, Report, Shared};
 use super::items::{Next, drop_in};
@@ -134,7 +134,7 @@ where
     fn finish(&mut self) -> (C, RunSummary<E>) {
         self.stage = Stage::Finished;
         let error = self.core.ctx().err();
-        self.core.end_context(&FAN_OUT_ENDED);
+        self.core.end_context(&FAN_OUT_FINISHED);
         // Before the failures are taken: a panic of a destructor is one of them.
         let collector = item_source::take_collector(&self.core);
         let failures = self.core.take_failures();

@@ -258,7 +258,7 @@ async fn the_first_success_of_a_hedge_wins_and_the_others_are_gone() {
     probe.assert_all_gone();
     for ctx in seen.get() {
         let cause = ctx.cause().unwrap().to_string();
-        assert_eq!(cause, "the others have given enough");
+        assert_eq!(cause, "enough results received");
     }
 }
 
@@ -355,7 +355,7 @@ async fn a_hedge_starts_nothing_before_its_first_poll() {
 fn a_hedge_with_a_max_of_zero_panics_with_a_message() {
     let none = || hedge(&background(), HOUR, 0, |_, _| std::future::ready(OK));
     let message = text(panic_in(none));
-    assert!(message.starts_with("a hedge with a max of 0 would never ask"));
+    assert!(message.starts_with("a hedge with a max of 0 would never call the function"));
 }
 
 /// Each attempt takes so long, or fails after so long; gives what came, and when each attempt began.

@@ -299,7 +299,10 @@ async fn first_ok_of_no_items_cannot_be_reached() {
         let none = fan_out(&background(), Vec::<u8>::new(), |_, _| ready(OK));
         let errors = at!(none).first_ok().await.unwrap_err();
         assert_eq!(errors.len(), 1);
-        assert!(errors.to_string().contains("cannot be reached"), "{errors}");
+        assert!(
+            errors.to_string().contains("quorum not reached"),
+            "{errors}"
+        );
     });
 }
 
@@ -370,7 +373,12 @@ async fn a_quorum_of_more_than_there_are_items_cannot_be_reached() {
             });
             let errors = at!(fan_out).quorum(4).await.unwrap_err();
             assert_eq!(errors.len(), 1);
-            assert!(errors.to_string().contains("cannot be reached"), "{errors}");
+            assert!(
+                errors.to_string().contains("quorum not reached"),
+                "{errors}"
+            );
+            let source = std::error::Error::source(&errors).unwrap();
+            assert_eq!(source.to_string(), format!("{runs} of 4 required successes"));
             assert_eq!(started.get() - before, runs);
         }
     });
@@ -387,7 +395,10 @@ async fn where_nothing_failed_the_one_error_says_that_it_cannot_be_reached() {
         });
         let errors = at!(fan_out).quorum(4).await.unwrap_err();
         assert_eq!((errors.len(), probe.made()), (1, 3));
-        assert!(errors.to_string().contains("cannot be reached"), "{errors}");
+        assert!(
+            errors.to_string().contains("quorum not reached"),
+            "{errors}"
+        );
         probe.assert_all_gone();
     });
 }
@@ -418,7 +429,7 @@ async fn a_quorum_fails_as_soon_as_it_cannot_be_reached() {
                 panic!("{task}");
             };
             let cause = error.cause().unwrap().to_string();
-            assert_eq!(cause, "enough cannot be reached any more");
+            assert_eq!(cause, "quorum can no longer be reached");
         }
     });
 }
@@ -587,9 +598,9 @@ async fn each_call_gets_a_child_of_the_parents_context_which_ends_with_the_fan_o
         assert!(!parent.is_done());
         for ctx in seen.get() {
             let cause = ctx.cause().unwrap().to_string();
-            let enough = "the others have given enough";
+            let enough = "enough results received";
             assert!(
-                cause == "the fan-out has ended" || cause == enough,
+                cause == "the fan-out has finished" || cause == enough,
                 "{cause}"
             );
         }
@@ -654,7 +665,7 @@ fn a_future_that_was_ready_panics_when_it_is_polled_again() {
         assert!(runtime.block_on(&mut all).is_ok());
         let message = text(panic_in(|| runtime.block_on(&mut all)));
         assert!(
-            message.contains("polled again after it was ready"),
+            message.contains("polled after it had completed"),
             "{message}"
         );
     });

@@ -316,7 +316,7 @@ async fn the_helpers_context_ends_when_it_returns() {
     });
     for ctx in contexts.await.unwrap() {
         let cause = ctx.cause().unwrap().to_string();
-        assert_eq!(cause, "the fan-out has ended");
+        assert_eq!(cause, "the fan-out has finished");
     }
 }
 

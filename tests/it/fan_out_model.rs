@@ -503,7 +503,7 @@ impl Model<'_> {
             wanted => format!("quorum of {}", wanted.unwrap_or(0)),
         };
         let text = match self.out_of_reach {
-            true => "cannot be reached",
+            true => "quorum not reached",
             false => self.reason(),
         };
         Last::Errors(vec![(name, text.to_owned(), 0)], 1)

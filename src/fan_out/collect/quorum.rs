@@ -5,14 +5,14 @@ use tokio::time::Instant;
 use super::{Collector, RunSummary};
 use crate::context::ContextError;
 use crate::context::{Cause, Note};
-use crate::fan_out::causes::{ENOUGH, OUT_OF_REACH};
+use crate::fan_out::causes::{ENOUGH, QUORUM_NOT_REACHED};
 use crate::panic;
 use crate::scheduler::error::{Errors, TaskError, TaskErrorKind};
 use crate::scheduler::failures::OnFailure;
 
 /// `quorum`; with 1, `first_ok`.
 pub(crate) struct Quorum<T> {
-    wanted: usize,
+    required: usize,
     /// In order of completion.
     values: Vec<T>,
 }
@@ -24,15 +24,15 @@ impl<T> Default for Quorum<T> {
 }
 
 impl<T> Quorum<T> {
-    pub(crate) fn of(wanted: usize) -> Self {
+    pub(crate) fn of(required: usize) -> Self {
         Quorum {
-            wanted,
+            required,
             values: Vec::new(),
         }
     }
 
     fn is_full(&self) -> bool {
-        self.values.len() >= self.wanted
+        self.values.len() >= self.required
     }
 }
 
@@ -66,7 +66,7 @@ impl<T, E: From<ContextError>> Collector<T, E> for Quorum<T> {
         if self.is_full() {
             return Some(&ENOUGH);
         }
-        (self.values.len().saturating_add(more) < self.wanted).then_some(&OUT_OF_REACH)
+        (self.values.len().saturating_add(more) < self.required).then_some(&QUORUM_NOT_REACHED)
     }
 
     fn finish(mut self, mut summary: RunSummary<E>) -> Result<Vec<T>, Errors<E>> {
@@ -74,9 +74,9 @@ impl<T, E: From<ContextError>> Collector<T, E> for Quorum<T> {
         if self.is_full() {
             return Ok(std::mem::take(&mut self.values));
         }
-        let came = self.values.len();
+        let received = self.values.len();
         // Once everything is stopped, enough cannot be reached either: what counts is which of the two came first.
-        let too_few = summary.decided && summary.error.as_ref().is_none_or(is_out_of_reach);
+        let too_few = summary.decided && summary.error.as_ref().is_none_or(is_quorum_not_reached);
         if !too_few || failures.has_failed() {
             failures.into_errors()?;
         }
@@ -84,15 +84,15 @@ impl<T, E: From<ContextError>> Collector<T, E> for Quorum<T> {
         // there are too few does not say so.
         let error = match summary.error.take() {
             Some(error) if !too_few => error,
-            _ => ContextError::out_of_reach(Cause::from(format!(
-                "{} wanted, and {came} came",
-                self.wanted
+            _ => ContextError::quorum_not_reached(Cause::from(format!(
+                "{received} of {} required successes",
+                self.required
             ))),
         };
         let label = summary.call_site.label(match &summary.call_site.name {
             Some(name) => name.clone(),
-            None if self.wanted == 1 => "first_ok".into(),
-            None => format!("quorum of {}", self.wanted).into(),
+            None if self.required == 1 => "first_ok".into(),
+            None => format!("quorum of {}", self.required).into(),
         });
         let kind = TaskErrorKind::Aborted(error);
         let task = TaskError::new(label, std::time::Duration::ZERO, kind, true);
@@ -101,11 +101,9 @@ impl<T, E: From<ContextError>> Collector<T, E> for Quorum<T> {
 }
 
 /// Whether it was that decision that ended the context.
-fn is_out_of_reach(error: &ContextError) -> bool {
-    let cause = error
-        .cause()
-        .and_then(|cause| cause.downcast_ref::<StaticCause>());
-    cause.is_some_and(|cause| std::ptr::eq(cause, &OUT_OF_REACH))
+fn is_quorum_not_reached(error: &ContextError) -> bool {
+    let note = error.cause().and_then(|cause| cause.downcast_ref::<Note>());
+    note.is_some_and(|note| std::ptr::eq(note, &QUORUM_NOT_REACHED))
 }
 
 /// `first_ok`: a quorum of one.
