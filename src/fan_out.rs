@@ -1,39 +1,55 @@
-//! Fan-out: one function over many items, bounded, on workers.
+//! Fan-out: calls one function for many items, with a limit, on tasks of the runtime.
 //!
-//! [`fan_out`](crate::fan_out()) takes a context, items and a function, and gives a builder. Its *ends* say what is wanted of the
-//! outcomes; how the items run is the same for all of them.
+//! [`fan_out`](crate::fan_out()) takes a context, items and a function, and returns a builder,
+//! [`FanOut`]. A terminal operation of the builder runs the items and collects their results. Items
+//! are run in the same way by all of them; they differ in what they do with the results.
 //!
-//! | | stop at the first failure | go on after failures |
+//! | | stop at the first failure | continue after failures |
 //! |---|---|---|
-//! | **wait for all** | [`all`](FanOut::all): the values, in order · [`for_each`](FanOut::for_each): nothing kept | [`settle`](FanOut::settle): each result, in order |
-//! | **as they come** | [`try_stream`](FanOut::try_stream) | [`stream`](FanOut::stream) · [`ordered_stream`](FanOut::ordered_stream) |
-//! | **enough is enough** | | [`first_ok`](FanOut::first_ok) · [`quorum`](FanOut::quorum) |
+//! | **wait for all** | [`all`]: values, in order · [`for_each`]: nothing | [`settle`]: in order |
+//! | **results as they arrive** | [`try_stream`] | [`stream`] · [`ordered_stream`] |
+//! | **enough successes** | | [`first_ok`] · [`quorum`] |
 //!
-//! [`fetch_all`] is the most common of these in one call, and [`hedge`](hedge()) asks again where an answer is
-//! slow.
+//! [`all`]: FanOut::all
+//! [`for_each`]: FanOut::for_each
+//! [`settle`]: FanOut::settle
+//! [`try_stream`]: FanOut::try_stream
+//! [`stream`]: FanOut::stream
+//! [`ordered_stream`]: FanOut::ordered_stream
+//! [`first_ok`]: FanOut::first_ok
+//! [`quorum`]: FanOut::quorum
 //!
-//! # What all of them promise
+//! [`fetch_all`] is the most common of them in one call. [`hedge`](hedge()) calls a function again
+//! if the first call is slow.
 //!
-//! - **Pulled, not pushed.** An item is taken from the iterator when there is a permit for it, not before; with a stream, when
-//!   the consumer has room, too. So the iterator may be infinite, or a generator.
-//! - **Stopped and gone.** When an end returns, nothing that it started is still running, and what it held (connections,
-//!   permits) is free. When its future or stream is dropped half-way, none is polled again once its present poll returns, and
-//!   what they hold is free as soon as the runtime gets to it.
-//! - **The context reaches everybody.** Each call of the function is handed the fan-out's own context, a child of the caller's. When
-//!   it ends, what is in flight is dropped, or is given a [`grace`](FanOut::grace): give a fan-out only what may be dropped at an await.
-//! - **A panic goes on.** In an item, in the function, in the iterator, in `on_progress`, or in the
-//!   destructor of one of these: it stops the others, and is resumed in the caller with its payload
-//!   when they are gone. The first panic wins, over values and over errors. Where the future or the
-//!   stream of an end is dropped half-way, a panic of a destructor is discarded.
-//! - **The iterator and the function run on the runtime's workers**, one call at a time. One that blocks its thread holds up
-//!   that thread, and the items behind it, but not those in flight.
+//! # Guarantees of all terminal operations
+//!
+//! - **Items are pulled on demand.** An item is taken from the iterator when there is a permit for
+//!   it, not before; with a stream, the consumer must have room as well. So the iterator may be
+//!   infinite.
+//! - **Nothing is left running.** When a terminal operation returns, nothing that it started is
+//!   still running, and what the items held (connections, permits) has been released. When its
+//!   future or stream is dropped half-way, no item is polled again once its present poll returns, and
+//!   the runtime drops the items soon after.
+//! - **The context reaches every call.** Each call of the function gets the fan-out's own context, a
+//!   child of the caller's. When that context is done, the items in flight are dropped, or have a
+//!   [`grace`](FanOut::grace) period. Give a fan-out only futures that may be dropped at an await.
+//! - **A panic is propagated.** A panic in an item, in the function, in the iterator, in
+//!   `on_progress`, or in the destructor of one of these cancels the other items. When they are gone,
+//!   it is resumed in the caller with its payload. The first panic wins over values, errors and
+//!   later panics. If the future or the stream is dropped half-way, a panic of a destructor is
+//!   discarded.
+//! - **The iterator and the function run on the runtime's workers**, one call at a time. A call that
+//!   blocks its thread holds up that thread and the items that have not been pulled, but not the
+//!   items in flight.
 //!
 //! # On the caller's own task
 //!
-//! With [`local`](FanOut::local), items run on the task that awaits the end: they may borrow from it, and need not be `Send`. What that
-//! costs: they share one core, and they stand still while nobody polls. A consumer that awaits something else between two
-//! results of a stream keeps them all from moving, and if what it awaits is held by one of them, from ever moving again: the trap
-//! of `buffer_unordered`, which the spawned form does not have.
+//! With [`local`](FanOut::local), the items run on the task that awaits the terminal operation. They
+//! may borrow from it and need not be `Send`. In return they share one core, and nothing moves while
+//! that task does not poll them. A consumer that awaits something else between two results of a
+//! stream stops all items. If it waits for something that one of the items holds, it waits for ever.
+//! This is the trap of `buffer_unordered`; a fan-out on workers does not have it.
 
 mod builder;
 mod call_site;
@@ -64,9 +80,11 @@ use crate::context::Context;
 use crate::context::ContextError;
 use call_site::CallSite;
 
-/// Begins a fan-out: `f` over every item, as [`FanOut`]'s options and ends have it.
+/// Returns a builder that calls `f` for every item.
 ///
-/// `items` is any `IntoIterator`; `f` is handed the fan-out's own context, a child of `ctx`, and an item.
+/// `items` is any `IntoIterator`. `f` gets the fan-out's own context, a child of `ctx`, and an item.
+/// Set options of the [`FanOut`], then call one of its terminal operations. Nothing starts before
+/// that.
 ///
 /// # Examples
 ///
@@ -105,10 +123,13 @@ where
     FanOut::new(ctx, Items::new(items.into_iter()), f, CallSite::caller())
 }
 
-/// The same over a [`Stream`] of items, so that stages chain into a pipeline: the stream of one is the items of the next.
+/// Returns a builder that calls `f` for every item of a [`Stream`].
 ///
-/// The stream is polled by the worker that is to start the next item, and so on the runtime's workers. While it has nothing, that
-/// worker waits for it; the others go on.
+/// Stages chain into a pipeline: the stream of one fan-out is the items of the next. `f` gets the
+/// fan-out's own context, a child of `ctx`, and an item.
+///
+/// The worker that starts the next item polls the stream, so it is polled on the runtime's workers.
+/// While the stream is pending, that worker waits for it and the others continue.
 ///
 /// # Examples
 ///
@@ -139,34 +160,39 @@ where
     FanOut::new(ctx, items, f, CallSite::caller())
 }
 
-/// Calls `f` for every item, at most `limit` at once, and gives the results in the order of the items.
+/// Calls `f` for every item, at most `limit` at once, and returns the results in the order of the
+/// items.
 ///
-/// Each call gets the helper's own context, a child of `ctx`. The first error ends that context, drops what is in flight,
-/// waits until it is gone, and is returned; items that were not pulled by then never are. So when this returns, nothing that it
-/// started is still running.
+/// Each call gets the fan-out's own context, a child of `ctx`. The first error cancels that context,
+/// drops the items in flight, and is returned when they are gone. No further item is pulled. So when
+/// this returns, nothing that it started is still running.
 ///
-/// `items` is any `IntoIterator`, infinite or slow ones included. An item is pulled when there is a permit for it, not
-/// before. The iterator and `f` run on the runtime's workers, one call at a time. `usize::MAX` is no limit.
+/// `items` is any `IntoIterator`, also an infinite or a slow one. An item is pulled when there is a
+/// permit for it, not before. The iterator and `f` run on the runtime's workers, one call at a time.
+/// `usize::MAX` means no limit.
 ///
-/// If `ctx` ends, what is in flight is dropped, as at an error: give it only what may be dropped at an await.
+/// If `ctx` is done, the items in flight are dropped, as at an error: give it only futures that may
+/// be dropped at an await.
 ///
 /// The future does not borrow `ctx`, and starts nothing until it is polled.
 ///
 /// # Errors
 ///
-/// The first error in order of completion. If `ctx` ends before the last item is done, `E::from` of its
-/// [`ContextError`].
+/// Returns the first error in order of completion. If `ctx` is done before the last item has
+/// finished, returns `E::from` of its [`ContextError`].
 ///
 /// # Panics
 ///
-/// If `limit` is 0. When polled outside a tokio runtime. The first panic in `f`, in one of its
-/// futures, in the iterator, or in the destructor of one of these is resumed with its payload when
-/// everything else is gone. It wins over an error.
+/// Panics if `limit` is 0, and when it is polled outside a tokio runtime.
+///
+/// Resumes the first panic in `f`, in one of its futures, in the iterator, or in the destructor of
+/// one of these with its payload, when everything else is gone. A panic wins over an error.
 ///
 /// # Cancel safety
 ///
-/// Dropping the future ends its context and aborts what is in flight: nothing is polled again once its present poll
-/// returns. Results that were there are lost, and a panic of a destructor is discarded.
+/// Dropping the future cancels its context and aborts the items in flight: none is polled again once
+/// its present poll returns. Results that were already collected are lost, and a panic of a
+/// destructor is discarded.
 ///
 /// # Examples
 ///
@@ -180,7 +206,7 @@ where
 /// let urls = ["http://a.example", "http://bc.example"];
 ///
 /// let lengths = fetch_all(&ctx, 8, urls, |ctx, url| async move {
-///     // The context reaches the deepest call, and stops what knows nothing of contexts.
+///     // `ctx.run` stops a call that knows nothing of contexts.
 ///     ctx.run(fetch(url)).await?
 /// })
 /// .await?;
@@ -203,7 +229,8 @@ where
 {
     assert!(
         limit > 0,
-        "fetch_all with a limit of 0 would never pull an item: pass at least 1, or usize::MAX for no limit"
+        "fetch_all with a limit of 0 would never pull an item: pass at least 1, or usize::MAX for \
+         no limit"
     );
     fan_out(ctx, items, f).limit(limit).all()
 }

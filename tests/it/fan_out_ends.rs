@@ -378,7 +378,10 @@ async fn a_quorum_of_more_than_there_are_items_cannot_be_reached() {
                 "{errors}"
             );
             let source = std::error::Error::source(&errors).unwrap();
-            assert_eq!(source.to_string(), format!("{runs} of 4 required successes"));
+            assert_eq!(
+                source.to_string(),
+                format!("{runs} of 4 required successes")
+            );
             assert_eq!(started.get() - before, runs);
         }
     });
