@@ -29,27 +29,27 @@
 //!   infinite.
 //! - **Nothing is left running.** When a terminal operation returns, nothing that it started is
 //!   still running, and what the items held (connections, permits) has been released. When its
-//!   future or stream is dropped half-way, no item is polled again once its present poll returns, and
-//!   the runtime drops the items soon after.
-//! - **The context reaches every call.** Each call of the function gets the fan-out's own context, a
-//!   child of the caller's. When that context is done, the items in flight are dropped, or have a
+//!   future or stream is dropped half-way, no item is polled again once its present poll returns,
+//!   and the runtime drops the items soon after.
+//! - **The context reaches every call.** Each call of the function gets the fan-out's own context,
+//!   a child of the caller's. When that context is done, the items in flight are dropped, or have a
 //!   [`grace`](FanOut::grace) period. Give a fan-out only futures that may be dropped at an await.
 //! - **A panic is propagated.** A panic in an item, in the function, in the iterator, in
-//!   `on_progress`, or in the destructor of one of these cancels the other items. When they are gone,
-//!   it is resumed in the caller with its payload. The first panic wins over values, errors and
-//!   later panics. If the future or the stream is dropped half-way, a panic of a destructor is
+//!   `on_progress`, or in the destructor of one of these cancels the other items. When they are
+//!   gone, it is resumed in the caller with its payload. The first panic wins over values, errors
+//!   and later panics. If the future or the stream is dropped half-way, a panic of a destructor is
 //!   discarded.
-//! - **The iterator and the function run on the runtime's workers**, one call at a time. A call that
-//!   blocks its thread holds up that thread and the items that have not been pulled, but not the
-//!   items in flight.
+//! - **The iterator and the function run on the runtime's workers**, one call at a time. A call
+//!   that blocks its thread holds up that thread and the items that have not been pulled, but not
+//!   the items in flight.
 //!
 //! # On the caller's own task
 //!
-//! With [`local`](FanOut::local), the items run on the task that awaits the terminal operation. They
-//! may borrow from it and need not be `Send`. In return they share one core, and nothing moves while
-//! that task does not poll them. A consumer that awaits something else between two results of a
-//! stream stops all items. If it waits for something that one of the items holds, it waits for ever.
-//! This is the trap of `buffer_unordered`; a fan-out on workers does not have it.
+//! With [`local`](FanOut::local), the items run on the task that awaits the terminal operation.
+//! They may borrow from it and need not be `Send`. In return they share one core, and nothing moves
+//! while that task does not poll them. A consumer that awaits something else between two results of
+//! a stream stops all items. If it waits for something that one of the items holds, it waits for
+//! ever. This is the trap of `buffer_unordered`; a fan-out on workers does not have it.
 
 mod builder;
 mod call_site;
@@ -82,9 +82,9 @@ use call_site::CallSite;
 
 /// Returns a builder that calls `f` for every item.
 ///
-/// `items` is any `IntoIterator`. `f` gets the fan-out's own context, a child of `ctx`, and an item.
-/// Set options of the [`FanOut`], then call one of its terminal operations. Nothing starts before
-/// that.
+/// `items` is any `IntoIterator`. `f` gets the fan-out's own context, a child of `ctx`, and an
+/// item. Set options of the [`FanOut`], then call one of its terminal operations. Nothing starts
+/// before that.
 ///
 /// # Examples
 ///
@@ -163,13 +163,13 @@ where
 /// Calls `f` for every item, at most `limit` at once, and returns the results in the order of the
 /// items.
 ///
-/// Each call gets the fan-out's own context, a child of `ctx`. The first error cancels that context,
-/// drops the items in flight, and is returned when they are gone. No further item is pulled. So when
-/// this returns, nothing that it started is still running.
+/// Each call gets the fan-out's own context, a child of `ctx`. The first error cancels that
+/// context, drops the items in flight, and is returned when they are gone. No further item is
+/// pulled. So when this returns, nothing that it started is still running.
 ///
 /// `items` is any `IntoIterator`, also an infinite or a slow one. An item is pulled when there is a
-/// permit for it, not before. The iterator and `f` run on the runtime's workers, one call at a time.
-/// `usize::MAX` means no limit.
+/// permit for it, not before. The iterator and `f` run on the runtime's workers, one call at a
+/// time. `usize::MAX` means no limit.
 ///
 /// If `ctx` is done, the items in flight are dropped, as at an error: give it only futures that may
 /// be dropped at an await.
@@ -190,8 +190,8 @@ where
 ///
 /// # Cancel safety
 ///
-/// Dropping the future cancels its context and aborts the items in flight: none is polled again once
-/// its present poll returns. Results that were already collected are lost, and a panic of a
+/// Dropping the future cancels its context and aborts the items in flight: none is polled again
+/// once its present poll returns. Results that were already collected are lost, and a panic of a
 /// destructor is discarded.
 ///
 /// # Examples

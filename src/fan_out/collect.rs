@@ -1,4 +1,7 @@
-//! What an end does with outcomes. How the items run is none of its business.
+//! The collectors: what a terminal operation keeps of the items' results, and what it returns.
+//!
+//! A collector does not know how the items run. Runs on workers and on the caller's own task use
+//! the same collectors.
 
 use super::call_site::CallSite;
 use super::causes::TASKS_ABORTED;
@@ -13,55 +16,61 @@ pub(super) mod quorum;
 pub(super) mod settle;
 pub(super) mod stream;
 
-/// One of the ends: `all`, `settle`, `first_ok`, a stream, …
+/// The collector of a terminal operation: `all`, `settle`, `first_ok`, a stream, …
 ///
-/// Methods that take `&mut self` run under the lock of the core, and call no user code.
+/// Methods that take `&mut self` or `&self` run under the lock of the scheduler, so they must not
+/// call user code.
 pub(crate) trait Collector<T, E>: Default {
-    /// What is collected of an item that has ended.
+    /// The value that is kept of an item that has finished.
     type Collected;
-    /// What comes out when all is over; of a stream, what it gives last.
+    /// The result of the terminal operation; for a stream, its last element.
     type Output;
-    /// What says how long an item ran; `()` where no error is to say so.
+    /// Measures how long an item ran; `()` if no error reports that.
     type Stopwatch: Stopwatch;
 
+    /// Says which failures cancel the other items.
     const ON_FAILURE: OnFailure;
-    /// Whether nobody looks at an outcome before the last: see [`batch`](crate::scheduler::batch).
+    /// Allows a worker to report several completions at once, because no outcome is read before the
+    /// last one: see [`batch`](crate::scheduler::batch).
     const BATCHES: bool = false;
 
-    /// Decides, in the item's own worker, what its result is to the others: a failure is recorded, in the order in which
-    /// items end.
+    /// Splits a result into a value to collect and a failure to record. Runs on the item's own
+    /// worker, without the lock. Failures are recorded in order of completion.
     fn classify(result: Result<T, E>) -> Result<Self::Collected, TaskErrorKind<E>>;
-    /// Whether what is collected is a success; for whoever counts.
+    /// Returns whether a collected value counts as a success in [`Progress`](crate::Progress).
     fn succeeded(_: &Self::Collected) -> bool {
         true
     }
-    /// Takes what an item gave: nothing, if its failure was recorded or it was stopped. Hands back what is not needed.
+    /// Keeps the value of an item. It is `None` if the failure of the item was recorded or the item
+    /// was stopped. Returns the value if it is not needed, so that it is dropped outside the lock.
     fn collect(
         &mut self,
         number: usize,
         collected: Option<Self::Collected>,
     ) -> Option<Self::Collected>;
-    /// Whether it has been decided how this ends, if at most so many successes may still come; and why.
+    /// Returns the cause with which to cancel the context if the result is decided. At most `_more`
+    /// further items may succeed.
     fn decision(&self, _more: usize) -> Option<&'static Note> {
         None
     }
-    /// How many outcomes wait for the consumer.
+    /// Returns how many outcomes wait for the consumer.
     fn waiting(&self) -> usize {
         0
     }
-    /// Whether one of them may go out.
+    /// Returns whether an outcome can be handed to the consumer now.
     fn is_ready(&self) -> bool {
         false
     }
-    /// Makes the output, when all is over and gone.
+    /// Makes the output, when every item has finished or was dropped. May resume a panic of an
+    /// item.
     fn finish(self, summary: RunSummary<E>) -> Self::Output;
 }
 
-/// An end that hands outcomes out as they come.
+/// A collector that hands outcomes to a consumer while the items run.
 pub(crate) trait StreamCollector<T, E>:
     Collector<T, E, Output = Option<Result<T, E>>>
 {
-    /// Takes the next outcome that may go out.
+    /// Takes the next outcome, if one is ready.
     fn take(&mut self) -> Option<ItemOutcome<T, E>>;
 }
 
@@ -69,7 +78,8 @@ pub(crate) trait StreamCollector<T, E>:
 pub(crate) enum ItemOutcome<T, E> {
     /// The item has returned.
     Returned(Result<T, E>),
-    /// The item was stopped, or has panicked. A panic is recorded, and resumed when the run is over.
+    /// The item was stopped, or has panicked. A panic is recorded, and resumed when the run is
+    /// over.
     Stopped,
 }
 
@@ -79,28 +89,29 @@ impl<T, E> From<Option<Result<T, E>>> for ItemOutcome<T, E> {
     }
 }
 
-/// How the whole has ended.
+/// A summary of a run that is over.
 pub(crate) struct RunSummary<E> {
     pub(crate) failures: Failures<E>,
     /// Whether the last item has been pulled.
     pub(crate) exhausted: bool,
-    /// At most how many items were never pulled, where that is known.
+    /// An upper bound of the items that were never pulled, if one is known.
     pub(crate) left: Option<usize>,
-    /// How the context ended, if it did before all was over.
+    /// The error of the context, if it was done before the run was over.
     pub(crate) error: Option<ContextError>,
-    /// Whether it was the end's own decision that ended it.
+    /// Whether the collector decided the result, so that the run was cut short.
     pub(crate) decided: bool,
     pub(crate) call_site: CallSite,
 }
 
 impl<E> RunSummary<E> {
-    /// Why an item has not come to its end.
+    /// Returns the error of an item that has not finished.
     pub(crate) fn reason(&self) -> ContextError {
         reason(self.error.clone())
     }
 }
 
-/// Without an end of the context, it was the runtime that stopped the items.
+/// Returns the error of an item that has not finished. If the context is not done, the runtime has
+/// aborted the tasks.
 pub(crate) fn reason(error: Option<ContextError>) -> ContextError {
     error.unwrap_or_else(|| ContextError::cancelled(Some(Cause::note(&TASKS_ABORTED))))
 }

@@ -1,4 +1,4 @@
-//! A fan-out that runs, as what its caller has in hand: a future, or a stream.
+//! The future and the stream that the caller of a terminal operation gets.
 
 use std::future::Future;
 use std::marker::PhantomData;
@@ -11,28 +11,29 @@ use tokio::task::coop;
 use super::collect::{Collector, ItemOutcome, RunSummary, StreamCollector};
 use crate::context::ContextError;
 
-/// A way to run items: on workers, or on the caller's own task.
+/// A run of items: on workers, or on the caller's own task.
 ///
-/// Dropped half-way, it stops what it started. What is ready costs of the task's cooperative
-/// budget, or a loop over fan-outs that are ready at once would starve the runtime.
+/// Dropping it half-way stops the items that it started. A poll that is ready consumes tokio's
+/// cooperative budget of the task. Otherwise a loop over fan-outs that are ready at once would
+/// starve the runtime.
 pub(crate) trait Run<T, E>: Unpin {
     type Collector: Collector<T, E>;
 
-    /// Waits until all has ended and is gone. May be asked again after that.
+    /// Waits until every item has finished or was dropped. May be polled again after that.
     fn poll_over(&mut self, cx: &mut task::Context<'_>) -> Poll<()>;
-    /// The next outcome; `None` when all is over.
+    /// Polls for the next outcome; `None` when the run is over.
     fn poll_outcome(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<ItemOutcome<T, E>>>
     where
         Self::Collector: StreamCollector<T, E>;
-    /// Whether there is a panic to be resumed when all is over.
+    /// Returns whether there is a panic to resume when the run is over.
     fn has_panicked(&self) -> bool;
-    /// Why an item was stopped.
+    /// Returns the error of an item that was stopped.
     fn reason(&self) -> ContextError;
-    /// How it has ended; once, when all is over.
+    /// Returns the collector and the summary. Is called once, when the run is over.
     fn finish(&mut self) -> (Self::Collector, RunSummary<E>);
 }
 
-/// The future of an end.
+/// The future of a terminal operation that collects.
 pub(crate) struct CollectFuture<R, T, E> {
     run: Option<R>,
     result: PhantomData<fn() -> (T, E)>,
@@ -64,7 +65,7 @@ where
     }
 }
 
-/// The stream of an end that hands outcomes out as they come.
+/// The stream of a terminal operation that hands out outcomes while the items run.
 pub(crate) struct OutcomeStream<R, T, E> {
     run: Option<R>,
     result: PhantomData<fn() -> (T, E)>,
@@ -91,11 +92,11 @@ where
             ready!(coop::poll_proceed(cx)).made_progress();
             return Poll::Ready(None);
         };
-        // Ends: each round takes an outcome.
+        // The loop ends: each round takes an outcome, and after a panic no further item starts.
         loop {
             return Poll::Ready(match ready!(run.poll_outcome(cx)) {
                 Some(ItemOutcome::Returned(result)) => Some(result),
-                // A consumer that stops at an error would never see the panic.
+                // The error is left out: a consumer that stops at an error would not see the panic.
                 Some(ItemOutcome::Stopped) if run.has_panicked() => continue,
                 Some(ItemOutcome::Stopped) => Some(Err(E::from(run.reason()))),
                 None => {

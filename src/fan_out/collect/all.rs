@@ -1,4 +1,4 @@
-//! Wait for all, and stop at the first failure.
+//! Collectors that wait for all items and stop at the first failure.
 
 use super::{Collector, RunSummary};
 use crate::context::ContextError;
@@ -6,7 +6,7 @@ use crate::panic;
 use crate::scheduler::error::TaskErrorKind;
 use crate::scheduler::failures::OnFailure;
 
-/// What items gave, in the order of the items.
+/// The values of the items, in the order of the items.
 pub(crate) struct Slots<V> {
     values: Vec<Option<V>>,
 }
@@ -18,6 +18,7 @@ impl<V> Default for Slots<V> {
 }
 
 impl<V> Slots<V> {
+    /// Sets the value of an item; `None` if the item failed or was stopped.
     pub(crate) fn put(&mut self, number: usize, value: Option<V>) {
         if self.values.len() < number {
             self.values.resize_with(number, || None);
@@ -28,7 +29,7 @@ impl<V> Slots<V> {
         }
     }
 
-    /// Returns whether an item gave nothing.
+    /// Returns whether an item has no value.
     pub(crate) fn has_gap(&self) -> bool {
         self.values.iter().any(Option::is_none)
     }
@@ -38,14 +39,15 @@ impl<V> Slots<V> {
     }
 }
 
-/// What nobody gets is dropped one by one: two destructors that panic would otherwise end the process.
+/// Drops the values that no caller receives one by one. Two destructors that panic in one drop
+/// would abort the process.
 impl<V> Drop for Slots<V> {
     fn drop(&mut self) {
         self.values.drain(..).for_each(panic::discard);
     }
 }
 
-/// `all`.
+/// The collector of `all`.
 pub(crate) struct All<T> {
     slots: Slots<T>,
 }
@@ -81,13 +83,13 @@ impl<T, E: From<ContextError>> Collector<T, E> for All<T> {
         if !exhausted || self.slots.has_gap() {
             return Err(E::from(reason));
         }
-        // Of an `Option`, so that it is collected where it is.
+        // Collecting into an `Option<Vec>` reuses the allocation of the slots.
         let values: Option<Vec<T>> = self.slots.take().into_iter().collect();
         Ok(values.unwrap_or_default())
     }
 }
 
-/// `for_each`: keeps nothing.
+/// The collector of `for_each`. It keeps nothing.
 #[derive(Default)]
 pub(crate) struct ForEach;
 

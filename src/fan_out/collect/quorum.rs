@@ -1,4 +1,4 @@
-//! Enough is enough: the first so many successes.
+//! Collectors that wait for enough successes: `quorum` and `first_ok`.
 
 use tokio::time::Instant;
 
@@ -10,10 +10,10 @@ use crate::panic;
 use crate::scheduler::error::{Errors, TaskError, TaskErrorKind};
 use crate::scheduler::failures::OnFailure;
 
-/// `quorum`; with 1, `first_ok`.
+/// The collector of `quorum`.
 pub(crate) struct Quorum<T> {
     required: usize,
-    /// In order of completion.
+    /// The successes in order of completion.
     values: Vec<T>,
 }
 
@@ -36,7 +36,8 @@ impl<T> Quorum<T> {
     }
 }
 
-/// What nobody gets is dropped one by one: two destructors that panic would otherwise end the process.
+/// Drops the values that no caller receives one by one. Two destructors that panic in one drop
+/// would abort the process.
 impl<T> Drop for Quorum<T> {
     fn drop(&mut self) {
         self.values.drain(..).for_each(panic::discard);
@@ -75,13 +76,15 @@ impl<T, E: From<ContextError>> Collector<T, E> for Quorum<T> {
             return Ok(std::mem::take(&mut self.values));
         }
         let received = self.values.len();
-        // Once everything is stopped, enough cannot be reached either: what counts is which of the two came first.
+        // After a cancellation from outside, the quorum can no longer be reached either, and
+        // `decided` may be true. The error of the context says which of the two came first.
         let too_few = summary.decided && summary.error.as_ref().is_none_or(is_quorum_not_reached);
         if !too_few || failures.has_failed() {
             failures.into_errors()?;
         }
-        // Nothing failed: there were too few items, or the context ended before there were more. What was stopped because
-        // there are too few does not say so.
+        // Nothing failed by itself: there were too few items, or the context was done before there
+        // were more. Items that were stopped because the quorum cannot be reached are not listed,
+        // since they do not explain the failure.
         let error = match summary.error.take() {
             Some(error) if !too_few => error,
             _ => ContextError::quorum_not_reached(Cause::from(format!(
@@ -100,13 +103,13 @@ impl<T, E: From<ContextError>> Collector<T, E> for Quorum<T> {
     }
 }
 
-/// Whether it was that decision that ended the context.
+/// Returns whether the context was cancelled because the quorum can no longer be reached.
 fn is_quorum_not_reached(error: &ContextError) -> bool {
     let note = error.cause().and_then(|cause| cause.downcast_ref::<Note>());
     note.is_some_and(|note| std::ptr::eq(note, &QUORUM_NOT_REACHED))
 }
 
-/// `first_ok`: a quorum of one.
+/// The collector of `first_ok`: a quorum of one.
 pub(crate) struct FirstOk<T> {
     quorum: Quorum<T>,
 }

@@ -1,4 +1,4 @@
-//! Wait for all, and go on after failures.
+//! A collector that waits for all items and continues after failures.
 
 use super::all::Slots;
 use super::{Collector, RunSummary};
@@ -6,7 +6,7 @@ use crate::context::ContextError;
 use crate::scheduler::error::TaskErrorKind;
 use crate::scheduler::failures::OnFailure;
 
-/// `settle`.
+/// The collector of `settle`.
 pub(crate) struct Settle<T, E> {
     slots: Slots<Result<T, E>>,
 }
@@ -53,7 +53,8 @@ impl<T, E: From<ContextError>> Collector<T, E> for Settle<T, E> {
         let mut results: Vec<_> = results
             .map(|result| result.unwrap_or_else(stopped))
             .collect();
-        // A bound that cannot be meant, such as that of `0..usize::MAX`, is as good as none.
+        // An upper bound that does not fit into memory, such as that of `0..usize::MAX`, is treated
+        // as no bound.
         if results.try_reserve_exact(left).is_ok() {
             results.extend(std::iter::repeat_with(stopped).take(left));
         }

@@ -1,6 +1,7 @@
-//! As they come: the ends that hand outcomes out.
+//! The collectors of the streams: they hand out outcomes while the items run.
 //!
-//! An outcome waits here for the consumer, and counts against the limit while it does: that is the backpressure.
+//! An outcome waits here for the consumer and counts against the limit while it does. This is the
+//! backpressure.
 
 use std::collections::VecDeque;
 
@@ -10,8 +11,8 @@ use crate::panic;
 use crate::scheduler::error::TaskErrorKind;
 use crate::scheduler::failures::OnFailure;
 
-/// OutcomeStream in the order in which they came. What nobody gets is dropped one by one: two destructors that panic would
-/// otherwise end the process.
+/// Outcomes that wait for the consumer. Those that no consumer receives are dropped one by one: two
+/// destructors that panic in one drop would abort the process.
 struct Waiting<V> {
     outcomes: VecDeque<V>,
 }
@@ -30,7 +31,7 @@ impl<V> Drop for Waiting<V> {
     }
 }
 
-/// `try_stream`: stops at the first failure, which comes last.
+/// The collector of `try_stream`. It stops at the first failure, which the stream yields last.
 pub(crate) struct TryStream<T> {
     waiting: Waiting<T>,
 }
@@ -84,7 +85,7 @@ impl<T, E: From<ContextError>> StreamCollector<T, E> for TryStream<T> {
     }
 }
 
-/// `stream`: in order of completion.
+/// The collector of `stream`: outcomes in order of completion.
 pub(crate) struct Unordered<T, E> {
     waiting: Waiting<ItemOutcome<T, E>>,
 }
@@ -137,13 +138,13 @@ impl<T, E> StreamCollector<T, E> for Unordered<T, E> {
     }
 }
 
-/// `ordered_stream`: in the order of the items.
+/// The collector of `ordered_stream`: outcomes in the order of the items.
 pub(crate) struct Ordered<T, E> {
-    /// From the next to go out; `None` is one that has not ended.
+    /// The outcomes from item `next` on; `None` is an item that has not finished.
     window: Waiting<Option<ItemOutcome<T, E>>>,
-    /// The number of the next to go out.
+    /// The number of the next item whose outcome is handed out.
     next: usize,
-    /// How many in the window have ended.
+    /// How many outcomes in the window are not `None`.
     waiting: usize,
 }
 
