@@ -1,18 +1,24 @@
-//! What has become of the items: the accounts that every end and both ways to run have in common.
+//! Counts of the items: how many have started, finished and failed, and whether more are pulled.
+//!
+//! Every collector and both kinds of run use the same counts.
 //!
 //! # Invariants
 //!
-//! 1. Items are numbered from 0 in the order in which they are pulled. All of a number below `started` have been; `ended`
-//!    of them have ended, each of which was accepted by the end exactly once. An item that has started and not ended may be
-//!    missing from `started` while nobody looks: see [`batch`](crate::scheduler::batch).
-//! 2. `stage` only moves away from `Pulling`. Nothing is pulled in any other.
-//! 3. Once `decided`, the end's decision does not change: the context ends for it, and what still comes is not needed.
+//! 1. Items are numbered from 0 in the order in which they are pulled. All items with a number
+//!    below `started` have been pulled. `ended` of them have finished or were dropped, and the
+//!    collector has received each of these exactly once. While a worker has unreported completions,
+//!    `started` may be too low by the items that it runs: see [`batch`](crate::scheduler::batch).
+//! 2. `stage` changes only from `Pulling` to another value. Items are pulled only while it is
+//!    `Pulling`.
+//! 3. Once `decided` is true, the decision of the collector does not change: it cancels the
+//!    context, and values that still arrive are not needed.
 
 use super::collect::Collector;
 use super::items::SizeHint;
 use super::progress::Progress;
 use crate::context::Note;
 
+/// The counts of a fan-out's items, and the collector that receives their values.
 pub(crate) struct ItemCounts<C> {
     pub(crate) collector: C,
     stage: Stage,
@@ -27,9 +33,9 @@ pub(crate) struct ItemCounts<C> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Pulling,
-    /// The last item has come.
+    /// The last item was pulled.
     Exhausted,
-    /// A failure, a decision or the end of the context came first.
+    /// A failure, the collector's decision, or the end of the context came before the last item.
     Cut,
 }
 
@@ -55,7 +61,7 @@ impl<C> ItemCounts<C> {
         self.stage == Stage::Exhausted
     }
 
-    /// Whether nothing that was pulled starts any more.
+    /// Returns whether an item that was pulled must not start any more.
     pub(crate) fn is_cut(&self) -> bool {
         self.stage == Stage::Cut
     }
@@ -68,18 +74,20 @@ impl<C> ItemCounts<C> {
         self.started
     }
 
-    /// At most how many items have not been pulled.
+    /// Returns an upper bound of the items that have not been pulled, if one is known.
     pub(crate) fn left(&self) -> Option<usize> {
         self.left.1
     }
 
+    /// Stops the pulling, if the last item was not pulled yet.
     pub(crate) fn cut(&mut self) {
         if self.is_pulling() {
             self.stage = Stage::Cut;
         }
     }
 
-    /// An item was pulled, and so many are still to come after it. Two workers may come to say so in either order.
+    /// Counts an item as started. `left` items are still to be pulled after it. Two workers may
+    /// report their items in either order.
     pub(crate) fn start(&mut self, number: usize, left: SizeHint) {
         if number >= self.started {
             self.started = number + 1;
@@ -87,19 +95,20 @@ impl<C> ItemCounts<C> {
         }
     }
 
-    /// What makes the items has panicked: that is an item that has started and ended.
+    /// Counts a panic of the iterator or the function: it is an item that has started and finished.
     pub(crate) fn break_at(&mut self, number: usize) {
         self.started = self.started.max(number + 1);
         self.ended += 1;
         self.cut();
     }
 
-    /// A failure was recorded; what failed is accepted as nothing.
+    /// Counts a failure that was recorded. The collector receives `None` for its item.
     pub(crate) fn fail(&mut self) {
         self.failed += 1;
     }
 
-    /// There are no more items than these. The worker that pulled the last one may not have come to say so yet.
+    /// Notes that there are `count` items in all. The worker that pulled the last one may not have
+    /// reported it yet.
     pub(crate) fn exhaust(&mut self, count: usize) {
         self.started = self.started.max(count);
         if self.is_pulling() {
@@ -122,7 +131,8 @@ impl<C> ItemCounts<C> {
 }
 
 impl<C> ItemCounts<C> {
-    /// An item has ended, and so had started. Hands back what the end does not need.
+    /// Counts an item as finished, and hands its value to the collector. Returns the value if the
+    /// collector does not need it.
     pub(crate) fn collect<T, E>(
         &mut self,
         number: usize,
@@ -141,7 +151,7 @@ impl<C> ItemCounts<C> {
         self.collector.collect(number, collected)
     }
 
-    /// Asks the end for its decision; gives it once.
+    /// Asks the collector for its decision. Returns a decision only once.
     pub(crate) fn check_decided<T, E>(&mut self) -> Option<&'static Note>
     where
         C: Collector<T, E>,

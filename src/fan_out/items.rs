@@ -1,4 +1,4 @@
-//! What a fan-out runs on: items, one at a time, and the function that makes a future of each.
+//! The items of a fan-out, and the function that makes a future of each.
 
 use std::fmt;
 use std::pin::Pin;
@@ -11,7 +11,9 @@ use crate::context::Context;
 use crate::panic::{self, Payload};
 use crate::tracing::{self, Span};
 
-/// The items of an iterator, as a stream that is always ready: what [`fan_out`](crate::fan_out()) makes of an iterator.
+/// A stream of the items of an iterator. It is always ready.
+///
+/// [`fan_out`](crate::fan_out()) makes it of its iterator.
 pub struct Items<I>(I);
 
 impl<I> Items<I> {
@@ -42,7 +44,7 @@ impl<I> fmt::Debug for Items<I> {
 }
 
 pin_project! {
-    /// The items and the function. Each is there until the drop.
+    /// The items and the function. Neither is `None` before the drop.
     pub(crate) struct Pull<S, F> {
         f: Option<F>,
         #[pin]
@@ -50,7 +52,7 @@ pin_project! {
     }
 
     impl<S, F> PinnedDrop for Pull<S, F> {
-        // One after the other: if both destructors panicked in passing, the process would end.
+        // One after the other: two destructors that panic in one drop would abort the process.
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             let items = panic::catch(|| this.items.set(None));
@@ -75,8 +77,9 @@ impl<S, F> Pull<S, F> {
 pub(crate) trait Next {
     type Future;
 
-    /// Makes the next future when there is a next item, and hands it to `put`. It is not returned:
-    /// each return and each `Poll` around it would copy it.
+    /// Waits for the next item, makes a future of it, and passes the future to `put`; `None` after
+    /// the last item. The future is not returned, since each return and each `Poll` around it would
+    /// copy it.
     fn poll_next(
         self: Pin<&mut Self>,
         ctx: &Context,
@@ -84,11 +87,11 @@ pub(crate) trait Next {
         put: impl FnOnce(Self::Future),
     ) -> Poll<Option<()>>;
 
-    /// How many are still to come.
+    /// Returns how many items are left.
     fn size_hint(&self) -> SizeHint;
 }
 
-/// As that of an iterator.
+/// Bounds of a number of items, as `Iterator::size_hint` has them.
 pub(crate) type SizeHint = (usize, Option<usize>);
 
 impl<S, F, Fut> Next for Pull<S, F>
@@ -107,7 +110,7 @@ where
     ) -> Poll<Option<()>> {
         let this = self.project();
         let (Some(items), Some(f)) = (this.items.as_pin_mut(), this.f) else {
-            unreachable!("what is pulled from has been dropped");
+            unreachable!("the items are pulled after they were dropped");
         };
         match ready!(items.poll_next(cx)) {
             Some(item) => {
@@ -123,9 +126,11 @@ where
     }
 }
 
-/// Pulls the next future, hands it to `put`, and says how many are still to come; `None` after the last one, when `pull` is
-/// dropped, here, where a panic of its destructor is seen. All of it runs in the span of the
-/// fan-out's caller.
+/// Pulls the next future, passes it to `put`, and returns how many items are left.
+///
+/// Returns `None` after the last item. Then `pull` is dropped here, so that a panic of its
+/// destructor is caught. User code runs in the span of the fan-out's caller. A panic is returned as
+/// an error.
 #[inline]
 pub(crate) fn poll_pull<P: Next>(
     pull: &mut Option<Pin<Box<P>>>,
@@ -154,7 +159,7 @@ pub(crate) fn poll_pull<P: Next>(
     }
 }
 
-/// Drops what the caller gave, in the caller's span. Returns the panic of a destructor.
+/// Drops a value that the caller gave, in the caller's span. Returns the panic of its destructor.
 pub(crate) fn drop_in<T>(caller: &Span, given: T) -> Result<(), Payload> {
     let _entered = tracing::enter(Some(caller));
     panic::catch(|| drop(given))

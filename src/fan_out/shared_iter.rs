@@ -1,15 +1,18 @@
-//! Where the items of a fan-out come from, as what the workers share.
+//! The iterator or stream of a fan-out, with its function, as the workers share it.
 //!
-//! The iterator and the function are user code and may take their time, so nobody waits for a worker that pulls: whoever
-//! finds the tap in use goes away, and is called when it is free.
+//! The iterator and the function are user code and may be slow, so no worker waits while another
+//! one pulls. A worker that finds the iterator in use parks, and is woken when it is free.
 //!
 //! # Invariants
 //!
-//! 1. One worker at a time pulls: the one that holds the guard, or has taken out what it pulls from. A guard is held for a pull
-//!    or for a look; nobody blocks on one that is held for a pull.
-//! 2. Who finds the tap in use says so in the core's state, then in `wake_requested`, and then looks once more. Who stops using it
-//!    either goes to the state, or asks `wake_requested`. Both touch `wake_requested` by a read-modify-write; so one of the two sees the
-//!    other, and whoever sees a free tap that somebody wants has a worker called.
+//! 1. One worker pulls at a time: the one that holds the guard of the lock, or the one that has
+//!    taken the iterator out. A guard is held for a pull or for a look. No worker blocks on a guard
+//!    that is held for a pull.
+//! 2. A worker that finds the iterator in use notes that in the state of the scheduler, then sets
+//!    `wake_requested`, and then checks once more. A worker that releases the iterator either takes
+//!    the lock of that state, or reads `wake_requested`. Both touch `wake_requested` by a
+//!    read-modify-write, so one of the two sees the other. The one that sees a free iterator and a
+//!    request has a worker woken.
 //! 3. Items are numbered from 0 in the order in which they are pulled.
 
 use std::pin::Pin;
@@ -18,20 +21,24 @@ use super::items::{Next, SizeHint};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard, spin_loop};
 
-/// How often a worker looks again before it goes away: an iterator that is quick is free again by then.
+/// How often a worker tries to use the iterator before it parks. A quick iterator is free by then.
 const LOOKS: usize = if cfg!(errgroup_loom) { 1 } else { 64 };
 
+/// The shared iterator.
 pub(crate) struct SharedIter<P> {
     state: Mutex<IterState<P>>,
+    /// Whether a worker has found the iterator in use and is to be woken (invariant 2).
     wake_requested: AtomicBool,
-    /// How many have been pulled. Written by whoever holds the guard.
+    /// How many items have been pulled. Written only by the holder of the guard.
     pulled: AtomicUsize,
 }
 
+/// The state under the lock of the shared iterator.
 pub(crate) struct IterState<P> {
-    /// `None` while a worker waits with it for the next item, and once nothing more is to be pulled.
+    /// The iterator and the function. `None` while a worker has taken them out to wait for the next
+    /// item, and once nothing more is to be pulled.
     pub(crate) pull: Option<Pin<Box<P>>>,
-    /// How many are left.
+    /// How many items are left.
     pub(crate) left: SizeHint,
 }
 
@@ -47,7 +54,7 @@ impl<P: Next> SharedIter<P> {
         }
     }
 
-    /// For a pull, if nobody else is at it.
+    /// Locks the iterator for a pull; `None` if it is in use, taken out, or exhausted.
     #[inline]
     pub(crate) fn try_use(&self) -> Option<MutexGuard<'_, IterState<P>>> {
         for _ in 0..LOOKS {
@@ -59,17 +66,19 @@ impl<P: Next> SharedIter<P> {
         None
     }
 
-    /// Puts back what was taken out.
+    /// Puts back the iterator that was taken out.
     pub(crate) fn put_back(&self, pull: Option<Pin<Box<P>>>) {
         self.state.lock().pull = pull;
     }
 
-    /// Whether somebody found it in use; for who has stopped using it.
+    /// Returns whether a worker has found the iterator in use, and clears the request. The worker
+    /// that has released the iterator calls this.
     pub(crate) fn take_wake_request(&self) -> bool {
         self.wake_requested.swap(false, Ordering::AcqRel)
     }
 
-    /// Says that it is wake_requested. Whether it is free now.
+    /// Requests a wake-up from the worker that uses the iterator. Returns whether the iterator is
+    /// free now, so that the caller must serve the request itself.
     pub(crate) fn request_wake(&self) -> bool {
         self.wake_requested.swap(true, Ordering::AcqRel);
         self.state
@@ -77,31 +86,34 @@ impl<P: Next> SharedIter<P> {
             .is_some_and(|state| state.pull.is_some())
     }
 
-    /// Takes what is left, to drop it; if somebody is at it, that one does so.
+    /// Takes the iterator to drop it. Returns `None` if a worker uses it: the request that this
+    /// sets makes that worker drop it.
     pub(crate) fn take(&self) -> Option<Pin<Box<P>>> {
         self.wake_requested.swap(true, Ordering::AcqRel);
         self.state.try_lock()?.pull.take()
     }
 
-    /// The number of the item that was pulled.
+    /// Returns the number of the item that was just pulled, and counts it.
     pub(crate) fn number(&self, _: &mut IterState<P>) -> usize {
-        // `Relaxed`: only the guard's holder writes, and who looks without it wants to know about how many.
+        // `Relaxed`: only the holder of the guard writes, and the lock orders these writes. A read
+        // without the guard needs an approximate number only.
         let number = self.pulled.load(Ordering::Relaxed);
         self.pulled.store(number + 1, Ordering::Relaxed);
         number
     }
 
-    /// The number of what is not an item: a panic of what was taken out, when it is dropped. Nobody pulls then.
+    /// Returns a number for a panic in the destructor of the iterator, which counts as an item. No
+    /// worker pulls at that time.
     pub(crate) fn next_number(&self) -> usize {
         self.number(&mut self.state.lock())
     }
 
-    /// How many have been pulled, as far as this thread knows.
+    /// Returns how many items have been pulled, as far as this thread knows.
     pub(crate) fn pulled(&self) -> usize {
         self.pulled.load(Ordering::Relaxed)
     }
 
-    /// How many are left, when nobody pulls.
+    /// Returns how many items are left. Is called while no worker pulls.
     pub(crate) fn left(&self) -> SizeHint {
         self.state.lock().left
     }
