@@ -1,10 +1,12 @@
-//! A fan-out's source: an iterator or a stream of items, and the function that makes a future of each.
+//! The source of a fan-out's jobs: items, and the function that makes a future of each.
 //!
-//! A worker with a permit pulls its item itself, at the [`tap`](super::shared_iter), and outside the lock of the core: a slow iterator
-//! holds up that worker alone. A stream that has no item yet is waited for by the worker that found none, which has what it
-//! pulls from in hand meanwhile. Other workers that come stay parked, and are called when there is something to pull.
+//! A worker with a permit pulls its item itself, from the [shared iterator](super::shared_iter) and
+//! outside the lock of the scheduler. So a slow iterator holds up that worker alone. If a stream
+//! has no item yet, the worker that found it pending takes the stream out and waits for the item.
+//! Other workers park meanwhile, and are woken when there is something to pull.
 //!
-//! A consumer that is slow holds permits too: what runs and what waits for it are together at most `limit`.
+//! A slow consumer uses up the limit as well: the items that run and the outcomes that wait for the
+//! consumer are at most `limit` together.
 
 mod pull;
 
@@ -36,10 +38,12 @@ use crate::sync::Arc;
 use crate::tracing::{self, Span};
 use pull::{Pulled, close, give_back, pull, serve_wake_request, start, wait};
 
+/// The part of the source that the lock of the scheduler guards.
 pub(crate) struct ItemSource<P, C, T, E> {
-    /// Whether a worker waits for the next item, or has found the tap in use, so that nobody else need come.
+    /// Whether a worker waits for the next item or has found the iterator in use. Then no other
+    /// worker is needed.
     blocked: bool,
-    /// The worker that waits for the next item.
+    /// The waker of the worker that waits for the next item.
     puller: Option<Waker>,
     pub(crate) counts: ItemCounts<C>,
     reporter: Option<Reporter>,
@@ -47,18 +51,20 @@ pub(crate) struct ItemSource<P, C, T, E> {
     results: PhantomData<fn() -> (T, E)>,
 }
 
-/// What the workers share without the lock.
+/// The part of the source that the workers share without that lock.
 pub(crate) struct Shared<P> {
     pub(crate) call_site: CallSite,
     pub(crate) iter: SharedIter<P>,
-    /// How long what runs may wind down when the context is done.
+    /// How long the items in flight may continue when the context is done.
     pub(crate) grace: Duration,
-    /// Whether somebody is told of each start and each end.
+    /// Whether there is an `on_progress`, which is called at each start and each finish.
     reports: bool,
 }
 
-/// Who wants to know how far it has come. Called outside the lock, by one worker at a time: whoever finds it here.
+/// The `on_progress` of the fan-out. It is called outside the lock, by one worker at a time: the
+/// one that takes it out of here.
 pub(crate) struct Reporter {
+    /// `None` while a worker calls it.
     call: Option<Report>,
     /// How many calls are due.
     due: usize,
@@ -66,26 +72,27 @@ pub(crate) struct Reporter {
 
 pub(crate) type Report = Box<dyn FnMut(Progress) + Send>;
 
-/// What a worker is handed.
+/// The input of a worker that is to make a job.
 pub(crate) enum Supply<P> {
+    /// A permit to pull an item.
     Permit,
-    /// What it has waited with.
+    /// The iterator that the worker had taken out to wait for an item. It has a permit as well.
     TakenIter(TakenIter<P>),
 }
 
-/// What a worker waits with for the next item.
+/// The iterator that a worker has taken out while it waits for the next item.
 pub(crate) struct TakenIter<P>(Pin<Box<P>>);
 
 impl<P> From<TakenIter<P>> for Supply<P> {
-    fn from(hand: TakenIter<P>) -> Supply<P> {
-        Supply::TakenIter(hand)
+    fn from(iter: TakenIter<P>) -> Supply<P> {
+        Supply::TakenIter(iter)
     }
 }
 
 /// Identifies a job of the source.
 pub(crate) enum JobTag<W> {
     Item(ItemTag<W>),
-    /// The calls of `on_progress`. They are no item; the tag gives a panic of theirs its label.
+    /// The calls of `on_progress`. They are not an item; the tag gives their panic its label.
     OnProgress,
 }
 
@@ -140,25 +147,26 @@ where
         }
     }
 
-    /// What is left of the user's code, and what came out: to be dropped outside the lock.
+    /// Takes the `on_progress` and the collector, to be dropped outside the lock.
     pub(crate) fn take_all(&mut self) -> (Option<Reporter>, C) {
         let collector = std::mem::take(&mut self.counts.collector);
         (self.reporter.take(), collector)
     }
 
+    /// Has the context cancelled, if the collector has decided the result.
     pub(crate) fn check_decided(&mut self, effects: &mut Effects) {
         effects.enough = effects.enough.or(self.counts.check_decided());
     }
 
-    /// Something has started or ended.
-    fn note(&mut self, effects: &mut Effects) {
+    /// Makes a call of `on_progress` due: an item has started or finished.
+    fn report_due(&mut self, effects: &mut Effects) {
         if let Some(reporter) = &mut self.reporter {
             reporter.due += 1;
             effects.report = true;
         }
     }
 
-    /// Whether an item may be pulled now.
+    /// Returns whether an item may be pulled now.
     fn has_room(&self, permits: &Permits) -> bool {
         let held = permits
             .running()
@@ -166,6 +174,8 @@ where
         self.counts.is_pulling() && !self.blocked && permits.is_free() && held < permits.limit()
     }
 
+    /// Takes the `on_progress` and the counts to call it with, if a call is due and no worker makes
+    /// one.
     fn take_report(&mut self) -> Option<(Report, Progress)> {
         let reporter = self.reporter.as_mut()?;
         let due = reporter.due.checked_sub(1)?;
@@ -175,8 +185,8 @@ where
     }
 }
 
-/// Takes what came out, when nothing runs any more. What the caller gave is dropped here; a panic
-/// of that is recorded as a failure.
+/// Takes the collector when no item runs any more. Drops the iterator, the function and the
+/// `on_progress`; a panic of their destructors is recorded as a failure.
 pub(crate) fn take_collector<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>) -> C
 where
     ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
@@ -206,13 +216,13 @@ where
     type Tag = JobTag<C::Stopwatch>;
     type Job = P::Future;
     type Supply = Supply<P>;
-    /// What is pulled starts at once.
+    /// There is no work that waits: an item starts when it is pulled.
     type Work = Infallible;
     type Wait = TakenIter<P>;
     type Shared = Shared<P>;
 
     const BATCHES: bool = C::BATCHES;
-    /// What is left of the items is dropped by whoever waits for the end.
+    /// Stopping drops no user code: a worker or the task that awaits the fan-out drops the iterator.
     const STOPS_ANYWHERE: bool = true;
     const COUNTS_IN: usize = 1;
     const LENDS: bool = false;
@@ -265,7 +275,7 @@ where
                 effects.garbage.push(Box::new(unneeded));
             }
             self.check_decided(effects);
-            self.note(effects);
+            self.report_due(effects);
         }
         None
     }
@@ -375,9 +385,9 @@ where
         core.shared.iter.pulled()
     }
 
-    /// Dropped in mid-wait: aborted, or its runtime shut down.
-    fn abandon(core: &Arc<Scheduler<Self>>, hand: TakenIter<P>) {
-        close(core, Some(hand.0));
+    /// The worker was dropped while it waited: it was aborted, or its runtime has shut down.
+    fn abandon(core: &Arc<Scheduler<Self>>, iter: TakenIter<P>) {
+        close(core, Some(iter.0));
         give_back(core);
     }
 
@@ -396,17 +406,18 @@ where
                 return;
             }
             let mut call = Some(call);
-            let goes_on = core.with(|state, effects| {
+            let runtime_lost = core.with(|state, effects| {
                 if let Some(reporter) = &mut state.source.reporter {
                     reporter.call = call.take();
                 }
                 state.wake_waiter(effects);
-                // A worker makes the reports that became due meanwhile, if there is a runtime.
+                // A worker makes the reports that became due during this one.
                 state.call_searcher(effects);
                 state.runtime_lost
             });
             panic::discard(call);
-            if !goes_on {
+            // Without a runtime no worker can be woken, so this thread makes all the reports.
+            if !runtime_lost {
                 return;
             }
         }

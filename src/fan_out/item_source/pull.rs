@@ -1,4 +1,4 @@
-//! What a worker does at the iter: it pulls an item, waits for one, or finds that there are no more.
+//! How a worker pulls: it gets an item, waits for one, or finds that there are no more.
 
 use std::pin::Pin;
 use std::task::{self, Poll};
@@ -13,18 +13,19 @@ use crate::scheduler::current;
 use crate::scheduler::source::{Opened, Outcome, Source};
 use crate::sync::Arc;
 
-/// What came out of the tap.
+/// The result of a pull.
 pub(super) enum Pulled<P> {
-    /// It is in its slot.
+    /// A job is in the slot: its number, and how many items are left.
     Item(usize, SizeHint),
-    /// The stream has no item yet; taken out, for the worker to wait with.
+    /// The stream has no item yet. It was taken out, for the worker to wait with.
     NotYet(Pin<Box<P>>),
-    /// There are no more, or there was a panic: that has been said.
+    /// There are no more items, or there was a panic. Both have been noted in the state.
     Nothing,
+    /// Another worker uses the iterator.
     InUse,
 }
 
-/// Pulls an item, into its slot.
+/// Pulls an item and puts its future into the slot.
 pub(super) fn pull<P, C, T, E>(
     core: &Arc<Scheduler<ItemSource<P, C, T, E>>>,
     slot: Pin<&mut Option<P::Future>>,
@@ -37,9 +38,10 @@ where
 {
     let mut polled = None;
     let pulled = pull_shared(core, slot, &mut polled, cx);
-    // What follows from the waiting of the stream calls other tasks: not while the tap is in use.
+    // The stream may have awaited tasks of a group. What follows from that wakes other tasks, so it
+    // is done when the iterator is free.
     match polled {
-        // The item that was pulled does not wait for what the stream waited for.
+        // The item that was pulled does not wait for the tasks that the stream waited for.
         Some(Poll::Ready(())) => {
             current::end_poll(true, cx);
             current::forget();
@@ -50,7 +52,7 @@ where
     pulled
 }
 
-/// The same. Sets `polled` if the stream was polled.
+/// Pulls an item with the lock of the iterator held. Sets `polled` if the stream was polled.
 fn pull_shared<P, C, T, E>(
     core: &Arc<Scheduler<ItemSource<P, C, T, E>>>,
     mut slot: Pin<&mut Option<P::Future>>,
@@ -90,7 +92,7 @@ where
             let pull = state.pull.take();
             let number = shared.iter.number(&mut state);
             drop(state);
-            // There is a future if it was the size hint that panicked.
+            // The slot has a future if the size hint panicked.
             panic::discard(panic::catch(|| slot.set(None)));
             fail(core, number, payload);
             close(core, pull);
@@ -103,7 +105,8 @@ where
     }
 }
 
-/// Counts an item as started, and has the next worker called. Says whether there is still a reason to run it.
+/// Counts an item as started and has the next worker woken. Returns false if the item must not run,
+/// because the fan-out was stopped meanwhile.
 pub(super) fn start<P, C, T, E>(
     core: &Arc<Scheduler<ItemSource<P, C, T, E>>>,
     number: usize,
@@ -117,19 +120,19 @@ where
         let source = &mut state.source;
         source.counts.start(number, left);
         source.blocked = false;
-        // Another worker may have seen the end of the items meanwhile: that is none.
+        // Another worker may have found the items exhausted meanwhile: this item runs all the same.
         if source.counts.is_cut() {
             return false;
         }
         effects.replaced.extend(source.puller.take());
         source.check_decided(effects);
-        source.note(effects);
+        source.report_due(effects);
         state.call_searcher(effects);
         true
     })
 }
 
-/// There is no item yet: the worker is to wait, unless there is no reason any more.
+/// Registers the worker to wait for the next item. Returns false if no more items are pulled.
 pub(super) fn wait<P, C, T, E>(
     core: &Arc<Scheduler<ItemSource<P, C, T, E>>>,
     cx: &mut task::Context<'_>,
@@ -150,24 +153,25 @@ where
     })
 }
 
-/// The tap is free, and somebody found it in use.
+/// Serves a request for a wake-up: the iterator is free, and a worker has found it in use. If the
+/// fan-out is over meanwhile, drops the iterator.
 pub(super) fn serve_wake_request<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>)
 where
     ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
     P: Next,
     C: Collector<T, E>,
 {
-    let goes_on = core.with(|state, effects| {
+    let is_open = core.with(|state, effects| {
         state.source.blocked = false;
         state.call_searcher(effects);
         state.is_open()
     });
-    if !goes_on {
+    if !is_open {
         close(core, core.shared.iter.take());
     }
 }
 
-/// The last of so many items has come.
+/// Notes that there are `count` items in all and no more.
 fn exhaust<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>, count: usize)
 where
     ItemSource<P, C, T, E>: Source,
@@ -183,7 +187,7 @@ where
     });
 }
 
-/// A panic of what makes the items.
+/// Records a panic of the iterator or the function as that of an item.
 fn fail<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>, number: usize, payload: Payload)
 where
     ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
@@ -194,7 +198,7 @@ where
     core.record(&mut JobTag::Item(tag), Outcome::Panicked(payload));
 }
 
-/// Nothing more is pulled: a panic came, or the end of the context.
+/// Stops the pulling after a panic or after the end of the context, and drops the iterator.
 pub(super) fn close<P, C, T, E>(
     core: &Arc<Scheduler<ItemSource<P, C, T, E>>>,
     pull: Option<Pin<Box<P>>>,
@@ -215,7 +219,7 @@ pub(super) fn close<P, C, T, E>(
     });
 }
 
-/// No item came out of a permit.
+/// Returns a permit for which there is no item.
 pub(super) fn give_back<S: Source>(core: &Arc<Scheduler<S>>) -> Opened<S> {
     core.with(|state, effects| state.give_back(effects));
     Opened::Nothing
