@@ -164,8 +164,8 @@ where
 /// items.
 ///
 /// Each call gets the fan-out's own context, a child of `ctx`. The first error cancels that
-/// context, drops the items in flight, and is returned when they are gone. No further item is
-/// pulled. So when this returns, nothing that it started is still running.
+/// context, drops the items in flight, and is returned when they have been dropped. No further item
+/// is pulled. So when this returns, nothing that it started is still running.
 ///
 /// `items` is any `IntoIterator`, also an infinite or a slow one. An item is pulled when there is a
 /// permit for it, not before. The iterator and `f` run on the runtime's workers, one call at a
@@ -186,7 +186,8 @@ where
 /// Panics if `limit` is 0, and when it is polled outside a tokio runtime.
 ///
 /// Resumes the first panic in `f`, in one of its futures, in the iterator, or in the destructor of
-/// one of these with its payload, when everything else is gone. A panic wins over an error.
+/// one of these with its payload, when everything else has been dropped. A panic wins over an
+/// error.
 ///
 /// # Cancel safety
 ///

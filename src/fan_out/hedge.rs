@@ -1,4 +1,4 @@
-//! Asking again where an answer is slow.
+//! Hedging: calls a function again if the first call is slow.
 
 use std::fmt::Display;
 use std::future::Future;
@@ -18,33 +18,38 @@ use crate::panic;
 use crate::scheduler::error::Errors;
 use crate::sync::{Arc, Mutex};
 
-/// Calls `f`, and again each time that `delay` passes without an answer, up to `max` times in all; gives the first success, and
-/// stops the others. When it returns, they are gone.
+/// Calls `f`, calls it again each time `delay` passes without a success, and returns the first
+/// success.
 ///
-/// `f` is handed the hedge's own context, a child of `ctx`, and the number of the attempt, from 0. An attempt that fails is no
-/// answer; when every attempt so far has failed, the next begins at once.
+/// There are at most `max` attempts in all. The first success cancels the other attempts; when
+/// `hedge` returns, they have been dropped.
 ///
-/// It cuts the tail of the latencies, for a few more requests: with the 95th percentile as `delay`, one call in twenty is
-/// made twice. (J. Dean and L. A. Barroso, *The Tail at Scale*, Communications of the ACM 56(2), 2013.) What it calls must
-/// be safe to be done twice.
+/// `f` gets the hedge's own context, a child of `ctx`, and the number of the attempt, counted from
+/// 0. When every attempt so far has failed, the next one starts at once and does not wait for
+/// `delay`.
+///
+/// Hedging cuts the tail of the latencies at the cost of a few more requests. With the 95th
+/// percentile as `delay`, one call in twenty is made twice. (J. Dean and L. A. Barroso, *The Tail
+/// at Scale*, Communications of the ACM 56(2), 2013.) The call must be safe to make twice.
 ///
 /// The future does not borrow `ctx`, and starts nothing until it is polled.
 ///
 /// # Errors
 ///
-/// Every failure, in order of completion, when `max` attempts have failed. If `ctx` ends first, what was in flight is among them,
-/// with the [`ContextError`].
+/// Returns every failure in order of completion when `max` attempts have failed. If `ctx` is done
+/// first, the attempts that were in flight are among the failures, with its [`ContextError`].
 ///
 /// # Panics
 ///
-/// If `max` is 0. When polled outside a tokio runtime with a timer. The first panic in `f`, in one
-/// of its futures, or in the destructor of one of these is resumed with its payload when everything
-/// else is gone, also after an answer.
+/// Panics if `max` is 0, and when it is polled outside a tokio runtime with a timer.
+///
+/// Resumes the first panic in `f`, in one of its futures, or in the destructor of one of these with
+/// its payload, when everything else has been dropped. It does so even if an attempt has succeeded.
 ///
 /// # Cancel safety
 ///
-/// Dropping the future ends its context and drops what is in flight; a panic of a destructor is
-/// then discarded.
+/// Dropping the future cancels its context and drops the attempts in flight. A panic of a
+/// destructor is then discarded.
 ///
 /// # Examples
 ///
@@ -56,7 +61,7 @@ use crate::sync::{Arc, Mutex};
 /// # async fn main() {
 /// let ctx = Context::background();
 /// let answer = hedge(&ctx, Duration::from_millis(10), 3, |_ctx, attempt| async move {
-///     // The first one hangs.
+///     // The first attempt hangs.
 ///     let ms = if attempt == 0 { 1_000 } else { 5 };
 ///     tokio::time::sleep(Duration::from_millis(ms)).await;
 ///     Ok::<_, String>(attempt)
@@ -98,23 +103,26 @@ where
         .first_ok()
 }
 
-/// What has become of the attempts so far.
+/// What the attempts share with the stream of their numbers.
 struct Attempted {
     state: Mutex<State>,
 }
 
+/// The results of the attempts so far.
 #[derive(Default)]
 struct State {
     in_flight: usize,
-    /// Whether one has succeeded, so that there is no further one.
+    /// Whether an attempt has succeeded. Then no further attempt starts.
     answered: bool,
-    /// Who is to be woken when the last of them has ended.
+    /// The waker of the stream. It is woken when no attempt is in flight any more.
     waker: Option<Waker>,
 }
 
+/// The state of the attempts, as the stream sees it.
 enum Status {
     Answered,
-    AllFailed,
+    /// No attempt is in flight: none has started, or all have failed.
+    NoneInFlight,
     InFlight,
 }
 
@@ -150,7 +158,8 @@ pin_project! {
     struct Attempt<Fut> {
         #[pin]
         future: Fut,
-        // Dropped after the future.
+        // Dropped after the future, so that the attempt is in flight until its future has been
+        // dropped.
         guard: AttemptGuard,
     }
 }
@@ -164,13 +173,13 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Fut::Output> {
         let this = self.project();
         let answer = ready!(this.future.poll(cx));
-        // Noted before it counts as ended, or the next attempt might begin in between.
+        // Set before the guard is dropped: otherwise the next attempt might start in between.
         this.guard.attempted.state.lock().answered |= answer.is_ok();
         Poll::Ready(answer)
     }
 }
 
-/// The numbers of the attempts, each at its time.
+/// The stream of the attempts' numbers. Each is yielded when its attempt is to start.
 struct Attempts {
     delay: Duration,
     next: usize,
@@ -195,7 +204,7 @@ impl Stream for Attempts {
                     .get_or_insert_with(|| Box::pin(tokio::time::sleep(delay)));
                 ready!(timer.as_mut().poll(cx));
             }
-            Status::AllFailed => {}
+            Status::NoneInFlight => {}
         }
         self.timer = None;
         self.next += 1;
@@ -215,14 +224,15 @@ impl Attempted {
         }
     }
 
-    /// Looks; if an attempt is in flight, the task is woken when none is.
+    /// Returns the status. If an attempt is in flight, registers the waker for the time when none
+    /// is.
     fn poll(&self, cx: &mut task::Context<'_>) -> Status {
         let waker = cx.waker().clone();
         let mut state = self.state.lock();
         let (status, unneeded) = if state.answered {
             (Status::Answered, Some(waker))
         } else if state.in_flight == 0 {
-            (Status::AllFailed, Some(waker))
+            (Status::NoneInFlight, Some(waker))
         } else {
             (Status::InFlight, state.waker.replace(waker))
         };

@@ -222,7 +222,8 @@ where
     type Shared = Shared<P>;
 
     const BATCHES: bool = C::BATCHES;
-    /// Stopping drops no user code: a worker or the task that awaits the fan-out drops the iterator.
+    /// Stopping drops no user code: a worker or the task that awaits the fan-out drops the
+    /// iterator.
     const STOPS_ANYWHERE: bool = true;
     const COUNTS_IN: usize = 1;
     const LENDS: bool = false;

@@ -1,7 +1,7 @@
-//! A fan-out on the caller's own task, for futures that borrow or are not `Send`.
+//! A run on the caller's own task, for futures that borrow or are not `Send`.
 //!
-//! The same accounts and the same ends as on workers; only that one task polls everything, and so nothing moves while it is
-//! not polled.
+//! It has the same counts and the same collectors as a run on workers. One task polls all items, so
+//! nothing moves while that task does not poll the run.
 
 mod running;
 
@@ -34,12 +34,12 @@ use crate::sync::{self, Arc};
 use crate::tracing::{self, Span};
 use running::{InFlight, PollState, Running};
 
-/// A fan-out, run by whoever polls it.
+/// A run of items on the task that polls it.
 ///
 /// The type of the items' futures is a parameter of its own, and neither the struct nor its `Drop`
-/// requires `P: Next`. Otherwise the compiler, to see whether this is `Send` inside another future,
-/// would have to show that a closure over borrowed items is a function for every lifetime: it
-/// cannot, and says that the "implementation of `FnOnce` is not general enough".
+/// requires `P: Next`. Otherwise the compiler would have to show that a closure over borrowed items
+/// is a function for every lifetime, to see whether this is `Send` inside another future. It cannot
+/// show that, and reports that the "implementation of `FnOnce` is not general enough".
 pub(crate) struct LocalRun<P, Fut, C, T, E, R>
 where
     C: Collector<T, E>,
@@ -60,21 +60,25 @@ where
     result: PhantomData<fn() -> T>,
 }
 
-// What is polled is in boxes of its own.
+// Nothing is pinned in place: the futures are in the list of `running`, and the iterator and the
+// timer are in boxes.
 impl<P, Fut, C: Collector<T, E>, T, E, R> Unpin for LocalRun<P, Fut, C, T, E, R> {}
 
 enum Stage {
     Unstarted,
     Running,
-    /// The context has ended, and what runs has until then.
+    /// The context is done. The items in flight may continue until the timer fires.
     WindingDown(Pin<Box<Sleep>>),
+    /// The context is done, and the items in flight were dropped.
     Stopped,
     Finished,
 }
 
-/// Whether there is reason to look again.
+/// The result of one step of the run.
 enum Step {
+    /// Something has changed, so the run takes another step.
     Moved,
+    /// The run is over.
     Over,
 }
 
@@ -114,8 +118,8 @@ where
         }
     }
 
-    /// Goes on until there is an outcome for the consumer, or all is over; or for as long as one
-    /// poll may take.
+    /// Runs until there is an outcome for the consumer or the run is over. Yields when it has run
+    /// for as long as one poll may take.
     fn poll_on(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         let polled = self.poll_steps(cx);
         if polled.is_pending() {
@@ -126,13 +130,12 @@ where
 
     fn poll_steps(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         loop {
-            // An outcome that is there goes out in any case.
+            // An outcome that is ready is handed out even if the budget is used up.
             if !self.counts.collector.is_ready() && self.poll_state.is_used_up() {
                 sync::wake_after_driver(cx);
                 return Poll::Pending;
             }
-            // Ends: every step has moved something, and so has every outcome, and costs of the
-            // task's budget.
+            // The loop ends: each step changes something and consumes the task's budget.
             let budget = ready!(coop::poll_proceed(cx));
             let is_over =
                 !self.counts.collector.is_ready() && matches!(ready!(self.step(cx)), Step::Over);
@@ -165,7 +168,8 @@ where
             Stage::Stopped => {}
             Stage::Finished => return Poll::Ready(Step::Over),
         }
-        // One at a time: it is polled before the next is pulled, or items without an end would be all that ever comes.
+        // Pulls one item and then polls the items in flight. If all items were pulled first, an
+        // infinite iterator would keep every item from being polled.
         let pulled = self.has_room() && self.poll_pull(cx).is_ready();
         if pulled && self.ctx.is_done() {
             return Poll::Ready(Step::Moved);
@@ -177,19 +181,21 @@ where
             }
             _ if pulled => Poll::Ready(Step::Moved),
             Poll::Ready(None) if !self.counts.is_pulling() => Poll::Ready(Step::Over),
-            // Waiting for the next item, or for the consumer.
+            // The run waits for an item in flight, for the next item, or for the consumer.
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }
 
+    /// Returns whether an item may be pulled now.
     fn has_room(&self) -> bool {
         let held = self.running.len() + self.counts.collector.waiting();
         self.counts.is_pulling() && held < self.limit
     }
 
-    /// Pulls the next item, if there is one yet.
+    /// Polls for the next item and starts it.
     fn poll_pull(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
-        // Two functions, so that a big future is not in the frame of the one that boxes it.
+        // Two instances of the function, so that a big future is boxed at once and is not in the
+        // stack frames below.
         if job::is_big::<Fut>() {
             self.poll_pull_as(Box::pin, InFlight::push_big, cx)
         } else {
@@ -215,29 +221,30 @@ where
                 let poll_state = self.poll_state.clone();
                 push(&mut self.running, Running::new(tag, item, poll_state));
                 self.check_decided();
-                self.tell();
+                self.report();
             }
             Ok(None) => {
                 self.counts.exhaust(self.counts.started());
                 self.check_decided();
             }
             Err(payload) => {
-                // There is a future if it was the size hint that panicked.
+                // There is a future if the size hint panicked.
                 panic::discard(item);
-                self.fail_whole(payload);
+                self.fail_pull(payload);
             }
         }
         Poll::Ready(())
     }
 
-    /// A panic of what makes the items.
-    fn fail_whole(&mut self, payload: Payload) {
+    /// Records a panic of the iterator or the function as that of an item.
+    fn fail_pull(&mut self, payload: Payload) {
         let number = self.counts.started();
         self.counts.break_at(number);
         let tag = ItemTag::unstarted(number, &self.call_site);
         self.fail(&tag, TaskErrorKind::Panicked(Panic::new(payload)));
     }
 
+    /// Counts an item as finished: hands its value to the collector, or records its failure.
     fn end(
         &mut self,
         tag: ItemTag<C::Stopwatch>,
@@ -254,16 +261,17 @@ where
         };
         panic::discard(self.counts.collect(tag.number, collected));
         self.check_decided();
-        self.tell();
+        self.report();
     }
 
+    /// Records the failure of an item.
     fn fail(&mut self, tag: &ItemTag<C::Stopwatch>, kind: TaskErrorKind<E>) {
         let (label, elapsed) = tag.describe(&self.call_site);
         self.record(Some(&tag.span), label, elapsed, kind);
     }
 
-    /// Records a failure, and cancels the context if the collector stops at failures. The event is in
-    /// `span`.
+    /// Records a failure, and cancels the context if the collector stops at such a failure. The
+    /// event is emitted in `span`.
     fn record(
         &mut self,
         span: Option<&Span>,
@@ -290,26 +298,29 @@ where
         }
     }
 
+    /// Cancels the context if the collector has decided the result.
     fn check_decided(&mut self) {
         if let Some(why) = self.counts.check_decided() {
             self.end_context(Cause::note(why));
         }
     }
 
-    /// A waker that panics is none of the items' doing.
+    /// Cancels the context. A panic of a waker that this wakes is discarded: it is not the fault of
+    /// an item.
     fn end_context(&self, cause: Cause) {
         if let Err(payload) = panic::catch(|| self.cancel.end_with(cause)) {
             panic::discard(payload);
         }
     }
 
-    fn tell(&mut self) {
+    /// Calls `on_progress`.
+    fn report(&mut self) {
         let progress = self.counts.progress();
         if let Some(report) = &mut self.report {
             let entered = tracing::enter(Some(&self.call_site.span));
-            let told = panic::catch(|| report(progress));
+            let called = panic::catch(|| report(progress));
             drop(entered);
-            if let Err(payload) = told {
+            if let Err(payload) = called {
                 let unneeded = self.report.take();
                 panic::discard(unneeded);
                 self.fail_report(payload);
@@ -317,14 +328,15 @@ where
         }
     }
 
-    /// A panic of `on_progress`.
+    /// Records a panic of `on_progress`.
     fn fail_report(&mut self, payload: Payload) {
         let label = self.call_site.label("on_progress");
         let kind = TaskErrorKind::Panicked(Panic::new(payload));
         self.record(None, label, Duration::ZERO, kind);
     }
 
-    /// The context has ended: nothing more is pulled, and what runs is stopped when the grace is over.
+    /// Stops the pulling, since the context is done. The items in flight are dropped when the grace
+    /// period is over.
     fn wind_down(&mut self) {
         self.counts.cut();
         if self.grace.is_zero() {
@@ -334,7 +346,7 @@ where
         }
     }
 
-    /// Drops what runs.
+    /// Drops the items in flight and counts them as finished.
     fn stop(&mut self) {
         self.stage = Stage::Stopped;
         let running = std::mem::replace(&mut self.running, InFlight::new());
@@ -392,10 +404,10 @@ where
         self.stage = Stage::Finished;
         let error = self.ctx.err();
         self.end_context(Cause::note(&FAN_OUT_FINISHED));
-        // Before the failures are taken: a panic of a destructor is one of them.
+        // Before the failures are taken: a panic of a destructor becomes one of them.
         let (pull, report) = self.drop_inputs();
         if let Err(payload) = pull {
-            self.fail_whole(payload);
+            self.fail_pull(payload);
         }
         if let Err(payload) = report {
             self.fail_report(payload);
@@ -413,8 +425,8 @@ where
 }
 
 impl<P, Fut, C: Collector<T, E>, T, E, R> LocalRun<P, Fut, C, T, E, R> {
-    /// Drops the items, the function and `on_progress`, one by one: two destructors that panic
-    /// would otherwise end the process. Returns the panics.
+    /// Drops the iterator with the function, and `on_progress`, one after the other. Two
+    /// destructors that panic in one drop would abort the process. Returns the panics.
     fn drop_inputs(&mut self) -> (Result<(), Payload>, Result<(), Payload>) {
         let caller = &self.call_site.span;
         let pull = drop_in(caller, self.pull.take());
@@ -426,7 +438,8 @@ impl<P, Fut, C, T, E, R> Drop for LocalRun<P, Fut, C, T, E, R>
 where
     C: Collector<T, E>,
 {
-    /// The context ends before what runs is dropped.
+    /// Cancels the context before it drops the items in flight, so that their destructors see it
+    /// done.
     fn drop(&mut self) {
         if !matches!(self.stage, Stage::Finished) {
             let _ = panic::catch(|| self.cancel.end_with(Cause::from_static(&FAN_OUT_DROPPED)))

@@ -1,15 +1,15 @@
-//! Counts of items that are reported to the caller while a fan-out runs.
+//! The counts that are reported to the caller while a fan-out runs.
 
-/// How far a fan-out has come: what [`on_progress`](crate::FanOut::on_progress) is given.
+/// The progress of a fan-out. [`on_progress`](crate::FanOut::on_progress) is called with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// How many items were pulled and started.
+    /// How many items have started.
     pub started: usize,
-    /// How many of them have succeeded.
+    /// How many of these have succeeded.
     pub done: usize,
-    /// How many of them have failed. What was stopped is in neither.
+    /// How many of these have failed. An item that was stopped counts in neither.
     pub failed: usize,
-    /// How many items there are in all, those that were pulled included, as far as the iterator says: a lower bound, and an
-    /// upper one if it has one.
+    /// The bounds of the number of all items, those that were pulled included: a lower bound, and
+    /// an upper bound if the iterator has one.
     pub size_hint: (usize, Option<usize>),
 }

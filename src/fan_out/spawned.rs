@@ -1,4 +1,4 @@
-//! A fan-out on workers: each item on a task of the runtime, many at once.
+//! A run on workers: tasks of the runtime run the items, many at once.
 
 use std::fmt::Display;
 use std::future::Future;
@@ -20,7 +20,7 @@ use crate::panic;
 use crate::scheduler::Scheduler;
 use crate::sync::{Arc, JoinSet};
 
-/// A fan-out, run by whoever polls it. Dropped, it stops what it started.
+/// A run of items on workers. The first poll starts it; dropping it aborts the items.
 pub(crate) struct SpawnedRun<P, C, T, E>
 where
     P: Next<Future: Future<Output = Result<T, E>> + Send + 'static> + Send + 'static,
@@ -34,7 +34,7 @@ where
 
 enum Stage {
     Unstarted,
-    /// With the workers, once all has ended and they leave.
+    /// Holds the workers once every item has finished and the workers are being joined.
     Running(Option<JoinSet<()>>),
     Finished,
 }
@@ -64,7 +64,7 @@ where
         }
     }
 
-    /// The first poll.
+    /// Starts the run at the first poll.
     fn start(&mut self) {
         if let Stage::Unstarted = self.stage {
             self.core.bind("a fan-out");
@@ -77,7 +77,7 @@ where
         }
     }
 
-    /// Waits until all has ended, once it has started.
+    /// Waits until every item has finished and every worker has been joined.
     fn poll_gone(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         match &mut self.stage {
             Stage::Running(leaving) => self.core.poll_over(leaving, cx),
@@ -111,7 +111,8 @@ where
         let taken = self.core.with(|state, effects| {
             let taken = state.source.counts.collector.take();
             if taken.is_some() {
-                // There is room again; and the consumer may now block its thread.
+                // There is room for another item. The consumer may block its thread now, so a
+                // worker is woken at once.
                 state.call_searcher(effects);
             }
             taken
@@ -135,7 +136,7 @@ where
         self.stage = Stage::Finished;
         let error = self.core.ctx().err();
         self.core.end_context(&FAN_OUT_FINISHED);
-        // Before the failures are taken: a panic of a destructor is one of them.
+        // Before the failures are taken: a panic of a destructor becomes one of them.
         let collector = item_source::take_collector(&self.core);
         let failures = self.core.take_failures();
         let shared = &self.core.shared;

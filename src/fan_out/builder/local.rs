@@ -34,7 +34,8 @@ where
     /// failure.
     ///
     /// The first failure cancels the context, which drops the items in flight (after the
-    /// [`grace`](FanOut::grace) period, if one is set), and is returned when they are gone.
+    /// [`grace`](FanOut::grace) period, if one is set), and is returned when they have been
+    /// dropped.
     ///
     /// Nothing moves while the future is not polled.
     ///
@@ -78,7 +79,8 @@ where
     ///
     /// For functions that are called for their effect. Keeps nothing, so it suits any number of
     /// items. The first failure cancels the context, which drops the items in flight (after the
-    /// [`grace`](FanOut::grace) period, if one is set), and is returned when they are gone.
+    /// [`grace`](FanOut::grace) period, if one is set), and is returned when they have been
+    /// dropped.
     ///
     /// Nothing moves while the future is not polled.
     ///

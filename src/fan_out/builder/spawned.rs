@@ -36,7 +36,8 @@ where
     /// failure.
     ///
     /// The first failure cancels the context, which drops the items in flight (after the
-    /// [`grace`](FanOut::grace) period, if one is set), and is returned when they are gone.
+    /// [`grace`](FanOut::grace) period, if one is set), and is returned when they have been
+    /// dropped.
     ///
     /// # Errors
     ///
@@ -63,7 +64,8 @@ where
     ///
     /// For functions that are called for their effect. Keeps nothing, so it suits any number of
     /// items. The first failure cancels the context, which drops the items in flight (after the
-    /// [`grace`](FanOut::grace) period, if one is set), and is returned when they are gone.
+    /// [`grace`](FanOut::grace) period, if one is set), and is returned when they have been
+    /// dropped.
     ///
     /// # Errors
     ///

@@ -1,4 +1,5 @@
-//! An item that runs on the caller's task: in its span, and with nothing getting out that its destructor panics with.
+//! The items that run on the caller's task. Each is polled and dropped in its span, and a panic of
+//! its destructor is caught.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,12 +16,12 @@ use crate::scheduler::poll_budget::PollBudget;
 use crate::sync::{Arc, Mutex};
 use crate::tracing;
 
-/// What the items share with the fan-out that polls them.
+/// The state that the items share with the run that polls them.
 pub(super) struct PollState {
-    /// What the destructors of items panicked with.
+    /// The panics of destructors, each with the number of its item.
     pub(super) panics: Mutex<Vec<(usize, Payload)>>,
-    /// What the fan-out has used since it last gave its task's other code a turn. It goes on over
-    /// several outcomes of a stream, since a consumer may take them all in one poll.
+    /// The budget that the run has used since it last yielded. It spans several outcomes of a
+    /// stream, since a consumer may take them all in one poll of its task.
     budget: Mutex<Option<PollBudget>>,
 }
 
@@ -32,25 +33,27 @@ impl PollState {
         })
     }
 
-    /// Whether the fan-out has polled items for long enough.
+    /// Returns whether the run has polled items for as long as one poll may take.
     pub(super) fn is_used_up(&self) -> bool {
         let mut budget = self.budget.lock();
         budget.get_or_insert_with(PollBudget::start).is_used_up()
     }
 
+    /// Counts a poll of an item.
     fn add_step(&self) {
         if let Some(budget) = &mut *self.budget.lock() {
             budget.add_step();
         }
     }
 
-    /// The task gets a turn.
+    /// Resets the budget: the run returns pending.
     pub(super) fn end_poll(&self) {
         *self.budget.lock() = None;
     }
 }
 
 pin_project! {
+    /// An item in flight.
     pub(super) struct Running<Fut, W> {
         tag: ItemTag<W>,
         poll_state: Arc<PollState>,
@@ -88,7 +91,7 @@ impl<Fut: Future, W: Stopwatch> Future for Running<Fut, W> {
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         if this.poll_state.is_used_up() {
-            // It is its turn in the next poll of the fan-out.
+            // It is polled in the next poll of the run.
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -101,11 +104,11 @@ impl<Fut: Future, W: Stopwatch> Future for Running<Fut, W> {
     }
 }
 
-/// An item that has ended, and how.
+/// The tag of an item that has finished, and its result or panic.
 pub(super) type EndedItem<Fut, W> = (ItemTag<W>, Result<<Fut as Future>::Output, Payload>);
 
-/// The items in flight. A big future is boxed as soon as it is made: it would otherwise be copied by
-/// each call on its way into the list, which takes a multiple of its size of the stack.
+/// The items in flight. A big future is boxed as soon as it is made. Otherwise each call on its way
+/// into the list would copy it, which needs a multiple of its size on the stack.
 pub(super) enum InFlight<Fut, W> {
     Small(FuturesUnordered<Running<Fut, W>>),
     Big(FuturesUnordered<Running<Pin<Box<Fut>>, W>>),
@@ -142,7 +145,7 @@ impl<Fut, W> InFlight<Fut, W> {
         }
     }
 
-    /// Drops all of them.
+    /// Drops all items.
     pub(super) fn clear(&mut self) {
         match self {
             InFlight::Small(list) => list.clear(),
@@ -152,7 +155,7 @@ impl<Fut, W> InFlight<Fut, W> {
 }
 
 impl<Fut, W: Clone> InFlight<Fut, W> {
-    /// Which items they are.
+    /// Returns the tags of the items.
     pub(super) fn tags(&self) -> Vec<ItemTag<W>> {
         match self {
             InFlight::Small(list) => tags(list),
@@ -167,7 +170,7 @@ fn tags<F, W: Clone>(list: &FuturesUnordered<Running<F, W>>) -> Vec<ItemTag<W>> 
 }
 
 impl<Fut: Future, W: Stopwatch> InFlight<Fut, W> {
-    /// The next one that has ended; `None` if there is none in flight.
+    /// Polls for the next item that has finished; `None` if no item is in flight.
     #[inline]
     pub(super) fn poll_ended(
         &mut self,
