@@ -4,8 +4,9 @@
 //! So one alias decides where they come from: from std and tokio, with `--cfg errgroup_loom` from
 //! loom, and with `--cfg errgroup_shuttle` from shuttle. The last two are for `models/`.
 //!
-//! A lock here is never poisoned: no user code runs under one, so a panic cannot leave its data half-changed. (What the
-//! shared iterator of a fan-out guards is user code, and nobody ever waits for that lock.)
+//! Poisoning is ignored: no user code runs under a lock, so a panic cannot leave the data
+//! half-changed. (The lock around the shared iterator of a fan-out does guard user code, but no
+//! thread ever waits for that lock.)
 
 #[cfg(errgroup_loom)]
 mod loom;

@@ -87,8 +87,9 @@ impl ContextError {
     /// Returns true if the context or an ancestor was cancelled: by a handle, by the drop of its
     /// guard, by a signal or by a token.
     ///
-    /// Neither this nor [`is_deadline_exceeded`](ContextError::is_deadline_exceeded) is true of the one error with which a
-    /// [`quorum`](crate::FanOut::quorum) says `quorum not reached`: no context has ended there.
+    /// For one error both this and [`is_deadline_exceeded`](ContextError::is_deadline_exceeded)
+    /// return false: that of a [`quorum`](crate::FanOut::quorum) that was not reached although
+    /// nothing failed. No context is done there.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.kind == Kind::Cancelled

@@ -7,7 +7,7 @@ use super::call_site::CallSite;
 use super::causes::TASKS_ABORTED;
 use super::item_tag::Stopwatch;
 use crate::context::ContextError;
-use crate::context::{Cause, Note};
+use crate::context::{Cause, StaticCause};
 use crate::scheduler::error::TaskErrorKind;
 use crate::scheduler::failures::{Failures, OnFailure};
 
@@ -50,7 +50,7 @@ pub(crate) trait Collector<T, E>: Default {
     ) -> Option<Self::Collected>;
     /// Returns the cause with which to cancel the context if the result is decided. At most `_more`
     /// further items may succeed.
-    fn decision(&self, _more: usize) -> Option<&'static Note> {
+    fn decision(&self, _more: usize) -> Option<&'static StaticCause> {
         None
     }
     /// Returns how many outcomes wait for the consumer.
@@ -113,5 +113,5 @@ impl<E> RunSummary<E> {
 /// Returns the error of an item that has not finished. If the context is not done, the runtime has
 /// aborted the tasks.
 pub(crate) fn reason(error: Option<ContextError>) -> ContextError {
-    error.unwrap_or_else(|| ContextError::cancelled(Some(Cause::note(&TASKS_ABORTED))))
+    error.unwrap_or_else(|| ContextError::cancelled(Some(Cause::from_static(&TASKS_ABORTED))))
 }

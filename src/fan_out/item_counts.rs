@@ -16,7 +16,7 @@
 use super::collect::Collector;
 use super::items::SizeHint;
 use super::progress::Progress;
-use crate::context::Note;
+use crate::context::StaticCause;
 
 /// The counts of a fan-out's items, and the collector that receives their values.
 pub(crate) struct ItemCounts<C> {
@@ -152,7 +152,7 @@ impl<C> ItemCounts<C> {
     }
 
     /// Asks the collector for its decision. Returns a decision only once.
-    pub(crate) fn check_decided<T, E>(&mut self) -> Option<&'static Note>
+    pub(crate) fn check_decided<T, E>(&mut self) -> Option<&'static StaticCause>
     where
         C: Collector<T, E>,
     {

@@ -220,6 +220,7 @@ where
     type Work = Infallible;
     type Wait = TakenIter<P>;
     type Shared = Shared<P>;
+    type Worker = Worker<Self>;
 
     const BATCHES: bool = C::BATCHES;
     /// Stopping drops no user code: a worker or the task that awaits the fan-out drops the

@@ -301,7 +301,7 @@ where
     /// Cancels the context if the collector has decided the result.
     fn check_decided(&mut self) {
         if let Some(why) = self.counts.check_decided() {
-            self.end_context(Cause::note(why));
+            self.end_context(Cause::from_static(why));
         }
     }
 
@@ -403,7 +403,7 @@ where
     fn finish(&mut self) -> (C, RunSummary<E>) {
         self.stage = Stage::Finished;
         let error = self.ctx.err();
-        self.end_context(Cause::note(&FAN_OUT_FINISHED));
+        self.end_context(Cause::from_static(&FAN_OUT_FINISHED));
         // Before the failures are taken: a panic of a destructor becomes one of them.
         let (pull, report) = self.drop_inputs();
         if let Err(payload) = pull {

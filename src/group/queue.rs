@@ -283,6 +283,7 @@ where
     type Wait = Never;
     /// The span in which the group was made.
     type Shared = Span;
+    type Worker = Worker<E>;
 
     /// What is queued is dropped.
     const STOPS_ANYWHERE: bool = false;

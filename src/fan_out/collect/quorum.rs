@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::{Collector, RunSummary};
 use crate::context::ContextError;
-use crate::context::{Cause, Note};
+use crate::context::{Cause, StaticCause};
 use crate::fan_out::causes::{ENOUGH, QUORUM_NOT_REACHED};
 use crate::panic;
 use crate::scheduler::error::{Errors, TaskError, TaskErrorKind};
@@ -63,7 +63,7 @@ impl<T, E: From<ContextError>> Collector<T, E> for Quorum<T> {
         None
     }
 
-    fn decision(&self, more: usize) -> Option<&'static Note> {
+    fn decision(&self, more: usize) -> Option<&'static StaticCause> {
         if self.is_full() {
             return Some(&ENOUGH);
         }
@@ -105,7 +105,9 @@ impl<T, E: From<ContextError>> Collector<T, E> for Quorum<T> {
 
 /// Returns whether the context was cancelled because the quorum can no longer be reached.
 fn is_quorum_not_reached(error: &ContextError) -> bool {
-    let note = error.cause().and_then(|cause| cause.downcast_ref::<Note>());
+    let note = error
+        .cause()
+        .and_then(|cause| cause.downcast_ref::<StaticCause>());
     note.is_some_and(|note| std::ptr::eq(note, &QUORUM_NOT_REACHED))
 }
 
@@ -137,7 +139,7 @@ impl<T, E: From<ContextError>> Collector<T, E> for FirstOk<T> {
         Collector::<T, E>::collect(&mut self.quorum, number, value)
     }
 
-    fn decision(&self, more: usize) -> Option<&'static Note> {
+    fn decision(&self, more: usize) -> Option<&'static StaticCause> {
         Collector::<T, E>::decision(&self.quorum, more)
     }
 
