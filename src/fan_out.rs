@@ -51,6 +51,8 @@
 //! a stream stops all items. If it waits for something that one of the items holds, it waits for
 //! ever. This is the trap of `buffer_unordered`; a fan-out on workers does not have it.
 
+mod backoff;
+mod batch;
 mod builder;
 mod call_site;
 mod causes;
@@ -61,10 +63,12 @@ mod item_source;
 mod item_tag;
 mod items;
 mod local;
+mod parking;
 mod progress;
 mod run;
 mod shared_iter;
 mod spawned;
+mod worker;
 
 pub use builder::{FanOut, Local, Spawned};
 pub use hedge::hedge;
@@ -79,6 +83,7 @@ use futures_core::Stream;
 use crate::context::Context;
 use crate::context::ContextError;
 use call_site::CallSite;
+use items::ItemsKind;
 
 /// Returns a builder that calls `f` for every item.
 ///
@@ -120,7 +125,8 @@ where
     F: FnMut(Context, I::Item) -> Fut,
     Fut: Future,
 {
-    FanOut::new(ctx, Items::new(items.into_iter()), f, CallSite::caller())
+    let items = Items::new(items.into_iter());
+    FanOut::new(ctx, (items, ItemsKind::Iterator), f, CallSite::caller())
 }
 
 /// Returns a builder that calls `f` for every item of a [`Stream`].
@@ -157,7 +163,7 @@ where
     F: FnMut(Context, S::Item) -> Fut,
     Fut: Future,
 {
-    FanOut::new(ctx, items, f, CallSite::caller())
+    FanOut::new(ctx, (items, ItemsKind::Stream), f, CallSite::caller())
 }
 
 /// Calls `f` for every item, at most `limit` at once, and returns the results in the order of the

@@ -32,8 +32,6 @@
 //!    that of the first failure, whichever task comes to say so.
 //! 8. Nobody need come to the counter for the context's end to be seen: see [`watch`].
 
-mod backoff;
-pub(crate) mod batch;
 pub(crate) mod calls;
 pub(crate) mod current;
 pub(crate) mod effects;
@@ -48,23 +46,20 @@ pub(crate) mod poll_budget;
 pub(crate) mod source;
 pub(crate) mod state;
 mod watch;
-pub(crate) mod worker;
 
-use std::task::{self, Waker};
+use std::task;
 use std::thread::ThreadId;
 
 use crate::context::{CancelHandle, Context, StaticCause};
 use crate::panic;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{self, Arc, Handle, JoinSet, Mutex, OnceLock};
-use backoff::Backoff;
-use batch::Batch;
 use effects::{Effects, Wakers};
 use failures::OnFailure;
 use lending::CoreId;
 use permits::{Permits, Yielded};
 use source::{Lending, Source, Tag};
-use state::{Completion, HadPermit, ParkId, Phase, State, Turn};
+use state::{Completion, HadPermit, Phase, State};
 
 /// How many workers may have left before they are joined.
 const LEFT_UNJOINED: usize = 4;
@@ -404,6 +399,11 @@ impl<S: Source> Scheduler<S> {
         }
     }
 
+    /// The permits alone, where nothing follows from a change of them.
+    pub(crate) fn with_permits<T>(&self, section: impl FnOnce(&mut Permits) -> T) -> T {
+        self.with_state(|state| section(&mut state.permits))
+    }
+
     /// The state alone, where nothing follows from a change of it.
     fn with_state<T>(&self, section: impl FnOnce(&mut State<S>) -> T) -> T {
         section(&mut self.state.lock())
@@ -416,30 +416,11 @@ impl<S: Source> Scheduler<S> {
         self.with(|state, effects| state.hand_out(ended, effects));
     }
 
-    /// A worker comes to the counter, as a searcher or with the permit of what it has run.
-    pub(crate) fn turn(self: &Arc<Self>, searching: bool, batch: &mut Batch<S>) -> Turn<S> {
-        let ended = self.ctx.is_done();
-        self.with(|state, effects| {
-            if searching {
-                state.permits.searcher_arrived();
-            }
-            state.complete_all(batch, effects);
-            state.next_turn(ended, effects)
-        })
-    }
-
     /// Completes a job whose end is awaited, in a section of its own: its observer claims a permit
     /// before that goes to a job that has not started.
     pub(crate) fn complete_observed(self: &Arc<Self>, completed: &mut Option<Completion<S>>) {
         if let Some(observed) = completed.take_if(|completed| completed.tag.is_observed()) {
             self.with(|state, effects| state.complete(observed, effects));
-        }
-    }
-
-    /// The job of a worker has to wait. What has ended there before it does not.
-    pub(crate) fn keep_earlier(self: &Arc<Self>, batch: &mut Batch<S>) {
-        if batch.has_earlier() {
-            self.with(|state, effects| state.complete_earlier(batch, effects));
         }
     }
 
@@ -476,26 +457,8 @@ impl<S: Source> Scheduler<S> {
         waits
     }
 
-    /// A searcher comes. `Some` if it is not to take part now, but to come again; it is woken then.
-    pub(crate) fn back_off(
-        &self,
-        mut backoff: Backoff,
-        cx: &mut task::Context<'_>,
-    ) -> Option<Backoff> {
-        let is_first = backoff.is_first();
-        if !self.has_threads() {
-            return self.waits_behind_driver(cx).then_some(backoff);
-        }
-        let backs_off = backoff.others_are_quick(|| S::pulled(self))
-            && (!is_first || self.state.lock().permits.hold_searcher_back());
-        if backs_off {
-            self.wake_behind_others(cx);
-        }
-        backs_off.then_some(backoff)
-    }
-
     /// Whether workers may run at once.
-    fn has_threads(&self) -> bool {
+    pub(crate) fn has_threads(&self) -> bool {
         self.runtime
             .get()
             .is_some_and(|runtime| runtime.has_threads)
@@ -518,42 +481,6 @@ impl<S: Source> Scheduler<S> {
     pub(crate) fn is_stopped(&self) -> bool {
         // `Relaxed`: a hint. What was taken before is stopped a little later.
         self.stopped.load(Ordering::Relaxed)
-    }
-
-    /// Lets a worker stay until it is called, unless nothing more will be brought. One that found the source in use gives its
-    /// permit back.
-    pub(crate) fn park(self: &Arc<Self>, waker: &Waker, found_in_use: bool) -> Option<ParkId> {
-        let waker = waker.clone();
-        let parked = self.with(|state, effects| {
-            if found_in_use {
-                state.source.block();
-                state.give_back(effects);
-            }
-            if !state.can_park() {
-                effects.replaced.push(waker);
-                return None;
-            }
-            state.next_park += 1;
-            state.parked.push((state.next_park, waker));
-            Some(state.next_park)
-        });
-        if found_in_use {
-            S::look_again(self);
-        }
-        parked
-    }
-
-    /// Ends a stay. Says whether the worker was called, and so is a searcher.
-    pub(crate) fn unpark(self: &Arc<Self>, id: ParkId) -> bool {
-        self.with(|state, effects| {
-            match state.parked.iter().position(|(parked, _)| *parked == id) {
-                Some(at) => {
-                    effects.replaced.push(state.parked.swap_remove(at).1);
-                    false
-                }
-                None => true,
-            }
-        })
     }
 }
 

@@ -8,6 +8,7 @@ use std::fmt::{self, Debug};
 use std::time::Duration;
 
 use super::call_site::CallSite;
+use super::items::ItemsKind;
 use super::progress::Progress;
 use crate::context::Context;
 
@@ -31,6 +32,7 @@ pub struct Local;
 pub struct FanOut<S, F, P = fn(Progress), W = Spawned> {
     ctx: Context,
     items: S,
+    kind: ItemsKind,
     f: F,
     on_progress: Option<P>,
     call_site: CallSite,
@@ -40,10 +42,16 @@ pub struct FanOut<S, F, P = fn(Progress), W = Spawned> {
 }
 
 impl<S, F> FanOut<S, F> {
-    pub(crate) fn new(ctx: &Context, items: S, f: F, call_site: CallSite) -> Self {
+    pub(crate) fn new(
+        ctx: &Context,
+        (items, kind): (S, ItemsKind),
+        f: F,
+        call_site: CallSite,
+    ) -> Self {
         FanOut {
             ctx: ctx.clone(),
             items,
+            kind,
             f,
             on_progress: None,
             call_site,
@@ -107,6 +115,7 @@ impl<S, F, P, W> FanOut<S, F, P, W> {
         FanOut {
             ctx: self.ctx,
             items: self.items,
+            kind: self.kind,
             f: self.f,
             on_progress: Some(report),
             call_site: self.call_site,
@@ -129,6 +138,7 @@ impl<S, F, P, W> FanOut<S, F, P, W> {
         FanOut {
             ctx: self.ctx,
             items: self.items,
+            kind: self.kind,
             f: self.f,
             on_progress: self.on_progress,
             call_site: self.call_site,

@@ -12,6 +12,7 @@ use tokio::time::Sleep;
 
 use super::builder::FanOut;
 use super::call_site::CallSite;
+use super::items::ItemsKind;
 use crate::context::Context;
 use crate::context::ContextError;
 use crate::panic;
@@ -98,6 +99,7 @@ where
         guard: AttemptGuard::new(&attempted),
         future: f(ctx, attempt),
     };
+    let attempts = (attempts, ItemsKind::Stream);
     FanOut::new(ctx, attempts, attempt, CallSite::caller())
         .named("attempt")
         .first_ok()

@@ -117,6 +117,13 @@ impl<C> ItemCounts<C> {
         }
     }
 
+    /// Notes how many items are left, after the iterator had said that there were none.
+    pub(crate) fn correct_left(&mut self, left: SizeHint) {
+        if self.is_pulling() {
+            self.left = left;
+        }
+    }
+
     pub(crate) fn progress(&self) -> Progress {
         Progress {
             started: self.started,

@@ -10,7 +10,6 @@
 
 mod pull;
 
-use std::convert::Infallible;
 use std::fmt::Display;
 use std::future::Future;
 use std::marker::PhantomData;
@@ -22,9 +21,11 @@ use super::call_site::CallSite;
 use super::collect::Collector;
 use super::item_counts::ItemCounts;
 use super::item_tag::{ItemTag, Stopwatch};
-use super::items::{Next, SizeHint, drop_in};
+use super::items::{ItemsKind, Next, SizeHint, drop_in};
+use super::parking::Parking;
 use super::progress::Progress;
 use super::shared_iter::SharedIter;
+use super::worker::{Pulled, PulledItem, Pulls, UnusedPermit, Worker};
 use crate::context::ContextError;
 use crate::panic;
 use crate::scheduler::Scheduler;
@@ -32,11 +33,11 @@ use crate::scheduler::effects::Effects;
 use crate::scheduler::end::Reclaimed;
 use crate::scheduler::error::Label;
 use crate::scheduler::permits::Permits;
-use crate::scheduler::source::{JobOutput, Observer, Opened, Outcome, Source, Tag};
-use crate::scheduler::worker::Worker;
+use crate::scheduler::source::{JobOutput, Observer, Outcome, Source, Tag};
+use crate::scheduler::state::Rejected;
 use crate::sync::Arc;
 use crate::tracing::{self, Span};
-use pull::{Pulled, close, give_back, pull, serve_wake_request, start, wait};
+use pull::{SharedPull, close, look_for_end, pull, serve_wake_request, start, wait};
 
 /// The part of the source that the lock of the scheduler guards.
 pub(crate) struct ItemSource<P, C, T, E> {
@@ -45,6 +46,10 @@ pub(crate) struct ItemSource<P, C, T, E> {
     blocked: bool,
     /// The waker of the worker that waits for the next item.
     puller: Option<Waker>,
+    /// How many permits are out for pulls that have not got an item yet.
+    pulling: usize,
+    kind: ItemsKind,
+    parking: Parking,
     pub(crate) counts: ItemCounts<C>,
     reporter: Option<Reporter>,
     pull: PhantomData<fn() -> P>,
@@ -59,6 +64,7 @@ pub(crate) struct Shared<P> {
     pub(crate) grace: Duration,
     /// Whether there is an `on_progress`, which is called at each start and each finish.
     reports: bool,
+    pub(crate) kind: ItemsKind,
 }
 
 /// The `on_progress` of the fan-out. It is called outside the lock, by one worker at a time: the
@@ -72,28 +78,16 @@ pub(crate) struct Reporter {
 
 pub(crate) type Report = Box<dyn FnMut(Progress) + Send>;
 
-/// The input of a worker that is to make a job.
-pub(crate) enum Supply<P> {
-    /// A permit to pull an item.
-    Permit,
-    /// The iterator that the worker had taken out to wait for an item. It has a permit as well.
-    TakenIter(TakenIter<P>),
-}
-
 /// The iterator that a worker has taken out while it waits for the next item.
 pub(crate) struct TakenIter<P>(Pin<Box<P>>);
-
-impl<P> From<TakenIter<P>> for Supply<P> {
-    fn from(iter: TakenIter<P>) -> Supply<P> {
-        Supply::TakenIter(iter)
-    }
-}
 
 /// Identifies a job of the source.
 pub(crate) enum JobTag<W> {
     Item(ItemTag<W>),
     /// The calls of `on_progress`. They are not an item; the tag gives their panic its label.
     OnProgress,
+    /// A permit for which no item was pulled.
+    UnusedPermit,
 }
 
 impl<W: Stopwatch> Tag for JobTag<W> {
@@ -102,7 +96,7 @@ impl<W: Stopwatch> Tag for JobTag<W> {
     fn span(&self) -> Option<&Span> {
         match self {
             JobTag::Item(tag) => Some(&tag.span),
-            JobTag::OnProgress => None,
+            JobTag::OnProgress | JobTag::UnusedPermit => None,
         }
     }
 
@@ -121,6 +115,7 @@ impl<P: Next> Shared<P> {
         reports: bool,
     ) -> Shared<P> {
         Shared {
+            kind: pull.kind(),
             call_site,
             iter: SharedIter::new(pull),
             grace,
@@ -129,14 +124,29 @@ impl<P: Next> Shared<P> {
     }
 }
 
+impl<P> Shared<P> {
+    /// Returns whether an iterator has no more items after one, by its own count.
+    fn may_be_last(&self, left: SizeHint) -> bool {
+        self.kind == ItemsKind::Iterator && left.1 == Some(0)
+    }
+}
+
 impl<P, C, T, E> ItemSource<P, C, T, E>
 where
     C: Collector<T, E>,
 {
-    pub(crate) fn new(collector: C, left: SizeHint, report: Option<Report>) -> Self {
+    pub(crate) fn new(
+        collector: C,
+        left: SizeHint,
+        kind: ItemsKind,
+        report: Option<Report>,
+    ) -> Self {
         ItemSource {
             blocked: false,
             puller: None,
+            pulling: 0,
+            kind,
+            parking: Parking::new(),
             counts: ItemCounts::new(collector, left),
             reporter: report.map(|call| Reporter {
                 call: Some(call),
@@ -214,48 +224,33 @@ where
     type Error = E;
     type Value = C::Collected;
     type Tag = JobTag<C::Stopwatch>;
-    type Job = P::Future;
-    type Supply = Supply<P>;
     /// There is no work that waits: an item starts when it is pulled.
-    type Work = Infallible;
-    type Wait = TakenIter<P>;
+    type Work = UnusedPermit;
     type Shared = Shared<P>;
     type Worker = Worker<Self>;
 
-    const BATCHES: bool = C::BATCHES;
     /// Stopping drops no user code: a worker or the task that awaits the fan-out drops the
     /// iterator.
     const STOPS_ANYWHERE: bool = true;
-    const COUNTS_IN: usize = 1;
     const LENDS: bool = false;
 
     fn worker(core: Arc<Scheduler<Self>>) -> Worker<Self> {
-        Worker::new(core)
+        Worker::searching(core)
     }
 
     fn start(&mut self, _: &mut Permits, _: &mut Effects) {}
 
-    fn supply(&mut self, permits: &mut Permits, ended: bool) -> Option<Supply<P>> {
-        let supplies = !ended && self.has_room(permits) && permits.take();
-        supplies.then_some(Supply::Permit)
-    }
-
+    /// No worker is woken for items that an iterator does not have by its own count. That there
+    /// are no more is seen by the worker that has pulled the last one.
     fn has_supply(&self, permits: &Permits) -> bool {
-        self.has_room(permits)
+        let expects_more = self.kind == ItemsKind::Stream
+            || self.counts.left().is_none_or(|left| left > self.pulling)
+            || permits.running() == 0;
+        expects_more && self.has_room(permits)
     }
 
-    fn block(&mut self) {
-        self.blocked = true;
-    }
-
-    fn look_again(core: &Arc<Scheduler<Self>>) {
-        if core.shared.iter.request_wake() {
-            serve_wake_request(core);
-        }
-    }
-
-    fn is_busy(&self) -> bool {
-        self.counts.is_pulling()
+    fn unpark_one(&mut self) -> Option<Waker> {
+        self.parking.pop()
     }
 
     fn has_unstarted(&self) -> bool {
@@ -286,10 +281,15 @@ where
         self.counts.collector.is_ready()
     }
 
-    fn cut(&mut self, _: &mut Permits, effects: &mut Effects) -> Vec<(Self::Tag, Infallible)> {
+    fn cut(&mut self, _: &mut Permits, effects: &mut Effects) -> Vec<(Self::Tag, UnusedPermit)> {
         self.counts.cut();
         effects.wake.extend(self.puller.take());
+        effects.wake.extend(self.parking.drain());
         Vec::new()
+    }
+
+    fn dispose(core: &Arc<Scheduler<Self>>, _: Rejected<Self>) {
+        core.return_permit();
     }
 
     fn reclaim(&mut self) -> Reclaimed<Self> {
@@ -310,87 +310,12 @@ where
         reporter.is_some_and(|reporter| reporter.due > 0 || reporter.call.is_none())
     }
 
-    fn output(result: Result<T, E>) -> JobOutput<Self> {
-        C::classify(result)
-    }
-
     fn describe(shared: &Shared<P>, tag: &Self::Tag) -> (Label, Duration) {
         match tag {
             JobTag::Item(tag) => tag.describe(&shared.call_site),
             JobTag::OnProgress => (shared.call_site.label("on_progress"), Duration::ZERO),
+            JobTag::UnusedPermit => (shared.call_site.label("a permit"), Duration::ZERO),
         }
-    }
-
-    fn open(
-        core: &Arc<Scheduler<Self>>,
-        supply: Supply<P>,
-        mut slot: Pin<&mut Option<Self::Job>>,
-        cx: &mut task::Context<'_>,
-    ) -> Opened<Self> {
-        if let Supply::TakenIter(TakenIter(pull)) = supply {
-            if !core.read(|state| state.source.counts.is_pulling()) {
-                close(core, Some(pull));
-                return give_back(core);
-            }
-            core.shared.iter.put_back(Some(pull));
-        }
-        match pull(core, slot.as_mut(), cx) {
-            Pulled::InUse => Opened::Later { in_use: true },
-            Pulled::Item(number, left) => {
-                let tag = JobTag::Item(ItemTag::started(number, &core.shared.call_site));
-                if start(core, number, left) {
-                    return Opened::Job(tag);
-                }
-                let outcome = Outcome::of_drop(panic::catch(|| slot.set(None)));
-                core.end_off_counter(tag, outcome, None);
-                close(core, core.shared.iter.take());
-                Opened::Nothing
-            }
-            Pulled::NotYet(pull) => {
-                if wait(core, cx) {
-                    Opened::Wait(TakenIter(pull))
-                } else {
-                    close(core, Some(pull));
-                    give_back(core)
-                }
-            }
-            Pulled::Nothing => give_back(core),
-        }
-    }
-
-    fn another(
-        core: &Arc<Scheduler<Self>>,
-        slot: Pin<&mut Option<Self::Job>>,
-        cx: &mut task::Context<'_>,
-    ) -> Option<Self::Tag> {
-        if core.shared.reports || core.is_stopped() || core.ctx().is_done() {
-            return None;
-        }
-        let next = match pull(core, slot, cx) {
-            Pulled::Item(number, _) => {
-                let tag = ItemTag::started(number, &core.shared.call_site);
-                Some(JobTag::Item(tag))
-            }
-            Pulled::NotYet(pull) => {
-                core.shared.iter.put_back(Some(pull));
-                None
-            }
-            Pulled::InUse | Pulled::Nothing => return None,
-        };
-        if core.shared.iter.take_wake_request() {
-            serve_wake_request(core);
-        }
-        next
-    }
-
-    fn pulled(core: &Scheduler<Self>) -> usize {
-        core.shared.iter.pulled()
-    }
-
-    /// The worker was dropped while it waited: it was aborted, or its runtime has shut down.
-    fn abandon(core: &Arc<Scheduler<Self>>, iter: TakenIter<P>) {
-        close(core, Some(iter.0));
-        give_back(core);
     }
 
     fn report(core: &Arc<Scheduler<Self>>) {
@@ -423,5 +348,138 @@ where
                 return;
             }
         }
+    }
+}
+
+impl<P, C, T, E> Pulls for ItemSource<P, C, T, E>
+where
+    P: Next<Future: Future<Output = Result<T, E>> + Send + 'static> + Send + 'static,
+    C: Collector<T, E, Collected: Send + 'static> + Send + 'static,
+    T: Send + 'static,
+    E: From<ContextError> + Display + Send + 'static,
+{
+    type Item = P::Future;
+    type Taken = TakenIter<P>;
+
+    const BATCHES: bool = C::BATCHES;
+
+    fn take_permit(&mut self, permits: &mut Permits) -> bool {
+        let takes = self.has_room(permits) && permits.take();
+        self.pulling += usize::from(takes);
+        takes
+    }
+
+    fn permit_returned(&mut self) {
+        self.pulling -= 1;
+    }
+
+    fn most_left(&self) -> Option<usize> {
+        self.counts.left()
+    }
+
+    fn is_pulling(&self) -> bool {
+        self.counts.is_pulling()
+    }
+
+    fn block(&mut self) {
+        self.blocked = true;
+    }
+
+    fn parking(&mut self) -> &mut Parking {
+        &mut self.parking
+    }
+
+    fn pull(
+        core: &Arc<Scheduler<Self>>,
+        taken: Option<TakenIter<P>>,
+        mut slot: Pin<&mut Option<P::Future>>,
+        cx: &mut task::Context<'_>,
+    ) -> Pulled<Self> {
+        if let Some(TakenIter(pull)) = taken {
+            if !core.read(|state| state.source.counts.is_pulling()) {
+                close(core, Some(pull));
+                core.return_permit();
+                return Pulled::Nothing;
+            }
+            core.shared.iter.put_back(Some(pull));
+        }
+        match pull(core, slot.as_mut(), cx) {
+            SharedPull::InUse => Pulled::InUse,
+            SharedPull::Item(number, left) => {
+                let tag = JobTag::Item(ItemTag::started(number, &core.shared.call_site));
+                if start(core, number, left) {
+                    let may_be_last = core.shared.may_be_last(left);
+                    return Pulled::Item(PulledItem { tag, may_be_last });
+                }
+                let outcome = Outcome::of_drop(panic::catch(|| slot.set(None)));
+                core.end_off_counter(tag, outcome, None);
+                close(core, core.shared.iter.take());
+                Pulled::Nothing
+            }
+            SharedPull::NotYet(pull) => {
+                if wait(core, cx) {
+                    return Pulled::Pending(TakenIter(pull));
+                }
+                close(core, Some(pull));
+                core.return_permit();
+                Pulled::Nothing
+            }
+            SharedPull::Nothing => {
+                core.return_permit();
+                Pulled::Nothing
+            }
+        }
+    }
+
+    fn pull_on(
+        core: &Arc<Scheduler<Self>>,
+        slot: Pin<&mut Option<P::Future>>,
+        cx: &mut task::Context<'_>,
+    ) -> Option<PulledItem<Self>> {
+        if core.shared.reports || core.is_stopped() || core.ctx().is_done() {
+            return None;
+        }
+        let next = match pull(core, slot, cx) {
+            SharedPull::Item(number, left) => Some(PulledItem {
+                tag: JobTag::Item(ItemTag::started(number, &core.shared.call_site)),
+                may_be_last: core.shared.may_be_last(left),
+            }),
+            SharedPull::NotYet(pull) => {
+                core.shared.iter.put_back(Some(pull));
+                None
+            }
+            SharedPull::InUse | SharedPull::Nothing => return None,
+        };
+        if core.shared.iter.take_wake_request() {
+            serve_wake_request(core);
+        }
+        next
+    }
+
+    fn look_for_end(core: &Arc<Scheduler<Self>>, cx: &mut task::Context<'_>) {
+        look_for_end(core, cx);
+    }
+
+    fn pulled(core: &Scheduler<Self>) -> usize {
+        core.shared.iter.pulled()
+    }
+
+    fn look_again(core: &Arc<Scheduler<Self>>) {
+        if core.shared.iter.request_wake() {
+            serve_wake_request(core);
+        }
+    }
+
+    fn abandon(core: &Arc<Scheduler<Self>>, taken: TakenIter<P>) {
+        close(core, Some(taken.0));
+        core.return_permit();
+    }
+
+    fn output(result: Result<T, E>) -> JobOutput<Self> {
+        C::classify(result)
+    }
+
+    fn tag_of_permit() -> Self::Tag {
+        JobTag::UnusedPermit
     }
 }

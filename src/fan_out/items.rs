@@ -45,17 +45,21 @@ impl<I> fmt::Debug for Items<I> {
 
 pin_project! {
     /// The items and the function. Neither is `None` before the drop.
-    pub(crate) struct Pull<S, F> {
+    pub(crate) struct Pull<S, F, Fut> {
         f: Option<F>,
         #[pin]
         items: Option<S>,
+        kind: ItemsKind,
+        // The future of an item that came although the iterator had said that there were no more.
+        peeked: Option<Fut>,
     }
 
-    impl<S, F> PinnedDrop for Pull<S, F> {
+    impl<S, F, Fut> PinnedDrop for Pull<S, F, Fut> {
         // One after the other: two destructors that panic in one drop would abort the process.
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
-            let items = panic::catch(|| this.items.set(None));
+            let peeked = panic::catch(|| *this.peeked = None);
+            let items = panic::first(peeked, panic::catch(|| this.items.set(None)));
             let f = panic::catch(|| *this.f = None);
             if let Err(payload) = panic::first(items, f) {
                 panic::resume(payload);
@@ -64,11 +68,21 @@ pin_project! {
     }
 }
 
-impl<S, F> Pull<S, F> {
-    pub(crate) fn new(items: S, f: F) -> Self {
+/// Where the items come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ItemsKind {
+    /// An iterator, which is always ready.
+    Iterator,
+    Stream,
+}
+
+impl<S, F, Fut> Pull<S, F, Fut> {
+    pub(crate) fn new(items: S, f: F, kind: ItemsKind) -> Self {
         Pull {
             f: Some(f),
             items: Some(items),
+            kind,
+            peeked: None,
         }
     }
 }
@@ -87,14 +101,20 @@ pub(crate) trait Next {
         put: impl FnOnce(Self::Future),
     ) -> Poll<Option<()>>;
 
+    /// Looks whether there is another item, and keeps its future for the next pull.
+    fn poll_peek(self: Pin<&mut Self>, ctx: &Context, cx: &mut task::Context<'_>) -> Poll<bool>;
+
     /// Returns how many items are left.
     fn size_hint(&self) -> SizeHint;
+
+    /// Returns where the items come from.
+    fn kind(&self) -> ItemsKind;
 }
 
 /// Bounds of a number of items, as `Iterator::size_hint` has them.
 pub(crate) type SizeHint = (usize, Option<usize>);
 
-impl<S, F, Fut> Next for Pull<S, F>
+impl<S, F, Fut> Next for Pull<S, F, Fut>
 where
     S: Stream,
     F: FnMut(Context, S::Item) -> Fut,
@@ -112,6 +132,10 @@ where
         let (Some(items), Some(f)) = (this.items.as_pin_mut(), this.f) else {
             unreachable!("the items are pulled after they were dropped");
         };
+        if let Some(future) = this.peeked.take() {
+            put(future);
+            return Poll::Ready(Some(()));
+        }
         match ready!(items.poll_next(cx)) {
             Some(item) => {
                 put(f(ctx.clone(), item));
@@ -121,8 +145,26 @@ where
         }
     }
 
+    fn poll_peek(self: Pin<&mut Self>, ctx: &Context, cx: &mut task::Context<'_>) -> Poll<bool> {
+        let this = self.project();
+        if let (None, Some(items), Some(f)) = (&this.peeked, this.items.as_pin_mut(), this.f) {
+            let item = ready!(items.poll_next(cx));
+            *this.peeked = item.map(|item| f(ctx.clone(), item));
+        }
+        Poll::Ready(this.peeked.is_some())
+    }
+
     fn size_hint(&self) -> SizeHint {
-        self.items.as_ref().map_or((0, Some(0)), S::size_hint)
+        let (least, most) = self.items.as_ref().map_or((0, Some(0)), S::size_hint);
+        let peeked = usize::from(self.peeked.is_some());
+        (
+            least.saturating_add(peeked),
+            most.and_then(|most| most.checked_add(peeked)),
+        )
+    }
+
+    fn kind(&self) -> ItemsKind {
+        self.kind
     }
 }
 
@@ -154,6 +196,32 @@ pub(crate) fn poll_pull<P: Next>(
     });
     drop(entered);
     match pulled {
+        Ok(next) => next.map(Ok),
+        Err(payload) => Poll::Ready(Err(payload)),
+    }
+}
+
+/// Looks whether there is another item. Like `poll_pull`, it returns `None` after the last item and
+/// then drops `pull`.
+pub(crate) fn poll_peek<P: Next>(
+    pull: &mut Option<Pin<Box<P>>>,
+    ctx: &Context,
+    caller: &Span,
+    cx: &mut task::Context<'_>,
+) -> Poll<Result<Option<SizeHint>, Payload>> {
+    let entered = tracing::enter(Some(caller));
+    let peeked = panic::catch(|| {
+        let Some(it) = pull else {
+            return Poll::Ready(None);
+        };
+        if ready!(it.as_mut().poll_peek(ctx, cx)) {
+            return Poll::Ready(Some(it.size_hint()));
+        }
+        *pull = None;
+        Poll::Ready(None)
+    });
+    drop(entered);
+    match peeked {
         Ok(next) => next.map(Ok),
         Err(payload) => Poll::Ready(Err(payload)),
     }

@@ -18,7 +18,7 @@ use crate::context::Context;
 use crate::context::ContextError;
 use crate::panic;
 use crate::scheduler::Scheduler;
-use crate::sync::{Arc, JoinSet};
+use crate::sync::{self, Arc, JoinSet};
 
 /// A run of items on workers. The first poll starts it; dropping it aborts the items.
 pub(crate) struct SpawnedRun<P, C, T, E>
@@ -57,7 +57,7 @@ where
     ) -> Self {
         let (ctx, guard) = parent.with_cancel();
         let shared = Shared::new(pull, call_site, grace, report.is_some());
-        let source = ItemSource::new(collector, shared.iter.left(), report);
+        let source = ItemSource::new(collector, shared.iter.left(), shared.kind, report);
         SpawnedRun {
             core: Scheduler::new(source, shared, (ctx, guard.disarm()), limit, C::ON_FAILURE),
             stage: Stage::Unstarted,
@@ -73,7 +73,9 @@ where
                 state.source.check_decided(effects);
                 state.set_grace(Some(self.core.shared.grace), effects);
             });
-            self.core.hand_out();
+            if !self.core.spawn_first(sync::MOST_IN_BURST) {
+                self.core.hand_out();
+            }
         }
     }
 

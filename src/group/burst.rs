@@ -18,6 +18,9 @@ pub(crate) struct Burst {
     count: usize,
     /// Runs from the moment when that was as many as get one. A small group never reads a clock.
     full: Option<PollClock>,
+    /// Whether the last of these workers may still be in the LIFO slot of its thread, where no other
+    /// thread finds it.
+    may_be_in_slot: bool,
 }
 
 impl Burst {
@@ -25,6 +28,7 @@ impl Burst {
         Burst {
             count: 0,
             full: None,
+            may_be_in_slot: false,
         }
     }
 
@@ -34,12 +38,21 @@ impl Burst {
             if full.elapsed() < PAUSE {
                 return false;
             }
-            *self = Burst::new();
+            self.count = 0;
+            self.full = None;
         }
         self.count += 1;
         if self.count == sync::MOST_IN_BURST {
             self.full = Some(PollClock::start());
         }
+        self.may_be_in_slot = true;
         true
+    }
+
+    /// Returns whether the LIFO slot is to be flushed, because a task waits for the permits of these
+    /// workers. As with `tokio::spawn`, the last worker may wait until its starter yields, but only
+    /// if nothing waits for it.
+    pub(crate) fn take_may_be_in_slot(&mut self) -> bool {
+        std::mem::take(&mut self.may_be_in_slot)
     }
 }

@@ -199,7 +199,7 @@ where
                 }
                 let span = this.task.as_ref().and_then(Tag::span);
                 let _on_thread = current::enter(this.current, cx.waker());
-                ready!(poll_job(this.future.as_mut(), span, cx))
+                Outcome::of_poll(ready!(poll_job(this.future.as_mut(), span, cx)))
             }
             _ => Outcome::of_drop(panic::catch(|| this.future.set(None))),
         };

@@ -20,8 +20,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Display;
-use std::pin::Pin;
-use std::task;
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
@@ -42,8 +40,8 @@ use crate::scheduler::error::Label;
 use crate::scheduler::job::Job;
 use crate::scheduler::lending::Waiter;
 use crate::scheduler::permits::Permits;
-use crate::scheduler::source::{JobOutput, Observer, Opened, Source, Tag};
-use crate::scheduler::state::{HadPermit, Rejected};
+use crate::scheduler::source::{Observer, Source, Tag};
+use crate::scheduler::state::Rejected;
 use crate::sync::Arc;
 use crate::tracing::Span;
 
@@ -81,15 +79,6 @@ impl<E: 'static> Work<E> {
             Work::Future(job) => panic::discard(job),
             Work::Blocking(job) => blocking::discard(job),
         }
-    }
-}
-
-/// What is queued is a job already: no worker ever waits for it.
-pub(crate) enum Never {}
-
-impl<E> From<Never> for Entry<E> {
-    fn from(never: Never) -> Entry<E> {
-        match never {}
     }
 }
 
@@ -277,17 +266,13 @@ where
     type Error = E;
     type Value = ();
     type Tag = Task;
-    type Job = Job<E>;
-    type Supply = Entry<E>;
     type Work = Work<E>;
-    type Wait = Never;
     /// The span in which the group was made.
     type Shared = Span;
     type Worker = Worker<E>;
 
     /// What is queued is dropped.
     const STOPS_ANYWHERE: bool = false;
-    const COUNTS_IN: usize = 0;
     const LENDS: bool = true;
 
     fn worker(scheduler: Arc<Scheduler<Self>>) -> Worker<E> {
@@ -312,10 +297,6 @@ where
         self.trim();
     }
 
-    fn supply(&mut self, _: &mut Permits, _ended: bool) -> Option<Entry<E>> {
-        self.pop_ready()
-    }
-
     fn has_supply(&self, _: &Permits) -> bool {
         !self.ready.is_empty()
     }
@@ -323,10 +304,6 @@ where
     fn ready(&self) -> usize {
         // What waits starts as soon as a ready one has ended.
         self.ready.len() + self.waiting.len()
-    }
-
-    fn is_busy(&self) -> bool {
-        false
     }
 
     fn has_unstarted(&self) -> bool {
@@ -377,34 +354,8 @@ where
         }
     }
 
-    fn output(output: JobOutput<Self>) -> JobOutput<Self> {
-        output
-    }
-
     fn describe(_: &Span, task: &Task) -> (Label, Duration) {
         let elapsed = task.started.map_or(Duration::ZERO, |at| at.elapsed());
         (task.label.clone(), elapsed)
-    }
-
-    fn open(
-        core: &Arc<Scheduler<Self>>,
-        Entry { task, work }: Entry<E>,
-        mut slot: Pin<&mut Option<Job<E>>>,
-        _: &mut task::Context<'_>,
-    ) -> Opened<Self> {
-        match work {
-            Work::Future(job) => {
-                slot.set(Some(job));
-                Opened::Job(task)
-            }
-            Work::Blocking(job) => {
-                blocking::hand_over(core, task, job, HadPermit::Yes);
-                Opened::Nothing
-            }
-        }
-    }
-
-    fn abandon(_: &Arc<Scheduler<Self>>, wait: Never) {
-        match wait {}
     }
 }

@@ -99,6 +99,7 @@ where
             let waiter = None;
             state.source.waiting.push_back(Waiting { turnee, waiter });
             state.call_searcher_for_start(|| self.slot(), effects);
+            effects.flush |= state.source.burst.take_may_be_in_slot();
             state.watch(effects);
             decision
         });
@@ -148,7 +149,10 @@ where
         effects: &mut Effects,
     ) -> Decision<E> {
         match work {
-            Work::Future(job) if state.source.takes_worker() => Decision::GetsWorker(task, job),
+            // With a grace period, another thread may have to abort it before this one yields.
+            Work::Future(job) if !state.has_grace() && state.source.takes_worker() => {
+                Decision::GetsWorker(task, job)
+            }
             Work::Future(_) => {
                 state.source.ready.push_back(Entry { task, work });
                 state.call_searcher_for_start(|| self.slot(), effects);

@@ -9,14 +9,14 @@
 //!                                     pending
 //! ```
 //!
-//! The first tasks of a burst get a worker each, which is spawned with its job (see
-//! [`Burst`](super::burst::Burst)). What comes behind them is queued, and a searching worker comes
-//! for it. Completing a job and taking the next one is one critical section.
+//! The first tasks of a burst get a worker each, which is spawned with its job and leaves after it
+//! (see [`Burst`](super::burst::Burst)). What comes behind them is queued, and a searching worker
+//! comes for it. Completing a job and taking the next one is one critical section.
 
 use std::fmt::Display;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{self, Poll};
+use std::task::{self, Poll, ready};
 
 use super::blocking;
 use super::queue::{Entry, Queue, Task, Work};
@@ -55,7 +55,9 @@ where
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Spawned with a job, and not polled yet.
-    HasFirstJob,
+    HasOwnJob,
+    /// Runs the job that it was spawned with.
+    RunsOwnJob,
     /// Spawned for the queue, and has not looked there yet.
     Searching,
     /// It has a job, or another worker or its own wake-up will see to the queue.
@@ -86,7 +88,7 @@ where
     }
 
     fn with_job(scheduler: Arc<Scheduler<Queue<E>>>, task: Task, job: Job<E>) -> Worker<E> {
-        Worker::new(scheduler, State::HasFirstJob, Some(task), Some(job))
+        Worker::new(scheduler, State::HasOwnJob, Some(task), Some(job))
     }
 
     fn new(
@@ -117,15 +119,25 @@ where
         let Worker { jobs, current } = &mut *self;
         let mut searching = false;
         match jobs.state {
-            State::HasFirstJob => jobs.task.iter_mut().for_each(Tag::started),
+            State::HasOwnJob => {
+                jobs.task.iter_mut().for_each(Tag::started);
+                jobs.state = State::RunsOwnJob;
+            }
+            State::RunsOwnJob => {}
             State::Searching if jobs.scheduler.waits_behind_driver(cx) => return Poll::Pending,
-            State::Searching => searching = true,
+            State::Searching => {
+                searching = true;
+                jobs.state = State::Working;
+            }
             State::Working => {}
             State::Left => return Poll::Ready(()),
         }
-        jobs.state = State::Working;
         let _on_thread = current::enter(current, cx.waker());
-        jobs.poll(searching, cx)
+        if jobs.state == State::RunsOwnJob {
+            jobs.poll_own(cx)
+        } else {
+            jobs.poll(searching, cx)
+        }
     }
 }
 
@@ -133,6 +145,16 @@ impl<E> Jobs<E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
+    /// Runs the job that the worker was spawned with, and leaves. It takes nothing from the queue:
+    /// on one thread, all workers that do are polled between two polls of another task.
+    fn poll_own(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+        let completed = ready!(self.poll_job(cx));
+        self.scheduler.complete_own(completed);
+        self.scheduler.reap();
+        self.state = State::Left;
+        Poll::Ready(())
+    }
+
     /// Runs jobs until one is pending, nothing is left to do, or the poll has taken its time.
     fn poll(&mut self, mut searching: bool, cx: &mut task::Context<'_>) -> Poll<()> {
         let mut completed = None;
@@ -183,9 +205,8 @@ where
     /// Polls the job. When it has ended, records how, and returns its completion.
     fn poll_job(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Completion<Queue<E>>>> {
         let span = self.task.as_ref().and_then(Tag::span);
-        let Poll::Ready(outcome) = poll_job(Pin::new(&mut self.job), span, cx) else {
-            return Poll::Pending;
-        };
+        let ended = ready!(poll_job(Pin::new(&mut self.job), span, cx));
+        let outcome = Outcome::of_poll(ended);
         Poll::Ready(self.task.take().map(|mut tag| {
             let value = self.scheduler.record(&mut tag, outcome);
             let lender = current::renew();
@@ -222,7 +243,7 @@ where
         let Worker { jobs, current } = self;
         match (jobs.state, jobs.task.take(), jobs.job.take()) {
             // The lock on the workers may be held further up the stack, so the job is not dropped here.
-            (State::HasFirstJob, Some(task), Some(job)) => {
+            (State::HasOwnJob, Some(task), Some(job)) => {
                 jobs.scheduler.lose_worker_with(task, Work::Future(job));
             }
             (_, Some(task), job) => {
@@ -279,6 +300,18 @@ where
                 work: Work::Blocking(job),
             })) => Next::HandOver(task, job),
         }
+    }
+
+    /// Completes the job of a worker that leaves after it. What can start now is for others.
+    fn complete_own(self: &Arc<Self>, mut completed: Option<Completion<Queue<E>>>) {
+        let ended = self.ctx().is_done();
+        self.complete_observed(&mut completed);
+        self.with(|state, effects| {
+            if let Some(completed) = completed {
+                state.complete(completed, effects);
+            }
+            state.hand_out(ended, effects);
+        });
     }
 
     /// Spawns a worker with a job that has its permit.

@@ -10,7 +10,6 @@ use std::task::{self, Poll, ready};
 use pin_project_lite::pin_project;
 
 use super::current;
-use super::source::{Outcome, Source};
 use crate::panic::{self, Payload};
 use crate::scheduler::error::TaskErrorKind;
 use crate::tracing::{self, Span};
@@ -81,18 +80,15 @@ where
     }
 }
 
-/// Polls the job, as the task that it is.
-pub(crate) fn poll_job<S: Source, J: Future<Output = <S::Job as Future>::Output>>(
+/// Polls a job in its span, as the current job of this thread. Once it is ready it is dropped. A
+/// panic of the poll or of the destructor is the result.
+pub(crate) fn poll_job<J: Future>(
     mut job: Pin<&mut Option<J>>,
     span: Option<&Span>,
     cx: &mut task::Context<'_>,
-) -> Poll<Outcome<S>> {
+) -> Poll<Result<J::Output, Payload>> {
     let _entered = tracing::enter(span);
-    let polled = current::poll(cx, |cx| poll_to_end(job.as_mut(), cx));
-    polled.map(|ended| match ended {
-        Ok(output) => Outcome::Returned(S::output(output)),
-        Err(payload) => Outcome::Panicked(payload),
-    })
+    current::poll(cx, |cx| poll_to_end(job.as_mut(), cx))
 }
 
 /// Polls a job; once it is ready, it is dropped, and a panic of either is how it ended.

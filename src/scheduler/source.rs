@@ -1,9 +1,8 @@
-//! What a core runs: the seams between it and a group's queue or a fan-out's items.
+//! What a scheduler needs of its jobs, and what waits for it sees of a scheduler.
 
 use std::fmt::Display;
 use std::future::Future;
-use std::pin::Pin;
-use std::task;
+use std::task::Waker;
 use std::time::Duration;
 
 use super::Scheduler;
@@ -19,131 +18,82 @@ use crate::scheduler::error::{Label, TaskErrorKind};
 use crate::sync::Arc;
 use crate::tracing::Span;
 
-/// Where a core gets its jobs from, and where their values go.
+/// The jobs of a scheduler: a group's queue, or the items of a fan-out.
 ///
 /// Methods that take `&mut self` run under the lock and call no user code.
 pub(crate) trait Source: Send + Sized + 'static {
     type Error: From<ContextError> + Display + Send + 'static;
-    /// What a job that succeeds gives.
+    /// The value of a job that succeeds, as the source keeps it.
     type Value: Send + 'static;
-    /// What identifies a job while it runs.
+    /// Identifies a job while it runs.
     type Tag: Tag;
-    type Job: Future + Send + 'static;
-    /// What the counter hands to a worker: a job, or what makes one outside the lock.
-    type Supply: Send;
-    /// What a job is before it is one: user code, to be dropped outside the lock if it never becomes one.
+    /// Work that has a permit, or waits for one, and has not started.
     type Work: Send;
-    /// What a worker holds while it waits for its next job to come out of what was supplied.
-    type Wait: Into<Self::Supply> + Send;
-    /// A task of the `JoinSet` that runs its jobs.
+    /// A task of the `JoinSet` that runs jobs.
     type Worker: Future<Output = ()> + Send + 'static;
-    /// What all its jobs have in common, and what never changes: read without the lock.
+    /// What all jobs have in common and what never changes: read without the lock.
     type Shared: Send + Sync;
 
-    /// Whether a worker may run several jobs on one permit: see [`batch`](super::batch).
-    const BATCHES: bool = false;
-    /// Whether stopping everything drops none of the user's code on the spot, so that it may be done in the thread of
-    /// whoever ends the context.
+    /// Whether stopping drops no user code, so that the thread that cancels the context may do it.
     const STOPS_ANYWHERE: bool;
-    /// Whether its jobs may wait for permits, or for the ends of other jobs, of their own core.
+    /// Whether jobs may wait for permits or for jobs of their own scheduler.
     const LENDS: bool;
-    /// How many jobs are counted in when something is supplied: none, if they were when they came.
-    const COUNTS_IN: usize;
 
-    /// A worker that looks for a job.
+    /// Returns a worker that looks for a job.
     fn worker(core: Arc<Scheduler<Self>>) -> Self::Worker;
-    /// Starts what may start: gives permits to what is queued.
+    /// Gives free permits to the jobs that wait for one.
     fn start(&mut self, permits: &mut Permits, effects: &mut Effects);
-    /// Hands out what a worker is to run next, with its permit; nothing that would start now if the context `ended`.
-    fn supply(&mut self, permits: &mut Permits, ended: bool) -> Option<Self::Supply>;
-    /// Whether `supply` would hand something out now.
+    /// Returns whether one more worker would find a job.
     fn has_supply(&self, permits: &Permits) -> bool;
-    /// How many jobs wait for a worker, now or as soon as another one has ended, if they are started
-    /// one by one.
+    /// Returns how many jobs wait for a worker, now or as soon as another one has finished. It is
+    /// asked where jobs are started one by one.
     fn ready(&self) -> usize {
         usize::MAX
     }
-    /// Whether a worker that gets nothing should stay, because more will come.
-    fn is_busy(&self) -> bool;
-    /// Whether something is left that has not started.
+    /// Takes the waker of a worker that is parked.
+    fn unpark_one(&mut self) -> Option<Waker> {
+        None
+    }
+    /// Returns whether something is left that has not started.
     fn has_unstarted(&self) -> bool;
-    /// Keeps what a job gave. Hands back who is to be told that it has ended, before it counts as ended.
+    /// Keeps the value of a job. Returns the observer that is notified before the job counts as
+    /// finished.
     fn accept(
         &mut self,
         tag: Self::Tag,
         value: Option<Self::Value>,
         effects: &mut Effects,
     ) -> Option<Arc<dyn Observer>>;
-    /// A job has failed by itself; what it gives is then nothing.
+    /// Counts a job that has failed by itself. It is accepted without a value.
     fn failed(&mut self) {}
-    /// Whether there is something for whoever waits before all is over.
+    /// Returns whether a consumer can take an outcome before everything has finished.
     fn has_outcome(&self) -> bool {
         false
     }
-    /// Removes what has not started and, the context having ended, never will.
+    /// Removes the work that has not started and, the context being done, never will.
     fn cut(&mut self, permits: &mut Permits, effects: &mut Effects)
     -> Vec<(Self::Tag, Self::Work)>;
-    /// Removes what has started and is in no worker.
+    /// Removes the work that has started and is in no worker.
     fn reclaim(&mut self) -> Reclaimed<Self>;
-    /// Drops what never runs, and counts it as ended; outside the lock.
+    /// Drops work that never runs, outside the lock, and counts it as finished.
     fn dispose(core: &Arc<Scheduler<Self>>, rejected: Rejected<Self>) {
         core.dispose(rejected);
     }
-
-    /// What a job's output is to the core.
-    fn output(output: <Self::Job as Future>::Output) -> JobOutput<Self>;
-    /// What a job is called, and how long it has been running; asked when it failed.
+    /// Returns the label of a job and how long it has been running. It is asked when a job failed.
     fn describe(shared: &Self::Shared, tag: &Self::Tag) -> (Label, Duration);
-    /// Makes a job of what was supplied, in its slot; outside the lock.
-    fn open(
-        core: &Arc<Scheduler<Self>>,
-        supply: Self::Supply,
-        slot: Pin<&mut Option<Self::Job>>,
-        cx: &mut task::Context<'_>,
-    ) -> Opened<Self>;
-    /// Makes the next job of a batch, if there is one at once; outside the lock.
-    fn another(
-        _core: &Arc<Scheduler<Self>>,
-        _slot: Pin<&mut Option<Self::Job>>,
-        _cx: &mut task::Context<'_>,
-    ) -> Option<Self::Tag> {
-        None
-    }
-    /// How many jobs have been pulled so far, where two workers would be in each other's way at that; read without the lock.
-    fn pulled(_: &Scheduler<Self>) -> usize {
-        0
-    }
-    /// A worker has found in use what it needs, and gone away: nothing is supplied until it is free.
-    fn block(&mut self) {}
-    /// That worker is to be called: it may have become free just before; outside the lock.
-    fn look_again(_: &Arc<Scheduler<Self>>) {}
-    /// Takes back what a worker waited with when it was dropped.
-    fn abandon(core: &Arc<Scheduler<Self>>, wait: Self::Wait);
-    /// Whether a report of the progress is due, and nothing else is reporting.
+    /// Returns whether a report of the progress is due and no worker makes one.
     fn has_report(&self) -> bool {
         false
     }
-    /// Whether something has not been reported yet.
+    /// Returns whether a change has not been reported yet.
     fn is_reporting(&self) -> bool {
         false
     }
-    /// Makes one report of the progress, if one is due; outside the lock.
+    /// Makes one report of the progress, if one is due, outside the lock.
     fn report(_core: &Arc<Scheduler<Self>>) {}
 }
 
-/// What has become of what was supplied.
-pub(crate) enum Opened<S: Source> {
-    /// A job, which is in the slot now.
-    Job(S::Tag),
-    /// There is no job in it (any more).
-    Nothing,
-    /// None yet; the worker is woken when it should look again.
-    Wait(S::Wait),
-    /// None for this worker now: it is called. If what it needs is `in_use`, it still has a permit.
-    Later { in_use: bool },
-}
-
-/// What a job ends with.
+/// The result of a job.
 pub(crate) type JobOutput<S> = Result<<S as Source>::Value, TaskErrorKind<<S as Source>::Error>>;
 
 /// What identifies a job while it runs.
@@ -196,6 +146,14 @@ pub(crate) enum Outcome<S: Source> {
 }
 
 impl<S: Source> Outcome<S> {
+    /// The outcome of a job whose poll has ended it.
+    pub(crate) fn of_poll(ended: Result<JobOutput<S>, Payload>) -> Outcome<S> {
+        match ended {
+            Ok(output) => Outcome::Returned(output),
+            Err(payload) => Outcome::Panicked(payload),
+        }
+    }
+
     /// That of a job that was dropped.
     pub(crate) fn of_drop(dropped: Result<(), Payload>) -> Outcome<S> {
         match dropped {

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::task::Waker;
 use std::thread::ThreadId;
 
-use super::batch::Batch;
 use super::calls::Calls;
 use super::effects::Effects;
 use super::failures::Failures;
@@ -33,9 +32,6 @@ pub(crate) struct State<S: Source> {
     pub(crate) rejected: VecDeque<Rejected<S>>,
     /// The one who waits for the end.
     pub(crate) waiter: Option<Waker>,
-    /// Workers that stay for what another worker is about to bring.
-    pub(crate) parked: Vec<(ParkId, Waker)>,
-    pub(crate) next_park: ParkId,
     pub(crate) watch: Watch,
     /// A failure has ended the context. Set before the permit of what failed is free, so that a
     /// thread that looked at the context before that starts nothing with it.
@@ -43,13 +39,6 @@ pub(crate) struct State<S: Source> {
     /// The runtime has shut down, so no worker can be called.
     pub(crate) runtime_lost: bool,
 }
-
-/// Names one stay of a worker at the counter.
-pub(crate) type ParkId = u64;
-
-/// The most workers that stay for what another one is about to bring; more of them leave, and are
-/// spawned again when there is something to do. So what a burst has needed does not stay.
-const MOST_PARKED: usize = 32;
 
 /// Work that never runs: the context was done first, or the group was aborted.
 pub(crate) struct Rejected<S: Source> {
@@ -63,18 +52,6 @@ pub(crate) struct Rejected<S: Source> {
 pub(crate) enum HadPermit {
     Yes,
     No,
-}
-
-/// What a worker that came to the counter does next.
-pub(crate) enum Turn<S: Source> {
-    Run(S::Supply),
-    /// Work that never runs is dropped by a worker, not in the thread that ended the context; one
-    /// piece at a time, since a destructor may take its time.
-    Dispose(Rejected<S>),
-    /// A report of the progress is due.
-    Report,
-    Park,
-    Leave,
 }
 
 /// A job that has ended: its value, and the permit that it gives back.
@@ -95,8 +72,6 @@ impl<S: Source> State<S> {
             open: 0,
             rejected: VecDeque::new(),
             waiter: None,
-            parked: Vec::new(),
-            next_park: 0,
             watch: Watch::new(timed),
             ended_by_failure: false,
             runtime_lost: false,
@@ -183,8 +158,8 @@ impl<S: Source> State<S> {
     }
 
     fn send_searcher(&mut self, effects: &mut Effects) {
-        match self.parked.pop() {
-            Some((_, waker)) => effects.wake.push(waker),
+        match self.source.unpark_one() {
+            Some(waker) => effects.wake.push(waker),
             None => effects.spawn = true,
         }
     }
@@ -206,7 +181,6 @@ impl<S: Source> State<S> {
         self.reject(unstarted, HadPermit::No);
         self.permits.grant(&mut effects.wake);
         self.relieve_watcher(effects);
-        self.dismiss_parked(effects);
         self.wake_waiter(effects);
     }
 
@@ -243,44 +217,6 @@ impl<S: Source> State<S> {
         Some(rejected)
     }
 
-    /// Decides what a worker that has handed in what it had does next.
-    pub(crate) fn next_turn(&mut self, ended: bool, effects: &mut Effects) -> Turn<S> {
-        let ended = ended || self.ended_by_failure;
-        if let Some(rejected) = self.next_rejected_in_turn(ended, effects) {
-            return Turn::Dispose(rejected);
-        }
-        if self.source.has_report() {
-            // The report is user code: what may start meanwhile starts elsewhere.
-            if self.is_open() && self.source.has_supply(&self.permits) {
-                self.call_searcher(effects);
-            }
-            return Turn::Report;
-        }
-        if !self.is_open() {
-            return Turn::Leave;
-        }
-        self.start(ended, effects);
-        let supply = self.supply(ended);
-        self.call_searcher_for_rest(effects);
-        match supply {
-            Some(supply) => Turn::Run(supply),
-            None if !ended && self.can_park() => Turn::Park,
-            None => Turn::Leave,
-        }
-    }
-
-    /// Whether a worker that finds nothing to do should stay, because another one will bring more.
-    pub(crate) fn can_park(&self) -> bool {
-        self.is_open() && self.source.is_busy() && self.parked.len() < MOST_PARKED
-    }
-
-    /// Nothing more will be had: whoever stays for it may go.
-    pub(crate) fn dismiss_parked(&mut self, effects: &mut Effects) {
-        effects
-            .wake
-            .extend(self.parked.drain(..).map(|(_, waker)| waker));
-    }
-
     /// Permits have become free: claims first, then what may start.
     pub(crate) fn hand_out(&mut self, ended: bool, effects: &mut Effects) {
         self.start(ended, effects);
@@ -295,35 +231,10 @@ impl<S: Source> State<S> {
         self.relieve_watcher(effects);
     }
 
-    /// Hands out what a worker is to run next.
-    pub(crate) fn supply(&mut self, ended: bool) -> Option<S::Supply> {
-        let supply = self.source.supply(&mut self.permits, ended)?;
-        self.count_in(S::COUNTS_IN);
-        Some(supply)
-    }
-
     /// Takes back the permit of a supply that no job came out of.
     pub(crate) fn give_back(&mut self, effects: &mut Effects) {
         self.permits.put_back(None, &mut effects.replaced);
         self.count_out(effects);
-    }
-
-    /// Takes what has ended in a worker.
-    pub(crate) fn complete_all(&mut self, batch: &mut Batch<S>, effects: &mut Effects) {
-        if batch.has_earlier() {
-            self.complete_earlier(batch, effects);
-        }
-        if let Some(last) = batch.take_last() {
-            self.complete(last, effects);
-        }
-    }
-
-    /// Takes what has ended before the last, whose permit went on.
-    pub(crate) fn complete_earlier(&mut self, batch: &mut Batch<S>, effects: &mut Effects) {
-        for (tag, value) in batch.take_earlier() {
-            let observer = self.source.accept(tag, value, effects);
-            debug_assert!(observer.is_none(), "no observer awaits a job of a batch");
-        }
     }
 
     /// Takes the permit of a job that has ended, and keeps what it gave.

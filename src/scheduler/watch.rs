@@ -71,6 +71,10 @@ impl<S: Source> State<S> {
         self.watch_grace(effects);
     }
 
+    pub(crate) fn has_grace(&self) -> bool {
+        self.watch.grace.is_some()
+    }
+
     /// Something has started, so that a grace is of use.
     pub(crate) fn watch_grace(&mut self, effects: &mut Effects) {
         if self.watch.grace.is_some() {
@@ -127,6 +131,10 @@ impl<S: Source> Scheduler<S> {
 
     /// The context has ended: what is queued never starts, and the grace begins.
     fn see_end(self: &Arc<Self>) {
+        if self.read(State::is_closed) {
+            // A fan-out cancels its context when everything has finished.
+            return;
+        }
         let ended = self.ctx().ended_at().unwrap_or_else(Instant::now);
         let stopped = self.with(|state, effects| {
             state.cut(effects);

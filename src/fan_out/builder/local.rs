@@ -267,7 +267,7 @@ where
 }
 
 impl<S, F, P> FanOut<S, F, P, Local> {
-    fn into_run<C, Fut, T, E>(self, collector: C) -> LocalRun<Pull<S, F>, Fut, C, T, E, P>
+    fn into_run<C, Fut, T, E>(self, collector: C) -> LocalRun<Pull<S, F, Fut>, Fut, C, T, E, P>
     where
         S: Stream,
         F: FnMut(Context, S::Item) -> Fut,
@@ -276,7 +276,7 @@ impl<S, F, P> FanOut<S, F, P, Local> {
         E: From<ContextError> + Display,
         P: FnMut(Progress),
     {
-        let pull = Box::pin(Pull::new(self.items, self.f));
+        let pull = Box::pin(Pull::new(self.items, self.f, self.kind));
         let report = self.on_progress.map(Box::new);
         let (limit, grace) = (self.limit, self.grace);
         LocalRun::new(

@@ -298,7 +298,7 @@ where
 }
 
 impl<S, F, P> FanOut<S, F, P, Spawned> {
-    fn into_run<C, Fut, T, E>(self, collector: C) -> SpawnedRun<Pull<S, F>, C, T, E>
+    fn into_run<C, Fut, T, E>(self, collector: C) -> SpawnedRun<Pull<S, F, Fut>, C, T, E>
     where
         S: Stream + Send + 'static,
         F: FnMut(Context, S::Item) -> Fut + Send + 'static,
@@ -308,7 +308,7 @@ impl<S, F, P> FanOut<S, F, P, Spawned> {
         E: From<ContextError> + Display + Send + 'static,
         P: FnMut(Progress) + Send + 'static,
     {
-        let pull = Box::pin(Pull::new(self.items, self.f));
+        let pull = Box::pin(Pull::new(self.items, self.f, self.kind));
         let report = self.on_progress.map(|report| Box::new(report) as Report);
         let (limit, grace) = (self.limit, self.grace);
         SpawnedRun::new(

@@ -6,15 +6,15 @@ use std::task::{self, Poll};
 use super::{ItemSource, JobTag, Shared};
 use crate::fan_out::collect::Collector;
 use crate::fan_out::item_tag::ItemTag;
-use crate::fan_out::items::{Next, SizeHint, drop_in, poll_pull};
+use crate::fan_out::items::{Next, SizeHint, drop_in, poll_peek, poll_pull};
 use crate::panic::{self, Payload};
 use crate::scheduler::Scheduler;
 use crate::scheduler::current;
-use crate::scheduler::source::{Opened, Outcome, Source};
+use crate::scheduler::source::{Outcome, Source};
 use crate::sync::Arc;
 
-/// The result of a pull.
-pub(super) enum Pulled<P> {
+/// The result of a pull from the shared iterator.
+pub(super) enum SharedPull<P> {
     /// A job is in the slot: its number, and how many items are left.
     Item(usize, SizeHint),
     /// The stream has no item yet. It was taken out, for the worker to wait with.
@@ -30,7 +30,7 @@ pub(super) fn pull<P, C, T, E>(
     core: &Arc<Scheduler<ItemSource<P, C, T, E>>>,
     slot: Pin<&mut Option<P::Future>>,
     cx: &mut task::Context<'_>,
-) -> Pulled<P>
+) -> SharedPull<P>
 where
     ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
     P: Next,
@@ -58,7 +58,7 @@ fn pull_shared<P, C, T, E>(
     mut slot: Pin<&mut Option<P::Future>>,
     polled: &mut Option<Poll<()>>,
     cx: &mut task::Context<'_>,
-) -> Pulled<P>
+) -> SharedPull<P>
 where
     ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
     P: Next,
@@ -66,7 +66,7 @@ where
 {
     let shared = &core.shared;
     let Some(mut state) = shared.iter.try_use() else {
-        return Pulled::InUse;
+        return SharedPull::InUse;
     };
     let pulled = current::poll_if_allowed(cx, |cx| {
         let put = |future| slot.set(Some(future));
@@ -79,14 +79,14 @@ where
     match pulled.unwrap_or(Poll::Pending) {
         Poll::Ready(Ok(Some(left))) => {
             state.left = left;
-            Pulled::Item(shared.iter.number(&mut state), left)
+            SharedPull::Item(shared.iter.number(&mut state), left)
         }
         Poll::Ready(Ok(None)) => {
             state.left = (0, Some(0));
             let count = shared.iter.pulled();
             drop(state);
             exhaust(core, count);
-            Pulled::Nothing
+            SharedPull::Nothing
         }
         Poll::Ready(Err(payload)) => {
             let pull = state.pull.take();
@@ -96,12 +96,61 @@ where
             panic::discard(panic::catch(|| slot.set(None)));
             fail(core, number, payload);
             close(core, pull);
-            Pulled::Nothing
+            SharedPull::Nothing
         }
         Poll::Pending => match state.pull.take() {
-            Some(pull) => Pulled::NotYet(pull),
-            None => Pulled::InUse,
+            Some(pull) => SharedPull::NotYet(pull),
+            None => SharedPull::InUse,
         },
+    }
+}
+
+/// Looks whether an iterator really has no more items when it says so, if another item may be
+/// pulled now. Without this the end would be seen only when an item finishes, and the iterator
+/// would be kept until then.
+pub(super) fn look_for_end<P, C, T, E>(
+    core: &Arc<Scheduler<ItemSource<P, C, T, E>>>,
+    cx: &mut task::Context<'_>,
+) where
+    ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
+    P: Next,
+    C: Collector<T, E>,
+{
+    if !core.read(|state| state.source.has_room(&state.permits)) {
+        // The worker that makes room pulls.
+        return;
+    }
+    let shared = &core.shared;
+    // A worker that uses the iterator sees the end itself.
+    let Some(mut state) = shared.iter.try_use() else {
+        return;
+    };
+    match poll_peek(&mut state.pull, core.ctx(), &shared.call_site.span, cx) {
+        Poll::Ready(Ok(None)) => {
+            state.left = (0, Some(0));
+            let count = shared.iter.pulled();
+            drop(state);
+            exhaust(core, count);
+        }
+        Poll::Ready(Ok(Some(left))) => {
+            state.left = left;
+            drop(state);
+            core.with(|state, effects| {
+                state.source.counts.correct_left(left);
+                state.call_searcher(effects);
+            });
+        }
+        Poll::Ready(Err(payload)) => {
+            let pull = state.pull.take();
+            let number = shared.iter.number(&mut state);
+            drop(state);
+            fail(core, number, payload);
+            close(core, pull);
+        }
+        Poll::Pending => {}
+    }
+    if shared.iter.take_wake_request() {
+        serve_wake_request(core);
     }
 }
 
@@ -120,6 +169,7 @@ where
         let source = &mut state.source;
         source.counts.start(number, left);
         source.blocked = false;
+        source.pulling -= 1;
         // Another worker may have found the items exhausted meanwhile: this item runs all the same.
         if source.counts.is_cut() {
             return false;
@@ -181,8 +231,8 @@ where
         let source = &mut state.source;
         source.counts.exhaust(count);
         effects.replaced.extend(source.puller.take());
+        effects.wake.extend(source.parking.drain());
         source.check_decided(effects);
-        state.dismiss_parked(effects);
         state.wake_waiter(effects);
     });
 }
@@ -214,13 +264,7 @@ pub(super) fn close<P, C, T, E>(
         let source = &mut state.source;
         source.counts.cut();
         effects.replaced.extend(source.puller.take());
-        state.dismiss_parked(effects);
+        effects.wake.extend(source.parking.drain());
         state.wake_waiter(effects);
     });
-}
-
-/// Returns a permit for which there is no item.
-pub(super) fn give_back<S: Source>(core: &Arc<Scheduler<S>>) -> Opened<S> {
-    core.with(|state, effects| state.give_back(effects));
-    Opened::Nothing
 }

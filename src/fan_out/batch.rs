@@ -1,0 +1,58 @@
+//! Items that a worker runs one after another on one permit.
+//!
+//! To complete an item under the lock costs some 100 ns where two workers contend for it. If the
+//! result is needed only at the end, a worker whose item succeeds keeps its permit, pulls the next
+//! item at once, and completes several items in one critical section: after every `MOST` items,
+//! and whenever an item has to wait. A worker has only the item that it runs, so no item waits
+//! behind a slow one.
+
+use crate::scheduler::source::Source;
+
+/// The most items of a batch. The lock is then a small part of what they cost.
+const MOST: usize = 32;
+
+/// The items that have succeeded in one poll of a worker and whose permit went on to the next.
+pub(crate) struct Batch<S: Source> {
+    /// The first one has a place of its own: if each item has to wait, there is one at a time, and
+    /// it needs no allocation.
+    first: Option<Finished<S>>,
+    more: Vec<Finished<S>>,
+}
+
+/// The tag of an item and its value.
+type Finished<S> = (<S as Source>::Tag, Option<<S as Source>::Value>);
+
+impl<S: Source> Batch<S> {
+    pub(crate) fn new() -> Batch<S> {
+        Batch {
+            first: None,
+            more: Vec::new(),
+        }
+    }
+
+    /// Returns whether one more item fits, beside the one that is completed with its permit.
+    pub(crate) fn has_room(&self) -> bool {
+        self.more.len() + 2 < MOST
+    }
+
+    #[inline]
+    pub(crate) fn add(&mut self, tag: S::Tag, value: Option<S::Value>) {
+        if self.first.is_none() {
+            self.first = Some((tag, value));
+            return;
+        }
+        if self.more.capacity() == 0 {
+            self.more.reserve_exact(MOST);
+        }
+        self.more.push((tag, value));
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    /// Removes the items, in the order in which they have finished.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Finished<S>> + use<'_, S> {
+        self.first.take().into_iter().chain(self.more.drain(..))
+    }
+}

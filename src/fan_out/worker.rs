@@ -1,0 +1,563 @@
+//! A fan-out's worker: a task of the `JoinSet` that pulls one item after another and runs it.
+//!
+//! ```text
+//!                        ┌─────────────── completed, or batched ◄──┐
+//!                        ▼                                         │
+//!     spawned ─► next: a permit ─► pull ─► item ────► poll ─────► ready
+//!      ▲  │        │        ▲       │ │                │▲
+//!      │ back off  │ park   │       │ └─ the stream    ▼│
+//!      └──┘        ▼        │       │    is pending   pending
+//!                leave      └───────┘ in use, or no more items
+//! ```
+//!
+//! A worker needs a permit to pull. After an item that has succeeded it keeps the permit for the
+//! next item (see [`batch`](super::batch)). If the iterator is in use, or nothing can be pulled
+//! now, it parks. A searching worker that would only contend with the others backs off (see
+//! [`backoff`](super::backoff)).
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{self, Poll, ready};
+
+use pin_project_lite::pin_project;
+
+use super::backoff::Backoff;
+use super::batch::Batch;
+use super::parking::{ParkId, Parking};
+use crate::panic;
+use crate::scheduler::current::{self, CurrentJob};
+use crate::scheduler::effects::Effects;
+use crate::scheduler::job::poll_job;
+use crate::scheduler::permits::{Permits, Yielded};
+use crate::scheduler::poll_budget::PollBudget;
+use crate::scheduler::source::{JobOutput, Outcome, Source, Tag};
+use crate::scheduler::state::{Completion, Rejected, State};
+use crate::scheduler::{Scheduler, Spawned};
+use crate::sync::Arc;
+
+/// The parts of an item source that its workers use. It has one implementation; the trait names
+/// that one type, with its four parameters and their bounds, by one letter.
+pub(crate) trait Pulls: Source<Work = UnusedPermit> {
+    /// The future of an item.
+    type Item: Future + Send + 'static;
+    /// The stream, in the hands of the worker that waits for its next item.
+    type Taken: Send + 'static;
+
+    /// Whether a worker may run several items on one permit.
+    const BATCHES: bool;
+
+    /// Takes a permit to pull, if an item may be pulled now. Under the lock.
+    fn take_permit(&mut self, permits: &mut Permits) -> bool;
+    /// Notes that the permit of a pull has led to no item. Under the lock.
+    fn permit_returned(&mut self);
+    /// Returns at most how many items are left to be pulled, if that is known. Under the lock.
+    fn most_left(&self) -> Option<usize>;
+    /// Returns whether more items will come. Under the lock.
+    fn is_pulling(&self) -> bool;
+    /// Notes that a worker has found the iterator in use: no other worker is needed until it is
+    /// free. Under the lock.
+    fn block(&mut self);
+    /// The workers that are parked. Under the lock.
+    fn parking(&mut self) -> &mut Parking;
+
+    /// Pulls an item with a permit, and puts its future into the slot.
+    fn pull(
+        scheduler: &Arc<Scheduler<Self>>,
+        taken: Option<Self::Taken>,
+        slot: Pin<&mut Option<Self::Item>>,
+        cx: &mut task::Context<'_>,
+    ) -> Pulled<Self>;
+    /// Pulls the next item of a batch, if there is one at once.
+    fn pull_on(
+        scheduler: &Arc<Scheduler<Self>>,
+        slot: Pin<&mut Option<Self::Item>>,
+        cx: &mut task::Context<'_>,
+    ) -> Option<PulledItem<Self>>;
+    /// Looks whether there is another item, after one that may be the last.
+    fn look_for_end(scheduler: &Arc<Scheduler<Self>>, cx: &mut task::Context<'_>);
+    /// Returns how many items have been pulled so far. Takes no lock.
+    fn pulled(scheduler: &Scheduler<Self>) -> usize;
+    /// Has a worker woken if the iterator became free just before this worker parked.
+    fn look_again(scheduler: &Arc<Scheduler<Self>>);
+    /// Drops the stream that a worker had when it was dropped.
+    fn abandon(scheduler: &Arc<Scheduler<Self>>, taken: Self::Taken);
+    /// Returns the output of an item as the collector keeps it.
+    fn output(output: <Self::Item as Future>::Output) -> JobOutput<Self>;
+    /// Returns a tag for a permit without an item.
+    fn tag_of_permit() -> Self::Tag;
+}
+
+/// The result of a pull.
+pub(crate) enum Pulled<S: Pulls> {
+    Item(PulledItem<S>),
+    /// There is no item. The permit has been returned.
+    Nothing,
+    /// The stream is pending. The worker keeps the permit and waits with the stream.
+    Pending(S::Taken),
+    /// Another worker uses the iterator. The permit has not been returned.
+    InUse,
+}
+
+/// An item, whose future is in the slot.
+pub(crate) struct PulledItem<S: Pulls> {
+    pub(crate) tag: S::Tag,
+    /// Whether there are no more items by the iterator's own count.
+    pub(crate) may_be_last: bool,
+}
+
+/// The permit of a worker that was dropped before it pulled.
+pub(crate) struct UnusedPermit;
+
+pin_project! {
+    pub(crate) struct Worker<S: Pulls> {
+        scheduler: Arc<Scheduler<S>>,
+        state: WorkerState,
+        taken: Option<S::Taken>,
+        // Of the item that runs. Both are `Some`, or none is.
+        tag: Option<S::Tag>,
+        #[pin]
+        item: Option<S::Item>,
+        // On the thread while this is polled.
+        current: Option<CurrentJob>,
+    }
+
+    impl<S: Pulls> PinnedDrop for Worker<S> {
+        // The accounting of a worker that is dropped before it has left: it was aborted, or its
+        // runtime has shut down.
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            if let Some(tag) = this.tag.take() {
+                let outcome = Outcome::of_drop(panic::catch(|| this.item.set(None)));
+                let lender = this.current.as_mut().and_then(CurrentJob::renew);
+                this.scheduler.end_off_counter(tag, outcome, lender);
+                return;
+            }
+            // The stream may have waited for a task.
+            this.current.iter_mut().for_each(CurrentJob::forget);
+            if let Some(taken) = this.taken.take() {
+                S::abandon(this.scheduler, taken);
+                return;
+            }
+            match *this.state {
+                // The lock on the workers may be held further up the stack, and to return a permit
+                // may wake a task.
+                WorkerState::HasPermit => {
+                    this.scheduler.lose_worker_with(S::tag_of_permit(), UnusedPermit);
+                }
+                WorkerState::Searching(_) => this.scheduler.lose_searcher(),
+                WorkerState::Parked(id) => {
+                    if this.scheduler.unpark(id) {
+                        this.scheduler.lose_searcher();
+                    }
+                }
+                WorkerState::Working | WorkerState::Left => {}
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum WorkerState {
+    /// Spawned with a permit, and not polled yet.
+    HasPermit,
+    /// Woken or spawned, and has not looked for a permit yet.
+    Searching(Backoff),
+    /// It has an item or a stream, or another worker or its own wake-up will see to the rest.
+    Working,
+    Parked(ParkId),
+    Left,
+}
+
+/// What a worker does next.
+enum Next<S: Pulls> {
+    /// It has a permit; and the stream, if it has waited for that.
+    Pull(Option<S::Taken>),
+    /// Returns a permit that was not used.
+    Dispose(Rejected<S>),
+    /// Calls `on_progress`.
+    Report,
+    Park,
+    Leave,
+}
+
+impl<S: Pulls> Worker<S> {
+    /// A worker that looks for a permit.
+    pub(crate) fn searching(scheduler: Arc<Scheduler<S>>) -> Worker<S> {
+        let backoff = Backoff::new(S::pulled(&scheduler));
+        Worker::new(scheduler, WorkerState::Searching(backoff))
+    }
+
+    fn new(scheduler: Arc<Scheduler<S>>, state: WorkerState) -> Worker<S> {
+        Worker {
+            current: Some(CurrentJob::new(scheduler.clone())),
+            scheduler,
+            state,
+            taken: None,
+            tag: None,
+            item: None,
+        }
+    }
+}
+
+impl<S: Pulls> Future for Worker<S> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        let mut searching = false;
+        let mut has_permit = false;
+        match *this.state {
+            WorkerState::HasPermit => has_permit = true,
+            WorkerState::Searching(backoff) => {
+                if let Some(backoff) = this.scheduler.back_off(backoff, cx) {
+                    *this.state = WorkerState::Searching(backoff);
+                    return Poll::Pending;
+                }
+                searching = true;
+            }
+            WorkerState::Parked(id) => searching = this.scheduler.unpark(id),
+            WorkerState::Working => {}
+            WorkerState::Left => return Poll::Ready(()),
+        }
+        *this.state = WorkerState::Working;
+        let _on_thread = current::enter(this.current, cx.waker());
+        let first = match this.taken.take() {
+            Some(taken) => Some(Next::Pull(Some(taken))),
+            None => has_permit.then_some(Next::Pull(None)),
+        };
+        let mut items = Items {
+            scheduler: this.scheduler,
+            state: this.state,
+            taken: this.taken,
+            budget: match this.tag {
+                Some(_) => PollBudget::start_with_job(),
+                None => PollBudget::start(),
+            },
+            tag: this.tag,
+            item: this.item.as_mut(),
+            batch: Batch::new(),
+            completed: None,
+            may_be_last: false,
+            searching,
+        };
+        items.poll(first, cx)
+    }
+}
+
+/// The items of a worker, one after another, in one of its polls.
+struct Items<'a, S: Pulls> {
+    scheduler: &'a Arc<Scheduler<S>>,
+    state: &'a mut WorkerState,
+    taken: &'a mut Option<S::Taken>,
+    tag: &'a mut Option<S::Tag>,
+    item: Pin<&'a mut Option<S::Item>>,
+    budget: PollBudget,
+    batch: Batch<S>,
+    /// The last item that has finished, with the permit of the batch.
+    completed: Option<Completion<S>>,
+    /// Whether the item may be the last one, and it has not been polled yet.
+    may_be_last: bool,
+    searching: bool,
+}
+
+impl<S: Pulls> Items<'_, S> {
+    /// Runs items until one is pending, nothing is left to do, or the poll has taken its time.
+    fn poll(&mut self, mut first: Option<Next<S>>, cx: &mut task::Context<'_>) -> Poll<()> {
+        // Ends: each round adds a step to the budget, and an item that is pending ends it at once.
+        loop {
+            if self.tag.is_none() {
+                let next = match first.take() {
+                    Some(first) => first,
+                    None if self.budget.is_used_up() => return self.yield_now(cx),
+                    None => self.next(),
+                };
+                self.budget.add_step();
+                ready!(self.begin(next, cx));
+                if let WorkerState::Left = self.state {
+                    return Poll::Ready(());
+                }
+            } else {
+                self.budget.add_step();
+            }
+            if self.tag.is_some() {
+                ready!(self.poll_item(cx));
+            }
+        }
+    }
+
+    /// Completes what has finished, and decides what to do next.
+    fn next(&mut self) -> Next<S> {
+        let searching = std::mem::take(&mut self.searching);
+        let next = self
+            .scheduler
+            .next(searching, &mut self.batch, self.completed.take());
+        // What a destructor or a report may have awaited is no wait of the next item.
+        current::forget();
+        next
+    }
+
+    /// Does what is next. It is pending if the worker waits or parks; otherwise there is an item
+    /// now, or the worker has left, or it is to look again.
+    fn begin(&mut self, next: Next<S>, cx: &mut task::Context<'_>) -> Poll<()> {
+        match next {
+            Next::Pull(taken) => match S::pull(self.scheduler, taken, self.item.as_mut(), cx) {
+                Pulled::Item(item) => self.start(item),
+                Pulled::Nothing => {}
+                Pulled::Pending(taken) => {
+                    *self.taken = Some(taken);
+                    return Poll::Pending;
+                }
+                Pulled::InUse => return self.park(Found::InUse, cx),
+            },
+            Next::Dispose(rejected) => S::dispose(self.scheduler, rejected),
+            Next::Report => S::report(self.scheduler),
+            Next::Park => return self.park(Found::Nothing, cx),
+            Next::Leave => {
+                self.scheduler.reap();
+                *self.state = WorkerState::Left;
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn start(
+        &mut self,
+        PulledItem {
+            mut tag,
+            may_be_last,
+        }: PulledItem<S>,
+    ) {
+        tag.started();
+        *self.tag = Some(tag);
+        self.may_be_last = may_be_last;
+    }
+
+    /// Parks; ready if that is of no use any more.
+    fn park(&mut self, found: Found, cx: &mut task::Context<'_>) -> Poll<()> {
+        match self.scheduler.park(found, cx) {
+            Some(id) => {
+                *self.state = WorkerState::Parked(id);
+                Poll::Pending
+            }
+            None => Poll::Ready(()),
+        }
+    }
+
+    /// Polls the item. When it has finished, pulls the next one of the batch or ends the batch.
+    fn poll_item(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+        let span = self.tag.as_ref().and_then(S::Tag::span);
+        let Poll::Ready(ended) = poll_job(self.item.as_mut(), span, cx) else {
+            self.scheduler.complete_batch(&mut self.batch);
+            if self.may_be_last {
+                S::look_for_end(self.scheduler, cx);
+            }
+            return Poll::Pending;
+        };
+        let outcome = Outcome::of_poll(ended.map(S::output));
+        let Some(mut tag) = self.tag.take() else {
+            return Poll::Ready(());
+        };
+        let value = self.scheduler.record(&mut tag, outcome);
+        let lender = current::renew();
+        // A failure is completed at once, and so is an item whose permit may have been lent.
+        let may_batch = S::BATCHES && value.is_some() && lender.is_none() && self.batch.has_room();
+        if may_batch && !self.budget.is_used_up() {
+            if let Some(item) = S::pull_on(self.scheduler, self.item.as_mut(), cx) {
+                self.start(item);
+                self.batch.add(tag, value);
+                return Poll::Ready(());
+            }
+        }
+        self.completed = Some(Completion { lender, tag, value });
+        Poll::Ready(())
+    }
+
+    /// The poll has taken its time: other tasks of the runtime are polled before the next item.
+    fn yield_now(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+        self.scheduler.complete_batch(&mut self.batch);
+        *self.state = match self.scheduler.yield_worker(self.completed.take()) {
+            Yielded::AsSearcher => WorkerState::Searching(Backoff::new(S::pulled(self.scheduler))),
+            Yielded::AsWorker => WorkerState::Working,
+            Yielded::Leaves => {
+                *self.state = WorkerState::Left;
+                return Poll::Ready(());
+            }
+        };
+        self.scheduler.wake_behind_others(cx);
+        Poll::Pending
+    }
+}
+
+/// Why a worker parks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// Nothing can be pulled now.
+    Nothing,
+    /// Another worker uses the iterator. The parking worker returns its permit.
+    InUse,
+}
+
+impl<S: Pulls> Scheduler<S> {
+    /// Spawns the first workers, each with a permit: one for each item, if there are at most
+    /// `most`. Returns whether it has spawned one.
+    ///
+    /// A searching worker would wake the next one only after its pull, and so on.
+    pub(crate) fn spawn_first(self: &Arc<Self>, most: usize) -> bool {
+        let ended = self.ctx().is_done();
+        let count = self.with(|state, _| {
+            let few = state.source.most_left().filter(|left| *left <= most);
+            let mut count = 0;
+            while !ended && state.is_open() && few.is_some_and(|few| count < few) {
+                if !state.source.take_permit(&mut state.permits) {
+                    break;
+                }
+                state.count_in(1);
+                count += 1;
+            }
+            count
+        });
+        let mut unspawned = count;
+        if count > 0 {
+            self.spawn_guarded(|workers, runtime| {
+                // An abort that has hit the workers would not see the new ones.
+                let mut is_finished = false;
+                while unspawned > 0 && !self.are_workers_aborted() {
+                    unspawned -= 1;
+                    let worker = Worker::new(self.clone(), WorkerState::HasPermit);
+                    is_finished |= workers.spawn_on(worker, runtime).is_finished();
+                }
+                Spawned::of_worker(is_finished)
+            });
+            self.flush_lifo_slot();
+        }
+        for _ in 0..unspawned {
+            self.return_permit();
+        }
+        count > 0
+    }
+
+    /// Completes what a worker has run, and decides what it does next.
+    fn next(
+        self: &Arc<Self>,
+        searching: bool,
+        batch: &mut Batch<S>,
+        completed: Option<Completion<S>>,
+    ) -> Next<S> {
+        let ended = self.ctx().is_done();
+        self.with(|state, effects| {
+            if searching {
+                state.permits.searcher_arrived();
+            }
+            state.complete_batch(batch, effects);
+            if let Some(completed) = completed {
+                state.complete(completed, effects);
+            }
+            state.next(ended, effects)
+        })
+    }
+
+    /// Completes the items of a batch whose last item has to wait: they do not wait for it.
+    fn complete_batch(self: &Arc<Self>, batch: &mut Batch<S>) {
+        if !batch.is_empty() {
+            self.with(|state, effects| state.complete_batch(batch, effects));
+        }
+    }
+
+    /// Decides whether a searching worker backs off. `Some` if it does; it is woken again then.
+    fn back_off(&self, mut backoff: Backoff, cx: &mut task::Context<'_>) -> Option<Backoff> {
+        if !self.has_threads() {
+            return self.waits_behind_driver(cx).then_some(backoff);
+        }
+        let is_first = backoff.is_first_look();
+        let backs_off = backoff.others_are_quick(|| S::pulled(self))
+            && (!is_first || self.with_permits(Permits::hold_searcher_back));
+        if backs_off {
+            self.wake_behind_others(cx);
+        }
+        backs_off.then_some(backoff)
+    }
+
+    /// Parks a worker, unless nothing more will come.
+    fn park(self: &Arc<Self>, found: Found, cx: &mut task::Context<'_>) -> Option<ParkId> {
+        let waker = cx.waker().clone();
+        let parked = self.with(|state, effects| {
+            if found == Found::InUse {
+                state.source.block();
+                state.return_permit(effects);
+            }
+            if !state.can_park() {
+                effects.replaced.push(waker);
+                return None;
+            }
+            Some(state.source.parking().park(waker))
+        });
+        if found == Found::InUse {
+            S::look_again(self);
+        }
+        parked
+    }
+
+    /// Ends a stay. Returns whether the worker was woken as a searching worker.
+    fn unpark(self: &Arc<Self>, id: ParkId) -> bool {
+        self.with(|state, effects| {
+            let waker = state.source.parking().unpark(id);
+            let was_woken = waker.is_none();
+            effects.replaced.extend(waker);
+            was_woken
+        })
+    }
+
+    /// Returns a permit for which there is no item.
+    pub(crate) fn return_permit(self: &Arc<Self>) {
+        self.with(|state, effects| state.return_permit(effects));
+    }
+}
+
+impl<S: Pulls> State<S> {
+    fn next(&mut self, ended: bool, effects: &mut Effects) -> Next<S> {
+        let ended = ended || self.ended_by_failure;
+        if let Some(rejected) = self.next_rejected_in_turn(ended, effects) {
+            return Next::Dispose(rejected);
+        }
+        if self.source.has_report() {
+            // The report is user code. Another worker pulls meanwhile.
+            if self.is_open() && self.source.has_supply(&self.permits) {
+                self.call_searcher(effects);
+            }
+            return Next::Report;
+        }
+        if !self.is_open() {
+            return Next::Leave;
+        }
+        self.start(ended, effects);
+        let has_permit = !ended && self.source.take_permit(&mut self.permits);
+        if has_permit {
+            self.count_in(1);
+        }
+        self.call_searcher_for_rest(effects);
+        if has_permit {
+            Next::Pull(None)
+        } else if !ended && self.can_park() {
+            Next::Park
+        } else {
+            Next::Leave
+        }
+    }
+
+    /// Returns whether a worker that cannot pull now should stay, because more items will come.
+    fn can_park(&mut self) -> bool {
+        self.is_open() && self.source.is_pulling() && self.source.parking().has_room()
+    }
+
+    fn complete_batch(&mut self, batch: &mut Batch<S>, effects: &mut Effects) {
+        for (tag, value) in batch.drain() {
+            let observer = self.source.accept(tag, value, effects);
+            debug_assert!(observer.is_none(), "an item has no observer");
+        }
+    }
+
+    fn return_permit(&mut self, effects: &mut Effects) {
+        self.source.permit_returned();
+        self.give_back(effects);
+    }
+}
