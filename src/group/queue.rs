@@ -224,11 +224,6 @@ impl<E> Queue<E> {
         self.waiting.get_mut(at)
     }
 
-    /// Whether a job that has a permit gets a worker of its own: nothing is ready before it.
-    pub(crate) fn takes_worker(&mut self) -> bool {
-        self.ready.is_empty() && self.burst.takes_next()
-    }
-
     /// The next job that has a permit.
     pub(crate) fn pop_ready(&mut self) -> Option<Entry<E>> {
         let entry = self.ready.pop_front();

@@ -141,6 +141,18 @@ where
         self.start_entry(entry, state, effects)
     }
 
+    /// Decides whether a task that starts now gets a worker of its own.
+    fn gets_worker(&self, state: &mut State<Queue<E>>) -> bool {
+        // With a grace period, another thread may have to abort the task while this one computes,
+        // and cannot if its worker is in the LIFO slot of this one. A task that is started by a task
+        // of the group is taken by that one's worker next: in a chain of tasks each would have a
+        // worker of its own, and the chain would not yield to the runtime.
+        !state.has_grace()
+            && state.source.ready.is_empty()
+            && !current::is_job_of(Lending::id(self))
+            && state.source.burst.takes_next()
+    }
+
     /// Starts a task that has its permit: with a worker of its own, or through the queue.
     fn start_entry(
         &self,
@@ -149,10 +161,7 @@ where
         effects: &mut Effects,
     ) -> Decision<E> {
         match work {
-            // With a grace period, another thread may have to abort it before this one yields.
-            Work::Future(job) if !state.has_grace() && state.source.takes_worker() => {
-                Decision::GetsWorker(task, job)
-            }
+            Work::Future(job) if self.gets_worker(state) => Decision::GetsWorker(task, job),
             Work::Future(_) => {
                 state.source.ready.push_back(Entry { task, work });
                 state.call_searcher_for_start(|| self.slot(), effects);

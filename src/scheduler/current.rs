@@ -538,6 +538,11 @@ pub(crate) fn own_poll(core: CoreId, waker: &Waker) -> Option<How> {
     how.filter(|_| !wakes_nothing(waker))
 }
 
+/// Returns whether a job of that core runs on this thread.
+pub(crate) fn is_job_of(core: CoreId) -> bool {
+    look(|job| Some(job.core.id() == core)).unwrap_or(false)
+}
+
 /// Names the job on this thread, which is one of these permits' core and waits for that. Under the
 /// lock of the core.
 pub(crate) fn name_own(permits: &mut Permits) -> Option<LenderId> {
