@@ -147,7 +147,9 @@ fn on_a_thread<F: Future<Output = ()>>(body: impl FnOnce() -> F + Send + 'static
         runtime.block_on(body());
         done.send(()).unwrap();
     });
-    is_done.recv_timeout(PATIENCE).expect("this hangs");
+    is_done
+        .recv_timeout(PATIENCE)
+        .expect("the loop was not aborted");
 }
 
 /// A client that tries again and again after the end of its context.

@@ -454,7 +454,6 @@ async fn the_handle_resolves_when_the_place_is_free() {
     }
 }
 
-/// The group, when no waker holds it any more.
 async fn the_handle_resolves_before_the_task_counts_as_done() {
     for _ in 0..50 {
         let (g, _ctx) = group();

@@ -7,13 +7,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{self, Poll, Wake, Waker};
-use std::time::Duration;
+use std::task::{self, Poll};
 
 use errgroup::{Context, Group};
 use futures::FutureExt;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
+
+pub(crate) use crate::support::{OnDrop, PATIENCE, poll_with, waker};
 
 /// The group that most tests use.
 pub(crate) type G = Group<String>;
@@ -55,24 +56,27 @@ macro_rules! both_flavours {
 
 pub(crate) use both_flavours;
 
-/// How long a busy machine may take for what a defect would never end.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
-
-/// Fails, where a defect would hang: under a paused clock at once, as soon as nothing can go on.
+/// Awaits `future`, and panics if it takes longer than `PATIENCE`.
+///
+/// A paused clock jumps ahead as soon as every task waits, so a deadlock fails at once there.
 pub(crate) async fn in_time<F: Future>(future: F) -> F::Output {
-    // The patience first: a future that is ready and was not woken must not pass for one that was.
-    let patience = std::pin::pin!(tokio::time::sleep(PATIENCE));
-    match futures::future::select(patience, std::pin::pin!(future)).await {
-        futures::future::Either::Left(_) => panic!("this hangs"),
+    // The timer is polled first. A future that became ready without waking its task is polled only
+    // when the timer wakes the task, and that must fail.
+    let timer = std::pin::pin!(tokio::time::sleep(PATIENCE));
+    match futures::future::select(timer, std::pin::pin!(future)).await {
+        futures::future::Either::Left(_) => panic!("the test did not finish in {PATIENCE:?}"),
         futures::future::Either::Right((output, _)) => output,
     }
 }
 
-/// Yields until `condition` holds.
+/// Yields until `condition` is true, and panics after `PATIENCE`.
 pub(crate) async fn until(condition: impl Fn() -> bool) {
     let start = std::time::Instant::now();
     while !condition() {
-        assert!(start.elapsed() < PATIENCE, "this never comes true");
+        assert!(
+            start.elapsed() < PATIENCE,
+            "the condition is still false after {PATIENCE:?}"
+        );
         tokio::task::yield_now().await;
     }
 }
@@ -270,34 +274,6 @@ impl<F> Drop for Probed<F> {
     fn drop(&mut self) {
         self.probe.dropped.add();
     }
-}
-
-/// Calls a function when it is dropped.
-pub(crate) struct OnDrop<F: FnMut()>(pub(crate) F);
-
-impl<F: FnMut()> Drop for OnDrop<F> {
-    fn drop(&mut self) {
-        (self.0)();
-    }
-}
-
-/// Calls a function, in the thread that wakes.
-pub(crate) fn waker(f: impl Fn() + Send + Sync + 'static) -> Waker {
-    struct Calls<F>(F);
-
-    impl<F: Fn() + Send + Sync> Wake for Calls<F> {
-        fn wake(self: Arc<Self>) {
-            (self.0)();
-        }
-    }
-
-    Arc::new(Calls(f)).into()
-}
-
-/// Polls once with a waker of one's own. This does not use up the budget of the calling task:
-/// without a budget a future wakes its waker at once and is pending, whatever it waits for.
-pub(crate) fn poll_with<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
-    std::pin::pin!(tokio::task::unconstrained(future)).poll(&mut task::Context::from_waker(waker))
 }
 
 /// Numbers that look random, from a seed that a failing test has printed.

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::future::Future;
 use std::panic;
-use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -78,14 +78,18 @@ pub(crate) fn has_resolved(done: &mut Spawn<DoneOwned>) -> bool {
     ready
 }
 
+/// Polls `future` once with `waker`.
+///
+/// This does not use up the cooperative budget of the calling task. Without budget, a future wakes
+/// its waker at once and is pending, whatever it waits for.
 pub(crate) fn poll_with<F>(future: &mut F, waker: &Waker) -> Poll<F::Output>
 where
     F: Future + Unpin,
 {
-    Pin::new(future).poll(&mut task::Context::from_waker(waker))
+    pin!(tokio::task::unconstrained(future)).poll(&mut task::Context::from_waker(waker))
 }
 
-/// A waker that calls `f`.
+/// A waker that calls `f`, on the thread that wakes.
 pub(crate) fn waker(f: impl Fn() + Send + Sync + 'static) -> Waker {
     struct OnWake<F>(F);
 
@@ -125,8 +129,8 @@ impl Drops {
     }
 }
 
-/// After this long what should have come is not coming. By the real clock, and only where a test fails.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a test waits for an event before it fails. It is long because a machine may be busy.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How often a race is run.
 pub(crate) const ROUNDS: usize = 3_000;
@@ -173,7 +177,7 @@ pub(crate) fn returns<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static)
     });
     match receiver.recv_timeout(PATIENCE) {
         Ok(value) => value,
-        Err(RecvTimeoutError::Timeout) => panic!("it is stuck"),
+        Err(RecvTimeoutError::Timeout) => panic!("the function did not return in {PATIENCE:?}"),
         Err(RecvTimeoutError::Disconnected) => match thread.join() {
             Err(payload) => panic::resume_unwind(payload),
             Ok(()) => unreachable!("it sends before it ends"),
@@ -185,7 +189,7 @@ pub(crate) fn returns<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static)
 pub(crate) async fn tasks_end() {
     let began = Instant::now();
     while Handle::current().metrics().num_alive_tasks() > 0 {
-        assert!(began.elapsed() < PATIENCE, "a task is still there");
+        assert!(began.elapsed() < PATIENCE, "a task is still alive");
         tokio::task::yield_now().await;
     }
 }

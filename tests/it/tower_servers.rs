@@ -27,11 +27,8 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tower::{Layer, Service, ServiceExt, service_fn};
 
-use crate::support::{Drops, state};
+use crate::support::{Drops, PATIENCE, state};
 use crate::tower_support::{FINISHED, GONE, TIME_OF_CLIENT, context_of};
-
-/// After this long what should have come is not coming.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn soon<F: Future>(what: &str, future: F) -> F::Output {
     let in_time = tokio::time::timeout(PATIENCE, future).await;
