@@ -31,7 +31,11 @@ pub(crate) fn limited(limit: usize) -> G {
     g
 }
 
-/// Runs each of these on a paused single-thread runtime and on two workers, under a watchdog.
+/// Makes two tests of each of these functions: one on a runtime of one thread with a paused clock,
+/// and one on a runtime with two worker threads. Both run under the timeout of `in_time`.
+///
+/// The functions are listed by name, so that rustfmt still formats their bodies. A function that is
+/// not listed does not compile: main.rs denies `dead_code`.
 macro_rules! both_flavours {
     ($($test:ident),+ $(,)?) => {
         mod one_thread {

@@ -1,4 +1,10 @@
-//! One binary, a module a hazard. A test's name is the sentence that it proves.
+//! The integration tests: one binary, with one module per hazard.
+//!
+//! The name of a test is the sentence that it checks.
+
+// A test that is missing from the list of its `both_flavours!` is an unused function. It would never
+// run, so it is an error, and not only a warning.
+#![deny(dead_code)]
 
 #[cfg(feature = "axum")]
 mod axum_extractor;
