@@ -48,18 +48,18 @@ async fn assert_pending_at_last<F: Future>(mut make: impl FnMut() -> F) {
 }
 
 async fn a_fan_out_on_a_done_context_uses_the_budget() {
-    at_each_end!(|end| {
+    for end in each_end() {
         let ctx = done();
-        assert_pending_at_last(|| end!(fan_out(&ctx, 0..3, |_, _| ready(OK)))).await;
-    });
+        assert_pending_at_last(|| end.of(fan_out(&ctx, 0..3, |_, _| ready(OK)))).await;
+    }
 }
 
 async fn a_fan_out_without_items_uses_the_budget() {
-    at_each_end!(|end| {
-        assert_pending_at_last(|| end!(fan_out(&background(), 0..0, |_, _| ready(OK)))).await;
+    for end in each_end() {
+        assert_pending_at_last(|| end.of(fan_out(&background(), 0..0, |_, _| ready(OK)))).await;
         let none = || fan_out_stream(&background(), stream::empty::<()>(), |_, ()| ready(OK));
-        assert_pending_at_last(|| end!(none())).await;
-    });
+        assert_pending_at_last(|| end.of(none())).await;
+    }
 }
 
 async fn a_quorum_of_nothing_uses_the_budget() {
@@ -76,8 +76,8 @@ async fn a_fetch_all_and_a_hedge_on_a_done_context_use_the_budget() {
 }
 
 async fn a_stream_that_has_ended_uses_the_budget() {
-    with_each_stream!(|stream| {
-        let mut ended = stream!(fan_out(&background(), 0..3, |_, _| ready(OK)));
+    for end in each_stream() {
+        let mut ended = end.stream(fan_out(&background(), 0..3, |_, _| ready(OK)));
         while ended.next().await.is_some() {}
         for polls in 0.. {
             assert!(polls < 10_000, "10,000 were ready in one poll");
@@ -86,16 +86,16 @@ async fn a_stream_that_has_ended_uses_the_budget() {
             }
         }
         assert_eq!(ended.next().await, None);
-    });
+    }
 }
 
 async fn outcomes_that_wait_use_the_budget() {
-    with_each_stream!(|stream| {
+    for end in each_stream() {
         // All of them are stopped at once, and then wait for the consumer.
         let (ctx, guard) = background().with_cancel();
         let begun = Count::default();
         let begins = begun.clone();
-        let mut stopped = stream!(fan_out(&ctx, 0..1_000, move |_, _| {
+        let mut stopped = end.stream(fan_out(&ctx, 0..1_000, move |_, _| {
             begins.add();
             std::future::pending::<Result<(), String>>()
         }));
@@ -118,12 +118,12 @@ async fn outcomes_that_wait_use_the_budget() {
             }
         }
         assert!(came == 1 || pending > 0, "{came} came in one poll");
-    });
+    }
 }
 
 async fn a_consumer_without_budget_is_woken_again() {
-    with_each_stream!(|stream| {
-        let mut values = stream!(fan_out(&background(), 0..3, |_, _| ready(OK)).limit(3));
+    for end in each_stream() {
+        let mut values = end.stream(fan_out(&background(), 0..3, |_, _| ready(OK)).limit(3));
         let mut came = 0;
         loop {
             while coop::has_budget_remaining() {
@@ -136,7 +136,7 @@ async fn a_consumer_without_budget_is_woken_again() {
             }
         }
         assert_eq!(came, 3);
-    });
+    }
 }
 
 /// Runs `body` on a thread and a runtime of its own, which it may hang.

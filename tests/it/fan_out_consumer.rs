@@ -126,7 +126,7 @@ async fn what_is_local_stands_still_while_nobody_polls() {
 }
 
 async fn dropping_a_stream_stops_the_rest() {
-    with_each_stream!(|stream| {
+    for end in each_stream() {
         let (probe, pulled) = (Probe::default(), Count::default());
         let (wraps, pulls) = (probe.clone(), pulled.clone());
         let items = (0..).inspect(move |_| _ = pulls.add());
@@ -136,7 +136,7 @@ async fn dropping_a_stream_stops_the_rest() {
                 Ok::<_, String>(item)
             })
         });
-        let mut stream = stream!(fan_out.limit(4));
+        let mut stream = end.stream(fan_out.limit(4));
         for _ in 0..10 {
             assert!(stream.next().await.is_some());
         }
@@ -145,16 +145,16 @@ async fn dropping_a_stream_stops_the_rest() {
         let (polled, before) = (probe.polled(), pulled.get());
         yields(20).await;
         assert_eq!((probe.polled(), pulled.get()), (polled, before));
-    });
+    }
 }
 
 async fn dropping_the_future_of_a_next_loses_nothing() {
-    with_each_stream!(|stream| {
+    for end in each_stream() {
         let fan_out = fan_out(&background(), 0..50, |_, item| async move {
             yields(item % 5).await;
             Ok::<_, String>(item)
         });
-        let mut stream = stream!(fan_out.limit(3));
+        let mut stream = end.stream(fan_out.limit(3));
         let mut came = Vec::new();
         loop {
             // A new future at each poll.
@@ -166,11 +166,11 @@ async fn dropping_the_future_of_a_next_loses_nothing() {
         }
         came.sort_unstable();
         assert!(came.into_iter().eq(0..50));
-    });
+    }
 }
 
 async fn a_stream_wakes_a_consumer_that_waits() {
-    with_each_stream!(|stream| {
+    for end in each_stream() {
         let gate = Gate::new();
         let waits = gate.clone();
         let fan_out = fan_out(&background(), 0..5, move |_, item| {
@@ -186,9 +186,9 @@ async fn a_stream_wakes_a_consumer_that_waits() {
                 gate.let_one_through();
             }
         };
-        let (came, ()) = futures::join!(stream!(fan_out).count(), opens);
+        let (came, ()) = futures::join!(end.stream(fan_out).count(), opens);
         assert_eq!(came, 5);
-    });
+    }
 }
 
 /// A result may come between the look that finds none and the wait for the next, and may be the last.

@@ -39,17 +39,17 @@ fn late<T>() -> Result<T, String> {
 
 #[tokio::test(start_paused = true)]
 async fn each_end_is_over_at_the_deadline_and_all_is_gone() {
-    at_each_end!(|end| {
+    for end in each_end() {
         let (probe, start) = (Probe::default(), Instant::now());
         let wraps = probe.clone();
         let fan_out = fan_out(&in_100_ms(), 0.., move |_, _| {
             wraps.wrap(pending::<Result<(), String>>())
         });
-        in_time(end!(fan_out.limit(3))).await;
+        in_time(end.of(fan_out.limit(3))).await;
         assert_eq!(start.elapsed(), ms(100));
         assert_eq!(probe.made(), 3);
         probe.assert_all_gone();
-    });
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -332,9 +332,9 @@ async fn a_context_that_has_ended_starts_nothing() {
         let pulls = pulled.clone();
         (0..3).inspect(move |_| _ = pulls.add())
     };
-    at_each_end!(|end| {
-        end!(fan_out(&ctx, items(), |_, _| ready(OK))).await;
-    });
+    for end in each_end() {
+        end.of(fan_out(&ctx, items(), |_, _| ready(OK))).await;
+    }
     in_each_place!(|at| {
         let new = || fan_out(&ctx, items(), |_, _| ready(OK));
         let error = || Err(CANCELLED.to_owned());
@@ -423,10 +423,10 @@ async fn while_a_consumer_is_slow_the_deadline_stops_what_is_in_flight() {
 
 #[tokio::test(start_paused = true)]
 async fn a_deadline_that_is_met_does_nothing() {
-    at_each_end!(|end| {
+    for end in each_end() {
         let start = Instant::now();
         let ctx = background().with_timeout(HOUR);
-        in_time(end!(fan_out(&ctx, [10, 10], takes))).await;
+        in_time(end.of(fan_out(&ctx, [10, 10], takes))).await;
         assert_eq!(start.elapsed(), ms(10));
-    });
+    }
 }

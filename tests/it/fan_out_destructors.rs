@@ -76,7 +76,7 @@ impl Way {
 macro_rules! in_every_way {
     (|$way:ident, $fan_out:ident, $armed:ident| $bomb:expr) => {
         for $way in WAYS {
-            at_each_end!(|end| {
+            for end in each_end() {
                 eprintln!("{:?}", $way);
                 let $armed = Count::default();
                 let (bug, ended) = {
@@ -102,11 +102,11 @@ macro_rules! in_every_way {
                         }
                     });
                     let (bug, fan_out) = $bomb;
-                    (bug, panic_of(end!(fan_out.limit(1).grace(grace))).await)
+                    (bug, panic_of(end.of(fan_out.limit(1).grace(grace))).await)
                 };
                 assert_eq!(ended.downcast_ref(), Some(&Bug(bug)));
                 assert_eq!($armed.get(), 1);
-            });
+            }
         }
     };
 }
@@ -160,7 +160,7 @@ impl Stream for Waits {
 }
 
 async fn the_destructor_of_a_waiting_stream_panics() {
-    at_each_end!(|end| {
+    for end in each_end() {
         let (ctx, guard) = background().with_cancel();
         let dropped = Count::default();
         let items = Waits(false, Bomb("the stream", dropped.clone()));
@@ -174,14 +174,14 @@ async fn the_destructor_of_a_waiting_stream_panics() {
                 pending::<Result<(), String>>().await
             }
         };
-        let payload = panic_of(end!(fan_out_stream(&ctx, items, cancels))).await;
+        let payload = panic_of(end.of(fan_out_stream(&ctx, items, cancels))).await;
         assert_eq!(payload.downcast_ref(), Some(&Bug("the stream")));
         assert_eq!(dropped.get(), 1);
-    });
+    }
 }
 
 async fn the_items_and_f_may_both_panic_when_they_are_dropped() {
-    at_each_end!(|end| {
+    for end in each_end() {
         for fails in [false, true] {
             let dropped = Count::default();
             let bombs = [0; 3].map(|_| Bomb("any of them", dropped.clone()));
@@ -193,23 +193,23 @@ async fn the_items_and_f_may_both_panic_when_they_are_dropped() {
             };
             let fan_out = errgroup::fan_out(&background(), items, f).limit(1);
             let fan_out = fan_out.on_progress(move |_: Progress| _ = &report);
-            let payload = panic_of(end!(fan_out)).await;
+            let payload = panic_of(end.of(fan_out)).await;
             assert_eq!(payload.downcast_ref(), Some(&Bug("any of them")));
             assert_eq!(dropped.get(), 3);
         }
-    });
+    }
 }
 
 async fn an_items_panic_wins_over_that_of_a_destructor() {
-    at_each_end!(|end| {
+    for end in each_end() {
         let dropped = Count::default();
         let bomb = Bomb("the iterator", dropped.clone());
         let items = (0..10).inspect(move |_| _ = &bomb);
         let panics = |_, _| async { if true { panic_any(Bug("an item")) } else { OK } };
-        let payload = panic_of(end!(fan_out(&background(), items, panics).limit(1))).await;
+        let payload = panic_of(end.of(fan_out(&background(), items, panics).limit(1))).await;
         assert_eq!(payload.downcast_ref(), Some(&Bug("an item")));
         assert_eq!(dropped.get(), 1);
-    });
+    }
 }
 
 async fn the_destructor_of_f_panics_after_a_failed_fetch_all() {
@@ -280,7 +280,7 @@ async fn a_destructor_panics_after_a_quorum_of_nothing() {
 }
 
 async fn the_panic_is_discarded_when_the_fan_out_is_dropped() {
-    at_each_end!(|end| {
+    for end in each_end() {
         for polled in [false, true] {
             let dropped = Count::default();
             let [items, f] = [0; 2].map(|_| Bomb("any of them", dropped.clone()));
@@ -290,7 +290,7 @@ async fn the_panic_is_discarded_when_the_fan_out_is_dropped() {
                 pending::<Result<(), String>>()
             };
             let fan_out = errgroup::fan_out(&background(), items, f).limit(1);
-            let mut end = Box::pin(end!(fan_out));
+            let mut end = Box::pin(end.of(fan_out));
             if polled {
                 assert!(futures::poll!(&mut end).is_pending());
                 yields(10).await;
@@ -298,14 +298,14 @@ async fn the_panic_is_discarded_when_the_fan_out_is_dropped() {
             drop(end);
             until(|| dropped.get() == 2).await;
         }
-    });
-    with_each_stream!(|stream| {
+    }
+    for end in each_stream() {
         let dropped = Count::default();
         let bomb = Bomb("the iterator", dropped.clone());
         let items = (0..10).inspect(move |_| _ = &bomb);
-        let mut stream = stream!(fan_out(&background(), items, |_, _| async { OK }).limit(1));
+        let mut stream = end.stream(fan_out(&background(), items, |_, _| async { OK }).limit(1));
         assert!(stream.next().map(|next| next.is_some()).await);
         drop(stream);
         until(|| dropped.get() == 1).await;
-    });
+    }
 }

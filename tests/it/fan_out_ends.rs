@@ -65,10 +65,10 @@ async fn all_gives_the_values_in_the_order_of_the_items() {
 }
 
 async fn of_no_items_each_end_is_over_at_once() {
-    at_each_end!(|end| {
+    for end in each_end() {
         let none = fan_out(&background(), Vec::<u8>::new(), |_, _| ready(OK));
-        end!(none).await;
-    });
+        end.of(none).await;
+    }
     in_each_place!(|at| {
         let none = || fan_out(&background(), Vec::<u8>::new(), |_, _| ready(OK));
         assert_eq!(at!(none()).all().await.unwrap(), []);
@@ -236,13 +236,13 @@ async fn try_stream_gives_what_came_before_the_failure_and_then_the_failure() {
 }
 
 async fn a_stream_that_has_ended_gives_nothing_more() {
-    with_each_stream!(|stream| {
-        let mut stream = stream!(fan_out(&background(), 0..3, |_, _| ready(OK)));
+    for end in each_stream() {
+        let mut stream = end.stream(fan_out(&background(), 0..3, |_, _| ready(OK)));
         assert_eq!(stream.by_ref().count().await, 3);
         for _ in 0..3 {
             assert_eq!(stream.next().await, None);
         }
-    });
+    }
 }
 
 async fn first_ok_is_the_first_success() {
@@ -573,21 +573,21 @@ fn spawned_ends_are_send_and_streams_are_unpin() {
 async fn nothing_is_pulled_before_the_first_poll() {
     let (pulled, gone) = (Count::default(), Count::default());
     let mut made = 0;
-    at_each_end!(|end| {
+    for end in each_end() {
         let (pulls, goes) = (pulled.clone(), gone.clone());
         let held = OnDrop(move || _ = goes.add());
         let items = (0..3).inspect(move |_| _ = (&held, pulls.add()));
-        let end = end!(fan_out(&background(), items, |_, _| ready(OK)));
+        let end = end.of(fan_out(&background(), items, |_, _| ready(OK)));
         yields(5).await;
         drop(end);
         made += 1;
         // What it would have run on goes with it.
         assert_eq!((pulled.get(), gone.get()), (0, made));
-    });
+    }
 }
 
 async fn each_call_gets_a_child_of_the_parents_context_which_ends_with_the_fan_out() {
-    at_each_end!(|end| {
+    for end in each_end() {
         let (parent, _guard) = background().with_value(7_u8).with_cancel();
         let seen = Log::new();
         let sees = seen.clone();
@@ -597,7 +597,7 @@ async fn each_call_gets_a_child_of_the_parents_context_which_ends_with_the_fan_o
             sees.add(ctx);
             ready(OK)
         });
-        end!(fan_out.limit(1)).await;
+        end.of(fan_out.limit(1)).await;
         assert!(!parent.is_done());
         for ctx in seen.get() {
             let cause = ctx.cause().unwrap().to_string();
@@ -608,7 +608,7 @@ async fn each_call_gets_a_child_of_the_parents_context_which_ends_with_the_fan_o
             );
         }
         assert!(seen.len() > 0);
-    });
+    }
 }
 
 async fn what_is_local_may_borrow_and_need_not_be_send() {
@@ -676,13 +676,13 @@ fn a_future_that_was_ready_panics_when_it_is_polled_again() {
 
 #[tokio::test(start_paused = true)]
 async fn without_a_limit_all_run_at_once() {
-    at_each_end!(|end| {
+    for end in each_end() {
         let start = tokio::time::Instant::now();
         let fan_out = fan_out(&background(), 0..100, |_, _| async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             OK
         });
-        in_time(end!(fan_out)).await;
+        in_time(end.of(fan_out)).await;
         assert_eq!(start.elapsed(), Duration::from_secs(1));
-    });
+    }
 }

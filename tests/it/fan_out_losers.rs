@@ -136,7 +136,7 @@ async fn what_losers_hold_is_free_when_a_hedge_returns() {
 }
 
 async fn what_losers_hold_is_free_after_the_cancel_of_the_context() {
-    at_each_end!(|end| {
+    for end in each_end() {
         let permits = Permits::new();
         let (ctx, guard) = background().with_cancel();
         let holds = permits.clone();
@@ -152,15 +152,15 @@ async fn what_losers_hold_is_free_after_the_cancel_of_the_context() {
             guard.cancel_with("enough");
         };
         let over = async {
-            end!(fan_out).await;
+            end.of(fan_out).await;
             permits.assert_all_free();
         };
         futures::join!(over, cancels);
-    });
+    }
 }
 
 async fn dropped_half_way_nothing_is_polled_again_and_what_it_held_becomes_free() {
-    at_each_end!(|end| {
+    for end in each_end() {
         for polls in 1..6 {
             let (permits, probe) = (Permits::new(), Probe::default());
             let (holds, wraps) = (permits.clone(), probe.clone());
@@ -175,7 +175,7 @@ async fn dropped_half_way_nothing_is_polled_again_and_what_it_held_becomes_free(
                     Err::<(), _>("no".to_owned())
                 })
             });
-            let mut end = Box::pin(end!(fan_out.limit(PERMITS)));
+            let mut end = Box::pin(end.of(fan_out.limit(PERMITS)));
             for _ in 0..polls {
                 // The ends that stop at a failure may be over.
                 if futures::poll!(&mut end).is_ready() {
@@ -191,18 +191,18 @@ async fn dropped_half_way_nothing_is_polled_again_and_what_it_held_becomes_free(
             assert_eq!(probe.polled(), polled);
             probe.assert_all_gone();
         }
-    });
+    }
 }
 
 async fn dropped_half_way_the_context_of_the_items_ends() {
-    at_each_end!(|end| {
+    for end in each_end() {
         let seen = Log::new();
         let sees = seen.clone();
         let fan_out = fan_out(&background(), 0..3, move |ctx: Context, _| {
             sees.add(ctx);
             pending::<Result<(), String>>()
         });
-        let mut end = Box::pin(end!(fan_out));
+        let mut end = Box::pin(end.of(fan_out));
         while seen.len() == 0 {
             assert!(futures::poll!(&mut end).is_pending());
             tokio::task::yield_now().await;
@@ -212,7 +212,7 @@ async fn dropped_half_way_the_context_of_the_items_ends() {
             let cause = ctx.cause().unwrap().to_string();
             assert_eq!(cause, "the fan-out was dropped");
         }
-    });
+    }
 }
 
 #[tokio::test(start_paused = true)]

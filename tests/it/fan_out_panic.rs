@@ -76,27 +76,32 @@ fn waits(probe: &Probe) -> impl FnMut(Context, usize) -> Boxed + Send + use<> {
 }
 
 async fn of_an_item() {
-    at_each_end!(|end| {
+    for end in each_end() {
         let probe = Probe::default();
         let panics = ninth(&probe, |_| async {
             yields(10).await;
             panic_any(Bug("item"))
         });
         let fan_out = fan_out(&background(), 0.., panics).limit(20);
-        assert_bug(end!(fan_out), "item", &probe).await;
-    });
+        assert_bug(end.of(fan_out), "item", &probe).await;
+    }
 }
 
 async fn of_an_item_in_its_first_poll() {
-    at_each_end!(|end| {
+    for end in each_end() {
         let probe = Probe::default();
         let panics = ninth(&probe, |_| async { panic_any(Bug("item")) });
-        assert_bug(end!(fan_out(&background(), 0..10, panics)), "item", &probe).await;
-    });
+        assert_bug(
+            end.of(fan_out(&background(), 0..10, panics)),
+            "item",
+            &probe,
+        )
+        .await;
+    }
 }
 
 async fn of_f() {
-    at_each_end!(|end| {
+    for end in each_end() {
         let probe = Probe::default();
         let mut waits = waits(&probe);
         let f = move |ctx: Context, item| {
@@ -106,13 +111,13 @@ async fn of_f() {
             waits(ctx, item)
         };
         let fan_out = fan_out(&background(), 0..10, f);
-        assert_bug(end!(fan_out), "f", &probe).await;
+        assert_bug(end.of(fan_out), "f", &probe).await;
         assert_eq!(probe.made(), 5);
-    });
+    }
 }
 
 async fn of_the_iterator() {
-    at_each_end!(|end| {
+    for end in each_end() {
         let probe = Probe::default();
         let items = (0..10).inspect(|item| {
             if *item == 5 {
@@ -120,19 +125,19 @@ async fn of_the_iterator() {
             }
         });
         let fan_out = fan_out(&background(), items, waits(&probe));
-        assert_bug(end!(fan_out), "iterator", &probe).await;
+        assert_bug(end.of(fan_out), "iterator", &probe).await;
         assert_eq!(probe.made(), 5);
-    });
+    }
 }
 
 async fn of_the_destructor_of_the_iterator() {
-    at_each_end!(|end| {
+    for end in each_end() {
         let probe = Probe::default();
         let bomb = OnDrop(|| panic_any(Bug("iterator's drop")));
         let items = (0..5).inspect(move |_| _ = &bomb);
         let fan_out = fan_out(&background(), items, waits(&probe));
-        assert_bug(end!(fan_out), "iterator's drop", &probe).await;
-    });
+        assert_bug(end.of(fan_out), "iterator's drop", &probe).await;
+    }
 }
 
 /// Says once how many there are, and then panics.
@@ -155,11 +160,11 @@ impl Iterator for Unsized {
 }
 
 async fn of_size_hint() {
-    at_each_end!(|end| {
+    for end in each_end() {
         let probe = Probe::default();
         let fan_out = fan_out(&background(), Unsized(0), waits(&probe)).limit(20);
-        assert_bug(end!(fan_out), "size_hint", &probe).await;
-    });
+        assert_bug(end.of(fan_out), "size_hint", &probe).await;
+    }
 }
 
 async fn of_the_stream() {
@@ -181,16 +186,16 @@ async fn of_the_stream() {
         }
     }
 
-    at_each_end!(|end| {
+    for end in each_end() {
         let probe = Probe::default();
         let fan_out = fan_out_stream(&background(), Panics(0), waits(&probe));
-        assert_bug(end!(fan_out), "stream", &probe).await;
+        assert_bug(end.of(fan_out), "stream", &probe).await;
         assert_eq!(probe.made(), 4);
-    });
+    }
 }
 
 async fn of_the_destructor_of_an_item() {
-    at_each_end!(|end| {
+    for end in each_end() {
         let probe = Probe::default();
         let panics = ninth(&probe, |_| {
             let bomb = OnDrop(|| panic_any(Bug("drop")));
@@ -201,12 +206,12 @@ async fn of_the_destructor_of_an_item() {
             }
         });
         let fan_out = fan_out(&background(), 0..10, panics);
-        assert_bug(end!(fan_out), "drop", &probe).await;
-    });
+        assert_bug(end.of(fan_out), "drop", &probe).await;
+    }
 }
 
 async fn of_the_destructor_of_an_item_that_is_stopped() {
-    at_each_end!(|end| {
+    for end in each_end() {
         let (probe, (ctx, guard)) = (Probe::default(), background().with_cancel());
         let guard = std::sync::Mutex::new(Some(guard));
         let mut bomb = Some(OnDrop(|| panic_any(Bug("drop"))));
@@ -227,12 +232,12 @@ async fn of_the_destructor_of_an_item_that_is_stopped() {
                 pending::<Result<(), String>>().await
             })
         });
-        assert_bug(end!(fan_out), "drop", &probe).await;
-    });
+        assert_bug(end.of(fan_out), "drop", &probe).await;
+    }
 }
 
 async fn of_on_progress() {
-    at_each_end!(|end| {
+    for end in each_end() {
         let probe = Probe::default();
         let told = |progress: Progress| {
             if progress.started >= 5 {
@@ -241,8 +246,8 @@ async fn of_on_progress() {
         };
         let fan_out = fan_out(&background(), 0..10, waits(&probe));
         let fan_out = fan_out.on_progress(told);
-        assert_bug(end!(fan_out), "on_progress", &probe).await;
-    });
+        assert_bug(end.of(fan_out), "on_progress", &probe).await;
+    }
 }
 
 async fn of_the_first_of_several() {
@@ -262,7 +267,7 @@ async fn of_the_first_of_several() {
 }
 
 async fn a_panic_wins_over_a_failure_and_over_a_success() {
-    at_each_end!(|end| {
+    for end in each_end() {
         let probe = Probe::default();
         let (wraps, armed) = (probe.clone(), Count::default());
         let fan_out = fan_out(&background(), 0..3, move |_, item| {
@@ -283,8 +288,8 @@ async fn a_panic_wins_over_a_failure_and_over_a_success() {
                 Ok(())
             })
         });
-        assert_bug(end!(fan_out), "a bug", &probe).await;
-    });
+        assert_bug(end.of(fan_out), "a bug", &probe).await;
+    }
 }
 
 async fn a_panic_that_comes_after_enough_is_resumed() {
@@ -308,7 +313,7 @@ async fn a_panic_that_comes_after_enough_is_resumed() {
 }
 
 async fn what_came_before_a_panic_comes_out_of_a_stream_before_it() {
-    with_each_stream!(|stream| {
+    for end in each_stream() {
         let gate = Gate::new();
         let waits = gate.clone();
         let fan_out = fan_out(&background(), 0..6, move |_, item| {
@@ -321,7 +326,7 @@ async fn what_came_before_a_panic_comes_out_of_a_stream_before_it() {
                 Ok::<_, String>(item)
             }
         });
-        let mut stream = stream!(fan_out.limit(6));
+        let mut stream = end.stream(fan_out.limit(6));
         let mut came = vec![stream.next().await.unwrap().unwrap()];
         for _ in 1..4 {
             came.push(stream.next().await.unwrap().unwrap());
@@ -333,32 +338,32 @@ async fn what_came_before_a_panic_comes_out_of_a_stream_before_it() {
         assert_eq!(payload.downcast_ref(), Some(&Bug("item")));
         came.sort_unstable();
         assert_eq!(came, [0, 1, 2, 3, 4]);
-    });
+    }
 }
 
 async fn what_is_stopped_for_a_panic_does_not_come_out_of_a_stream_before_it() {
-    with_each_stream!(|stream| {
+    for end in each_stream() {
         let probe = Probe::default();
         let panics = ninth(&probe, |_| async { panic_any(Bug("item")) });
         // Who stops at the first error must see the panic all the same.
-        let payload = panic_of(stream!(fan_out(&background(), 0..10, panics)).next()).await;
+        let payload = panic_of(end.stream(fan_out(&background(), 0..10, panics)).next()).await;
         assert_eq!(payload.downcast_ref(), Some(&Bug("item")));
         probe.assert_all_gone();
-    });
+    }
 }
 
 async fn after_a_panic_a_stream_has_ended() {
-    with_each_stream!(|stream| {
+    for end in each_stream() {
         let f = |_: Context, _| async { if true { panic_any(Bug("item")) } else { OK } };
-        let mut stream = stream!(fan_out(&background(), 0..1, f));
+        let mut stream = end.stream(fan_out(&background(), 0..1, f));
         let payload = panic_of(stream.next()).await;
         assert_eq!(payload.downcast_ref(), Some(&Bug("item")));
         assert_eq!(stream.next().await, None);
-    });
+    }
 }
 
 async fn a_panic_is_the_cause_of_the_items_context() {
-    at_each_end!(|end| {
+    for end in each_end() {
         let seen = Log::new();
         let sees = seen.clone();
         let fan_out = fan_out(&background(), 0..5, move |ctx: Context, _| {
@@ -366,14 +371,14 @@ async fn a_panic_is_the_cause_of_the_items_context() {
             async { if true { panic!("a bug") } else { OK } }
         });
         assert_eq!(
-            text(panic_of(end!(fan_out.limit(1).named("row"))).await),
+            text(panic_of(end.of(fan_out.limit(1).named("row"))).await),
             "a bug"
         );
         assert_eq!(seen.len(), 1);
         let cause = seen.get()[0].cause().unwrap().to_string();
         let (name, bug) = (r#"task "row[0]" (started at "#, ") panicked: a bug");
         assert!(cause.starts_with(name) && cause.ends_with(bug), "{cause}");
-    });
+    }
 }
 
 async fn in_a_hedge() {
@@ -401,7 +406,7 @@ async fn in_a_hedge() {
 }
 
 async fn of_a_destructor_when_it_is_dropped_half_way_is_nobodys() {
-    at_each_end!(|end| {
+    for end in each_end() {
         let probe = Probe::default();
         let wraps = probe.clone();
         let fan_out = fan_out(&background(), 0..3, move |_, item| {
@@ -411,14 +416,14 @@ async fn of_a_destructor_when_it_is_dropped_half_way_is_nobodys() {
                 pending::<Result<(), String>>().await
             })
         });
-        let mut end = Box::pin(end!(fan_out));
+        let mut end = Box::pin(end.of(fan_out));
         while probe.made() < 3 {
             assert!(futures::poll!(&mut end).is_pending());
             tokio::task::yield_now().await;
         }
         drop(end);
         until(|| probe.dropped() == 3).await;
-    });
+    }
 }
 
 #[test]
@@ -516,14 +521,14 @@ impl Iterator for Broken {
 }
 
 async fn a_hint_that_panics_after_the_iterator_changes_nothing() {
-    at_each_end!(|end| {
+    for end in each_end() {
         let fan_out = fan_out(&background(), Broken(false), |_, ()| ready(OK));
-        assert_bug(end!(fan_out), "next", &Probe::default()).await;
-    });
+        assert_bug(end.of(fan_out), "next", &Probe::default()).await;
+    }
 }
 
 async fn of_an_item_lets_nothing_more_start_in_the_grace() {
-    at_each_end!(|end| {
+    for end in each_end() {
         let late = Count::default();
         let counts = late.clone();
         let fan_out = fan_out(&background(), 0..2_000, move |ctx: Context, item| {
@@ -538,11 +543,11 @@ async fn of_an_item_lets_nothing_more_start_in_the_grace() {
                 Err::<(), _>("no".to_owned())
             }
         });
-        let ends = end!(fan_out.limit(4).grace(std::time::Duration::from_secs(5)));
+        let ends = end.of(fan_out.limit(4).grace(std::time::Duration::from_secs(5)));
         std::panic::AssertUnwindSafe(ends).catch_unwind().await.ok();
         // One that was polled at that instant on the other worker.
         assert!(late.get() <= 1, "{} began", late.get());
-    });
+    }
 }
 
 async fn of_the_destructors_of_many_values_that_nobody_gets_do_not_end_the_process() {

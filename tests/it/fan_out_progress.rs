@@ -129,7 +129,7 @@ async fn failures_are_told_apart() {
 }
 
 async fn calls_are_never_concurrent_and_counts_never_go_down() {
-    at_each_end!(|end| {
+    for end in each_end() {
         let (log, inside) = (Log::new(), Arc::new(AtomicBool::new(false)));
         let alone = move || {
             assert!(!inside.swap(true, Ordering::SeqCst), "two calls at once");
@@ -141,10 +141,10 @@ async fn calls_are_never_concurrent_and_counts_never_go_down() {
             OK
         });
         let fan_out = fan_out.limit(16).on_progress(told(&log, alone));
-        end!(fan_out).await;
+        end.of(fan_out).await;
         assert!(log.len() > 0);
         assert_forward(&log.get());
-    });
+    }
 }
 
 async fn the_size_hint_is_that_of_all_items() {
@@ -225,14 +225,14 @@ async fn what_was_stopped_is_in_neither_count() {
 }
 
 async fn of_no_items_nothing_is_told() {
-    at_each_end!(|end| {
+    for end in each_end() {
         let log = Log::new();
         let none = fan_out(&background(), Vec::<u8>::new(), |_, _| {
             pending::<Result<(), String>>()
         });
-        end!(none.on_progress(told(&log, || ()))).await;
+        end.of(none.on_progress(told(&log, || ()))).await;
         assert_eq!(log.len(), 0);
-    });
+    }
 }
 
 async fn with_a_stream_it_is_told_of_what_waits() {
@@ -257,14 +257,14 @@ async fn with_a_stream_it_is_told_of_what_waits() {
 }
 
 async fn it_is_dropped_when_the_fan_out_is_over() {
-    at_each_end!(|end| {
+    for end in each_end() {
         let gone = Count::default();
         let goes = gone.clone();
         let held = OnDrop(move || _ = goes.add());
         let fan_out = fan_out(&background(), 0..3, |_, _: u8| std::future::ready(OK));
-        end!(fan_out.on_progress(move |_| _ = &held)).await;
+        end.of(fan_out.on_progress(move |_| _ = &held)).await;
         assert_eq!(gone.get(), 1);
-    });
+    }
 }
 
 async fn a_report_may_call_back() {

@@ -38,7 +38,7 @@ both_flavours![
 ];
 
 async fn an_item_is_pulled_when_there_is_a_place_for_it() {
-    at_each_end!(|end| {
+    for end in each_end() {
         for limit in 1..5 {
             let gauge = Gauge::default();
             let enters = gauge.clone();
@@ -49,21 +49,21 @@ async fn an_item_is_pulled_when_there_is_a_place_for_it() {
                 yields(item % 4).await;
                 OK
             });
-            end!(fan_out.limit(limit)).await;
+            end.of(fan_out.limit(limit)).await;
             assert!(gauge.most() <= limit, "{} at {limit}", gauge.most());
             assert_eq!(gauge.now(), 0);
         }
-    });
+    }
 }
 
 async fn an_item_is_pulled_when_the_consumer_has_room_for_it() {
-    with_each_stream!(|stream| {
+    for end in each_stream() {
         for limit in 1..5 {
             let pulled = Count::default();
             let pulls = pulled.clone();
             let items = (0..30).inspect(move |_| _ = pulls.add());
             let fan_out = fan_out(&background(), items, |_, _| ready(OK));
-            let mut stream = stream!(fan_out.limit(limit));
+            let mut stream = end.stream(fan_out.limit(limit));
             for taken in 1..=30 {
                 assert_eq!(stream.next().await, Some(OK));
                 yields(5).await;
@@ -72,7 +72,7 @@ async fn an_item_is_pulled_when_the_consumer_has_room_for_it() {
             assert_eq!(stream.next().await, None);
             assert_eq!(pulled.get(), 30);
         }
-    });
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -97,7 +97,7 @@ async fn what_is_spawned_is_pulled_while_the_consumer_is_away() {
 }
 
 async fn what_runs_and_what_waits_are_never_more_than_the_limit() {
-    with_each_stream!(|stream| {
+    for end in each_stream() {
         for limit in [1, 2, 7] {
             let gauge = Gauge::default();
             let enters = gauge.clone();
@@ -106,7 +106,7 @@ async fn what_runs_and_what_waits_are_never_more_than_the_limit() {
                 yields(item % 5).await;
                 Ok::<_, String>(alive)
             });
-            let mut stream = stream!(fan_out.limit(limit));
+            let mut stream = end.stream(fan_out.limit(limit));
             let mut taken = 0;
             while let Some(alive) = stream.next().await {
                 // What is in hand here has left the stream.
@@ -119,7 +119,7 @@ async fn what_runs_and_what_waits_are_never_more_than_the_limit() {
             assert!(gauge.most() <= limit + 1, "{} at {limit}", gauge.most());
             assert_eq!(gauge.now(), 0);
         }
-    });
+    }
 }
 
 async fn an_ordered_stream_counts_what_is_held_up() {
@@ -269,7 +269,7 @@ async fn the_iterator_may_be_a_generator() {
 }
 
 async fn an_iterator_that_has_ended_is_not_asked_again() {
-    at_each_end!(|end| {
+    for end in each_end() {
         for limit in [1, 4, usize::MAX] {
             let (mut left, mut ended) = (10, false);
             let unfused = std::iter::from_fn(move || {
@@ -282,9 +282,9 @@ async fn an_iterator_that_has_ended_is_not_asked_again() {
                 yields(2).await;
                 OK
             });
-            end!(fan_out.limit(limit)).await;
+            end.of(fan_out.limit(limit)).await;
         }
-    });
+    }
 }
 
 async fn after_a_failure_nothing_more_is_pulled() {
@@ -350,7 +350,7 @@ async fn an_iterator_that_blocks_its_thread_does_not_hold_up_what_is_in_flight()
 }
 
 async fn a_stream_may_end_late() {
-    at_each_end!(|end| {
+    for end in each_end() {
         let (sender, items) = futures::channel::mpsc::unbounded();
         let (ran, ctx) = (Count::default(), background());
         let runs = ran.clone();
@@ -365,9 +365,9 @@ async fn a_stream_may_end_late() {
             yields(20).await;
             drop(sender);
         };
-        futures::join!(end!(fan_out), sends);
+        futures::join!(end.of(fan_out), sends);
         assert_eq!(ran.get(), 1);
-    });
+    }
 }
 
 async fn while_a_stream_has_nothing_the_others_go_on() {
@@ -403,7 +403,7 @@ fn never_wakes() -> impl Stream<Item = usize> + Send + use<> {
 }
 
 async fn a_stream_that_never_wakes_is_ended_by_a_cancel() {
-    at_each_end!(|end| {
+    for end in each_end() {
         let ((ctx, guard), started) = (background().with_cancel(), Count::default());
         let starts = started.clone();
         let fan_out = fan_out_stream(&ctx, never_wakes(), move |_, _| {
@@ -415,23 +415,23 @@ async fn a_stream_that_never_wakes_is_ended_by_a_cancel() {
             yields(20).await;
             guard.cancel();
         };
-        futures::join!(end!(fan_out), cancels);
+        futures::join!(end.of(fan_out), cancels);
         assert_eq!(started.get(), 2);
-    });
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_never_wakes_is_ended_by_a_deadline() {
-    at_each_end!(|end| {
+    for end in each_end() {
         let start = tokio::time::Instant::now();
         let ctx = background().with_timeout(ms(70));
         // What had started is over long before: only the stream is left.
         let fan_out = fan_out_stream(&ctx, never_wakes(), |_, _| {
             ready(Err::<(), _>("no".to_owned()))
         });
-        in_time(end!(fan_out)).await;
+        in_time(end.of(fan_out)).await;
         assert!([ms(0), ms(70)].contains(&start.elapsed()));
-    });
+    }
     in_each_place!(|at| {
         let start = tokio::time::Instant::now();
         let ctx = background().with_timeout(ms(70));
@@ -442,7 +442,7 @@ async fn a_stream_that_never_wakes_is_ended_by_a_deadline() {
 }
 
 async fn a_stream_that_never_wakes_is_ended_by_a_drop() {
-    at_each_end!(|end| {
+    for end in each_end() {
         let (gone, started) = (Count::default(), Count::default());
         let (goes, starts) = (gone.clone(), started.clone());
         let held = OnDrop(move || _ = goes.add());
@@ -451,7 +451,7 @@ async fn a_stream_that_never_wakes_is_ended_by_a_drop() {
             starts.add();
             pending::<Result<(), String>>()
         });
-        let mut end = Box::pin(end!(fan_out));
+        let mut end = Box::pin(end.of(fan_out));
         while started.get() < 2 {
             assert!(futures::poll!(&mut end).is_pending());
             tokio::task::yield_now().await;
@@ -459,7 +459,7 @@ async fn a_stream_that_never_wakes_is_ended_by_a_drop() {
         yields(10).await;
         drop(end);
         until(|| gone.get() == 1).await;
-    });
+    }
 }
 
 async fn a_stream_that_never_wakes_is_ended_by_a_failure() {
@@ -503,15 +503,15 @@ async fn a_stream_that_has_ended_is_not_polled_again() {
         }
     }
 
-    at_each_end!(|end| {
+    for end in each_end() {
         for limit in [1, 2, 10] {
             let fan_out = fan_out_stream(&background(), Unfused(0), |_, ()| async {
                 yields(3).await;
                 Err::<(), _>("no".to_owned())
             });
-            end!(fan_out.limit(limit)).await;
+            end.of(fan_out.limit(limit)).await;
         }
-    });
+    }
 }
 
 async fn the_items_of_a_stream_may_be_failures() {

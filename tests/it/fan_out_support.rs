@@ -1,4 +1,5 @@
-//! What the modules about fan-outs share: a scenario is written once, and runs in each place, or at each end.
+//! What the modules about fan-outs share: a test is written once, and runs in each place or at each
+//! end.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,7 +18,8 @@ type Makes<I, T, E> = Box<dyn FnMut(Context, I) -> Made<T, E> + Send>;
 
 type Boxed<I, T, E> = FanOut<Items<Iter<I>>, Makes<I, T, E>>;
 
-/// The crate's, of boxes: so that it is compiled once, and not for each scenario, end and place.
+/// Calls `errgroup::fan_out` with boxes, so that it is compiled once, and not for each test, end and
+/// place.
 #[track_caller]
 pub(crate) fn fan_out<I, F, Fut, T, E>(ctx: &Context, items: I, mut f: F) -> Boxed<I::Item, T, E>
 where
@@ -30,7 +32,10 @@ where
     errgroup::fan_out(ctx, items, makes)
 }
 
-/// Runs a scenario twice: `at!(fan_out)` is the fan-out as it is, on tasks of the runtime, and then on the caller's own.
+/// Runs the body twice, in each place: `at!(fan_out)` is the fan-out as it is, which runs on tasks of
+/// the runtime, and then `fan_out.local()`, which runs on the caller's own task.
+///
+/// It is a macro and not a loop like `each_end`, because the two are different types.
 macro_rules! in_each_place {
     (|$at:ident| $body:block) => {{
         {
@@ -54,80 +59,110 @@ macro_rules! in_each_place {
     }};
 }
 
-/// Runs a scenario at each end, in each place: `end!(fan_out)` is a future that is over when the fan-out is.
-macro_rules! at_each_end {
-    (|$end:ident| $body:block) => {
-        for end in 0..$crate::fan_out_support::ENDS.len() {
-            eprintln!("{}", $crate::fan_out_support::ENDS[end]);
-            macro_rules! $end {
-                ($fan_out:expr) => {
-                    $crate::fan_out_support::end($fan_out, end)
-                };
-            }
-            $body
-        }
-    };
+/// Where a fan-out runs: on tasks of the runtime, or on the caller's own task.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Place {
+    Runtime,
+    Local,
 }
 
-pub(crate) const ENDS: [&str; 16] = [
-    "all",
-    "for_each",
-    "settle",
-    "try_stream",
-    "stream",
-    "ordered_stream",
-    "first_ok",
-    "quorum",
-    "local, all",
-    "local, for_each",
-    "local, settle",
-    "local, try_stream",
-    "local, stream",
-    "local, ordered_stream",
-    "local, first_ok",
-    "local, quorum",
-];
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kind {
+    All,
+    ForEach,
+    Settle,
+    TryStream,
+    Stream,
+    OrderedStream,
+    FirstOk,
+    Quorum,
+}
 
-/// The end of that number, of what is sent as well as of what is not.
-pub(crate) fn end<S, F, Fut, T, P>(
-    fan_out: FanOut<S, F, P>,
-    end: usize,
-) -> Pin<Box<dyn Future<Output = ()>>>
-where
-    S: Stream + Send + 'static,
-    F: FnMut(Context, S::Item) -> Fut + Send + 'static,
-    Fut: Future<Output = Result<T, String>> + Send + 'static,
-    T: Send + 'static,
-    P: FnMut(Progress) + Send + 'static,
-{
-    match end {
-        0 => Box::pin(fan_out.all().map(drop)),
-        1 => Box::pin(fan_out.for_each().map(drop)),
-        2 => Box::pin(fan_out.settle().map(drop)),
-        3 => Box::pin(fan_out.try_stream().collect::<Vec<_>>().map(drop)),
-        4 => Box::pin(fan_out.stream().collect::<Vec<_>>().map(drop)),
-        5 => Box::pin(fan_out.ordered_stream().collect::<Vec<_>>().map(drop)),
-        6 => Box::pin(fan_out.first_ok().map(drop)),
-        7 => Box::pin(fan_out.quorum(2).map(drop)),
-        8 => Box::pin(fan_out.local().all().map(drop)),
-        9 => Box::pin(fan_out.local().for_each().map(drop)),
-        10 => Box::pin(fan_out.local().settle().map(drop)),
-        11 => Box::pin(fan_out.local().try_stream().collect::<Vec<_>>().map(drop)),
-        12 => Box::pin(fan_out.local().stream().collect::<Vec<_>>().map(drop)),
-        13 => Box::pin(
-            fan_out
-                .local()
-                .ordered_stream()
-                .collect::<Vec<_>>()
-                .map(drop),
-        ),
-        14 => Box::pin(fan_out.local().first_ok().map(drop)),
-        15 => Box::pin(fan_out.local().quorum(2).map(drop)),
-        _ => unreachable!(),
+/// A method that ends the chain of a fan-out's options, in one of the places.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct End(pub(crate) Place, pub(crate) Kind);
+
+/// Each end in each place. Prints the one that comes next, so that a failure shows where it was.
+pub(crate) fn each_end() -> impl Iterator<Item = End> {
+    ends(&[
+        Kind::All,
+        Kind::ForEach,
+        Kind::Settle,
+        Kind::TryStream,
+        Kind::Stream,
+        Kind::OrderedStream,
+        Kind::FirstOk,
+        Kind::Quorum,
+    ])
+}
+
+/// Each end that is a stream, in each place. Prints the one that comes next.
+pub(crate) fn each_stream() -> impl Iterator<Item = End> {
+    ends(&[Kind::TryStream, Kind::Stream, Kind::OrderedStream])
+}
+
+fn ends(kinds: &'static [Kind]) -> impl Iterator<Item = End> {
+    [Place::Runtime, Place::Local]
+        .into_iter()
+        .flat_map(|place| kinds.iter().map(move |kind| End(place, *kind)))
+        .inspect(|end| eprintln!("{end:?}"))
+}
+
+impl End {
+    /// A future that resolves when the fan-out has ended in this way. It discards the outcome.
+    pub(crate) fn of<S, F, Fut, T, P>(
+        self,
+        fan_out: FanOut<S, F, P>,
+    ) -> Pin<Box<dyn Future<Output = ()>>>
+    where
+        S: Stream + Send + 'static,
+        F: FnMut(Context, S::Item) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, String>> + Send + 'static,
+        T: Send + 'static,
+        P: FnMut(Progress) + Send + 'static,
+    {
+        match self {
+            End(_, Kind::TryStream | Kind::Stream | Kind::OrderedStream) => {
+                Box::pin(self.stream(fan_out).collect::<Vec<_>>().map(drop))
+            }
+            End(Place::Runtime, Kind::All) => Box::pin(fan_out.all().map(drop)),
+            End(Place::Runtime, Kind::ForEach) => Box::pin(fan_out.for_each().map(drop)),
+            End(Place::Runtime, Kind::Settle) => Box::pin(fan_out.settle().map(drop)),
+            End(Place::Runtime, Kind::FirstOk) => Box::pin(fan_out.first_ok().map(drop)),
+            End(Place::Runtime, Kind::Quorum) => Box::pin(fan_out.quorum(2).map(drop)),
+            End(Place::Local, Kind::All) => Box::pin(fan_out.local().all().map(drop)),
+            End(Place::Local, Kind::ForEach) => Box::pin(fan_out.local().for_each().map(drop)),
+            End(Place::Local, Kind::Settle) => Box::pin(fan_out.local().settle().map(drop)),
+            End(Place::Local, Kind::FirstOk) => Box::pin(fan_out.local().first_ok().map(drop)),
+            End(Place::Local, Kind::Quorum) => Box::pin(fan_out.local().quorum(2).map(drop)),
+        }
+    }
+
+    /// The stream of this end, which must be one.
+    pub(crate) fn stream<S, F, Fut, T, P>(
+        self,
+        fan_out: FanOut<S, F, P>,
+    ) -> Pin<Box<dyn Stream<Item = Result<T, String>>>>
+    where
+        S: Stream + Send + 'static,
+        F: FnMut(Context, S::Item) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, String>> + Send + 'static,
+        T: Send + 'static,
+        P: FnMut(Progress) + Send + 'static,
+    {
+        match self {
+            End(Place::Runtime, Kind::TryStream) => Box::pin(fan_out.try_stream()),
+            End(Place::Runtime, Kind::Stream) => Box::pin(fan_out.stream()),
+            End(Place::Runtime, Kind::OrderedStream) => Box::pin(fan_out.ordered_stream()),
+            End(Place::Local, Kind::TryStream) => Box::pin(fan_out.local().try_stream()),
+            End(Place::Local, Kind::Stream) => Box::pin(fan_out.local().stream()),
+            End(Place::Local, Kind::OrderedStream) => Box::pin(fan_out.local().ordered_stream()),
+            _ => unreachable!("{self:?} is not a stream"),
+        }
     }
 }
 
-/// Runs a scenario at these ends.
+/// Runs the body once for each of these ends: `end!(fan_out)` calls the end on the fan-out.
 macro_rules! at_ends {
     (|$end:ident| $body:block; $([$($call:tt)+])+) => {{
         $({
@@ -142,51 +177,4 @@ macro_rules! at_ends {
     }};
 }
 
-/// Runs a scenario with each of the ends that are streams, in each place: `stream!(fan_out)` is the stream.
-macro_rules! with_each_stream {
-    (|$stream:ident| $body:block) => {
-        for stream in 0..$crate::fan_out_support::STREAMS.len() {
-            eprintln!("{}", $crate::fan_out_support::STREAMS[stream]);
-            macro_rules! $stream {
-                ($fan_out:expr) => {
-                    $crate::fan_out_support::stream($fan_out, stream)
-                };
-            }
-            $body
-        }
-    };
-}
-
-pub(crate) const STREAMS: [&str; 6] = [
-    "try_stream",
-    "stream",
-    "ordered_stream",
-    "local, try_stream",
-    "local, stream",
-    "local, ordered_stream",
-];
-
-/// The stream of that number.
-pub(crate) fn stream<S, F, Fut, T, P>(
-    fan_out: FanOut<S, F, P>,
-    stream: usize,
-) -> Pin<Box<dyn Stream<Item = Result<T, String>>>>
-where
-    S: Stream + Send + 'static,
-    F: FnMut(Context, S::Item) -> Fut + Send + 'static,
-    Fut: Future<Output = Result<T, String>> + Send + 'static,
-    T: Send + 'static,
-    P: FnMut(Progress) + Send + 'static,
-{
-    match stream {
-        0 => Box::pin(fan_out.try_stream()),
-        1 => Box::pin(fan_out.stream()),
-        2 => Box::pin(fan_out.ordered_stream()),
-        3 => Box::pin(fan_out.local().try_stream()),
-        4 => Box::pin(fan_out.local().stream()),
-        5 => Box::pin(fan_out.local().ordered_stream()),
-        _ => unreachable!(),
-    }
-}
-
-pub(crate) use {at_each_end, at_ends, in_each_place, with_each_stream};
+pub(crate) use {at_ends, in_each_place};

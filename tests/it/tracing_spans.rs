@@ -20,7 +20,7 @@ use tracing::{Dispatch, Event, Instrument, Subscriber, info, info_span};
 use tracing_subscriber::layer::{Context as In, Layer, SubscriberExt};
 use tracing_subscriber::registry::{LookupSpan, Registry};
 
-use crate::fan_out_support::ENDS;
+use crate::fan_out_support::each_end;
 use crate::group_support::{G, Gate, OK};
 
 /// What was said, a line each: `LEVEL root/task{name=a}: message error=boom`, and `open` and `close` of spans.
@@ -362,17 +362,14 @@ const ALL_OF_A_FAN_OUT: [&str; 6] = [
 
 #[tokio::test]
 async fn the_iterator_f_and_on_progress_run_in_the_callers_span() {
-    for (end, name) in ENDS.iter().enumerate() {
+    for end in each_end() {
         let said = Log::default();
         said.of(LevelFilter::TRACE, async {
             // Made in the request, and awaited elsewhere.
             let fan_out = info_span!("request").in_scope(logging(&Context::background()));
-            crate::fan_out_support::end(fan_out, end)
-                .instrument(info_span!("elsewhere"))
-                .await;
+            end.of(fan_out).instrument(info_span!("elsewhere")).await;
         })
         .await;
-        eprintln!("{name}");
         assert_in_request(&said, &ALL_OF_A_FAN_OUT);
         assert_eq!(said.count("close request"), 1);
     }
@@ -380,18 +377,17 @@ async fn the_iterator_f_and_on_progress_run_in_the_callers_span() {
 
 #[tokio::test]
 async fn what_a_dropped_fan_out_was_given_is_dropped_in_the_callers_span() {
-    for (end, name) in ENDS.iter().enumerate() {
+    for end in each_end() {
         let said = Log::default();
         said.of(LevelFilter::TRACE, async {
             let fan_out = info_span!("request").in_scope(logging(&Context::background()));
-            let mut end = crate::fan_out_support::end(fan_out, end);
+            let mut end = end.of(fan_out);
             // One is over at once.
             let _elsewhere = info_span!("elsewhere").entered();
             _ = futures::poll!(&mut end);
             drop(end);
         })
         .await;
-        eprintln!("{name}");
         let mut events = said.events();
         events.retain(|event| event.contains("drop of"));
         events.sort_unstable();
