@@ -108,7 +108,7 @@ fn merging_is_at_most_four_allocations() {
 }
 
 #[test]
-fn beginning_to_wait_on_a_child_is_two_allocations_and_a_timer_one() {
+fn the_first_wait_on_a_child_is_two_allocations_a_timer_one() {
     let runtime = Builder::new_current_thread().enable_time().build().unwrap();
     let _inside = runtime.enter();
     let (parent, _guard) = parent();
@@ -118,7 +118,7 @@ fn beginning_to_wait_on_a_child_is_two_allocations_and_a_timer_one() {
 }
 
 #[test]
-fn running_and_sleeping_allocate_nothing_where_somebody_waits_already() {
+fn run_and_sleep_allocate_nothing_on_a_linked_context() {
     let runtime = Builder::new_current_thread().enable_time().build().unwrap();
     let _inside = runtime.enter();
     let (ctx, _guard) = parent();
@@ -131,7 +131,7 @@ fn running_and_sleeping_allocate_nothing_where_somebody_waits_already() {
 }
 
 #[test]
-fn an_after_func_is_at_most_two_allocations_and_stopping_it_none() {
+fn an_after_func_is_at_most_two_allocations_a_stop_none() {
     let runtime = Builder::new_current_thread().build().unwrap();
     let _inside = runtime.enter();
     let (ctx, _guard) = parent();
@@ -154,7 +154,7 @@ fn ending_with_a_cause_allocates_the_cause() {
 
 #[cfg(feature = "tokio-util")]
 #[test]
-fn a_token_of_a_context_is_at_most_four_allocations_and_so_is_the_way_back() {
+fn a_token_and_a_context_from_a_token_are_four_allocations_each() {
     let (ctx, _guard) = parent();
     drop(ctx.to_cancellation_token());
     let made = allocations(|| ctx.to_cancellation_token());
@@ -165,7 +165,7 @@ fn a_token_of_a_context_is_at_most_four_allocations_and_so_is_the_way_back() {
 }
 
 #[test]
-fn asking_allocates_nothing() {
+fn queries_allocate_nothing() {
     let (parent, _guard) = parent();
     let ctx = parent
         .with_timeout(HOUR)
@@ -183,7 +183,7 @@ fn asking_allocates_nothing() {
 }
 
 #[test]
-fn ending_a_context_that_nobody_waits_on_allocates_nothing() {
+fn cancelling_a_context_without_listeners_allocates_nothing() {
     let (ctx, guard) = Context::background().with_cancel();
     assert_eq!(allocations(|| drop(guard)), 0);
     assert_eq!(allocations(|| (ctx.is_done(), ctx.err(), ctx.cause())), 0);
@@ -192,7 +192,7 @@ fn ending_a_context_that_nobody_waits_on_allocates_nothing() {
 }
 
 #[test]
-fn a_literal_as_a_cause_is_shared_by_all_who_ask() {
+fn a_literal_as_a_cause_is_shared_by_all_queries() {
     let (parent, guard) = parent();
     let child = parent.with_value("below");
     guard.cancel_with("stop");
@@ -223,7 +223,7 @@ fn a_dropped_child_leaves_nothing() {
 }
 
 #[test]
-fn a_million_children_that_are_linked_and_unlinked_leave_nothing() {
+fn a_million_children_linked_and_unlinked_leave_nothing() {
     let (parent, _guard) = parent();
     let children = bytes_kept(|| {
         for _ in 0..1_000_000 {
@@ -234,7 +234,7 @@ fn a_million_children_that_are_linked_and_unlinked_leave_nothing() {
 }
 
 #[test]
-fn children_that_are_asked_often_leave_nothing() {
+fn children_that_are_queried_often_leave_nothing() {
     let (parent, _guard) = parent();
     let children = bytes_kept(|| {
         for _ in 0..10_000 {
@@ -246,7 +246,7 @@ fn children_that_are_asked_often_leave_nothing() {
 }
 
 #[test]
-fn a_parent_that_had_many_children_at_once_gives_back_what_they_took() {
+fn a_parent_frees_the_memory_of_many_children_at_once() {
     let (parent, _guard) = Context::background().with_cancel();
     let children = bytes_kept(|| {
         drop(
@@ -274,7 +274,7 @@ fn a_cancelled_child_is_unlinked_though_it_is_still_held() {
 }
 
 #[test]
-fn a_parent_takes_no_more_for_a_child_that_comes_when_another_has_gone() {
+fn a_parent_reuses_the_entry_of_a_dropped_child() {
     let (parent, _guard) = parent();
     let lasting: Vec<_> = (0..100).map(|_| linked(parent.with_value(()))).collect();
     let children = bytes_kept(|| {
@@ -305,7 +305,7 @@ fn a_dropped_done_leaves_nothing() {
 }
 
 #[test]
-fn a_done_that_is_polled_again_takes_no_second_place() {
+fn a_done_that_is_polled_again_takes_no_second_entry() {
     let (ctx, _guard) = parent();
     let mut done = ctx.done_owned();
     let mut poll = |waker: &Waker| {
@@ -320,7 +320,7 @@ fn a_done_that_is_polled_again_takes_no_second_place() {
 }
 
 #[test]
-fn two_who_begin_to_wait_on_one_child_at_once_leave_nothing_when_it_is_gone() {
+fn two_first_waits_at_once_leave_nothing_after_the_drop() {
     let (parent, _guard) = Context::background().with_cancel();
     let mut children: Vec<_> = (0..50_000).map(|_| OnceLock::new()).collect();
     let arrived = AtomicUsize::new(0);
@@ -404,7 +404,7 @@ fn a_context_keeps_no_token_that_was_made_from_it() {
 }
 
 #[test]
-fn an_ended_parent_keeps_no_list_of_the_children_that_it_told() {
+fn a_cancelled_parent_keeps_no_list_of_its_children() {
     let (parent, guard) = Context::background().with_cancel();
     let children: Vec<_> = (0..MANY).map(|_| linked(parent.with_value(()))).collect();
     let cancelled = bytes_kept(|| guard.cancel());

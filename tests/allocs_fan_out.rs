@@ -48,7 +48,7 @@ async fn trivial(_: Context, item: usize) -> Result<usize, String> {
 }
 
 #[test]
-fn a_hundred_times_the_items_through_for_each_take_no_more_memory() {
+fn for_each_of_100_times_the_items_takes_no_more_memory() {
     assert_flat(|items| async move {
         let each = fan_out(&Context::background(), 0..items, trivial).limit(64);
         each.for_each().await.unwrap();
@@ -56,7 +56,7 @@ fn a_hundred_times_the_items_through_for_each_take_no_more_memory() {
 }
 
 #[test]
-fn a_hundred_times_the_items_through_a_stream_take_no_more_memory() {
+fn a_stream_of_100_times_the_items_takes_no_more_memory() {
     assert_flat(|items| async move {
         let mut stream = fan_out(&Context::background(), 0..items, trivial)
             .limit(64)
@@ -71,7 +71,7 @@ fn a_hundred_times_the_items_through_a_stream_take_no_more_memory() {
 }
 
 #[test]
-fn a_hundred_times_the_items_through_three_stages_take_no_more_memory() {
+fn three_stages_of_100_times_the_items_take_no_more_memory() {
     assert_flat(|items| async move {
         let (ctx, items) = (Context::background(), items / 10);
         let first = fan_out(&ctx, 0..items, trivial).limit(16).ordered_stream();
@@ -155,7 +155,7 @@ fn an_item_on_the_callers_own_task_is_at_most_one_allocation() {
 }
 
 #[test]
-fn a_failure_on_the_way_to_a_success_is_at_most_one_allocation_more() {
+fn a_failure_before_a_success_is_at_most_one_allocation_more() {
     let ctx = &Context::background();
     let fails = |_, _| ready(Err::<(), _>(String::new()));
     let over = |items| fan_out(ctx, 0..items, fails).limit(8);
@@ -167,7 +167,7 @@ fn a_failure_on_the_way_to_a_success_is_at_most_one_allocation_more() {
 }
 
 #[test]
-fn a_hedge_is_at_most_27_allocations_and_two_for_each_attempt_more() {
+fn a_hedge_is_at_most_27_allocations_and_two_per_attempt() {
     let ctx = &Context::background();
     let fails = |_, _| ready(Err::<(), _>(String::new()));
     budgets! {
@@ -177,7 +177,7 @@ fn a_hedge_is_at_most_27_allocations_and_two_for_each_attempt_more() {
 }
 
 #[test]
-fn a_fan_out_that_is_not_awaited_is_at_most_seven_allocations_and_a_builder_none() {
+fn a_fan_out_not_awaited_is_at_most_seven_allocations() {
     let ctx = &Context::background();
     budgets! {
         async |n| drop(fan_out(ctx, 0..n, yields)) => (0, 0),

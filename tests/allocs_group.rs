@@ -81,7 +81,7 @@ fn tasks_that_went_through_a_limited_group_keep_nothing() {
 }
 
 #[test]
-fn bursts_through_an_unlimited_group_keep_nothing_of_those_before() {
+fn bursts_through_an_unlimited_group_keep_nothing() {
     let (runtime, g) = (runtime(), G::new());
     let bursts = || async {
         for _ in 0..100 {
@@ -130,7 +130,7 @@ async fn local_tasks_that_go(g: &G, tasks: usize) {
 }
 
 #[test]
-fn local_tasks_that_go_before_their_turn_keep_nothing() {
+fn local_tasks_dropped_while_queued_keep_nothing() {
     for limit in [0, 1] {
         let (runtime, g) = (runtime(), G::new());
         g.set_limit(limit);
@@ -178,7 +178,7 @@ fn a_task_that_awaits_many_admissions_keeps_nothing_of_them() {
 }
 
 #[test]
-fn a_running_task_that_waits_costs_at_most_256_bytes_over_a_bare_spawn() {
+fn a_waiting_task_costs_at_most_256_bytes_over_a_bare_spawn() {
     let bare = bytes_kept(&runtime(), async {
         for _ in 0..BURST {
             tokio::spawn(pending::<Result<(), String>>());
@@ -197,7 +197,7 @@ fn a_running_task_that_waits_costs_at_most_256_bytes_over_a_bare_spawn() {
 }
 
 #[test]
-fn a_queued_task_costs_its_future_and_its_place_in_the_queue() {
+fn a_queued_task_costs_its_future_and_its_queue_entry() {
     let (runtime, g) = (runtime(), G::new());
     g.set_limit(0);
     let queued = bytes_kept(&runtime, async {
@@ -303,7 +303,7 @@ fn a_task_that_yields_allocates_no_more() {
 }
 
 #[test]
-fn a_name_is_allocated_only_by_who_makes_it() {
+fn a_name_is_allocated_only_by_its_maker() {
     budgets! {
         async |g| drop(g.named("task")) => 0,
         async |g| g.named("task").go(ok()) => 3,
@@ -344,7 +344,7 @@ fn a_start_is_eight_allocations_from_call_to_end() {
 }
 
 #[test]
-fn waiting_for_a_place_is_no_allocation_and_awaiting_it_two() {
+fn waiting_for_a_permit_is_no_allocation_and_awaiting_it_two() {
     budgets! {
         async |g| {
             g.set_limit(0);
@@ -367,7 +367,7 @@ fn waiting_for_a_place_is_no_allocation_and_awaiting_it_two() {
 }
 
 #[test]
-fn asking_a_group_and_setting_it_allocates_nothing() {
+fn getters_and_setters_of_a_group_allocate_nothing() {
     budgets! {
         async |g| (g.limit(), g.running(), g.queued(), g.context()) => 0,
         async |g| g.set_limit(4) => 0,

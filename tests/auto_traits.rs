@@ -17,7 +17,7 @@ fn clone<T: Clone>() {}
 fn is_static<T: 'static>() {}
 
 #[test]
-fn a_context_goes_everywhere() {
+fn a_context_has_all_auto_traits() {
     fn all<T: Clone + Send + Sync + Unpin + UnwindSafe + RefUnwindSafe + Debug + Display>() {}
     all::<Context>();
     is_static::<Context>();
@@ -76,7 +76,7 @@ fn run_is_what_its_future_is() {
 
 #[cfg(feature = "tower")]
 #[test]
-fn layers_and_what_they_make_go_wherever_a_server_puts_them() {
+fn layers_and_services_have_the_auto_traits_that_servers_need() {
     use errgroup::tower::{
         Aborted, CallBody, CallFuture, Carried, ClientGone, ContextLayer, ContextService,
         DetachedFuture, DetachedLayer, DetachedService, Drained, Handlers, PropagateLayer,

@@ -54,7 +54,7 @@ async fn a_shutdown_signal_ends_the_context_and_the_cause_names_it() {
 }
 
 #[tokio::test]
-async fn with_signals_listens_to_what_it_was_given_and_names_what_came() {
+async fn with_signals_listens_to_the_given_signals_and_names_them() {
     let kinds = || [SignalKind::user_defined1(), SignalKind::user_defined2()];
     for name in ["USR1", "USR2"] {
         let ctx = Context::background().with_signals(kinds()).unwrap();
@@ -68,7 +68,7 @@ async fn with_signals_listens_to_what_it_was_given_and_names_what_came() {
 }
 
 #[tokio::test]
-async fn a_signal_ends_every_context_that_listens_and_not_their_parent() {
+async fn a_signal_ends_every_listening_context_but_not_the_parent() {
     let (parent, _guard) = Context::background().with_cancel();
     let [one, two] = [(); 2].map(|()| parent.with_signals([SignalKind::hangup()]).unwrap());
     raise("HUP");
@@ -78,7 +78,7 @@ async fn a_signal_ends_every_context_that_listens_and_not_their_parent() {
 }
 
 #[tokio::test]
-async fn the_end_of_the_parent_comes_down_and_wins_if_it_was_first() {
+async fn the_end_of_the_parent_propagates_and_wins_if_it_is_first() {
     let (parent, guard) = Context::background().with_cancel();
     let ctx = parent.with_signals([SignalKind::alarm()]).unwrap();
     guard.cancel_with("stop");

@@ -78,7 +78,7 @@ fn a_group_and_its_spawners_are_one_pointer() {
 }
 
 #[test]
-fn what_starting_a_task_gives_back_is_small_whatever_the_task_is() {
+fn admissions_and_handles_are_small_whatever_the_task_is() {
     types! {
         Admission => 48,
         Admitted => 1,
@@ -104,7 +104,7 @@ fn an_error_is_small_enough_to_return() {
 }
 
 #[test]
-fn what_waits_for_a_context_is_four_words() {
+fn a_future_that_waits_for_a_context_is_four_words() {
     types! { Done<'_> => 32, DoneOwned => 32, AfterFunc => 16, AfterFuncGuard => 16 }
 }
 
@@ -151,7 +151,7 @@ fn start_holds_neither_its_closure_nor_its_task() {
 }
 
 #[test]
-fn a_scope_adds_26_words_and_holds_its_body_and_the_future_of_that_once_each() {
+fn a_scope_adds_26_words_to_its_body_and_the_future_of_it() {
     fn scope<F: AsyncFnOnce(&G, Context) -> Result<(), String>>(body: F) -> usize {
         size_of_val(&G::scope(&Context::background(), body))
     }

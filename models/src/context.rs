@@ -90,7 +90,7 @@ fn a_child_that_is_derived_while_the_context_ends_ends_with_it() {
 }
 
 #[test]
-fn a_child_that_goes_while_the_context_ends_harms_nobody() {
+fn a_child_dropped_during_a_cancel_harms_no_sibling() {
     check(2, || {
         let (ctx, guard) = Context::background().with_cancel();
         let (goes, goes_guard) = ctx.with_cancel();
@@ -105,7 +105,7 @@ fn a_child_that_goes_while_the_context_ends_harms_nobody() {
 }
 
 #[test]
-fn a_child_that_has_ended_takes_back_nobody_elses_entry_when_it_goes() {
+fn a_cancelled_child_that_is_dropped_removes_only_its_entry() {
     check(2, || {
         let (ctx, guard) = Context::background().with_cancel();
         let (goes, goes_guard) = ctx.with_cancel();
@@ -148,7 +148,7 @@ fn either_of_two_ends_a_merged_context() {
 }
 
 #[test]
-fn one_that_is_asked_often_is_told_while_the_context_ends() {
+fn a_child_that_is_queried_often_is_linked_and_cancelled() {
     check(2, || {
         let (ctx, guard) = Context::background().with_cancel();
         let (child, _child_guard) = ctx.with_cancel();

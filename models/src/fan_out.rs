@@ -49,7 +49,7 @@ fn a_worker_that_finds_the_iterator_in_use_is_woken() {
 }
 
 #[test]
-fn an_end_of_the_context_stops_the_pulling() {
+fn a_cancel_of_the_context_stops_the_pulling() {
     check(1, || {
         let (ctx, guard) = Context::background().with_cancel();
         let cancels = thread::spawn(move || guard.cancel());
@@ -78,7 +78,7 @@ fn a_consumer_is_woken_for_each_outcome() {
 }
 
 #[test]
-fn a_fan_out_that_is_dropped_half_way_leaves_nobody_behind() {
+fn a_fan_out_that_is_dropped_half_way_leaves_nothing_running() {
     check(2, || {
         let mut all = Box::pin(
             fan_out(&Context::background(), 0..2, |_, item| async move {
@@ -93,7 +93,7 @@ fn a_fan_out_that_is_dropped_half_way_leaves_nobody_behind() {
 }
 
 #[test]
-fn the_end_of_the_items_does_not_come_before_the_last_one_counts() {
+fn the_last_item_is_counted_before_the_source_is_exhausted() {
     check(2, || {
         let first = fan_out(&Context::background(), 0..1, |ctx, item| async move {
             ctx.check().map(|()| item).map_err(|error| error.to_string())

@@ -74,7 +74,7 @@ fn a_wait_sees_the_ends_of_two() {
 }
 
 #[test]
-fn what_is_queued_while_the_last_place_leaves_is_run() {
+fn a_task_queued_while_the_last_worker_exits_is_run() {
     check(3, || {
         let g = Group::new();
         g.set_limit(1);
@@ -87,7 +87,7 @@ fn what_is_queued_while_the_last_place_leaves_is_run() {
 }
 
 #[test]
-fn what_comes_while_a_place_looks_need_not_wait_for_its_job() {
+fn a_task_queued_during_a_search_does_not_wait_for_that_job() {
     check(2, || {
         let g = Group::new();
         let (ctx, guard) = Context::background().with_cancel();
@@ -104,7 +104,7 @@ fn what_comes_while_a_place_looks_need_not_wait_for_its_job() {
 }
 
 #[test]
-fn what_is_queued_by_a_task_is_run() {
+fn a_task_queued_by_a_task_is_run() {
     check(2, || {
         let g = Group::new();
         g.set_limit(1);
@@ -148,7 +148,7 @@ fn a_limit_that_is_raised_starts_what_is_queued() {
 }
 
 #[test]
-fn a_limit_that_changes_while_a_place_leaves_loses_nothing() {
+fn a_limit_changed_while_a_worker_exits_loses_no_task() {
     check(2, || {
         let g = Arc::new(Group::new());
         g.set_limit(1);
@@ -168,7 +168,7 @@ fn a_limit_that_changes_while_a_place_leaves_loses_nothing() {
 }
 
 #[test]
-fn a_task_that_awaits_an_admission_lends_its_place_and_gets_it_back() {
+fn a_task_that_awaits_an_admission_lends_and_claims_its_permit() {
     check(2, || {
         let g = Group::new();
         g.set_limit(1);
@@ -186,7 +186,7 @@ fn a_task_that_awaits_an_admission_lends_its_place_and_gets_it_back() {
 }
 
 #[test]
-fn a_task_lends_while_its_inner_group_asks_for_it() {
+fn a_task_lends_while_its_inner_group_awaits_a_sibling() {
     check(1, || {
         let g = Group::new();
         g.set_limit(1);
@@ -205,7 +205,7 @@ fn a_task_lends_while_its_inner_group_asks_for_it() {
 
 /// Polled once with a waker that leads nowhere, and dropped while it is decided.
 #[test]
-fn a_handle_that_a_list_has_dropped_keeps_no_task_from_lending() {
+fn a_dropped_handle_does_not_keep_its_task_from_lending() {
     struct Nowhere;
     impl Wake for Nowhere {
         fn wake(self: Arc<Self>) {}
@@ -231,7 +231,7 @@ fn a_handle_that_a_list_has_dropped_keeps_no_task_from_lending() {
 }
 
 #[test]
-fn two_that_are_awaited_at_once_both_come() {
+fn two_handles_awaited_at_once_both_resolve() {
     check(2, || {
         let g = Group::new();
         g.set_limit(1);
@@ -265,7 +265,7 @@ fn two_that_are_awaited_at_once_both_come() {
 }
 
 #[test]
-fn a_value_of_a_sibling_comes_to_a_task_that_lends_for_it() {
+fn a_task_that_lends_receives_the_value_of_its_sibling() {
     check(2, || {
         let g = Group::new();
         g.set_limit(1);
@@ -280,7 +280,7 @@ fn a_value_of_a_sibling_comes_to_a_task_that_lends_for_it() {
 }
 
 #[test]
-fn of_an_error_and_a_panic_the_first_is_the_cause_and_the_panic_is_resumed() {
+fn of_an_error_and_a_panic_the_first_is_the_cause() {
     quiet();
     check(2, || {
         let (g, ctx) = Group::with_context(Context::background());
@@ -295,7 +295,7 @@ fn of_an_error_and_a_panic_the_first_is_the_cause_and_the_panic_is_resumed() {
 }
 
 #[test]
-fn the_error_is_there_when_a_sibling_sees_the_end() {
+fn the_error_is_set_when_a_sibling_sees_the_cancel() {
     check(2, || {
         let (g, ctx) = Group::with_context(Context::background());
         let sees = ctx.clone();
@@ -310,7 +310,7 @@ fn the_error_is_there_when_a_sibling_sees_the_end() {
 }
 
 #[test]
-fn a_task_that_comes_during_the_first_failure_does_not_get_its_permit() {
+fn a_task_queued_during_the_first_failure_gets_no_permit() {
     check(2, || {
         let (g, _ctx) = Group::with_context(Context::background());
         g.set_limit(1);
@@ -323,7 +323,7 @@ fn a_task_that_comes_during_the_first_failure_does_not_get_its_permit() {
 }
 
 #[test]
-fn what_is_queued_when_the_context_ends_never_starts_and_is_told() {
+fn a_task_queued_during_a_cancel_resolves_as_not_started() {
     check(2, || {
         let (ctx, guard) = Context::background().with_cancel();
         let (g, _ctx) = Group::with_context(&ctx);
@@ -339,7 +339,7 @@ fn what_is_queued_when_the_context_ends_never_starts_and_is_told() {
 }
 
 #[test]
-fn a_group_that_is_dropped_while_its_task_ends_stops_all() {
+fn a_group_dropped_while_its_task_ends_stops_all_tasks() {
     check(2, || {
         let (g, ctx) = Group::with_context(Context::background());
         g.set_limit(1);

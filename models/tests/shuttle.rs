@@ -77,7 +77,7 @@ fn schedules(program: impl Fn() + Send + Sync + Copy + 'static) {
 
 /// Limits of 1 and 2, nested tasks, a failure, a panic, a cancel and new limits from outside: `wait_all` tells of each once.
 #[test]
-fn every_task_of_a_mixed_group_is_gone_and_told_of_once() {
+fn every_task_of_a_mixed_group_is_dropped_and_reported_once() {
     schedules(|| {
         future::block_on(async {
             let (g, ctx) = Group::<String>::with_context(Context::background());
@@ -137,7 +137,7 @@ fn every_task_of_a_mixed_group_is_gone_and_told_of_once() {
 
 /// A failure or a cancel asks those that wait, and the limit holds nobody back who has to end.
 #[test]
-fn whoever_waits_for_the_context_is_woken() {
+fn every_task_that_waits_for_the_context_is_woken() {
     schedules(|| {
         future::block_on(async {
             let (g, ctx) = Group::<String>::with_context(Context::background());

@@ -26,7 +26,7 @@ fn within(timeout: &str) -> Request<Body> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_is_handed_the_context_of_its_request() {
+async fn a_handler_receives_the_context_of_its_request() {
     struct Name(&'static str);
     let server = Context::background().with_value(Name("the server's"));
     let handler = async |ctx: Context| {
@@ -44,7 +44,7 @@ async fn a_handler_is_handed_the_context_of_its_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_detached_mode_hands_it_the_same() {
+async fn a_detached_handler_receives_the_context_of_its_request() {
     let (layer, handlers) = ContextLayer::new(&Context::background()).detached(ms(100));
     let handler = async |ctx: Context| format!("{:?}", ctx.remaining());
     let app = Router::new().route("/", get(handler)).layer(layer);
@@ -54,7 +54,7 @@ async fn the_detached_mode_hands_it_the_same() {
 }
 
 #[tokio::test]
-async fn where_the_layer_is_missing_the_answer_tells_the_cure() {
+async fn without_the_layer_the_response_says_what_to_do() {
     let app = Router::new().route("/", get(async |_: Context| "never"));
     let (status, text) = ask(app, within("250m")).await;
     assert_eq!(status, 500);

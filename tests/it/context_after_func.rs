@@ -122,7 +122,7 @@ async fn dropping_the_handle_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_runs_though_every_handle_of_the_context_has_gone() {
+async fn it_runs_though_every_handle_of_the_context_is_dropped() {
     let (_, runs) = counting(&Context::background().with_timeout(ms(10)));
     time::sleep(ms(10)).await;
     tasks_end().await;
@@ -130,7 +130,7 @@ async fn it_runs_though_every_handle_of_the_context_has_gone() {
 }
 
 #[test]
-fn on_a_context_that_can_never_end_it_never_runs_and_needs_no_runtime() {
+fn on_a_context_that_is_never_done_it_needs_no_runtime() {
     let drops = Drops::default();
     let counted = drops.counted();
     let handle = Context::background().after_func(move || drop(counted));

@@ -27,7 +27,7 @@ fn the_default_is_background() {
 }
 
 #[test]
-fn with_cancel_gives_a_child_and_the_right_to_end_it() {
+fn with_cancel_gives_a_child_and_its_guard() {
     let (ctx, guard) = Context::background().with_cancel();
     assert_eq!(state(&ctx), GOING_ON);
     guard.cancel();
@@ -69,7 +69,7 @@ fn a_dropped_guard_cancels_and_its_cause_says_so() {
 }
 
 #[test]
-fn a_context_whose_guard_is_not_kept_is_born_ended_and_its_cause_says_so() {
+fn a_context_whose_guard_is_not_kept_is_cancelled_at_once() {
     let (ctx, _) = Context::background().with_cancel();
     assert_eq!(state(&ctx), format!("context cancelled: {GUARD_DROPPED}"));
 }
@@ -86,7 +86,7 @@ fn a_guard_that_a_panic_drops_cancels() {
 }
 
 #[test]
-fn a_handle_has_the_same_right_and_no_effect_when_dropped() {
+fn a_handle_cancels_too_and_has_no_effect_when_dropped() {
     let (ctx, guard) = Context::background().with_cancel();
     let handle = guard.handle();
     drop(handle.clone());
@@ -103,7 +103,7 @@ fn a_handle_cancels_without_a_cause_too() {
 }
 
 #[test]
-fn a_disarmed_guard_leaves_the_context_going_and_its_handle_ends_it() {
+fn a_disarmed_guard_does_not_cancel_but_its_handle_does() {
     let (ctx, guard) = Context::background().with_cancel();
     let handle: CancelHandle = guard.disarm();
     assert_eq!(state(&ctx), GOING_ON);
@@ -186,7 +186,7 @@ fn lineage(parent: &Context) -> Vec<Context> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_cancel_returns_every_descendant_is_done_with_the_same_kind_and_cause() {
+async fn when_cancel_returns_every_descendant_has_the_same_cause() {
     let (parent, guard) = Context::background().with_cancel();
     let asked = lineage(&parent);
     let told = lineage(&parent);
@@ -201,7 +201,7 @@ async fn when_cancel_returns_every_descendant_is_done_with_the_same_kind_and_cau
 }
 
 #[test]
-fn a_descendant_is_done_with_the_same_cause_whoever_looks_first() {
+fn a_descendant_has_the_same_cause_whichever_is_queried_first() {
     for bottom_up in [false, true] {
         let (parent, guard) = Context::background().with_cancel();
         let mut lineage = lineage(&parent);
@@ -239,7 +239,7 @@ fn a_descendant_that_had_ended_by_itself_keeps_its_own_end() {
 }
 
 #[test]
-fn a_child_that_ended_by_itself_is_done_with_its_own_cause_where_somebody_waits() {
+fn a_child_cancelled_by_itself_keeps_its_cause_when_waited_on() {
     let (parent, guard) = Context::background().with_cancel();
     let (child, of_child) = parent.with_cancel();
     let grandchild = child.with_value("below");
@@ -251,7 +251,7 @@ fn a_child_that_ended_by_itself_is_done_with_its_own_cause_where_somebody_waits(
 }
 
 #[test]
-fn a_child_of_an_ended_parent_is_born_ended_with_its_error_and_cause() {
+fn a_child_of_a_done_parent_has_its_error_and_cause_at_once() {
     let (parent, guard) = Context::background().with_cancel();
     guard.cancel_with("stop");
     for child in lineage(&parent) {
@@ -268,7 +268,7 @@ fn a_child_of_an_ended_parent_is_born_ended_with_its_error_and_cause() {
 }
 
 #[test]
-fn a_child_of_a_parent_whose_end_nobody_has_seen_is_born_ended() {
+fn a_child_of_a_cancelled_but_unqueried_parent_is_done() {
     let (grandparent, guard) = Context::background().with_cancel();
     let parent = grandparent.with_value(1);
     guard.cancel_with("stop");
@@ -285,7 +285,7 @@ fn a_child_of_a_parent_whose_end_nobody_has_seen_is_born_ended() {
 }
 
 #[test]
-fn a_child_derived_while_its_parent_is_cancelled_has_the_parents_end_once_cancel_has_returned() {
+fn a_child_derived_during_a_cancel_is_done_when_it_returns() {
     for round in 0..ROUNDS {
         let (top, guard) = Context::background().with_cancel();
         let parent = top.with_value(round);
@@ -299,7 +299,7 @@ fn a_child_derived_while_its_parent_is_cancelled_has_the_parents_end_once_cancel
 }
 
 #[test]
-fn two_cancels_that_race_leave_one_cause_everywhere_and_a_done_tree_to_whoever_returns() {
+fn two_racing_cancels_leave_one_cause_and_a_done_tree() {
     for round in 0..ROUNDS {
         let (top, guard) = Context::background().with_cancel();
         let tree: Vec<Context> = (0..4)
@@ -330,7 +330,7 @@ fn two_cancels_that_race_leave_one_cause_everywhere_and_a_done_tree_to_whoever_r
 }
 
 #[test]
-fn a_cancel_of_the_parent_returns_no_earlier_than_the_tree_of_a_child_that_is_being_cancelled() {
+fn a_cancel_waits_for_a_child_that_another_thread_cancels() {
     for round in 0..ROUNDS {
         let (parent, of_parent) = Context::background().with_cancel();
         let (child, of_child) = parent.with_cancel();

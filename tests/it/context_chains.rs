@@ -42,7 +42,7 @@ fn a_chain_of_values_that_is_checked_at_each_step_is_linear() {
 }
 
 #[test]
-fn a_chain_that_is_asked_in_any_way_at_each_step_is_linear() {
+fn a_chain_that_is_queried_in_any_way_at_each_step_is_linear() {
     grows(|at, ctx| {
         let next = ctx.with_value(at);
         match at % 3 {
@@ -66,7 +66,7 @@ fn a_chain_of_guards_that_is_checked_at_each_step_is_linear() {
 /// Nothing asks on the way down; each cancel on the way back has to know whether something above
 /// has ended.
 #[test]
-fn a_chain_of_guards_that_are_dropped_from_the_last_one_on_is_linear() {
+fn a_chain_of_guards_dropped_from_the_last_one_on_is_linear() {
     grows(|_, ctx| {
         let (next, guard) = ctx.with_cancel();
         (next.clone(), (guard, next))
@@ -97,7 +97,7 @@ fn a_chain_with_a_timeout_that_passes_at_each_step_is_linear() {
 }
 
 #[test]
-fn a_chain_with_a_child_that_is_cancelled_at_each_step_is_linear() {
+fn a_chain_with_a_child_cancelled_at_each_step_is_linear() {
     grows(|at, ctx| {
         let next = ctx.with_value(at);
         let (child, guard) = next.with_cancel();
@@ -128,7 +128,7 @@ fn a_mixed_chain_that_is_checked_at_each_step_is_linear() {
 
 #[cfg(feature = "tokio-util")]
 #[test]
-fn a_chain_that_is_asked_for_a_token_at_each_step_is_linear() {
+fn a_chain_with_a_token_made_at_each_step_is_linear() {
     grows(|at, ctx| {
         let next = ctx.with_value(at);
         assert!(!next.to_cancellation_token().is_cancelled());
@@ -138,7 +138,7 @@ fn a_chain_that_is_asked_for_a_token_at_each_step_is_linear() {
 
 /// All of them ask, and hear of the end: also those that were linked on the way of another.
 #[test]
-fn every_context_of_a_chain_that_was_asked_hears_of_the_end() {
+fn every_context_of_a_queried_chain_is_cancelled() {
     let (top, guard) = Context::background().with_cancel();
     let mut chain = vec![top.clone()];
     for at in 0..1_000 {

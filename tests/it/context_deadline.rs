@@ -39,7 +39,7 @@ async fn with_deadline_ends_at_its_instant_and_takes_std_instants_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_child_ends_at_the_earlier_of_its_own_and_its_parents_deadline() {
+async fn a_child_has_the_earlier_of_its_and_its_parents_deadline() {
     let now = Instant::now();
     let parent = Context::background().with_timeout(ms(100));
     let earlier = parent.with_timeout(ms(50));
@@ -81,7 +81,7 @@ async fn a_past_or_zero_deadline_is_an_ended_context_on_return() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_past_deadline_below_an_ended_parent_is_not_what_ends_the_child() {
+async fn a_past_deadline_does_not_hide_the_cancel_of_the_parent() {
     let (parent, guard) = Context::background().with_cancel();
     // With a deadline below it, the parent remembers when it ended.
     let _timed = parent.with_timeout(HOUR);
@@ -97,7 +97,7 @@ async fn a_past_deadline_below_an_ended_parent_is_not_what_ends_the_child() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_past_deadline_below_a_living_parent_ends_the_child_alone() {
+async fn a_past_deadline_below_a_live_parent_ends_the_child_alone() {
     let (parent, _guard) = Context::background().with_cancel();
     assert_eq!(state(&parent.with_timeout(Duration::ZERO)), EXCEEDED);
     assert_eq!(state(&parent), GOING_ON);
@@ -127,7 +127,7 @@ async fn an_instant_that_no_timer_reaches_may_be_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn deadline_and_remaining_still_answer_after_the_deadline_and_none_is_left() {
+async fn deadline_and_remaining_are_there_after_the_deadline() {
     let ctx = Context::background().with_timeout(ms(100));
     let at = ctx.deadline();
     assert_eq!(ctx.remaining(), Some(ms(100)));
@@ -140,7 +140,7 @@ async fn deadline_and_remaining_still_answer_after_the_deadline_and_none_is_left
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_deadline_still_answers_after_a_cancel_and_no_time_remains() {
+async fn the_deadline_is_there_after_a_cancel_and_no_time_remains() {
     let (parent, guard) = Context::background().with_cancel();
     let ctx = parent.with_timeout(ms(100));
     let at = ctx.deadline();
@@ -163,7 +163,7 @@ async fn a_deadline_gives_its_cause_if_it_ends_the_context() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deadline_keeps_its_cause_to_itself_if_an_earlier_one_ends_the_context() {
+async fn a_deadline_gives_no_cause_if_an_earlier_one_passes() {
     let plain = Context::background().with_timeout(ms(10));
     let caused = Context::background().with_timeout_cause(ms(10), "the parent's");
     let contexts = [
@@ -184,7 +184,7 @@ async fn a_deadline_keeps_its_cause_to_itself_if_an_earlier_one_ends_the_context
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deadline_keeps_its_cause_to_itself_if_a_cancel_ends_the_context() {
+async fn a_deadline_gives_no_cause_if_the_context_is_cancelled() {
     let (parent, guard) = Context::background().with_cancel();
     let ctx = parent.with_timeout_cause(ms(10), "too slow");
     guard.cancel();
@@ -193,7 +193,7 @@ async fn a_deadline_keeps_its_cause_to_itself_if_a_cancel_ends_the_context() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_child_that_its_own_deadline_ended_keeps_that_cause_when_the_parents_passes_too() {
+async fn a_child_keeps_the_cause_of_its_own_earlier_deadline() {
     let parent = Context::background().with_timeout_cause(ms(20), "the parent's");
     let child = parent.with_timeout_cause(ms(10), "own");
     let grandchild = child.with_value("below");
@@ -215,7 +215,7 @@ fn below_a_deadline(parent: &Context) -> Vec<Context> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deadline_passes_for_every_descendant_at_once_whoever_looks_first() {
+async fn a_deadline_passes_for_every_descendant_at_once() {
     for first in 0..5 {
         let tree = below_a_deadline(&Context::background());
         time::advance(ms(100)).await;
@@ -227,7 +227,7 @@ async fn a_deadline_passes_for_every_descendant_at_once_whoever_looks_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancel_after_the_deadline_does_not_turn_it_into_cancelled_observed_or_not() {
+async fn a_cancel_after_the_deadline_changes_nothing_observed_or_not() {
     for observed in [false, true] {
         for waited_on in [false, true] {
             let (above, of_above) = Context::background().with_cancel();
@@ -254,7 +254,7 @@ async fn a_cancel_after_the_deadline_does_not_turn_it_into_cancelled_observed_or
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancel_before_the_deadline_stays_one_for_whoever_looks_after_the_deadline() {
+async fn a_cancel_before_the_deadline_is_still_one_after_it() {
     for waited_on in [false, true] {
         let (above, guard) = Context::background().with_cancel();
         let tree = below_a_deadline(&above);
@@ -307,7 +307,7 @@ async fn waiting_for_a_deadline_obeys_the_paused_clock() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_waits_below_a_deadline_is_woken_when_it_passes() {
+async fn every_waiter_below_a_deadline_is_woken_when_it_passes() {
     let tree = below_a_deadline(&Context::background());
     let mut waiters: Vec<_> = tree.iter().map(waiting).collect();
     time::advance(ms(99)).await;
@@ -317,7 +317,7 @@ async fn whoever_waits_below_a_deadline_is_woken_when_it_passes() {
 }
 
 #[test]
-fn a_context_with_a_deadline_needs_no_runtime_until_it_is_awaited() {
+fn a_context_with_a_deadline_needs_no_runtime_until_awaited() {
     let (parent, guard) = Context::background().with_cancel();
     let ctx = parent.with_timeout(HOUR);
     let past = parent.with_timeout_cause(Duration::ZERO, "no time");

@@ -53,7 +53,7 @@ fn done_sees_an_end_between_its_creation_and_its_first_poll() {
 }
 
 #[test]
-fn done_of_a_context_that_can_never_end_waits_and_keeps_no_waker() {
+fn done_of_a_context_that_is_never_done_keeps_no_waker() {
     let (parent, guard) = Context::background().with_cancel();
     let root = Context::background();
     for endless in [
@@ -69,7 +69,7 @@ fn done_of_a_context_that_can_never_end_waits_and_keeps_no_waker() {
 }
 
 #[test]
-fn all_who_wait_are_woken_each_by_one_cancel() {
+fn one_cancel_wakes_each_waiter() {
     let (parent, guard) = Context::background().with_cancel();
     let child = parent.with_value("below");
     let mut waiters: Vec<_> = [&parent, &child, &child, &parent].map(waiting).into();
@@ -161,7 +161,7 @@ async fn a_resolved_done_leaves_no_waker_behind() {
 }
 
 #[test]
-fn a_dropped_done_takes_no_other_waiter_with_it() {
+fn a_dropped_done_leaves_the_other_waiters_registered() {
     let (ctx, guard) = Context::background().with_cancel();
     let mut waiters: Vec<_> = (0..10).map(|_| waiting(&ctx)).collect();
     drop(waiters.drain(2..5));
@@ -172,7 +172,7 @@ fn a_dropped_done_takes_no_other_waiter_with_it() {
 }
 
 #[test]
-fn a_waker_that_panics_keeps_no_other_from_being_woken() {
+fn a_waker_that_panics_loses_no_other_wakeup() {
     let (ctx, guard) = Context::background().with_cancel();
     let mut before = waiting(&ctx);
     let mut bomb = ctx.done();
@@ -186,7 +186,7 @@ fn a_waker_that_panics_keeps_no_other_from_being_woken() {
 }
 
 #[test]
-fn a_done_registered_while_an_ancestor_is_cancelled_is_always_woken() {
+fn a_done_registered_while_an_ancestor_is_cancelled_is_woken() {
     for round in 0..ROUNDS {
         let (top, guard) = Context::background().with_cancel();
         let leaf = (0..round % 5).fold(top.with_value("top"), |ctx, depth| ctx.with_value(depth));
@@ -198,7 +198,7 @@ fn a_done_registered_while_an_ancestor_is_cancelled_is_always_woken() {
 }
 
 #[test]
-fn a_done_polled_with_a_new_waker_while_its_context_is_cancelled_wakes_that_one() {
+fn a_waker_replaced_while_the_context_is_cancelled_is_woken() {
     for round in 0..ROUNDS {
         let (ctx, guard) = Context::background().with_cancel();
         let mut done = ctx.done();
@@ -218,7 +218,7 @@ fn a_done_polled_with_a_new_waker_while_its_context_is_cancelled_wakes_that_one(
 }
 
 #[test]
-fn two_who_begin_to_wait_on_one_context_at_once_are_both_woken() {
+fn two_that_begin_to_wait_on_one_context_at_once_are_both_woken() {
     for round in 0..ROUNDS {
         let (top, guard) = Context::background().with_cancel();
         let leaf = top.with_value("between").with_value("leaf");
@@ -233,7 +233,7 @@ fn two_who_begin_to_wait_on_one_context_at_once_are_both_woken() {
 }
 
 #[test]
-fn one_who_stops_waiting_while_another_begins_is_not_woken_in_its_place() {
+fn a_wait_that_begins_while_another_is_dropped_is_woken() {
     for round in 0..ROUNDS {
         let (top, guard) = Context::background().with_cancel();
         let leaf = top.with_value("leaf");

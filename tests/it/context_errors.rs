@@ -45,7 +45,7 @@ fn an_error_is_of_one_kind_or_the_other() {
 }
 
 #[test]
-fn the_source_of_an_error_is_the_cause_itself_and_downcasts_to_the_users_type() {
+fn the_source_of_an_error_is_the_cause_and_can_be_downcast() {
     let error = cancelled(NoPages(Down("eu-1")));
     let source = error.source().unwrap();
     assert_eq!(source.to_string(), "no pages");
@@ -168,7 +168,7 @@ fn a_clone_of_a_cause_is_the_same_error() {
 }
 
 #[test]
-fn into_error_gives_an_error_with_the_text_the_source_and_the_type() {
+fn into_error_keeps_the_text_the_source_and_the_type() {
     let error = Cause::from(NoPages(Down("eu-1"))).into_error();
     assert!((*error).is::<NoPages>());
     assert_eq!(chain(&*error), "no pages: eu-1 is down");
@@ -191,7 +191,7 @@ fn the_crates_own_causes_are_errors_too() {
 }
 
 #[test]
-fn an_error_turns_into_an_io_error_of_the_fitting_kind_that_keeps_it() {
+fn an_error_becomes_an_io_error_of_the_right_kind() {
     let error = io::Error::from(deadline_exceeded());
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     let error = io::Error::from(cancelled(Down("eu-1")));
@@ -266,7 +266,7 @@ fn a_cause_from_anyhow_keeps_its_whole_chain() {
 
 /// anyhow boxes a wrapper of its own: see the documentation of `Cause`.
 #[test]
-fn the_outermost_error_of_a_cause_from_anyhow_cannot_be_downcast() {
+fn the_outermost_error_of_an_anyhow_cause_cannot_be_downcast() {
     let cause = Cause::from(anyhow::Error::from(NoPages(Down("eu-1"))));
     assert_eq!(cause.to_string(), "no pages");
     assert_eq!(format!("{cause:#}"), "no pages: eu-1 is down");

@@ -35,7 +35,7 @@ async fn a_guard_that_is_dropped_before_the_end_prevents_the_run() {
 }
 
 #[tokio::test]
-async fn a_guard_that_is_dropped_between_the_end_and_the_run_prevents_it() {
+async fn a_guard_dropped_between_the_end_and_the_run_prevents_the_run() {
     let (ctx, cancel) = Context::background().with_cancel();
     let (guard, runs) = counting(&ctx);
     // On one thread the function's task does not run before the next await.

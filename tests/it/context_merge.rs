@@ -11,7 +11,7 @@ fn two() -> ((Context, CancelGuard), (Context, CancelGuard)) {
 }
 
 #[test]
-fn a_merged_context_ends_with_the_first_of_the_two_and_its_reason() {
+fn a_merged_context_ends_with_the_first_of_the_two() {
     for other_first in [false, true] {
         let ((ctx, guard), (other, of_other)) = two();
         let merged = ctx.merge(&other);
@@ -31,7 +31,7 @@ fn a_merged_context_ends_with_the_first_of_the_two_and_its_reason() {
 }
 
 #[test]
-fn the_first_of_the_two_is_the_reason_also_if_nobody_asked_in_between() {
+fn the_first_of_the_two_is_the_cause_without_a_query_in_between() {
     for other_first in [false, true] {
         for waited_on in [false, true] {
             let ((ctx, guard), (other, of_other)) = two();
@@ -51,7 +51,7 @@ fn the_first_of_the_two_is_the_reason_also_if_nobody_asked_in_between() {
 }
 
 #[test]
-fn whoever_waits_on_a_merged_context_is_told_by_either() {
+fn a_waiter_on_a_merged_context_is_woken_by_either() {
     for other_first in [false, true] {
         let ((ctx, guard), (other, of_other)) = two();
         let below = ctx.merge(&other).with_value("below");
@@ -83,7 +83,7 @@ fn an_ancestor_of_either_ends_a_merged_context() {
 }
 
 #[test]
-fn a_merged_context_has_the_values_of_self_and_not_those_of_other() {
+fn a_merged_context_has_the_values_of_self_alone() {
     let ctx = Context::background().with_value(1_u8).with_value("own");
     let other = Context::background().with_value(2_u8).with_value(2_u16);
     let merged = ctx.merge(&other);
@@ -117,7 +117,7 @@ async fn a_merged_context_has_the_earlier_deadline_and_its_cause() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deadline_from_other_that_has_passed_is_not_undone_by_a_cancel_of_either() {
+async fn a_cancel_does_not_undo_a_passed_deadline_of_other() {
     for other_first in [false, true] {
         let ((ctx, guard), (top, of_top)) = two();
         let other = top.with_timeout_cause(ms(10), "too slow");
@@ -134,7 +134,7 @@ async fn a_deadline_from_other_that_has_passed_is_not_undone_by_a_cancel_of_eith
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deadline_from_self_that_has_passed_is_not_undone_by_a_cancel_of_other() {
+async fn a_cancel_does_not_undo_a_passed_deadline_of_self() {
     let ((top, _guard), (other, of_other)) = two();
     let ctx = top.with_timeout_cause(ms(10), "too slow");
     let merged = ctx.merge(&other);
@@ -181,7 +181,7 @@ async fn a_deadline_below_a_merged_context_knows_what_came_before_it() {
 }
 
 #[test]
-fn merging_with_an_ended_context_gives_one_that_is_born_ended() {
+fn merging_with_a_done_context_gives_a_done_context() {
     let ((ctx, _guard), (ended, of_ended)) = two();
     of_ended.cancel_with("stop");
     assert_eq!(state(&ctx.merge(&ended)), "context cancelled: stop");
@@ -272,7 +272,7 @@ fn two_parents_that_are_cancelled_at_once_leave_one_end() {
 }
 
 #[test]
-fn a_context_merged_while_other_is_cancelled_has_ended_once_cancel_has_returned() {
+fn a_context_merged_during_a_cancel_is_done_when_it_returns() {
     for round in 0..ROUNDS {
         let ((ctx, _guard), (top, of_top)) = two();
         let other = top.with_value(round);
@@ -299,7 +299,7 @@ fn ladder(rungs: usize) -> (Vec<Context>, CancelGuard) {
 }
 
 #[test]
-fn a_ladder_of_merges_is_asked_told_printed_and_dropped_in_linear_time() {
+fn a_ladder_of_merges_is_linear() {
     returns(|| {
         let (rungs, guard) = ladder(64);
         let last = &rungs[rungs.len() - 1];
@@ -318,7 +318,7 @@ fn a_ladder_of_merges_is_asked_told_printed_and_dropped_in_linear_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_ladder_of_merges_below_a_deadline_is_asked_in_linear_time() {
+async fn a_ladder_of_merges_below_a_deadline_is_linear() {
     let (rungs, _guard) = ladder(1);
     let mut ctx = rungs[0].with_timeout_cause(ms(10), "too slow");
     let mut kept = Vec::new();
@@ -333,7 +333,7 @@ async fn a_ladder_of_merges_below_a_deadline_is_asked_in_linear_time() {
 }
 
 #[test]
-fn a_chain_of_merges_by_the_other_side_neither_overflows_the_stack_nor_is_quadratic() {
+fn a_chain_of_merges_by_the_other_side_is_flat_and_linear() {
     returns(|| {
         let (top, guard) = Context::background().with_cancel();
         let mut ctx = top.clone();

@@ -160,7 +160,7 @@ fn a_waker_may_drop_what_its_context_is_made_of() {
 }
 
 #[test]
-fn a_cause_that_comes_too_late_may_call_back_when_it_is_dropped() {
+fn a_cause_that_is_too_late_may_call_back_when_it_is_dropped() {
     returns(|| {
         let scene = Scene::new();
         let _waiter = waiting(&scene.ctx);
@@ -205,7 +205,7 @@ fn a_cause_that_is_dropped_with_its_context_may_call_back() {
 }
 
 #[test]
-fn the_cause_of_a_deadline_that_is_not_needed_may_call_back_when_it_is_dropped() {
+fn an_unused_cause_of_a_deadline_may_call_back_in_its_drop() {
     returns(|| {
         let scene = Scene::new();
         let past = scene.ctx.with_timeout(Duration::ZERO);
@@ -244,7 +244,7 @@ fn the_values_of_a_long_chain_may_call_back_when_it_is_dropped() {
 }
 
 #[test]
-fn a_value_whose_context_is_dropped_while_it_is_told_may_call_back() {
+fn a_value_dropped_during_a_propagation_may_call_back() {
     returns(|| {
         for round in 0..ROUNDS {
             let scene = Scene::new();
@@ -257,8 +257,7 @@ fn a_value_whose_context_is_dropped_while_it_is_told_may_call_back() {
 }
 
 #[test]
-fn a_value_that_panics_as_it_is_dropped_while_its_context_is_told_keeps_no_waiter_from_being_woken()
-{
+fn a_value_that_panics_during_a_propagation_loses_no_wakeup() {
     let bomb = || {
         if !thread::panicking() {
             resume_unwind(Box::new("boom"));

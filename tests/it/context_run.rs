@@ -32,7 +32,7 @@ async fn run_gives_the_error_of_a_context_that_ends_first() {
 }
 
 #[test]
-fn run_is_woken_by_a_cancel_and_drops_the_future_before_its_caller_goes_on() {
+fn a_cancel_wakes_run_which_drops_the_future_first() {
     let drops = Drops::default();
     let counted = drops.counted();
     let (ctx, guard) = Context::background().with_cancel();
@@ -52,7 +52,7 @@ fn run_is_woken_by_a_cancel_and_drops_the_future_before_its_caller_goes_on() {
 }
 
 #[test]
-fn run_drops_a_future_that_is_ready_before_its_caller_goes_on() {
+fn run_drops_a_ready_future_before_it_returns() {
     let drops = Drops::default();
     let counted = drops.counted();
     let (ctx, _guard) = Context::background().with_cancel();
@@ -82,7 +82,7 @@ fn an_ended_context_never_polls_the_future() {
 }
 
 #[test]
-fn a_context_that_ends_before_the_first_poll_never_polls_the_future() {
+fn a_context_done_before_the_first_poll_never_polls_the_future() {
     let (ctx, guard) = Context::background().with_cancel();
     let mut run = task::spawn(ctx.run(ready("output")));
     guard.cancel();
@@ -109,13 +109,13 @@ fn if_both_are_ready_in_one_poll_the_output_wins() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn if_the_deadline_passes_in_the_poll_in_which_the_future_is_ready_the_output_wins() {
+async fn if_the_deadline_passes_in_the_ready_poll_the_output_wins() {
     let ctx = Context::background().with_timeout(ms(10));
     assert!(ctx.run(time::sleep(ms(10))).await.is_ok());
 }
 
 #[test]
-fn a_future_that_cancels_its_own_context_is_dropped_in_the_same_poll() {
+fn a_future_that_cancels_its_context_is_dropped_in_that_poll() {
     let drops = Drops::default();
     let counted = drops.counted();
     let (ctx, guard) = Context::background().with_cancel();
@@ -129,13 +129,13 @@ fn a_future_that_cancels_its_own_context_is_dropped_in_the_same_poll() {
 }
 
 #[test]
-fn run_on_a_context_that_can_never_end_only_runs() {
+fn run_on_a_context_that_is_never_done_only_runs() {
     let mut run = task::spawn(async { Context::background().run(ready("output")).await });
     assert!(matches!(run.poll(), Poll::Ready(Ok("output"))));
 }
 
 #[test]
-fn cancel_safety_a_dropped_run_drops_the_future_and_leaves_no_waker_behind() {
+fn a_dropped_run_drops_the_future_and_leaves_no_waker() {
     let drops = Drops::default();
     let counted = drops.counted();
     let (ctx, guard) = Context::background().with_cancel();

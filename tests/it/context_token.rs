@@ -15,7 +15,7 @@ use crate::support::{
 const TOKEN_CANCELLED: &str = "context cancelled: the context's CancellationToken was cancelled";
 
 #[test]
-fn a_token_is_cancelled_when_cancel_returns_and_needs_no_runtime() {
+fn a_token_is_cancelled_when_cancel_returns_without_a_runtime() {
     let (ctx, guard) = Context::background().with_cancel();
     let token = ctx.to_cancellation_token();
     let below = ctx.with_value("below").to_cancellation_token();
@@ -36,7 +36,7 @@ fn a_token_of_an_ended_context_is_born_cancelled() {
 }
 
 #[test]
-fn cancelling_a_token_touches_neither_its_context_nor_other_tokens() {
+fn cancelling_a_token_cancels_no_context_and_no_other_token() {
     let (ctx, _guard) = Context::background().with_cancel();
     let (token, other) = (ctx.to_cancellation_token(), ctx.to_cancellation_token());
     let below = ctx.with_value("below").to_cancellation_token();
@@ -46,7 +46,7 @@ fn cancelling_a_token_touches_neither_its_context_nor_other_tokens() {
 }
 
 #[test]
-fn a_token_of_a_child_is_cancelled_by_the_child_alone_or_by_an_ancestor() {
+fn a_token_of_a_child_is_cancelled_by_the_child_or_an_ancestor() {
     let (parent, of_parent) = Context::background().with_cancel();
     let (child, of_child) = parent.with_cancel();
     let (of_one, sibling) = (child.to_cancellation_token(), parent.with_cancel());
@@ -59,7 +59,7 @@ fn a_token_of_a_child_is_cancelled_by_the_child_alone_or_by_an_ancestor() {
 }
 
 #[test]
-fn a_token_outlives_every_handle_of_its_context_and_still_hears_of_its_ancestors() {
+fn a_token_without_its_context_is_cancelled_by_an_ancestor() {
     let (parent, guard) = Context::background().with_cancel();
     let token = parent
         .with_value("held by nobody")
@@ -82,7 +82,7 @@ fn a_guard_that_is_the_last_to_hold_a_context_cancels_its_token() {
 }
 
 #[test]
-fn a_token_of_a_context_that_can_never_end_is_never_cancelled() {
+fn a_token_of_a_context_that_is_never_done_is_never_cancelled() {
     let (parent, guard) = Context::background().with_cancel();
     let token = parent.without_cancel().to_cancellation_token();
     guard.cancel();
@@ -102,7 +102,7 @@ fn a_token_keeps_nothing_alive() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_of_a_context_with_a_deadline_is_cancelled_when_it_passes() {
+async fn a_token_of_a_context_is_cancelled_at_its_deadline() {
     let ctx = Context::background().with_timeout(ms(10));
     let token = ctx.to_cancellation_token();
     time::sleep(ms(9)).await;
@@ -113,7 +113,7 @@ async fn a_token_of_a_context_with_a_deadline_is_cancelled_when_it_passes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_of_a_context_with_a_deadline_is_cancelled_by_a_cancel() {
+async fn a_token_with_a_deadline_is_cancelled_by_the_parent() {
     let (parent, guard) = Context::background().with_cancel();
     let token = parent.with_timeout(HOUR).to_cancellation_token();
     guard.cancel();
@@ -122,7 +122,7 @@ async fn a_token_of_a_context_with_a_deadline_is_cancelled_by_a_cancel() {
 }
 
 #[test]
-fn a_token_of_a_merged_context_is_cancelled_when_either_cancel_returns() {
+fn a_token_of_a_merged_context_is_cancelled_when_cancel_returns() {
     for other_first in [false, true] {
         let (ctx, guard) = Context::background().with_cancel();
         let (other, of_other) = Context::background().with_cancel();
@@ -155,7 +155,7 @@ async fn a_token_of_a_merged_context_keeps_no_task() {
 }
 
 #[test]
-fn a_token_whose_merged_context_has_gone_hears_of_the_first_parent_only() {
+fn a_token_without_its_merged_context_follows_the_first_parent() {
     let (ctx, guard) = Context::background().with_cancel();
     let (other, of_other) = Context::background().with_cancel();
     let token = ctx.merge(&other).to_cancellation_token();
@@ -166,7 +166,7 @@ fn a_token_whose_merged_context_has_gone_hears_of_the_first_parent_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_of_a_merged_context_is_cancelled_at_the_deadline_of_either() {
+async fn a_token_of_a_merged_context_is_cancelled_at_either_deadline() {
     for (mine, theirs) in [(ms(10), HOUR), (HOUR, ms(10))] {
         let began = time::Instant::now();
         let other = Context::background().with_timeout(theirs);
@@ -204,7 +204,7 @@ async fn a_token_with_a_deadline_is_cancelled_when_cancel_returns() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_task_behind_a_token_ends_when_a_drop_guard_of_it_is_dropped() {
+async fn the_task_behind_a_token_ends_when_its_drop_guard_is_dropped() {
     let ctx = Context::background().with_timeout(HOUR);
     for _ in 0..100 {
         let _guard = ctx.to_cancellation_token().drop_guard();
@@ -242,7 +242,7 @@ async fn the_task_behind_a_token_ends_when_the_token_is_cancelled() {
 }
 
 #[test]
-fn a_context_from_a_token_ends_when_the_token_is_cancelled_with_a_cause_that_says_so() {
+fn a_cancelled_token_cancels_its_context_and_is_the_cause() {
     let token = CancellationToken::new();
     let ctx = Context::from_cancellation_token(token.clone());
     let below = ctx.with_value("below");
@@ -263,7 +263,7 @@ fn a_context_from_a_child_token_ends_with_the_parent_token() {
 }
 
 #[test]
-fn a_context_from_a_cancelled_token_is_born_ended() {
+fn a_context_from_a_cancelled_token_is_done_at_once() {
     let token = CancellationToken::new();
     token.cancel();
     let ctx = Context::from_cancellation_token(token);
@@ -271,7 +271,7 @@ fn a_context_from_a_cancelled_token_is_born_ended() {
 }
 
 #[test]
-fn a_context_from_a_token_that_is_only_dropped_goes_on() {
+fn a_context_from_a_token_that_is_only_dropped_is_not_done() {
     let ctx = Context::from_cancellation_token(CancellationToken::new());
     assert_eq!(state(&ctx), GOING_ON);
 }
@@ -285,7 +285,7 @@ fn a_dropped_context_leaves_its_token_alone() {
 }
 
 #[test]
-fn a_context_dropped_while_its_token_is_cancelled_stops_nobody() {
+fn a_context_dropped_during_a_tokens_cancel_does_not_deadlock() {
     returns(|| {
         for round in 0..ROUNDS {
             let token = CancellationToken::new();
@@ -296,7 +296,7 @@ fn a_context_dropped_while_its_token_is_cancelled_stops_nobody() {
 }
 
 #[test]
-fn an_end_goes_through_a_token_and_back_into_a_context() {
+fn a_cancel_propagates_through_a_token_into_a_context() {
     let (ctx, guard) = Context::background().with_cancel();
     let through = Context::from_cancellation_token(ctx.to_cancellation_token());
     let mut waiter = waiting(&through);
@@ -306,7 +306,7 @@ fn an_end_goes_through_a_token_and_back_into_a_context() {
 }
 
 #[test]
-fn a_token_made_while_an_ancestor_is_cancelled_is_cancelled_once_cancel_has_returned() {
+fn a_token_made_during_a_cancel_is_cancelled_when_it_returns() {
     for round in 0..ROUNDS {
         let (top, guard) = Context::background().with_cancel();
         let leaf = top.with_value("between").with_value("leaf");
@@ -328,7 +328,7 @@ fn two_tokens_made_at_once_are_both_cancelled() {
 }
 
 #[test]
-fn a_bridge_whose_context_has_gone_still_carries_an_end() {
+fn a_bridge_whose_context_is_dropped_still_propagates() {
     let (top, guard) = Context::background().with_cancel();
     let mut ctx = top.clone();
     for _ in 0..10 {
@@ -379,17 +379,17 @@ fn through_a_token(ctx: &Context) -> Context {
 }
 
 #[test]
-fn twenty_thousand_bridged_contexts_are_cancelled_and_dropped_without_recursion() {
+fn bridges_of_20_000_are_cancelled_without_recursion() {
     bridged(20_000, through_a_token);
 }
 
 #[test]
-fn a_hundred_thousand_bridged_contexts_are_cancelled_and_dropped_without_recursion() {
+fn bridges_of_100_000_are_cancelled_without_recursion() {
     bridged(100_000, through_a_token);
 }
 
 #[test]
-fn bridged_contexts_that_are_merged_are_cancelled_without_recursion() {
+fn merged_bridged_contexts_are_cancelled_without_recursion() {
     bridged(20_000, |ctx| {
         let (server, guard) = Context::background().with_cancel();
         drop(guard.disarm());
@@ -405,7 +405,7 @@ fn bridged_contexts_with_values_are_cancelled_without_recursion() {
 }
 
 #[test]
-fn a_panic_of_a_waker_does_not_keep_a_bridge_from_its_end() {
+fn a_panic_of_a_waker_does_not_stop_a_bridge() {
     let (top, guard) = Context::background().with_cancel();
     let one = through_a_token(&top);
     let two = Context::background().merge(&through_a_token(&one));

@@ -78,7 +78,7 @@ fn is_dropped_in_linear_time((contexts, guard): (Vec<Context>, CancelGuard)) {
 }
 
 #[test]
-fn a_chain_of_100_000_is_cancelled_in_linear_time_without_recursion() {
+fn a_chain_of_100_000_is_cancelled_in_linear_time() {
     is_cancelled_in_linear_time(chain());
 }
 
@@ -93,14 +93,14 @@ fn a_comb_of_100_000_is_cancelled_in_linear_time() {
 }
 
 #[test]
-fn a_chain_of_100_000_that_is_waited_on_from_the_bottom_up_is_cancelled_in_linear_time() {
+fn a_chain_of_100_000_waited_on_from_the_bottom_is_linear() {
     let (mut contexts, guard) = chain();
     contexts.reverse();
     is_cancelled_in_linear_time((contexts, guard));
 }
 
 #[test]
-fn a_chain_of_100_000_is_dropped_in_linear_time_without_recursion() {
+fn a_chain_of_100_000_is_dropped_in_linear_time() {
     is_dropped_in_linear_time(chain());
 }
 
@@ -115,7 +115,7 @@ fn a_comb_of_100_000_is_dropped_in_linear_time() {
 }
 
 #[test]
-fn a_chain_of_100_000_that_only_its_last_context_keeps_alive_is_dropped_without_recursion() {
+fn a_chain_of_100_000_held_by_its_leaf_drops_without_recursion() {
     for waited_on in [false, true] {
         returns(move || {
             let (mut contexts, guard) = chain();
@@ -129,7 +129,7 @@ fn a_chain_of_100_000_that_only_its_last_context_keeps_alive_is_dropped_without_
 }
 
 #[test]
-fn a_chain_of_100_000_is_asked_from_its_last_context_in_linear_time() {
+fn a_chain_of_100_000_is_queried_in_linear_time() {
     returns(|| {
         let (contexts, guard) = chain();
         assert_eq!(state(&contexts[MANY - 1]), GOING_ON);
@@ -142,7 +142,7 @@ fn a_chain_of_100_000_is_asked_from_its_last_context_in_linear_time() {
 }
 
 #[test]
-fn a_chain_of_100_000_deadlines_each_earlier_than_the_one_above_is_derived_in_linear_time() {
+fn a_chain_of_100_000_deadlines_is_derived_in_linear_time() {
     returns(|| {
         let (top, guard) = Context::background().with_cancel();
         let last = (0..MANY).fold(top, |ctx, depth| {
@@ -155,7 +155,7 @@ fn a_chain_of_100_000_deadlines_each_earlier_than_the_one_above_is_derived_in_li
 }
 
 #[test]
-fn a_chain_of_100_000_values_is_searched_and_printed_without_recursion() {
+fn a_chain_of_100_000_values_is_printed_without_recursion() {
     returns(|| {
         let first = Context::background().with_value("first");
         let last = (0..MANY).fold(first, |ctx, depth| ctx.with_value(depth));
@@ -179,7 +179,7 @@ fn each_of_100_000_siblings_is_cancelled_in_constant_time() {
 }
 
 #[test]
-fn each_of_100_000_who_wait_on_one_context_comes_and_goes_in_constant_time() {
+fn each_of_100_000_waiters_is_added_in_constant_time() {
     returns(|| {
         let (ctx, guard) = Context::background().with_cancel();
         let mut waiters: Vec<_> = (0..MANY).map(|_| waiting(&ctx)).collect();
@@ -192,7 +192,7 @@ fn each_of_100_000_who_wait_on_one_context_comes_and_goes_in_constant_time() {
 }
 
 #[test]
-fn an_ancestor_that_nobody_holds_still_ends_what_is_below_it() {
+fn a_dropped_ancestor_still_cancels_its_descendants() {
     let (top, guard) = Context::background().with_cancel();
     let leaf = top.with_value("held by nobody").with_value("leaf");
     drop(top);
@@ -203,7 +203,7 @@ fn an_ancestor_that_nobody_holds_still_ends_what_is_below_it() {
 }
 
 #[test]
-fn a_dropped_child_takes_no_sibling_with_it() {
+fn a_dropped_child_unlinks_no_sibling() {
     let (top, guard) = Context::background().with_cancel();
     let mut children: Vec<_> = (0..10).map(|child| top.with_value(child)).collect();
     let mut waiters = wait_on_all(&children);
@@ -216,7 +216,7 @@ fn a_dropped_child_takes_no_sibling_with_it() {
 }
 
 #[test]
-fn a_child_that_is_cancelled_and_dropped_later_takes_no_sibling_with_it() {
+fn a_child_cancelled_and_dropped_later_unlinks_no_sibling() {
     let (top, guard) = Context::background().with_cancel();
     let (child, of_child) = top.with_cancel();
     let mut at_child = waiting(&child);
@@ -230,7 +230,7 @@ fn a_child_that_is_cancelled_and_dropped_later_takes_no_sibling_with_it() {
 }
 
 #[test]
-fn a_child_dropped_while_its_parent_is_cancelled_is_gone_once_and_takes_nobody_with_it() {
+fn a_child_dropped_during_a_cancel_unlinks_no_sibling() {
     for round in 0..ROUNDS {
         let drops = Drops::default();
         let (top, guard) = Context::background().with_cancel();
@@ -245,7 +245,7 @@ fn a_child_dropped_while_its_parent_is_cancelled_is_gone_once_and_takes_nobody_w
 }
 
 #[test]
-fn a_chain_dropped_while_its_top_is_cancelled_is_gone_once() {
+fn a_chain_dropped_while_its_top_is_cancelled_is_dropped_once() {
     for round in 0..ROUNDS {
         let drops = Drops::default();
         let (top, guard) = Context::background().with_cancel();
@@ -257,7 +257,7 @@ fn a_chain_dropped_while_its_top_is_cancelled_is_gone_once() {
 }
 
 #[test]
-fn one_that_is_asked_often_is_told_from_then_on() {
+fn a_context_that_is_queried_often_is_linked() {
     for asked in [0, 1, 15, 16, 17, 1_000] {
         let (top, guard) = Context::background().with_cancel();
         let child = top.with_value(1).with_value(2).with_timeout(HOUR);
@@ -275,7 +275,7 @@ fn one_that_is_asked_often_is_told_from_then_on() {
 }
 
 #[test]
-fn asked_often_while_it_ends_it_never_misses_the_end() {
+fn a_context_queried_during_a_cancel_never_misses_it() {
     for _ in 0..ROUNDS {
         let (top, guard) = Context::background().with_cancel();
         let child = top.with_value(1).with_value(2);

@@ -108,7 +108,7 @@ fn a_value_with_a_drop_that_panics_leaves_the_tree_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_cancel_keeps_the_values_and_has_no_end_no_deadline_and_no_cause() {
+async fn without_cancel_keeps_only_the_values() {
     let (parent, guard) = Context::background()
         .with_value(RequestId(7))
         .with_timeout_cause(ms(100), "too slow")

@@ -18,9 +18,9 @@ both_flavours![
     dropping_the_future_of_a_next_loses_nothing,
     a_stream_wakes_a_consumer_that_waits,
     a_stream_may_move_between_tasks,
-    the_first_success_of_a_hedge_wins_and_the_others_are_gone,
-    a_hedge_asks_once_if_the_answer_comes,
-    no_attempt_begins_after_an_answer,
+    the_first_success_of_a_hedge_wins_and_the_others_are_dropped,
+    a_hedge_makes_one_attempt_if_the_answer_is_in_time,
+    no_attempt_begins_after_a_success,
     when_all_attempts_have_failed_the_next_begins_at_once,
     a_hedge_lists_every_failure_in_order_of_completion,
     a_hedge_that_is_dropped_stops_its_attempts,
@@ -109,7 +109,7 @@ async fn those_in_flight_go_on_while_the_consumer_is_slow() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_local_stands_still_while_nobody_polls() {
+async fn local_items_make_no_progress_between_polls() {
     let polled = Probe::default();
     let fan_out = errgroup::fan_out(&background(), 0..3, |_, item| {
         polled.wrap(async move {
@@ -193,7 +193,7 @@ async fn a_stream_wakes_a_consumer_that_waits() {
 
 /// A result may come between the look that finds none and the wait for the next, and may be the last.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_misses_no_result_that_comes_while_it_begins_to_wait() {
+async fn a_stream_misses_no_result_that_is_ready_as_it_begins_to_wait() {
     at_ends! {
         |stream| {
             for round in 0..2_000 {
@@ -236,7 +236,7 @@ async fn a_stream_may_move_between_tasks() {
     }
 }
 
-async fn the_first_success_of_a_hedge_wins_and_the_others_are_gone() {
+async fn the_first_success_of_a_hedge_wins_and_the_others_are_dropped() {
     let (probe, seen) = (Probe::default(), Log::new());
     let (wraps, sees) = (probe.clone(), seen.clone());
     let hedge = hedge(
@@ -255,14 +255,14 @@ async fn the_first_success_of_a_hedge_wins_and_the_others_are_gone() {
         },
     );
     assert_eq!(hedge.await.unwrap(), 3);
-    probe.assert_all_gone();
+    probe.assert_all_dropped();
     for ctx in seen.get() {
         let cause = ctx.cause().unwrap().to_string();
         assert_eq!(cause, "enough results received");
     }
 }
 
-async fn a_hedge_asks_once_if_the_answer_comes() {
+async fn a_hedge_makes_one_attempt_if_the_answer_is_in_time() {
     let asked = Count::default();
     let asks = asked.clone();
     let hedge = hedge(&background(), HOUR, 5, move |_, attempt| {
@@ -276,7 +276,7 @@ async fn a_hedge_asks_once_if_the_answer_comes() {
     assert_eq!(asked.get(), 1);
 }
 
-async fn no_attempt_begins_after_an_answer() {
+async fn no_attempt_begins_after_a_success() {
     let asked = Count::default();
     for round in 0..3_000 {
         let asks = asked.clone();
@@ -415,7 +415,7 @@ async fn there_are_no_more_attempts_than_max() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_of_all_in_flight_starts_the_next_attempt_and_its_delay() {
+async fn a_failure_of_all_in_flight_starts_the_next_attempt() {
     // The first fails at 3, the second hangs, the third comes a delay after it.
     let (answer, begins, took) = hedged(10, &[Err(3), Ok(1_000), Ok(1)]).await;
     assert_eq!(answer.unwrap(), 2);

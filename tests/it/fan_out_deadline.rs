@@ -15,8 +15,8 @@ both_flavours![
     a_cancel_ends_each_end_with_its_cause,
     a_context_that_has_ended_starts_nothing,
     streams_give_an_error_for_each_item_that_had_started,
-    try_stream_gives_its_error_when_the_rest_is_gone,
-    an_end_of_the_context_after_the_last_item_changes_nothing,
+    try_stream_gives_its_error_when_the_rest_is_dropped,
+    a_cancel_after_the_last_item_changes_nothing,
     settle_does_not_invent_items_that_it_cannot_count,
 ];
 
@@ -38,7 +38,7 @@ fn late<T>() -> Result<T, String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_end_is_over_at_the_deadline_and_all_is_gone() {
+async fn each_end_resolves_at_the_deadline_and_all_is_dropped() {
     for end in each_end() {
         let (probe, start) = (Probe::default(), Instant::now());
         let wraps = probe.clone();
@@ -48,7 +48,7 @@ async fn each_end_is_over_at_the_deadline_and_all_is_gone() {
         in_time(end.of(fan_out.limit(3))).await;
         assert_eq!(start.elapsed(), ms(100));
         assert_eq!(probe.made(), 3);
-        probe.assert_all_gone();
+        probe.assert_all_dropped();
     }
 }
 
@@ -128,7 +128,7 @@ async fn settle_counts_what_was_never_pulled_by_the_upper_bound_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn settle_of_a_stream_goes_by_its_size_hint() {
+async fn settle_of_a_stream_uses_its_size_hint() {
     in_each_place!(|at| {
         let items = futures::stream::iter([10, 500, 500]);
         let fan_out = fan_out_stream(&in_100_ms(), items, takes).limit(1);
@@ -191,7 +191,7 @@ async fn streams_give_an_error_for_each_item_that_had_started() {
             }
             assert_eq!(stream.next().await, None);
             assert_eq!(probe.made(), 4);
-            probe.assert_all_gone();
+            probe.assert_all_dropped();
         };
         [.stream()]
         [.ordered_stream()]
@@ -200,7 +200,7 @@ async fn streams_give_an_error_for_each_item_that_had_started() {
     }
 }
 
-async fn try_stream_gives_its_error_when_the_rest_is_gone() {
+async fn try_stream_gives_its_error_when_the_rest_is_dropped() {
     in_each_place!(|at| {
         let ((ctx, guard), probe) = (background().with_cancel(), Probe::default());
         let wraps = probe.clone();
@@ -214,7 +214,7 @@ async fn try_stream_gives_its_error_when_the_rest_is_gone() {
         }
         guard.cancel_with("enough");
         assert_eq!(stream.next().await, Some(Err(CANCELLED.to_owned())));
-        probe.assert_all_gone();
+        probe.assert_all_dropped();
         assert_eq!(stream.next().await, None);
     });
 }
@@ -362,7 +362,7 @@ async fn a_context_that_has_ended_starts_nothing() {
     assert_eq!(pulled.get(), 0);
 }
 
-async fn an_end_of_the_context_after_the_last_item_changes_nothing() {
+async fn a_cancel_after_the_last_item_changes_nothing() {
     in_each_place!(|at| {
         let (ctx, guard) = background().with_cancel();
         let f = |_: Context, item| async move {
@@ -389,7 +389,7 @@ async fn an_end_of_the_context_after_the_last_item_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_a_consumer_is_slow_the_deadline_stops_what_is_in_flight() {
+async fn the_deadline_stops_items_while_the_consumer_is_slow() {
     at_ends! {
         |stream| {
             let (gauge, start) = (Gauge::default(), Instant::now());

@@ -15,13 +15,13 @@ use crate::support::{HOUR, ms};
 
 both_flavours![
     all_gives_the_values_in_the_order_of_the_items,
-    of_no_items_each_end_is_over_at_once,
-    all_and_for_each_stop_at_the_first_failure_in_order_of_completion,
+    without_items_each_end_resolves_at_once,
+    all_and_for_each_stop_at_the_first_failure,
     for_each_runs_every_item_and_keeps_no_value,
     settle_gives_each_result_in_the_order_of_the_items,
     stream_gives_the_results_in_order_of_completion,
     ordered_stream_gives_the_results_in_the_order_of_the_items,
-    try_stream_gives_what_came_before_the_failure_and_then_the_failure,
+    try_stream_gives_the_successes_before_the_failure,
     a_stream_that_has_ended_gives_nothing_more,
     first_ok_is_the_first_success,
     first_ok_lists_every_failure_in_order_of_completion,
@@ -29,14 +29,14 @@ both_flavours![
     quorum_gives_the_first_successes_in_order_of_completion,
     a_quorum_of_zero_is_empty_and_starts_nothing,
     a_quorum_of_more_than_there_are_items_cannot_be_reached,
-    where_nothing_failed_the_one_error_says_that_it_cannot_be_reached,
+    without_failures_the_one_error_says_cannot_be_reached,
     a_quorum_fails_as_soon_as_it_cannot_be_reached,
-    the_last_item_is_waited_for_where_another_place_sees_the_end_of_them,
+    the_last_item_is_awaited_if_another_worker_finds_no_more,
     failures_have_the_name_of_their_item,
     options_may_come_in_any_order,
     nothing_is_pulled_before_the_first_poll,
-    each_call_gets_a_child_of_the_parents_context_which_ends_with_the_fan_out,
-    what_is_local_may_borrow_and_need_not_be_send,
+    each_call_gets_a_child_context_that_ends_with_the_fan_out,
+    local_items_may_borrow_and_need_not_be_send,
 ];
 
 /// A gate for each item.
@@ -64,7 +64,7 @@ async fn all_gives_the_values_in_the_order_of_the_items() {
     });
 }
 
-async fn of_no_items_each_end_is_over_at_once() {
+async fn without_items_each_end_resolves_at_once() {
     for end in each_end() {
         let none = fan_out(&background(), Vec::<u8>::new(), |_, _| ready(OK));
         end.of(none).await;
@@ -80,7 +80,7 @@ async fn of_no_items_each_end_is_over_at_once() {
     });
 }
 
-async fn all_and_for_each_stop_at_the_first_failure_in_order_of_completion() {
+async fn all_and_for_each_stop_at_the_first_failure() {
     in_each_place!(|at| {
         let (pulled, probe) = (Count::default(), Probe::default());
         let fails = || {
@@ -98,10 +98,10 @@ async fn all_and_for_each_stop_at_the_first_failure_in_order_of_completion() {
             fan_out(&background(), items, f).limit(3)
         };
         assert_eq!(at!(fails()).all().await.unwrap_err(), "2 failed");
-        probe.assert_all_gone();
+        probe.assert_all_dropped();
         assert_eq!(pulled.get(), 3);
         assert_eq!(at!(fails()).for_each().await.unwrap_err(), "2 failed");
-        probe.assert_all_gone();
+        probe.assert_all_dropped();
         assert_eq!(pulled.get(), 6);
     });
 }
@@ -207,7 +207,7 @@ async fn ordered_stream_gives_the_results_in_the_order_of_the_items() {
     });
 }
 
-async fn try_stream_gives_what_came_before_the_failure_and_then_the_failure() {
+async fn try_stream_gives_the_successes_before_the_failure() {
     in_each_place!(|at| {
         let (gate, probe) = (Gate::new(), Probe::default());
         let (waits, wraps) = (gate.clone(), probe.clone());
@@ -230,7 +230,7 @@ async fn try_stream_gives_what_came_before_the_failure_and_then_the_failure() {
         // In either order: on two workers, either may end first.
         assert_eq!(stream.next().await, Some(Ok(1 - came)));
         assert_eq!(stream.next().await, Some(Err("seven".to_owned())));
-        probe.assert_all_gone();
+        probe.assert_all_dropped();
         assert_eq!(stream.next().await, None);
     });
 }
@@ -262,7 +262,7 @@ async fn first_ok_is_the_first_success() {
             })
         });
         assert_eq!(at!(fan_out).first_ok().await.unwrap(), 3);
-        probe.assert_all_gone();
+        probe.assert_all_dropped();
     });
 }
 
@@ -340,7 +340,7 @@ async fn quorum_gives_the_first_successes_in_order_of_completion() {
         let (values, ()) = futures::join!(at!(fan_out).quorum(3), opens);
         assert_eq!(values.unwrap(), [4, 0, 3]);
         assert_eq!(ended.get(), 4);
-        probe.assert_all_gone();
+        probe.assert_all_dropped();
     });
 }
 
@@ -387,7 +387,7 @@ async fn a_quorum_of_more_than_there_are_items_cannot_be_reached() {
     });
 }
 
-async fn where_nothing_failed_the_one_error_says_that_it_cannot_be_reached() {
+async fn without_failures_the_one_error_says_cannot_be_reached() {
     in_each_place!(|at| {
         let (probe, mut left) = (Probe::default(), 0..3);
         let wraps = probe.clone();
@@ -402,7 +402,7 @@ async fn where_nothing_failed_the_one_error_says_that_it_cannot_be_reached() {
             errors.to_string().contains("quorum not reached"),
             "{errors}"
         );
-        probe.assert_all_gone();
+        probe.assert_all_dropped();
     });
 }
 
@@ -419,7 +419,7 @@ async fn a_quorum_fails_as_soon_as_it_cannot_be_reached() {
             })
         });
         let errors = at!(fan_out).quorum(4).await.unwrap_err();
-        probe.assert_all_gone();
+        probe.assert_all_dropped();
         let failed = errors.causes().map(|task| task.name().unwrap());
         let mut failed: Vec<_> = failed.collect();
         failed.sort_unstable();
@@ -438,7 +438,7 @@ async fn a_quorum_fails_as_soon_as_it_cannot_be_reached() {
 }
 
 /// On real threads, and so by chance: the loom model of the same is sure to find it.
-async fn the_last_item_is_waited_for_where_another_place_sees_the_end_of_them() {
+async fn the_last_item_is_awaited_if_another_worker_finds_no_more() {
     for _ in 0..5_000 {
         let one = fan_out(&background(), [7], |_, item| async move {
             yields(1).await;
@@ -586,7 +586,7 @@ async fn nothing_is_pulled_before_the_first_poll() {
     }
 }
 
-async fn each_call_gets_a_child_of_the_parents_context_which_ends_with_the_fan_out() {
+async fn each_call_gets_a_child_context_that_ends_with_the_fan_out() {
     for end in each_end() {
         let (parent, _guard) = background().with_value(7_u8).with_cancel();
         let seen = Log::new();
@@ -611,7 +611,7 @@ async fn each_call_gets_a_child_of_the_parents_context_which_ends_with_the_fan_o
     }
 }
 
-async fn what_is_local_may_borrow_and_need_not_be_send() {
+async fn local_items_may_borrow_and_need_not_be_send() {
     let (ran, here) = (RefCell::new(Vec::new()), Rc::new(Cell::new(0)));
     let names = vec![String::from("a"), String::from("b")];
     let reports = Cell::new(0);
@@ -642,7 +642,7 @@ async fn what_is_local_may_borrow_and_need_not_be_send() {
 }
 
 #[test]
-fn what_is_spawned_needs_a_runtime_and_what_is_local_does_not() {
+fn spawned_items_need_a_runtime_and_local_items_do_not() {
     let new = || {
         fan_out(&background(), 0..3, |_, item: u8| {
             ready(Ok::<_, String>(item))

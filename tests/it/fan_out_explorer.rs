@@ -566,7 +566,7 @@ fn a_stream_is_dropped_after_each_outcome() {
 }
 
 #[test]
-fn a_stream_with_a_slow_consumer_is_dropped_or_cancelled_after_each_poll() {
+fn a_slow_stream_is_dropped_or_cancelled_after_each_poll() {
     let (runtime, ends) = (
         one_thread(),
         [End::TryStream, End::Stream, End::OrderedStream],

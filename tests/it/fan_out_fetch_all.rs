@@ -15,23 +15,23 @@ both_flavours![
     at_most_limit_run_at_once,
     a_limit_of_one_is_the_sequential_loop,
     a_limit_of_usize_max_is_no_limit,
-    of_no_items_the_result_is_empty,
-    items_are_pulled_as_places_free,
+    without_items_the_result_is_empty,
+    items_are_pulled_as_permits_are_released,
     the_iterator_may_be_infinite,
     nothing_is_pulled_before_the_first_poll,
-    the_iterator_is_not_asked_again_after_its_end,
-    items_and_iterator_need_not_be_sync_nor_the_into_iterator_send,
-    the_first_error_drops_what_is_in_flight_and_waits_until_it_is_gone,
+    the_iterator_is_not_called_again_after_its_end,
+    items_need_not_be_sync_nor_the_into_iterator_send,
+    the_first_error_waits_until_what_is_in_flight_is_dropped,
     after_the_first_error_nothing_more_is_pulled,
     the_first_error_is_the_cause_of_the_helpers_context,
     the_first_error_in_order_of_completion_is_returned,
     each_call_gets_a_child_of_the_parents_context,
     the_helpers_context_ends_when_it_returns,
-    a_panic_in_f_is_resumed_when_all_is_gone,
-    a_panic_in_a_future_is_resumed_when_all_is_gone,
+    a_panic_in_f_is_resumed_when_all_is_dropped,
+    a_panic_in_a_future_is_resumed_when_all_is_dropped,
     a_panic_in_the_drop_of_a_future_is_resumed,
     a_panic_in_the_iterator_is_resumed,
-    a_panic_wins_over_an_error_that_came_first,
+    a_panic_wins_over_an_earlier_error,
     the_parents_cancel_drops_what_is_in_flight,
     a_parent_that_has_ended_starts_nothing,
     a_parent_that_ends_after_the_last_item_changes_nothing,
@@ -41,7 +41,7 @@ both_flavours![
     a_fetch_all_in_a_fetch_all,
     several_at_once,
     an_iterator_whose_drop_calls_back_does_not_deadlock,
-    a_slow_iterator_holds_up_one_place_only,
+    a_slow_iterator_blocks_one_worker_only,
     ready_items_do_not_starve_the_runtime,
     it_may_be_used_inside_a_group,
 ];
@@ -122,7 +122,7 @@ async fn a_limit_of_usize_max_is_no_limit() {
     assert_eq!(all.unwrap().len(), 1_000);
 }
 
-async fn of_no_items_the_result_is_empty() {
+async fn without_items_the_result_is_empty() {
     let none = fetch_all(&background(), 1, Vec::new(), doubled).await;
     assert_eq!(none.unwrap(), []);
 }
@@ -142,7 +142,7 @@ fn pulled_and_ended(
     (items.map(move |item| (item, enters.enter())), gauge)
 }
 
-async fn items_are_pulled_as_places_free() {
+async fn items_are_pulled_as_permits_are_released() {
     for limit in 1..6 {
         let (items, gauge) = pulled_and_ended(0..200);
         let all = fetch_all(&background(), limit, items, |_, (item, alive)| async move {
@@ -180,7 +180,7 @@ async fn nothing_is_pulled_before_the_first_poll() {
     assert_eq!(all.await.unwrap(), [0, 2, 4]);
 }
 
-async fn the_iterator_is_not_asked_again_after_its_end() {
+async fn the_iterator_is_not_called_again_after_its_end() {
     for limit in [1, 4, usize::MAX] {
         let mut ended = false;
         let mut left = 20;
@@ -195,7 +195,7 @@ async fn the_iterator_is_not_asked_again_after_its_end() {
     }
 }
 
-async fn items_and_iterator_need_not_be_sync_nor_the_into_iterator_send() {
+async fn items_need_not_be_sync_nor_the_into_iterator_send() {
     use std::cell::Cell;
     use std::rc::Rc;
 
@@ -242,7 +242,7 @@ where
     }
 }
 
-async fn the_first_error_drops_what_is_in_flight_and_waits_until_it_is_gone() {
+async fn the_first_error_waits_until_what_is_in_flight_is_dropped() {
     for limit in [11, 50, usize::MAX] {
         let probe = Probe::default();
         let fails = in_flight(&probe, |_| async {
@@ -251,7 +251,7 @@ async fn the_first_error_drops_what_is_in_flight_and_waits_until_it_is_gone() {
         });
         let all = fetch_all(&background(), limit, 0..100, fails);
         assert_eq!(all.await.unwrap_err(), "boom");
-        probe.assert_all_gone();
+        probe.assert_all_dropped();
         assert!(probe.made() <= limit);
         let polled = probe.polled();
         yields(20).await;
@@ -320,7 +320,7 @@ async fn the_helpers_context_ends_when_it_returns() {
     }
 }
 
-async fn a_panic_in_f_is_resumed_when_all_is_gone() {
+async fn a_panic_in_f_is_resumed_when_all_is_dropped() {
     let probe = Probe::default();
     let mut f = in_flight(&probe, |_| async { unreachable!() });
     let all = fetch_all(&background(), 50, 0..100, move |ctx, item| {
@@ -330,11 +330,11 @@ async fn a_panic_in_f_is_resumed_when_all_is_gone() {
         f(ctx, item)
     });
     assert_eq!(panic_of(all).await.downcast_ref(), Some(&5_usize));
-    probe.assert_all_gone();
+    probe.assert_all_dropped();
     assert_eq!(probe.made(), 5);
 }
 
-async fn a_panic_in_a_future_is_resumed_when_all_is_gone() {
+async fn a_panic_in_a_future_is_resumed_when_all_is_dropped() {
     let (probe, held) = (Probe::default(), Arc::<OnceLock<Context>>::default());
     let kept = held.clone();
     let panics = in_flight(&probe, move |ctx| async move {
@@ -343,7 +343,7 @@ async fn a_panic_in_a_future_is_resumed_when_all_is_gone() {
     });
     let all = fetch_all(&background(), 50, 0..100, panics);
     assert_eq!(text(panic_of(all).await), "boom");
-    probe.assert_all_gone();
+    probe.assert_all_dropped();
     let cause = held.get().unwrap().cause().unwrap().to_string();
     assert!(
         cause.starts_with("task \"item 10\" (started at "),
@@ -371,7 +371,7 @@ async fn a_panic_in_the_iterator_is_resumed() {
     }
 }
 
-async fn a_panic_wins_over_an_error_that_came_first() {
+async fn a_panic_wins_over_an_earlier_error() {
     let all = fetch_all(&background(), 2, 0..2, |ctx, item| async move {
         if item == 0 {
             let _bomb = OnDrop(|| panic!("a bug"));
@@ -393,7 +393,7 @@ async fn the_parents_cancel_drops_what_is_in_flight() {
     });
     let all = fetch_all(&parent, 11, 0.., cancels);
     assert_eq!(all.await.unwrap_err(), "context cancelled");
-    probe.assert_all_gone();
+    probe.assert_all_dropped();
     assert_eq!(probe.made(), 11);
 }
 
@@ -433,7 +433,7 @@ async fn dropped_at_each_of_its_polls_nothing_is_polled_again() {
         let polled = probe.polled();
         yields(50).await;
         assert_eq!(probe.polled(), polled);
-        probe.assert_all_gone();
+        probe.assert_all_dropped();
         if ended {
             assert_eq!(probe.made(), 20);
         }
@@ -550,7 +550,7 @@ async fn an_iterator_whose_drop_calls_back_does_not_deadlock() {
     assert_eq!(calls.get(), 1);
 }
 
-async fn a_slow_iterator_holds_up_one_place_only() {
+async fn a_slow_iterator_blocks_one_worker_only() {
     let ended = Count::default();
     let (counted, seen) = (ended.clone(), Log::new());
     let log = seen.clone();
@@ -615,11 +615,11 @@ async fn the_parents_deadline_drops_what_is_in_flight() {
     let error = in_time(all).await.unwrap_err();
     assert_eq!(error, "context deadline exceeded");
     assert_eq!(start.elapsed(), Duration::from_secs(1));
-    probe.assert_all_gone();
+    probe.assert_all_dropped();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_the_iterator_blocks_its_thread_the_future_can_be_dropped() {
+async fn the_future_can_be_dropped_while_the_iterator_blocks() {
     let (entered, enters) = mpsc::channel();
     let (release, released) = mpsc::channel();
     let (says, said) = mpsc::channel();

@@ -17,7 +17,7 @@ both_flavours![
     what_losers_hold_is_free_when_try_stream_gives_its_failure,
     what_losers_hold_is_free_when_a_hedge_returns,
     what_losers_hold_is_free_after_the_cancel_of_the_context,
-    dropped_half_way_nothing_is_polled_again_and_what_it_held_becomes_free,
+    dropped_half_way_it_polls_nothing_and_frees_what_it_held,
     dropped_half_way_the_context_of_the_items_ends,
 ];
 
@@ -159,7 +159,7 @@ async fn what_losers_hold_is_free_after_the_cancel_of_the_context() {
     }
 }
 
-async fn dropped_half_way_nothing_is_polled_again_and_what_it_held_becomes_free() {
+async fn dropped_half_way_it_polls_nothing_and_frees_what_it_held() {
     for end in each_end() {
         for polls in 1..6 {
             let (permits, probe) = (Permits::new(), Probe::default());
@@ -189,7 +189,7 @@ async fn dropped_half_way_nothing_is_polled_again_and_what_it_held_becomes_free(
             let polled = probe.polled();
             yields(20).await;
             assert_eq!(probe.polled(), polled);
-            probe.assert_all_gone();
+            probe.assert_all_dropped();
         }
     }
 }
@@ -216,7 +216,7 @@ async fn dropped_half_way_the_context_of_the_items_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_local_is_gone_at_once_when_it_is_dropped() {
+async fn dropped_local_items_are_dropped_at_once() {
     let new = |permits: &Permits| {
         let holds = permits.clone();
         fan_out(&background(), 0..PERMITS, move |_, _| {

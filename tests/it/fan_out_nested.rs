@@ -9,18 +9,18 @@ use futures::StreamExt;
 use crate::group_support::*;
 
 both_flavours![
-    a_fan_out_in_a_fan_out_in_a_fan_out_each_of_one_place,
-    items_that_await_an_admission_lend_the_place_of_the_task_that_awaits_them,
-    items_that_await_a_handle_lend_the_place_of_the_task_that_awaits_them,
+    three_nested_fan_outs_each_of_one_permit,
+    items_that_await_an_admission_lend_the_permit_of_their_task,
+    items_that_await_a_handle_lend_the_permit_of_their_task,
     items_of_a_fan_out_in_a_fan_out_lend_it_too,
-    a_tree_of_fan_outs_under_one_group_of_one_place,
+    a_tree_of_fan_outs_in_a_group_of_one_permit,
     an_item_that_awaits_two_in_a_row_lends_twice,
     items_on_the_callers_own_task_lend_it_too,
     a_stream_of_items_that_awaits_an_admission_lends_it_too,
     the_stage_behind_another_lends_it_too,
     the_limit_of_the_group_holds_meanwhile,
-    a_task_that_goes_on_beside_its_fan_out_lends_when_its_poll_ends,
-    a_fan_out_dropped_while_it_lends_gives_the_place_back,
+    a_task_that_runs_beside_its_fan_out_lends_after_its_poll,
+    a_fan_out_dropped_while_it_lends_returns_the_permit,
 ];
 
 const LEVELS: usize = 4;
@@ -35,11 +35,11 @@ fn tree(level: usize) -> Pin<Box<dyn Future<Output = Result<usize, String>> + Se
     })
 }
 
-async fn a_fan_out_in_a_fan_out_in_a_fan_out_each_of_one_place() {
+async fn three_nested_fan_outs_each_of_one_permit() {
     assert_eq!(tree(LEVELS).await, Ok(81));
 }
 
-async fn items_that_await_an_admission_lend_the_place_of_the_task_that_awaits_them() {
+async fn items_that_await_an_admission_lend_the_permit_of_their_task() {
     let (g, ran) = (limited(1), Count::default());
     let (siblings, counted) = (g.spawner(), ran.clone());
     g.go_with(|ctx| async move {
@@ -62,7 +62,7 @@ async fn items_that_await_an_admission_lend_the_place_of_the_task_that_awaits_th
     assert_eq!(ran.get(), 10);
 }
 
-async fn items_that_await_a_handle_lend_the_place_of_the_task_that_awaits_them() {
+async fn items_that_await_a_handle_lend_the_permit_of_their_task() {
     let g = limited(1);
     let siblings = g.spawner();
     let sum = g.spawn(async move {
@@ -115,7 +115,7 @@ fn grow(
     })
 }
 
-async fn a_tree_of_fan_outs_under_one_group_of_one_place() {
+async fn a_tree_of_fan_outs_in_a_group_of_one_permit() {
     for limit in [1, 2, 3] {
         let g = limited(limit);
         let leaves = g.spawn(grow(g.spawner(), LEVELS));
@@ -239,7 +239,7 @@ async fn the_limit_of_the_group_holds_meanwhile() {
     assert!(gauge.most() <= 2, "{}", gauge.most());
 }
 
-async fn a_task_that_goes_on_beside_its_fan_out_lends_when_its_poll_ends() {
+async fn a_task_that_runs_beside_its_fan_out_lends_after_its_poll() {
     let g = limited(1);
     let siblings = g.spawner();
     g.go(async move {
@@ -253,7 +253,7 @@ async fn a_task_that_goes_on_beside_its_fan_out_lends_when_its_poll_ends() {
     assert_eq!(g.wait().await, OK);
 }
 
-async fn a_fan_out_dropped_while_it_lends_gives_the_place_back() {
+async fn a_fan_out_dropped_while_it_lends_returns_the_permit() {
     let (g, gate) = (limited(1), Gate::new());
     let (siblings, gated) = (g.spawner(), gate.clone());
     let inside = Count::default();

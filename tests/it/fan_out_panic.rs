@@ -24,14 +24,14 @@ both_flavours![
     of_on_progress,
     of_the_first_of_several,
     a_panic_wins_over_a_failure_and_over_a_success,
-    a_panic_that_comes_after_enough_is_resumed,
-    what_came_before_a_panic_comes_out_of_a_stream_before_it,
-    what_is_stopped_for_a_panic_does_not_come_out_of_a_stream_before_it,
+    a_panic_after_enough_successes_is_resumed,
+    a_stream_gives_the_results_before_a_panic_first,
+    a_stream_gives_no_items_that_a_panic_stopped,
     after_a_panic_a_stream_has_ended,
     a_panic_is_the_cause_of_the_items_context,
     in_a_hedge,
-    of_a_destructor_when_it_is_dropped_half_way_is_nobodys,
-    of_the_destructors_of_many_values_that_nobody_gets_do_not_end_the_process,
+    of_a_destructor_when_it_is_dropped_half_way_is_discarded,
+    of_the_destructors_of_many_unused_values_do_not_abort,
     a_dropped_stream_discards_the_panics_of_its_destructors,
     of_what_is_stopped_each_counts_as_one_failure,
     a_hint_that_panics_after_the_iterator_changes_nothing,
@@ -45,7 +45,7 @@ struct Bug(&'static str);
 /// Asserts that `end` panics with a bug when all is gone.
 async fn assert_bug(end: impl Future<Output = ()>, bug: &'static str, probe: &Probe) {
     let payload = panic_of(end).await;
-    probe.assert_all_gone();
+    probe.assert_all_dropped();
     match payload.downcast::<Bug>() {
         Ok(payload) => assert_eq!(*payload, Bug(bug)),
         Err(payload) => panic!("another payload: {}", text(payload)),
@@ -292,7 +292,7 @@ async fn a_panic_wins_over_a_failure_and_over_a_success() {
     }
 }
 
-async fn a_panic_that_comes_after_enough_is_resumed() {
+async fn a_panic_after_enough_successes_is_resumed() {
     in_each_place!(|at| {
         let started = Count::default();
         let fan_out = fan_out(&background(), 0..2, move |_, item| {
@@ -312,7 +312,7 @@ async fn a_panic_that_comes_after_enough_is_resumed() {
     });
 }
 
-async fn what_came_before_a_panic_comes_out_of_a_stream_before_it() {
+async fn a_stream_gives_the_results_before_a_panic_first() {
     for end in each_stream() {
         let gate = Gate::new();
         let waits = gate.clone();
@@ -341,14 +341,14 @@ async fn what_came_before_a_panic_comes_out_of_a_stream_before_it() {
     }
 }
 
-async fn what_is_stopped_for_a_panic_does_not_come_out_of_a_stream_before_it() {
+async fn a_stream_gives_no_items_that_a_panic_stopped() {
     for end in each_stream() {
         let probe = Probe::default();
         let panics = ninth(&probe, |_| async { panic_any(Bug("item")) });
         // Who stops at the first error must see the panic all the same.
         let payload = panic_of(end.stream(fan_out(&background(), 0..10, panics)).next()).await;
         assert_eq!(payload.downcast_ref(), Some(&Bug("item")));
-        probe.assert_all_gone();
+        probe.assert_all_dropped();
     }
 }
 
@@ -405,7 +405,7 @@ async fn in_a_hedge() {
     }
 }
 
-async fn of_a_destructor_when_it_is_dropped_half_way_is_nobodys() {
+async fn of_a_destructor_when_it_is_dropped_half_way_is_discarded() {
     for end in each_end() {
         let probe = Probe::default();
         let wraps = probe.clone();
@@ -427,7 +427,7 @@ async fn of_a_destructor_when_it_is_dropped_half_way_is_nobodys() {
 }
 
 #[test]
-fn a_value_whose_destructor_panics_and_is_not_needed_panics_nobody() {
+fn a_panic_of_the_destructor_of_an_unused_value_is_discarded() {
     let runtime = current_thread();
     in_each_place!(|at| {
         let f = |_: Context, _| ready(Ok::<_, String>(PanicsOnDrop("a value")));
@@ -550,7 +550,7 @@ async fn of_an_item_lets_nothing_more_start_in_the_grace() {
     }
 }
 
-async fn of_the_destructors_of_many_values_that_nobody_gets_do_not_end_the_process() {
+async fn of_the_destructors_of_many_unused_values_do_not_abort() {
     in_each_place!(|at| {
         let made = Count::default();
         let new = || {

@@ -12,13 +12,13 @@ use crate::group_support::*;
 use crate::support::HOUR;
 
 both_flavours![
-    each_start_and_each_end_is_told_and_the_last_call_has_the_totals,
-    failures_are_told_apart,
+    each_start_and_end_is_reported_and_the_last_has_the_totals,
+    failures_are_counted_apart,
     calls_are_never_concurrent_and_counts_never_go_down,
     the_size_hint_is_that_of_all_items,
     what_was_stopped_is_in_neither_count,
-    of_no_items_nothing_is_told,
-    with_a_stream_it_is_told_of_what_waits,
+    without_items_nothing_is_reported,
+    with_a_stream_it_reports_what_waits,
     it_is_dropped_when_the_fan_out_is_over,
     a_report_may_call_back,
 ];
@@ -48,7 +48,7 @@ fn assert_forward(calls: &[Progress]) {
     }
 }
 
-async fn each_start_and_each_end_is_told_and_the_last_call_has_the_totals() {
+async fn each_start_and_end_is_reported_and_the_last_has_the_totals() {
     at_ends! {
         |end| {
             let log = Log::new();
@@ -90,7 +90,7 @@ async fn each_start_and_each_end_is_told_and_the_last_call_has_the_totals() {
     }
 }
 
-async fn failures_are_told_apart() {
+async fn failures_are_counted_apart() {
     at_ends! {
         |end| {
             let log = Log::new();
@@ -224,7 +224,7 @@ async fn what_was_stopped_is_in_neither_count() {
     });
 }
 
-async fn of_no_items_nothing_is_told() {
+async fn without_items_nothing_is_reported() {
     for end in each_end() {
         let log = Log::new();
         let none = fan_out(&background(), Vec::<u8>::new(), |_, _| {
@@ -235,7 +235,7 @@ async fn of_no_items_nothing_is_told() {
     }
 }
 
-async fn with_a_stream_it_is_told_of_what_waits() {
+async fn with_a_stream_it_reports_what_waits() {
     at_ends! {
         |stream| {
             let log = Log::new();
@@ -284,7 +284,7 @@ async fn a_report_may_call_back() {
 }
 
 #[tokio::test]
-async fn a_panic_of_the_function_is_a_failure_of_an_item_that_has_started() {
+async fn a_panic_of_the_function_is_a_failure_of_a_started_item() {
     in_each_place!(|at| {
         let log = Log::new();
         let all = fan_out(&background(), 0..2, |_, item| {

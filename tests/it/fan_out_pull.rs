@@ -14,18 +14,18 @@ use crate::group_support::*;
 use crate::support::ms;
 
 both_flavours![
-    an_item_is_pulled_when_there_is_a_place_for_it,
+    an_item_is_pulled_when_there_is_a_permit_for_it,
     an_item_is_pulled_when_the_consumer_has_room_for_it,
     what_runs_and_what_waits_are_never_more_than_the_limit,
     an_ordered_stream_counts_what_is_held_up,
     the_iterator_may_be_infinite,
     items_without_an_end_and_without_a_limit_run_between_pulls,
-    an_item_is_polled_before_the_iterator_is_asked_for_what_it_feeds,
+    an_item_is_polled_before_the_iterator_that_it_feeds,
     the_iterator_may_be_a_generator,
-    an_iterator_that_has_ended_is_not_asked_again,
+    an_iterator_that_has_ended_is_not_called_again,
     after_a_failure_nothing_more_is_pulled,
     a_stream_may_end_late,
-    while_a_stream_has_nothing_the_others_go_on,
+    while_a_stream_is_pending_the_items_are_polled,
     a_stream_that_never_wakes_is_ended_by_a_cancel,
     a_stream_that_never_wakes_is_ended_by_a_drop,
     a_stream_that_never_wakes_is_ended_by_a_failure,
@@ -37,7 +37,7 @@ both_flavours![
     dropping_the_end_of_a_pipeline_stops_its_stages,
 ];
 
-async fn an_item_is_pulled_when_there_is_a_place_for_it() {
+async fn an_item_is_pulled_when_there_is_a_permit_for_it() {
     for end in each_end() {
         for limit in 1..5 {
             let gauge = Gauge::default();
@@ -200,7 +200,7 @@ async fn items_without_an_end_and_without_a_limit_run_between_pulls() {
 }
 
 /// An iterator that blocks until an item has given it the next one.
-async fn an_item_is_polled_before_the_iterator_is_asked_for_what_it_feeds() {
+async fn an_item_is_polled_before_the_iterator_that_it_feeds() {
     for limit in [1, 8, usize::MAX] {
         let (give, given) = mpsc::channel();
         give.send(0).unwrap();
@@ -229,7 +229,7 @@ async fn an_item_is_polled_before_the_iterator_is_asked_for_what_it_feeds() {
 
 /// What is quick is run on one permit; what blocks its thread in between holds up nothing behind it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn an_item_that_blocks_its_thread_among_quick_ones_holds_up_none() {
+async fn an_item_that_blocks_its_thread_delays_no_other() {
     let begun = Count::default();
     let begins = begun.clone();
     let blocks = fan_out(&background(), 0..5_000, move |_, item: usize| {
@@ -268,7 +268,7 @@ async fn the_iterator_may_be_a_generator() {
     });
 }
 
-async fn an_iterator_that_has_ended_is_not_asked_again() {
+async fn an_iterator_that_has_ended_is_not_called_again() {
     for end in each_end() {
         for limit in [1, 4, usize::MAX] {
             let (mut left, mut ended) = (10, false);
@@ -311,7 +311,7 @@ async fn after_a_failure_nothing_more_is_pulled() {
 
 /// An iterator that blocks its thread until an item that is in flight releases it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_iterator_that_blocks_its_thread_does_not_hold_up_what_is_in_flight() {
+async fn an_iterator_that_blocks_its_thread_delays_nothing_in_flight() {
     at_ends! {
         |end| {
             let (release, released) = mpsc::channel();
@@ -370,7 +370,7 @@ async fn a_stream_may_end_late() {
     }
 }
 
-async fn while_a_stream_has_nothing_the_others_go_on() {
+async fn while_a_stream_is_pending_the_items_are_polled() {
     in_each_place!(|at| {
         let (sender, items) = futures::channel::mpsc::unbounded();
         let ended = Count::default();

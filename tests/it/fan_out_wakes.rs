@@ -16,7 +16,7 @@ async fn after_a_yield(item: usize) -> Result<usize, String> {
 
 /// With a limit of 1 nothing else comes that could make up for a wake that was lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_outcome_that_comes_while_the_consumer_looks_wakes_it() {
+async fn an_outcome_that_is_ready_while_the_consumer_polls_wakes_it() {
     let ctx = Context::background();
     let stream = fan_out(&ctx, 0..ITEMS, |_, item| after_a_yield(item)).limit(1);
     let all = tokio::spawn(stream.stream().count());
@@ -24,7 +24,7 @@ async fn an_outcome_that_comes_while_the_consumer_looks_wakes_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_outcome_that_comes_while_the_next_stage_looks_wakes_it() {
+async fn an_outcome_that_is_ready_while_the_next_stage_polls_wakes_it() {
     let ctx = Context::background();
     let first = fan_out(&ctx, 0..ITEMS, |_, item| after_a_yield(item)).limit(1);
     let second = fan_out_stream(&ctx, first.try_stream(), |_, item| async { item });

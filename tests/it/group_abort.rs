@@ -8,9 +8,9 @@ use errgroup::Context;
 use crate::group_support::*;
 
 both_flavours![
-    abort_drops_everybody_now,
-    abort_counts_every_dropped_task_as_ended_with_the_context_error,
-    abort_does_not_hide_an_error_that_came_before,
+    abort_drops_every_task_now,
+    abort_counts_every_dropped_task_as_a_context_error,
+    abort_does_not_hide_an_earlier_error,
     abort_says_why,
     aborting_twice_is_aborting_once,
     abort_from_inside_a_task,
@@ -34,7 +34,7 @@ fn a_thousand(g: &G, probe: &Probe) {
     }
 }
 
-async fn abort_drops_everybody_now() {
+async fn abort_drops_every_task_now() {
     for limit in [Some(1), Some(10), None] {
         for turns in [0, 1, 10] {
             let (g, _ctx) = group();
@@ -45,12 +45,12 @@ async fn abort_drops_everybody_now() {
             g.abort();
             assert_eq!(g.queued(), 0);
             assert_eq!(g.wait().await.unwrap_err(), "context cancelled");
-            probe.assert_all_gone();
+            probe.assert_all_dropped();
         }
     }
 }
 
-async fn abort_counts_every_dropped_task_as_ended_with_the_context_error() {
+async fn abort_counts_every_dropped_task_as_a_context_error() {
     let (g, _ctx) = errgroup::Group::<anyhow::Error>::with_context(Context::background());
     g.go(std::future::pending());
     g.abort();
@@ -59,7 +59,7 @@ async fn abort_counts_every_dropped_task_as_ended_with_the_context_error() {
     assert_eq!(error.cause().unwrap().to_string(), "the group was aborted");
 }
 
-async fn abort_does_not_hide_an_error_that_came_before() {
+async fn abort_does_not_hide_an_earlier_error() {
     let (g, ctx) = group();
     g.go(async { Err("boom".to_owned()) });
     g.go(std::future::pending());
@@ -82,7 +82,7 @@ async fn aborting_twice_is_aborting_once() {
     g.abort();
     g.abort();
     assert!(g.wait().await.is_err());
-    probe.assert_all_gone();
+    probe.assert_all_dropped();
 }
 
 async fn abort_from_inside_a_task() {
@@ -110,7 +110,7 @@ async fn after_an_abort_nothing_starts() {
     assert!(g.try_go(probe.wrap(async { Ok(()) })).is_err());
     assert!(g.wait().await.is_err());
     assert_eq!(probe.polled(), 0);
-    probe.assert_all_gone();
+    probe.assert_all_dropped();
 }
 
 async fn an_aborted_group_waits_for_destructors() {
@@ -140,7 +140,7 @@ async fn abort_at_every_moment() {
         yields(turns).await;
         g.abort();
         let _ = g.wait().await;
-        probe.assert_all_gone();
+        probe.assert_all_dropped();
     }
 }
 
@@ -149,7 +149,7 @@ fn runtimes() -> [tokio::runtime::Runtime; 2] {
 }
 
 #[test]
-fn a_runtime_that_shuts_down_is_an_abort_of_a_thousand_tasks_in_all_states() {
+fn a_runtime_shutdown_aborts_a_thousand_tasks_in_all_states() {
     for limit in [Some(1), Some(10), None] {
         for turns in [0, 1, 10] {
             for runtime in runtimes() {
@@ -167,14 +167,14 @@ fn a_runtime_that_shuts_down_is_an_abort_of_a_thousand_tasks_in_all_states() {
                     current_thread().block_on(wait).unwrap_err(),
                     "context cancelled"
                 );
-                probe.assert_all_gone();
+                probe.assert_all_dropped();
             }
         }
     }
 }
 
 #[test]
-fn wait_still_ends_when_the_runtime_goes_while_it_waits() {
+fn wait_still_ends_when_the_runtime_shuts_down_meanwhile() {
     for runtime in runtimes() {
         let (g, ctx) = runtime.block_on(async { group() });
         let probe = Probe::default();
@@ -187,7 +187,7 @@ fn wait_still_ends_when_the_runtime_goes_while_it_waits() {
         drop(runtime);
         assert_eq!(waits.join().unwrap().unwrap_err(), "context cancelled");
         assert!(ctx.is_done());
-        probe.assert_all_gone();
+        probe.assert_all_dropped();
     }
 }
 
@@ -207,13 +207,13 @@ fn a_runtime_that_shuts_down_stops_the_siblings_that_are_queued() {
         assert!(g.context().is_done());
         assert_eq!((g.running(), g.queued()), (0, 0));
         assert_eq!(probe.polled(), 0);
-        probe.assert_all_gone();
+        probe.assert_all_dropped();
         assert!(current_thread().block_on(in_time(g.wait())).is_err());
     }
 }
 
 #[test]
-fn go_on_a_runtime_that_has_gone_starts_nothing_and_wait_ends() {
+fn go_after_a_runtime_shutdown_starts_nothing_and_wait_ends() {
     for runtime in runtimes() {
         let g = runtime.block_on(async {
             let g = limited(3);
@@ -229,12 +229,12 @@ fn go_on_a_runtime_that_has_gone_starts_nothing_and_wait_ends() {
         let error = current_thread().block_on(in_time(g.wait())).unwrap_err();
         assert_eq!(error, "context cancelled");
         assert_eq!(probe.polled(), 0);
-        probe.assert_all_gone();
+        probe.assert_all_dropped();
     }
 }
 
 #[test]
-fn a_runtime_that_shuts_down_before_any_task_was_polled_ends_wait() {
+fn a_runtime_shutdown_before_any_poll_ends_wait() {
     for runtime in runtimes() {
         let (g, probe) = (limited(3), Probe::default());
         {
@@ -246,12 +246,12 @@ fn a_runtime_that_shuts_down_before_any_task_was_polled_ends_wait() {
         runtime.shutdown_background();
         let error = two_workers().block_on(in_time(g.wait())).unwrap_err();
         assert_eq!(error, "context cancelled");
-        probe.assert_all_gone();
+        probe.assert_all_dropped();
     }
 }
 
 #[test]
-fn a_destructor_that_calls_go_while_the_runtime_shuts_down_does_not_deadlock() {
+fn a_destructor_may_call_go_during_a_runtime_shutdown() {
     for runtime in runtimes() {
         let g = Arc::new(runtime.block_on(async { limited(2) }));
         let calls = Count::default();
@@ -278,7 +278,7 @@ fn a_destructor_that_calls_go_while_the_runtime_shuts_down_does_not_deadlock() {
 }
 
 #[test]
-fn a_destructor_may_call_go_on_a_runtime_that_has_gone() {
+fn a_destructor_may_call_go_after_a_runtime_shutdown() {
     for runtime in runtimes() {
         let g = Arc::new(runtime.block_on(async {
             let g = limited(3);
@@ -306,12 +306,12 @@ fn a_destructor_may_call_go_on_a_runtime_that_has_gone() {
         let g = Arc::into_inner(g).unwrap();
         assert!(current_thread().block_on(in_time(g.wait())).is_err());
         assert_eq!((calls.get(), probe.polled()), (5, 0));
-        probe.assert_all_gone();
+        probe.assert_all_dropped();
     }
 }
 
 #[test]
-fn a_destructor_of_a_task_that_was_not_polled_may_call_go_after_an_abort() {
+fn a_destructor_of_an_unpolled_task_may_call_go_after_an_abort() {
     for runtime in runtimes() {
         let (probe, calls) = (Probe::default(), Count::default());
         runtime.block_on(in_time(async {
@@ -336,6 +336,6 @@ fn a_destructor_of_a_task_that_was_not_polled_may_call_go_after_an_abort() {
             let g = until_alone(g).await;
             assert!(g.wait().await.is_err());
         }));
-        probe.assert_all_gone();
+        probe.assert_all_dropped();
     }
 }

@@ -10,23 +10,23 @@ use tokio::runtime::{Builder, Runtime};
 use crate::group_support::*;
 
 both_flavours![
-    it_is_handed_the_context_of_the_group,
+    it_receives_the_context_of_the_group,
     it_runs_on_a_thread_of_the_pool,
     its_admission_says_that_it_has_started,
     it_is_under_the_same_limit,
     it_is_in_the_same_queue_first_in_first_out,
     it_may_start_siblings,
-    a_task_that_awaits_its_admission_lends_its_place,
+    a_task_that_awaits_its_admission_lends_its_permit,
     its_error_ends_the_context_and_is_the_error,
-    its_panic_ends_the_context_and_goes_on_in_wait,
+    its_panic_cancels_the_context_and_is_resumed_by_wait,
     a_panic_of_what_it_holds_is_its_panic,
-    one_that_runs_is_not_aborted_by_an_abort_and_wait_still_waits,
-    one_that_runs_is_not_aborted_by_a_grace_and_wait_still_waits,
+    one_that_runs_is_not_aborted_by_an_abort_and_wait_waits,
+    one_that_runs_is_not_aborted_by_a_grace_and_wait_waits,
     one_that_runs_is_not_aborted_when_the_group_is_dropped,
     one_that_runs_is_not_aborted_when_wait_is_dropped,
     one_that_is_queued_never_starts_after_the_end,
     after_the_end_nothing_starts,
-    what_it_holds_is_gone_when_wait_returns,
+    what_it_holds_is_dropped_when_wait_returns,
     a_closure_that_never_begins_may_block_in_its_destructor,
     a_refused_closure_may_block_in_its_destructor,
     an_aborted_closure_may_block_in_its_destructor,
@@ -66,7 +66,7 @@ impl Held {
     }
 }
 
-async fn it_is_handed_the_context_of_the_group() {
+async fn it_receives_the_context_of_the_group() {
     let (g, ctx) = group();
     let held = hold(&g);
     let given = held.runs().await;
@@ -164,7 +164,7 @@ async fn it_may_start_siblings() {
     assert_eq!(ran.get(), 10);
 }
 
-async fn a_task_that_awaits_its_admission_lends_its_place() {
+async fn a_task_that_awaits_its_admission_lends_its_permit() {
     let (g, log) = (limited(1), Log::new());
     let (spawner, logs) = (g.spawner(), log.clone());
     g.go(async move {
@@ -192,7 +192,7 @@ async fn its_error_ends_the_context_and_is_the_error() {
     assert_eq!(g.wait().await.unwrap_err(), "boom");
 }
 
-async fn its_panic_ends_the_context_and_goes_on_in_wait() {
+async fn its_panic_cancels_the_context_and_is_resumed_by_wait() {
     let (g, ctx) = group();
     let sibling = hold(&g);
     sibling.runs().await;
@@ -236,7 +236,7 @@ async fn assert_wait_waits(g: G, held: Held) {
     assert_eq!(held.ended.get(), 1);
 }
 
-async fn one_that_runs_is_not_aborted_by_an_abort_and_wait_still_waits() {
+async fn one_that_runs_is_not_aborted_by_an_abort_and_wait_waits() {
     let g = limited(2);
     let held = hold(&g);
     let ctx = held.runs().await;
@@ -246,7 +246,7 @@ async fn one_that_runs_is_not_aborted_by_an_abort_and_wait_still_waits() {
     assert_wait_waits(g, held).await;
 }
 
-async fn one_that_runs_is_not_aborted_by_a_grace_and_wait_still_waits() {
+async fn one_that_runs_is_not_aborted_by_a_grace_and_wait_waits() {
     let (g, _ctx) = group();
     g.set_grace(Duration::ZERO);
     let (held, probe) = (hold(&g), Probe::default());
@@ -269,7 +269,7 @@ async fn one_that_runs_is_not_aborted_by_a_grace_and_wait_still_waits() {
     };
     let kinds: Vec<_> = errors.await.iter().map(|e| e.kind().to_string()).collect();
     assert_eq!(kinds, ["context cancelled", "its own"]);
-    probe.assert_all_gone();
+    probe.assert_all_dropped();
 }
 
 async fn one_that_runs_is_not_aborted_when_the_group_is_dropped() {
@@ -345,7 +345,7 @@ async fn after_the_end_nothing_starts() {
     assert!(!spawner.go_blocking(|_| Ok(())).await.is_started());
 }
 
-async fn what_it_holds_is_gone_when_wait_returns() {
+async fn what_it_holds_is_dropped_when_wait_returns() {
     for _ in 0..100 {
         let (g, gone) = (limited(2), Count::default());
         for _ in 0..5 {
@@ -450,7 +450,7 @@ fn a_runtime_that_shuts_down_does_not_keep_wait_from_ending() {
 }
 
 #[test]
-fn on_a_runtime_that_has_gone_it_does_not_start_and_wait_ends() {
+fn after_a_runtime_shutdown_it_does_not_start_and_wait_ends() {
     let runtime = two_workers();
     let g = runtime.block_on(async {
         let g = limited(2);
@@ -620,7 +620,7 @@ fn closures_that_wait_for_a_thread_never_begin_after_a_failure() {
 }
 
 #[test]
-fn a_closure_that_waits_for_a_thread_never_begins_after_a_deadline() {
+fn a_closure_that_waits_for_a_thread_is_dropped_at_a_deadline() {
     one_blocking_thread().block_on(in_time(async {
         let thread = TakenThread::take();
         let deadline = Context::background().with_timeout(Duration::from_millis(5));

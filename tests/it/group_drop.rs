@@ -9,12 +9,12 @@ use crate::group_support::*;
 both_flavours![
     dropping_the_group_ends_its_context_and_says_why,
     dropping_the_group_drops_every_task_in_every_state,
-    dropping_the_group_keeps_the_cause_that_came_first,
+    dropping_the_group_keeps_the_first_cause,
     dropping_waits_future_before_its_first_poll_aborts_the_tasks,
     dropping_waits_future_at_each_of_its_polls_aborts_the_tasks,
     dropping_a_group_inside_its_own_task_ends_it,
-    a_task_that_is_being_polled_when_the_group_is_dropped_ends_its_poll_and_is_not_polled_again,
-    a_group_that_is_dropped_at_once_gives_a_context_that_is_born_ended,
+    a_task_in_its_poll_when_the_group_is_dropped_ends_that_poll,
+    a_group_that_is_dropped_at_once_gives_a_done_context,
     an_admission_outlives_its_group,
 ];
 
@@ -44,7 +44,7 @@ async fn assert_none_is_polled_again(probe: &Probe) {
     let polled = probe.polled();
     yields(100).await;
     assert_eq!(probe.polled(), polled);
-    probe.assert_all_gone();
+    probe.assert_all_dropped();
 }
 
 async fn dropping_the_group_ends_its_context_and_says_why() {
@@ -63,7 +63,7 @@ async fn dropping_the_group_drops_every_task_in_every_state() {
     }
 }
 
-async fn dropping_the_group_keeps_the_cause_that_came_first() {
+async fn dropping_the_group_keeps_the_first_cause() {
     let (g, ctx, _probe) = in_every_state(&Context::background());
     g.cancel_with("first");
     drop(g);
@@ -129,8 +129,7 @@ async fn dropping_a_group_inside_its_own_task_ends_it() {
     assert_eq!((polled.get(), left.get()), (1, 0));
 }
 
-async fn a_task_that_is_being_polled_when_the_group_is_dropped_ends_its_poll_and_is_not_polled_again()
- {
+async fn a_task_in_its_poll_when_the_group_is_dropped_ends_that_poll() {
     let (g, ctx) = group();
     let probe = Probe::default();
     g.go(probe.wrap(async move {
@@ -144,7 +143,7 @@ async fn a_task_that_is_being_polled_when_the_group_is_dropped_ends_its_poll_and
     assert_none_is_polled_again(&probe).await;
 }
 
-async fn a_group_that_is_dropped_at_once_gives_a_context_that_is_born_ended() {
+async fn a_group_that_is_dropped_at_once_gives_a_done_context() {
     let (_, ctx) = G::with_context(Context::background());
     assert!(ctx.is_done());
     assert_eq!(ctx.cause().unwrap().to_string(), "the group was dropped");

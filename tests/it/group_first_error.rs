@@ -9,19 +9,19 @@ use crate::group_support::*;
 both_flavours![
     wait_of_an_empty_group_is_ok,
     wait_gives_the_first_error_in_order_of_completion,
-    the_error_comes_back_by_value_as_the_task_made_it,
-    a_failure_ends_the_context_with_a_cause_that_reads_as_the_error_does,
-    of_two_failures_at_once_the_cause_is_that_of_the_error_that_comes_back,
-    a_failure_asks_and_drops_nobody,
+    the_error_is_returned_by_value_as_the_task_made_it,
+    a_failure_cancels_the_context_with_the_text_of_the_error,
+    of_two_failures_at_once_the_returned_error_is_the_cause,
+    a_failure_cancels_the_siblings_and_drops_none,
     a_task_that_obeys_does_not_hide_the_error_that_caused_it,
-    a_cancel_does_not_hide_an_error_that_came_before,
+    a_cancel_does_not_hide_an_earlier_error,
     an_error_whose_display_panics_is_an_error_like_any_other,
     if_the_parent_ends_and_every_task_returns_ok_wait_is_ok,
     if_any_was_never_started_wait_is_err,
     if_any_was_aborted_wait_is_err,
     the_context_ends_when_wait_ends,
     the_context_ends_with_the_parent,
-    cancel_asks_everybody_to_stop,
+    cancel_reaches_every_task,
     cancel_with_says_why,
     the_end_of_the_group_ends_neither_parent_nor_siblings,
 ];
@@ -44,7 +44,7 @@ async fn wait_gives_the_first_error_in_order_of_completion() {
     assert_eq!(g.wait().await.unwrap_err(), "started second, failed first");
 }
 
-async fn the_error_comes_back_by_value_as_the_task_made_it() {
+async fn the_error_is_returned_by_value_as_the_task_made_it() {
     #[derive(Debug, thiserror::Error)]
     enum Mine {
         #[error("the task's own")]
@@ -63,7 +63,7 @@ async fn the_error_comes_back_by_value_as_the_task_made_it() {
     }
 }
 
-async fn a_failure_ends_the_context_with_a_cause_that_reads_as_the_error_does() {
+async fn a_failure_cancels_the_context_with_the_text_of_the_error() {
     let (g, ctx) = group();
     g.go(async { Err("disk full".to_owned()) });
     let end = ctx.done().await;
@@ -73,7 +73,7 @@ async fn a_failure_ends_the_context_with_a_cause_that_reads_as_the_error_does() 
     assert_eq!(ctx.cause().unwrap().to_string(), "disk full");
 }
 
-async fn of_two_failures_at_once_the_cause_is_that_of_the_error_that_comes_back() {
+async fn of_two_failures_at_once_the_returned_error_is_the_cause() {
     for _ in 0..500 {
         let (g, ctx) = group();
         for task in 0..4 {
@@ -84,7 +84,7 @@ async fn of_two_failures_at_once_the_cause_is_that_of_the_error_that_comes_back(
     }
 }
 
-async fn a_failure_asks_and_drops_nobody() {
+async fn a_failure_cancels_the_siblings_and_drops_none() {
     let (g, ctx) = group();
     let finished = Count::default();
     for _ in 0..10 {
@@ -111,7 +111,7 @@ async fn a_task_that_obeys_does_not_hide_the_error_that_caused_it() {
     assert_eq!(g.wait().await.unwrap_err(), "boom");
 }
 
-async fn a_cancel_does_not_hide_an_error_that_came_before() {
+async fn a_cancel_does_not_hide_an_earlier_error() {
     let (g, ctx) = group();
     g.go(async { Err("boom".to_owned()) });
     ctx.done().await;
@@ -195,7 +195,7 @@ async fn the_context_ends_with_the_parent() {
     assert_eq!(g.wait().await, OK);
 }
 
-async fn cancel_asks_everybody_to_stop() {
+async fn cancel_reaches_every_task() {
     let (g, ctx) = group();
     let stopped = Count::default();
     for _ in 0..10 {

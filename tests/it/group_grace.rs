@@ -13,12 +13,12 @@ use tokio::time::{Instant, sleep};
 use crate::group_support::*;
 
 both_flavours![
-    a_cancellable_task_is_dropped_at_its_await_the_moment_the_context_ends,
+    a_cancellable_task_is_dropped_at_its_await_by_a_cancel,
     a_cancellable_task_counts_as_ended_with_the_context_error,
-    a_cancellable_task_that_is_queued_when_the_context_ends_is_never_polled,
+    a_queued_cancellable_task_is_never_polled_after_a_cancel,
     a_cancellable_task_may_end_by_itself,
     the_error_of_a_cancellable_task_is_a_failure_as_any_other,
-    the_failure_of_a_sibling_stops_a_cancellable_task_and_is_the_error,
+    the_failure_of_a_sibling_stops_a_cancellable_task,
     a_failure_in_a_new_group_stops_no_cancellable_task,
     a_grace_of_zero_aborts_at_the_end,
     wait_returns_when_the_last_destructor_has_run,
@@ -48,7 +48,7 @@ fn tasks() -> usize {
     Handle::current().metrics().num_alive_tasks()
 }
 
-async fn a_cancellable_task_is_dropped_at_its_await_the_moment_the_context_ends() {
+async fn a_cancellable_task_is_dropped_at_its_await_by_a_cancel() {
     let (g, _ctx) = group();
     let (probe, kept) = (Probe::default(), Probe::default());
     g.go_cancellable(probe.wrap(std::future::pending()));
@@ -88,7 +88,7 @@ async fn a_cancellable_task_counts_as_ended_with_the_context_error() {
     assert!(error.is::<errgroup::ContextError>());
 }
 
-async fn a_cancellable_task_that_is_queued_when_the_context_ends_is_never_polled() {
+async fn a_queued_cancellable_task_is_never_polled_after_a_cancel() {
     let g = limited(0);
     let probe = Probe::default();
     let admission = g.go_cancellable(probe.wrap(std::future::pending()));
@@ -96,11 +96,11 @@ async fn a_cancellable_task_that_is_queued_when_the_context_ends_is_never_polled
     assert!(!admission.await.is_started());
     assert_eq!(g.wait().await.unwrap_err(), "context cancelled");
     assert_eq!(probe.polled(), 0);
-    probe.assert_all_gone();
+    probe.assert_all_dropped();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancellable_task_whose_first_poll_comes_after_the_end_is_not_polled() {
+async fn a_cancellable_task_is_not_polled_first_after_a_cancel() {
     let (g, _ctx) = group();
     let probe = Probe::default();
     let admission = g.go_cancellable(probe.wrap(async { Ok(()) }));
@@ -108,11 +108,11 @@ async fn a_cancellable_task_whose_first_poll_comes_after_the_end_is_not_polled()
     assert!(admission.await.is_started());
     assert_eq!(in_time(g.wait()).await.unwrap_err(), "context cancelled");
     assert_eq!(probe.polled(), 0);
-    probe.assert_all_gone();
+    probe.assert_all_dropped();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancellable_task_whose_first_poll_comes_after_a_passive_deadline_is_not_polled() {
+async fn a_cancellable_task_is_not_polled_first_after_a_deadline() {
     let (g, _ctx) = G::with_context(Context::background().with_timeout(SECOND));
     let probe = Probe::default();
     g.go_cancellable(probe.wrap(async { Ok(()) }));
@@ -124,7 +124,7 @@ async fn a_cancellable_task_whose_first_poll_comes_after_a_passive_deadline_is_n
 }
 
 #[tokio::test(start_paused = true)]
-async fn if_a_cancellable_task_is_ready_in_the_same_poll_its_output_wins() {
+async fn a_cancellable_task_that_is_ready_in_the_same_poll_wins() {
     for fails in [false, true] {
         let (g, _ctx) = group();
         let (probe, ready) = (Probe::default(), Arc::new(AtomicBool::new(false)));
@@ -169,7 +169,7 @@ async fn the_error_of_a_cancellable_task_is_a_failure_as_any_other() {
     assert_eq!(ctx.cause().unwrap().to_string(), "boom");
 }
 
-async fn the_failure_of_a_sibling_stops_a_cancellable_task_and_is_the_error() {
+async fn the_failure_of_a_sibling_stops_a_cancellable_task() {
     let (g, _ctx) = group();
     let probe = Probe::default();
     for _ in 0..10 {
@@ -177,7 +177,7 @@ async fn the_failure_of_a_sibling_stops_a_cancellable_task_and_is_the_error() {
     }
     g.go(async { Err("boom".to_owned()) });
     assert_eq!(g.wait().await.unwrap_err(), "boom");
-    probe.assert_all_gone();
+    probe.assert_all_dropped();
 }
 
 async fn a_failure_in_a_new_group_stops_no_cancellable_task() {
@@ -197,7 +197,7 @@ async fn a_failure_in_a_new_group_stops_no_cancellable_task() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancellable_task_is_dropped_at_a_deadline_though_nobody_asks() {
+async fn a_cancellable_task_is_dropped_at_a_deadline_without_a_query() {
     let (g, _ctx) = G::with_context(Context::background().with_timeout(SECOND));
     let start = Instant::now();
     g.go_cancellable(std::future::pending());
@@ -284,11 +284,11 @@ async fn a_grace_may_be_set_outside_a_runtime_and_before_any_task() {
     let probe = stubborn(&g);
     g.cancel();
     assert_eq!(g.wait().await.unwrap_err(), "context cancelled");
-    probe.assert_all_gone();
+    probe.assert_all_dropped();
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_still_runs_after_the_grace_is_aborted_and_what_ends_in_it_is_not() {
+async fn only_what_still_runs_after_the_grace_is_aborted() {
     let (g, _ctx) = group();
     g.set_grace(5 * SECOND);
     let probe = stubborn(&g);
@@ -310,7 +310,7 @@ async fn what_still_runs_after_the_grace_is_aborted_and_what_ends_in_it_is_not()
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_ends_in_the_grace_ends_it() {
+async fn the_grace_is_over_when_the_last_task_ends_in_it() {
     let (g, _ctx) = group();
     g.set_grace(5 * SECOND);
     let start = Instant::now();
@@ -397,7 +397,7 @@ async fn a_grace_may_be_cleared_while_it_runs_and_set_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_grace_that_is_cleared_aborts_nobody() {
+async fn a_grace_that_is_cleared_aborts_no_task() {
     let (g, _ctx) = group();
     g.set_grace(SECOND);
     let probe = stubborn(&g);
@@ -412,7 +412,7 @@ async fn a_grace_that_is_cleared_aborts_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_first_grace_that_is_set_after_a_cancel_counts_from_the_end() {
+async fn a_first_grace_set_after_a_cancel_counts_from_the_end() {
     let told = [(2, Some(5 * SECOND))];
     assert_eq!(aborted_after(&told).await, 5 * SECOND);
     let told = [(7, Some(5 * SECOND))];
@@ -420,7 +420,7 @@ async fn a_first_grace_that_is_set_after_a_cancel_counts_from_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_first_grace_that_is_set_after_a_deadline_counts_from_the_end() {
+async fn a_first_grace_set_after_a_deadline_counts_from_the_end() {
     for (set, aborted) in [(4, 6), (9, 9)] {
         let (g, _ctx) = G::with_context(Context::background().with_timeout(3 * SECOND));
         let (start, probe) = (Instant::now(), stubborn(&g));
@@ -433,7 +433,7 @@ async fn a_first_grace_that_is_set_after_a_deadline_counts_from_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_first_grace_that_is_set_after_a_failure_counts_from_the_end() {
+async fn a_first_grace_set_after_a_failure_counts_from_the_end() {
     let (g, ctx) = group();
     stubborn(&g);
     g.go(async { Err("boom".to_owned()) });
@@ -482,7 +482,7 @@ async fn wait_for_one(g: G, grace: Duration, before: bool, start: Starts) -> Res
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_grace_begins_at_a_passive_deadline_however_the_task_was_started() {
+async fn the_grace_begins_at_a_deadline_for_every_kind_of_task() {
     for (how, start) in ways_to_start() {
         for before in [true, false] {
             let (g, _ctx) = G::with_context(Context::background().with_timeout(3 * SECOND));
@@ -495,7 +495,7 @@ async fn the_grace_begins_at_a_passive_deadline_however_the_task_was_started() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_grace_begins_at_the_cancel_of_the_parent_however_the_task_was_started() {
+async fn the_grace_begins_at_the_parents_cancel_for_every_kind() {
     for (how, start) in ways_to_start() {
         for before in [true, false] {
             let (parent, guard) = Context::background().with_cancel();
@@ -531,7 +531,7 @@ async fn the_grace_begins_at_a_failure_which_stays_the_error() {
         }
         assert_eq!(start.elapsed(), 3 * SECOND);
         assert!(ctx.is_done());
-        probe.assert_all_gone();
+        probe.assert_all_dropped();
     }
 }
 
@@ -581,7 +581,7 @@ async fn what_is_queued_does_not_wait_for_the_grace() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_lends_is_aborted_when_the_grace_has_run_out() {
+async fn a_task_that_lends_is_aborted_when_the_grace_is_over() {
     let g = limited(1);
     g.set_grace(2 * SECOND);
     let (spawner, start) = (g.spawner(), Instant::now());
@@ -605,7 +605,7 @@ async fn an_abort_does_not_wait_for_the_grace() {
     g.abort();
     assert!(in_time(g.wait()).await.is_err());
     assert_eq!(start.elapsed(), SECOND);
-    probe.assert_all_gone();
+    probe.assert_all_dropped();
 }
 
 #[tokio::test(start_paused = true)]
@@ -677,7 +677,7 @@ async fn a_deadline_alone_needs_no_watcher_task() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn there_is_one_watcher_task_while_a_grace_runs_and_it_is_gone_afterwards() {
+async fn one_watcher_task_runs_during_a_grace_and_ends_with_it() {
     let (g, _ctx) = group();
     for _ in 0..3 {
         ends_after(&g, 3 * SECOND);
@@ -703,7 +703,7 @@ async fn there_is_one_watcher_task_while_a_grace_runs_and_it_is_gone_afterwards(
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_watcher_task_of_a_grace_goes_with_the_last_task_however_it_was_started() {
+async fn the_watcher_of_a_grace_ends_with_the_last_task_of_any_kind() {
     for (how, start) in [
         ("go", (|g| ends_after(g, SECOND)) as Starts),
         ("spawn", |g| {
@@ -732,7 +732,7 @@ async fn the_watcher_task_of_a_grace_goes_with_the_last_task_however_it_was_star
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_grace_with_a_deadline_has_one_watcher_task_and_it_is_gone_afterwards() {
+async fn a_grace_with_a_deadline_has_one_watcher_that_ends_with_it() {
     let hour = 3600 * SECOND;
     let (g, _ctx) = G::with_context(Context::background().with_timeout(hour));
     g.set_grace(5 * SECOND);
@@ -752,7 +752,7 @@ async fn a_grace_with_a_deadline_has_one_watcher_task_and_it_is_gone_afterwards(
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_watcher_task_is_gone_when_the_grace_has_run_out() {
+async fn the_watcher_task_ends_when_the_grace_is_over() {
     let (g, _ctx) = group();
     g.set_grace(SECOND);
     let probe = stubborn(&g);

@@ -13,7 +13,7 @@ use tokio::task::LocalSet;
 use crate::group_support::*;
 
 both_flavours![
-    a_task_that_ends_is_dropped_and_then_its_error_is_handed_over,
+    a_task_is_dropped_before_its_error_is_returned,
     an_error_that_is_not_the_first_is_dropped,
     a_panic_in_poll,
     a_panic_in_drop,
@@ -28,10 +28,10 @@ both_flavours![
     a_group_dropped_inside_its_own_task,
     wait_dropped_at_each_of_its_polls,
     wait_all_dropped_at_each_of_its_polls,
-    a_waker_of_a_handle_that_panics_does_not_keep_wait_from_ending,
-    a_waker_of_a_start_that_panics_does_not_keep_wait_from_ending,
-    a_waker_of_a_handle_that_panics_keeps_nobody_from_being_woken,
-    an_error_whose_text_panics_is_handed_over_all_the_same,
+    a_handle_waker_that_panics_does_not_keep_wait_from_ending,
+    a_start_waker_that_panics_does_not_keep_wait_from_ending,
+    a_handle_waker_that_panics_loses_no_other_wakeup,
+    an_error_whose_text_panics_is_still_returned,
 ];
 
 /// What was counted so far.
@@ -147,7 +147,7 @@ fn fails_later() -> impl FnMut(&Counters, &mut task::Context<'_>) -> Poll<Result
     }
 }
 
-async fn a_task_that_ends_is_dropped_and_then_its_error_is_handed_over() {
+async fn a_task_is_dropped_before_its_error_is_returned() {
     let (g, counters) = counted();
     let seen = Log::new();
     let (sees, counts) = (seen.clone(), counters.clone());
@@ -284,7 +284,7 @@ async fn an_abort_at_every_moment_of_an_admission() {
         yields(turns).await;
         g.abort();
         let result = g.wait().await;
-        probe.assert_all_gone();
+        probe.assert_all_dropped();
         // With two workers, all may have finished before the abort, even if nothing yields here.
         match result {
             Ok(()) => assert_eq!(finished.get(), 2, "both tasks have finished"),
@@ -301,7 +301,7 @@ async fn a_cancel_at_every_moment_of_an_admission() {
         yields(turns).await;
         g.cancel();
         let _ = g.wait().await;
-        probe.assert_all_gone();
+        probe.assert_all_dropped();
     }
 }
 
@@ -334,8 +334,8 @@ async fn the_limit_to_zero_and_back_while_a_failure_winds_down() {
         g.set_limit(100);
         assert_eq!(g.wait().await.unwrap_err(), "boom");
         assert_eq!(polled_queued.polled(), 0, "nothing starts after the end");
-        probe.assert_all_gone();
-        polled_queued.assert_all_gone();
+        probe.assert_all_dropped();
+        polled_queued.assert_all_dropped();
     }
 }
 
@@ -349,7 +349,7 @@ async fn a_limit_of_zero_does_not_keep_lenders_from_winding_down() {
         g.set_limit(0);
         g.cancel();
         let _ = g.wait().await;
-        probe.assert_all_gone();
+        probe.assert_all_dropped();
     }
 }
 
@@ -446,7 +446,7 @@ async fn wait_dropped_at_each_of_its_polls() {
         let polled = probe.polled();
         yields(20).await;
         assert_eq!(probe.polled(), polled);
-        probe.assert_all_gone();
+        probe.assert_all_dropped();
     }
 }
 
@@ -483,7 +483,7 @@ fn rude() -> (task::Waker, Count) {
     (waker, woken)
 }
 
-async fn a_waker_of_a_handle_that_panics_does_not_keep_wait_from_ending() {
+async fn a_handle_waker_that_panics_does_not_keep_wait_from_ending() {
     let (g, counters) = counted();
     let gate = Gate::new();
     let gated = gate.clone();
@@ -501,7 +501,7 @@ async fn a_waker_of_a_handle_that_panics_does_not_keep_wait_from_ending() {
     assert_eq!(counters.get(), (0, 0, 1));
 }
 
-async fn a_waker_of_a_start_that_panics_does_not_keep_wait_from_ending() {
+async fn a_start_waker_that_panics_does_not_keep_wait_from_ending() {
     let (g, gate) = (limited(2), Gate::new());
     let gated = gate.clone();
     let mut start = Box::pin(g.start(|ready: errgroup::Ready<()>| async move {
@@ -517,7 +517,7 @@ async fn a_waker_of_a_start_that_panics_does_not_keep_wait_from_ending() {
     assert!(start.await.is_err());
 }
 
-async fn a_waker_of_a_handle_that_panics_keeps_nobody_from_being_woken() {
+async fn a_handle_waker_that_panics_loses_no_other_wakeup() {
     let (g, gate) = (limited(1), Gate::new());
     let gated = gate.clone();
     let mut first = g.spawn(async move {
@@ -536,7 +536,7 @@ async fn a_waker_of_a_handle_that_panics_keeps_nobody_from_being_woken() {
     assert_eq!((woken.get(), first.take()), (1, Some(1)));
 }
 
-async fn an_error_whose_text_panics_is_handed_over_all_the_same() {
+async fn an_error_whose_text_panics_is_still_returned() {
     #[derive(Debug, PartialEq)]
     struct Mute;
 
@@ -560,7 +560,7 @@ async fn an_error_whose_text_panics_is_handed_over_all_the_same() {
 }
 
 #[test]
-fn a_runtime_that_shuts_down_with_a_thousand_tasks_in_all_states() {
+fn a_runtime_shutdown_with_a_thousand_tasks_in_all_states() {
     for limit in [Some(3), Some(100), None] {
         for turns in [0, 1, 10] {
             for runtime in [current_thread(), two_workers()] {
@@ -593,7 +593,7 @@ fn a_runtime_that_shuts_down_with_a_thousand_tasks_in_all_states() {
                 assert!(ctx.is_done());
                 let wait = in_time(g.wait_all());
                 let errors = two_workers().block_on(wait).unwrap_err();
-                probe.assert_all_gone();
+                probe.assert_all_dropped();
                 for error in &errors {
                     assert!(matches!(error.kind(), TaskErrorKind::Aborted(_)));
                 }
@@ -603,7 +603,7 @@ fn a_runtime_that_shuts_down_with_a_thousand_tasks_in_all_states() {
 }
 
 #[test]
-fn a_runtime_that_shuts_down_tells_what_blocks_through_its_context() {
+fn a_runtime_shutdown_cancels_the_context_of_what_blocks() {
     let runtime = two_workers();
     let g = runtime.block_on(async {
         let (g, _ctx) = group();

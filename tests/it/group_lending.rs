@@ -12,22 +12,22 @@ use futures::stream::FuturesUnordered;
 use crate::group_support::*;
 
 both_flavours![
-    tasks_that_start_tasks_that_start_tasks_each_awaiting_its_admission_finish,
+    tasks_that_await_nested_admissions_finish,
     the_limit_holds_throughout,
-    a_task_that_awaits_the_admission_of_a_sibling_lends_its_own_place_meanwhile,
-    it_goes_on_only_when_it_has_a_place_again,
+    a_task_that_awaits_the_admission_of_a_sibling_lends,
+    a_lender_resumes_only_with_a_permit,
     lenders_come_before_queued_tasks,
-    the_oldest_claim_comes_first,
-    the_claim_is_registered_when_the_admission_is_decided_and_not_at_the_next_poll,
+    the_oldest_claim_is_served_first,
+    the_claim_is_registered_when_the_admission_is_decided,
     two_admissions_in_one_join,
     many_admissions_in_futures_unordered,
-    while_lent_no_branch_of_the_task_goes_on,
-    a_task_that_gives_up_while_lent_goes_on_with_the_next_permit,
-    a_task_that_gives_up_while_claiming_goes_on_with_the_next_permit,
+    while_lent_no_branch_of_the_task_is_polled,
+    a_task_that_gives_up_while_lent_resumes_with_the_next_permit,
+    giving_up_while_claiming_resumes_with_the_next_permit,
     a_task_that_left_its_admission_to_another_keeps_its_permit,
     what_tokio_spawn_starts_lends_nothing,
     the_task_of_another_group_lends_nothing,
-    a_lender_goes_on_when_the_context_ends,
+    a_lender_resumes_when_the_context_is_cancelled,
     a_lender_that_fails_while_lent_fails_with_the_next_permit,
     a_lender_that_ends_while_claiming_leaves_no_claim,
     a_lender_that_is_aborted_is_counted_once,
@@ -50,7 +50,7 @@ fn visit(spawner: Spawner<String>, depth: usize, visited: Count, gauge: Gauge) -
     })
 }
 
-async fn tasks_that_start_tasks_that_start_tasks_each_awaiting_its_admission_finish() {
+async fn tasks_that_await_nested_admissions_finish() {
     let (g, visited) = (limited(1), Count::default());
     g.go(visit(g.spawner(), 8, visited.clone(), Gauge::default()));
     assert_eq!(g.wait().await, OK);
@@ -99,7 +99,7 @@ fn logs_around(log: &Log, gate: &Gate, starts: &'static str, ends: &'static str)
     })
 }
 
-async fn a_task_that_awaits_the_admission_of_a_sibling_lends_its_own_place_meanwhile() {
+async fn a_task_that_awaits_the_admission_of_a_sibling_lends() {
     let (g, log, gate) = (limited(1), Log::new(), Gate::new());
     let sibling = logs_around(&log, &gate, "sibling starts", "sibling ends");
     g.go(starts_and_awaits(&g, &log, [sibling]));
@@ -110,7 +110,7 @@ async fn a_task_that_awaits_the_admission_of_a_sibling_lends_its_own_place_meanw
     assert_eq!(g.wait().await, OK);
 }
 
-async fn it_goes_on_only_when_it_has_a_place_again() {
+async fn a_lender_resumes_only_with_a_permit() {
     let (g, log, gate) = (limited(1), Log::new(), Gate::new());
     let sibling = logs_around(&log, &gate, "sibling starts", "sibling ends");
     g.go(starts_and_awaits(&g, &log, [sibling]));
@@ -148,7 +148,7 @@ async fn lenders_come_before_queued_tasks() {
     assert_eq!(log.get()[2..4], ["sibling ends", "goes on"]);
 }
 
-async fn the_oldest_claim_comes_first() {
+async fn the_oldest_claim_is_served_first() {
     let (g, log) = (limited(2), Log::new());
     let [blocked, turn] = std::array::from_fn(|_| Gate::new());
     let siblings = [
@@ -182,7 +182,7 @@ async fn the_oldest_claim_comes_first() {
     assert_eq!(g.wait().await.unwrap_err(), "context cancelled");
 }
 
-async fn the_claim_is_registered_when_the_admission_is_decided_and_not_at_the_next_poll() {
+async fn the_claim_is_registered_when_the_admission_is_decided() {
     for _ in 0..100 {
         let (g, log) = (limited(1), Log::new());
         // One place runs all three in a row: when the awaited one ends, its starter has not been polled yet.
@@ -241,7 +241,7 @@ async fn many_admissions_in_futures_unordered() {
     }
 }
 
-async fn while_lent_no_branch_of_the_task_goes_on() {
+async fn while_lent_no_branch_of_the_task_is_polled() {
     let (g, log, gate, other) = (limited(1), Log::new(), Gate::new(), Gate::new());
     let sibling = logs_around(&log, &gate, "sibling starts", "sibling ends");
     let starter = starts_and_awaits(&g, &log, [sibling]);
@@ -275,7 +275,7 @@ fn gives_up(g: &G, siblings: [Boxed; 2], give_up: &Gate, goes_on: &Gate, log: &L
     });
 }
 
-async fn a_task_that_gives_up_while_lent_goes_on_with_the_next_permit() {
+async fn a_task_that_gives_up_while_lent_resumes_with_the_next_permit() {
     let (g, log) = (limited(1), Log::new());
     let [one, two, give_up, goes_on] = std::array::from_fn(|_| Gate::new());
     let siblings = [
@@ -306,7 +306,7 @@ async fn a_task_that_gives_up_while_lent_goes_on_with_the_next_permit() {
     assert_eq!(log.get()[3..], ["two starts", "two ends"]);
 }
 
-async fn a_task_that_gives_up_while_claiming_goes_on_with_the_next_permit() {
+async fn giving_up_while_claiming_resumes_with_the_next_permit() {
     let (g, log) = (limited(1), Log::new());
     let [one, two, give_up, goes_on] = std::array::from_fn(|_| Gate::new());
     let siblings = [
@@ -383,7 +383,7 @@ async fn a_task_that_left_its_admission_to_another_keeps_its_permit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_admission_polled_once_and_kept_does_not_keep_its_task_from_lending() {
+async fn an_admission_polled_once_does_not_keep_its_task_from_lending() {
     let g = limited(1);
     let spawner = g.spawner();
     g.go(async move {
@@ -434,7 +434,7 @@ async fn the_task_of_another_group_lends_nothing() {
     assert_eq!(g.wait().await, OK);
 }
 
-async fn a_lender_goes_on_when_the_context_ends() {
+async fn a_lender_resumes_when_the_context_is_cancelled() {
     let (g, gate) = (limited(1), Gate::new());
     let (spawner, gated) = (g.spawner(), gate.clone());
     let inside = Count::default();

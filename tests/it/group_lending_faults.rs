@@ -21,13 +21,13 @@ both_flavours![
     a_shared_handle_with_an_owner_outside,
     a_forgotten_admission_handle_and_start,
     tasks_that_look_once_and_then_wait_for_something_else,
-    scopes_whose_tasks_ask_the_outer_group,
+    scopes_whose_tasks_spawn_in_the_outer_group,
     scopes_in_scopes_and_fan_outs,
     a_blocking_closure_that_waits_for_a_sibling,
     a_blocking_closure_that_gives_up,
     a_stream_that_was_polled_outside,
     an_item_that_is_always_woken_beside_one_that_is_decided,
-    many_asks_each_in_a_list_of_its_own,
+    many_awaited_handles_each_in_its_own_list,
     a_consumer_of_a_task_that_never_waits_for_it,
 ];
 
@@ -183,7 +183,7 @@ async fn tasks_that_look_once_and_then_wait_for_something_else() {
     }
 }
 
-async fn scopes_whose_tasks_ask_the_outer_group() {
+async fn scopes_whose_tasks_spawn_in_the_outer_group() {
     for limit in LIMITS {
         let (g, asked) = (limited(limit), Count::default());
         for _ in 0..100 {
@@ -381,7 +381,7 @@ async fn an_item_that_is_always_woken_beside_one_that_is_decided() {
     assert_eq!(ended.get(), 2);
 }
 
-async fn many_asks_each_in_a_list_of_its_own() {
+async fn many_awaited_handles_each_in_its_own_list() {
     let g = limited(1);
     let s = g.spawner();
     g.go(async move {

@@ -6,11 +6,11 @@ use crate::group_support::*;
 
 both_flavours![
     tasks_start_first_in_first_out,
-    at_most_so_many_run_at_once,
+    at_most_limit_tasks_run_at_once,
     none_is_no_limit,
     raising_the_limit_starts_queued_ones_at_once,
     removing_the_limit_starts_all_that_is_queued,
-    lowering_the_limit_stops_nobody,
+    lowering_the_limit_stops_no_task,
     a_limit_of_zero_pauses,
     the_limit_may_be_lowered_and_raised_by_a_task,
     awaiting_the_admission_waits_until_the_task_has_started,
@@ -18,10 +18,10 @@ both_flavours![
     not_awaiting_the_admission_is_fine,
     dropping_the_admission_changes_nothing_for_the_task,
     an_admission_may_be_awaited_after_its_task_has_ended,
-    many_may_wait_for_one_place,
+    many_tasks_may_wait_for_one_permit,
     the_counts_come_back_to_zero,
     ready_tasks_do_not_starve_the_runtime,
-    set_limit_at_the_same_time_from_many_sides_is_safe,
+    set_limit_from_many_threads_at_once_is_safe,
 ];
 
 async fn tasks_start_first_in_first_out() {
@@ -39,7 +39,7 @@ async fn tasks_start_first_in_first_out() {
     assert!(order.get().into_iter().eq(0..100));
 }
 
-async fn at_most_so_many_run_at_once() {
+async fn at_most_limit_tasks_run_at_once() {
     for limit in 1..6 {
         let g = limited(limit);
         let gauge = Gauge::default();
@@ -113,7 +113,7 @@ async fn removing_the_limit_starts_all_that_is_queued() {
     assert_eq!(g.wait().await, OK);
 }
 
-async fn lowering_the_limit_stops_nobody() {
+async fn lowering_the_limit_stops_no_task() {
     let g = limited(4);
     let (gate, gauge) = at_the_gate(&g, 6);
     until(|| gauge.now() == 4).await;
@@ -238,7 +238,7 @@ async fn an_admission_may_be_awaited_after_its_task_has_ended() {
     }
 }
 
-async fn many_may_wait_for_one_place() {
+async fn many_tasks_may_wait_for_one_permit() {
     let g = limited(1);
     let (gate, _gauge) = at_the_gate(&g, 1);
     let admissions: Vec<_> = (0..100).map(|_| g.go(async { Ok(()) })).collect();
@@ -279,7 +279,7 @@ async fn ready_tasks_do_not_starve_the_runtime() {
     assert_eq!(ended.get(), 100_000);
 }
 
-async fn set_limit_at_the_same_time_from_many_sides_is_safe() {
+async fn set_limit_from_many_threads_at_once_is_safe() {
     let g = Arc::new(limited(0));
     let (ended, tasks) = (Count::default(), 500);
     let mut sides = Vec::new();
@@ -345,7 +345,7 @@ fn never_more_than_the_limit_in_thousands_of_random_schedules() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_task_that_blocks_its_thread_keeps_nobody_from_starting() {
+async fn a_task_that_blocks_its_thread_delays_no_start() {
     in_time(async {
         for _ in 0..100 {
             let (g, _ctx) = group();

@@ -16,10 +16,10 @@ both_flavours![
     it_is_under_the_same_limit_as_the_others,
     it_is_in_the_same_queue_as_the_others_first_in_first_out,
     its_admission_says_whether_it_has_started,
-    a_local_task_that_awaits_an_admission_lends_its_place,
-    a_local_task_that_awaits_a_handle_lends_its_place,
+    a_local_task_that_awaits_an_admission_lends_its_permit,
+    a_local_task_that_awaits_a_handle_lends_its_permit,
     its_error_ends_the_context_and_is_the_error,
-    its_panic_ends_the_context_and_goes_on_in_wait,
+    its_panic_cancels_the_context_and_is_resumed_by_wait,
     a_panic_in_its_drop_is_its_panic,
     one_that_is_queued_when_the_context_ends_is_dropped_unpolled,
     after_the_end_nothing_starts,
@@ -28,12 +28,12 @@ both_flavours![
     dropping_the_group_aborts_it,
     when_its_local_set_is_dropped_half_way_wait_still_ends,
     when_its_local_set_is_dropped_a_new_group_still_ends,
-    when_its_local_set_is_dropped_what_waits_for_a_place_leaves_the_queue,
-    what_waits_behind_one_that_has_gone_still_starts,
-    admissions_of_local_tasks_that_have_gone_say_so,
-    local_tasks_that_go_leave_the_order_of_the_others,
+    a_dropped_local_set_removes_its_tasks_from_the_queue,
+    a_task_queued_behind_a_dropped_one_still_starts,
+    admissions_of_dropped_local_tasks_say_so,
+    dropped_local_tasks_leave_the_order_of_the_others,
     many_waiting_local_tasks_are_dropped_without_a_search,
-    outside_a_local_set_it_panics_and_the_group_goes_on_working,
+    outside_a_local_set_it_panics_and_the_group_still_works,
     a_spawner_of_a_dead_group_drops_it,
     wait_may_be_awaited_outside_its_local_set,
 ];
@@ -135,7 +135,7 @@ async fn its_admission_says_whether_it_has_started() {
     .await;
 }
 
-async fn a_local_task_that_awaits_an_admission_lends_its_place() {
+async fn a_local_task_that_awaits_an_admission_lends_its_permit() {
     in_local_set(async {
         let (g, log) = (limited(1), Log::new());
         let (spawner, logs) = (g.spawner(), log.clone());
@@ -167,7 +167,7 @@ async fn a_local_task_that_awaits_an_admission_lends_its_place() {
     .await;
 }
 
-async fn a_local_task_that_awaits_a_handle_lends_its_place() {
+async fn a_local_task_that_awaits_a_handle_lends_its_permit() {
     in_local_set(async {
         let (g, gauge) = (limited(1), Gauge::default());
         let (spawner, inner) = (g.spawner(), gauge.clone());
@@ -201,7 +201,7 @@ async fn its_error_ends_the_context_and_is_the_error() {
     .await;
 }
 
-async fn its_panic_ends_the_context_and_goes_on_in_wait() {
+async fn its_panic_cancels_the_context_and_is_resumed_by_wait() {
     in_local_set(async {
         let (g, ctx) = group();
         g.go_with(|ctx| async move { Err(ctx.done().await.to_string()) });
@@ -266,7 +266,7 @@ async fn one_that_is_queued_when_the_context_ends_is_dropped_unpolled() {
             assert!(matches!(error.kind(), TaskErrorKind::Aborted(_)));
             assert_eq!(error.elapsed(), Duration::ZERO);
         }
-        probe.assert_all_gone();
+        probe.assert_all_dropped();
     })
     .await;
 }
@@ -279,7 +279,7 @@ async fn after_the_end_nothing_starts() {
         assert!(!admission.await.is_started());
         assert_eq!(g.wait().await.unwrap_err(), "context cancelled");
         assert_eq!(probe.polled(), 0);
-        probe.assert_all_gone();
+        probe.assert_all_dropped();
     })
     .await;
 }
@@ -305,7 +305,7 @@ async fn an_abort_drops_it_in_every_state() {
             yields(turns).await;
             g.abort();
             assert_eq!(g.wait().await.unwrap_err(), "context cancelled");
-            probe.assert_all_gone();
+            probe.assert_all_dropped();
         })
         .await;
     }
@@ -320,7 +320,7 @@ async fn a_grace_aborts_it() {
         yields(20).await;
         g.cancel();
         assert_eq!(g.wait().await.unwrap_err(), "context cancelled");
-        probe.assert_all_gone();
+        probe.assert_all_dropped();
     })
     .await;
 }
@@ -362,7 +362,7 @@ async fn when_its_local_set_is_dropped_half_way_wait_still_ends() {
         g.abort();
         let error = g.wait().await.unwrap_err();
         assert_eq!(error, "context cancelled");
-        probe.assert_all_gone();
+        probe.assert_all_dropped();
     }
 }
 
@@ -379,7 +379,7 @@ async fn lost_their_set(limit: usize, tasks: usize) -> (G, Probe) {
     })
     .await;
     drop(set);
-    probe.assert_all_gone();
+    probe.assert_all_dropped();
     (g, probe)
 }
 
@@ -414,7 +414,7 @@ async fn when_its_local_set_is_dropped_a_new_group_still_ends() {
     assert_eq!(wait.await.unwrap_err(), "context cancelled");
 }
 
-async fn when_its_local_set_is_dropped_what_waits_for_a_place_leaves_the_queue() {
+async fn a_dropped_local_set_removes_its_tasks_from_the_queue() {
     let (g, _probe) = lost_their_set(0, 3).await;
     assert_eq!((g.running(), g.queued()), (0, 0));
     g.set_limit(1);
@@ -422,7 +422,7 @@ async fn when_its_local_set_is_dropped_what_waits_for_a_place_leaves_the_queue()
     assert!(g.wait().await.is_err());
 }
 
-async fn what_waits_behind_one_that_has_gone_still_starts() {
+async fn a_task_queued_behind_a_dropped_one_still_starts() {
     let (g, gate, ran) = (G::new(), Gate::new(), Count::default());
     g.set_limit(1);
     let set = LocalSet::new();
@@ -455,7 +455,7 @@ fn count(ran: &Count) -> impl Future<Output = Result<(), String>> + use<> {
     }
 }
 
-async fn outside_a_local_set_it_panics_and_the_group_goes_on_working() {
+async fn outside_a_local_set_it_panics_and_the_group_still_works() {
     let (g, probe) = (limited(1), Probe::default());
     for _ in 0..3 {
         let future = probe.wrap(async { Ok(()) });
@@ -498,7 +498,7 @@ async fn wait_may_be_awaited_outside_its_local_set() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_waits_for_a_place_is_dropped_at_a_passive_deadline() {
+async fn one_that_waits_for_a_permit_is_dropped_at_a_deadline() {
     let second = Duration::from_secs(1);
     in_time(in_local_set(async move {
         let parent = Context::background().with_timeout(second);
@@ -508,7 +508,7 @@ async fn one_that_waits_for_a_place_is_dropped_at_a_passive_deadline() {
         g.go_local(probe.wrap(async { Ok(()) }));
         assert_eq!(g.wait().await.unwrap_err(), "context deadline exceeded");
         assert_eq!(probe.polled(), 0);
-        probe.assert_all_gone();
+        probe.assert_all_dropped();
     }))
     .await;
 }
@@ -520,7 +520,7 @@ fn paused() -> G {
     g
 }
 
-async fn admissions_of_local_tasks_that_have_gone_say_so() {
+async fn admissions_of_dropped_local_tasks_say_so() {
     let (g, log) = (paused(), Log::new());
     let set = LocalSet::new();
     let logs = |name| {
@@ -559,7 +559,7 @@ async fn admissions_of_local_tasks_that_have_gone_say_so() {
     assert_eq!(log.get(), ["before", "after"]);
 }
 
-async fn local_tasks_that_go_leave_the_order_of_the_others() {
+async fn dropped_local_tasks_leave_the_order_of_the_others() {
     let (g, log) = (paused(), Log::new());
     let mut random = Random::new();
     let mut sets = Vec::new();

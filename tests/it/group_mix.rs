@@ -221,7 +221,7 @@ async fn schedule(random: &mut Random) {
         }
     }
     assert_eq!(g.wait().await, OK);
-    world.probe.assert_all_gone();
+    world.probe.assert_all_dropped();
     assert_eq!(world.ended.get(), world.accepted.get());
     assert_eq!(world.running.now(), 0);
     let most = world.running.most();

@@ -167,7 +167,7 @@ async fn check(steps: Vec<Step>, last: Last) {
         Last::Wait => {
             let outcome = AssertUnwindSafe(g.wait()).catch_unwind().await;
             judge(outcome, &seen, aborted);
-            seen.given.assert_all_gone();
+            seen.given.assert_all_dropped();
         }
         Last::Drop => drop(g),
         Last::DropWait(polls) => {

@@ -12,11 +12,11 @@ both_flavours![
     every_way_to_start_a_task_by_a_spawner_takes_a_name,
     the_cause_of_a_panic_names_the_task,
     a_name_may_be_text_of_any_kind,
-    a_name_is_for_the_task_that_comes_next_alone,
+    a_name_is_for_the_next_task_alone,
     a_name_alone_starts_nothing,
     the_name_of_a_task_that_never_started_is_in_its_error,
     a_named_start_is_as_start,
-    a_named_try_go_hands_the_future_back,
+    a_named_try_go_returns_the_future,
     a_name_at_a_dead_spawner_starts_nothing,
 ];
 
@@ -145,7 +145,7 @@ async fn a_name_may_be_text_of_any_kind() {
     }
 }
 
-async fn a_name_is_for_the_task_that_comes_next_alone() {
+async fn a_name_is_for_the_next_task_alone() {
     let g = G::new();
     let named = g.named("named");
     g.go(fails());
@@ -201,7 +201,7 @@ async fn a_named_start_is_as_start() {
     assert!(errors.to_string().ends_with(": reset"));
 }
 
-async fn a_named_try_go_hands_the_future_back() {
+async fn a_named_try_go_returns_the_future() {
     let g = limited(0);
     let full = g.named("it").try_go(async { Ok(7) }.map_ok());
     assert!(matches!(full, Err(TryGoError::Full(_))));
@@ -236,5 +236,5 @@ async fn a_name_at_a_dead_spawner_starts_nothing() {
     let start = spawner.named("it").start(|_: Ready<()>| fails());
     assert_eq!(start.await.unwrap_err(), "context cancelled");
     assert_eq!(probe.polled(), 0);
-    probe.assert_all_gone();
+    probe.assert_all_dropped();
 }

@@ -15,16 +15,16 @@ both_flavours![
     the_admission_resolves_as_not_started,
     an_admission_that_was_never_polled_resolves_as_not_started,
     it_counts_as_ended_with_the_context_error,
-    it_is_not_dropped_under_the_locks_of_whoever_cancels,
+    it_is_not_dropped_under_the_locks_of_a_cancel,
     go_after_the_end_never_starts,
     go_with_after_the_end_never_calls_its_closure,
-    a_task_that_has_started_is_polled_though_the_context_ended_before_its_first_poll,
+    a_started_task_is_polled_though_cancelled_before_its_poll,
     raising_the_limit_after_the_end_starts_nothing,
     a_paused_group_ends_when_its_context_does,
-    a_queued_future_whose_drop_calls_back_into_the_group_does_not_deadlock,
-    a_queued_future_whose_drop_calls_back_at_an_abort_does_not_deadlock,
-    a_waker_that_calls_back_into_the_group_does_not_deadlock,
-    an_error_whose_drop_calls_back_into_the_group_does_not_deadlock,
+    the_drop_of_a_queued_future_may_call_back,
+    the_drop_of_a_queued_future_may_call_back_at_an_abort,
+    a_waker_may_call_back_into_the_group,
+    the_drop_of_an_error_may_call_back_into_the_group,
 ];
 
 /// A group with its one place taken until its context ends, and ten more that are queued.
@@ -46,7 +46,7 @@ fn queue_of_ten(parent: &Context) -> (G, Gate, Probe, Vec<Admission>) {
 
 fn assert_never_started(probe: &Probe) {
     assert_eq!(probe.polled(), 0);
-    probe.assert_all_gone();
+    probe.assert_all_dropped();
 }
 
 async fn a_queued_task_never_starts_after_a_failure() {
@@ -120,7 +120,7 @@ async fn it_counts_as_ended_with_the_context_error() {
 }
 
 /// A place drops it: whoever cancels may hold a lock that a destructor takes.
-async fn it_is_not_dropped_under_the_locks_of_whoever_cancels() {
+async fn it_is_not_dropped_under_the_locks_of_a_cancel() {
     let g = limited(0);
     let lock = Arc::new(std::sync::Mutex::new(()));
     let taken = lock.clone();
@@ -153,7 +153,7 @@ async fn go_with_after_the_end_never_calls_its_closure() {
     assert!(g.wait().await.is_err());
 }
 
-async fn a_task_that_has_started_is_polled_though_the_context_ended_before_its_first_poll() {
+async fn a_started_task_is_polled_though_cancelled_before_its_poll() {
     for _ in 0..100 {
         let (g, _ctx) = group();
         let probe = Probe::default();
@@ -206,7 +206,7 @@ fn calls_back(g: &Arc<G>, calls: &Count) -> impl Future<Output = Result<(), Stri
     }
 }
 
-async fn a_queued_future_whose_drop_calls_back_into_the_group_does_not_deadlock() {
+async fn the_drop_of_a_queued_future_may_call_back() {
     let (g, calls) = (Arc::new(limited(0)), Count::default());
     for _ in 0..10 {
         g.go(calls_back(&g, &calls));
@@ -218,7 +218,7 @@ async fn a_queued_future_whose_drop_calls_back_into_the_group_does_not_deadlock(
     assert_eq!(g.wait().await.unwrap_err(), "context cancelled");
 }
 
-async fn a_queued_future_whose_drop_calls_back_at_an_abort_does_not_deadlock() {
+async fn the_drop_of_a_queued_future_may_call_back_at_an_abort() {
     let (g, calls) = (Arc::new(limited(5)), Count::default());
     for _ in 0..10 {
         let calls_back = calls_back(&g, &calls);
@@ -234,7 +234,7 @@ async fn a_queued_future_whose_drop_calls_back_at_an_abort_does_not_deadlock() {
     assert_eq!(g.wait().await.unwrap_err(), "context cancelled");
 }
 
-async fn a_waker_that_calls_back_into_the_group_does_not_deadlock() {
+async fn a_waker_may_call_back_into_the_group() {
     let (g, calls) = (Arc::new(limited(0)), Count::default());
     let mut admissions: Vec<_> = (0..10).map(|_| g.go(async { Ok(()) })).collect();
     for admission in &mut admissions {
@@ -251,7 +251,7 @@ async fn a_waker_that_calls_back_into_the_group_does_not_deadlock() {
     assert!(g.wait().await.is_err());
 }
 
-async fn an_error_whose_drop_calls_back_into_the_group_does_not_deadlock() {
+async fn the_drop_of_an_error_may_call_back_into_the_group() {
     struct Loud(Option<Box<dyn FnMut() + Send>>);
 
     impl std::fmt::Display for Loud {
@@ -312,7 +312,7 @@ async fn this_holds_at_a_passive_deadline_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_a_deadline_the_queue_is_dropped_though_nobody_asks() {
+async fn at_a_deadline_the_queue_is_dropped_without_a_query() {
     let (g, gate, probe, _admissions) = queue_of_ten(&Context::background().with_timeout(SECOND));
     tokio::time::sleep(SECOND).await;
     yields(40).await;
@@ -333,7 +333,7 @@ async fn a_wait_for_a_paused_group_ends_at_its_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_place_that_frees_after_the_deadline_starts_nothing() {
+async fn a_permit_released_after_the_deadline_starts_nothing() {
     let parent = Context::background().with_timeout(SECOND);
     let (g, _ctx) = G::with_context(&parent);
     g.set_limit(1);
@@ -353,7 +353,7 @@ fn advance(by: Duration) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_place_that_comes_to_the_counter_after_the_deadline_does_not_wait_for_the_watcher() {
+async fn a_worker_that_ends_a_job_after_the_deadline_needs_no_watcher() {
     let parent = Context::background().with_timeout(SECOND);
     let (g, _ctx) = G::with_context(&parent);
     g.set_limit(1);
@@ -374,7 +374,7 @@ async fn a_place_that_comes_to_the_counter_after_the_deadline_does_not_wait_for_
 }
 
 #[test]
-fn an_admission_that_is_polled_after_the_deadline_does_not_wait_for_the_watcher() {
+fn an_admission_polled_after_the_deadline_needs_no_watcher() {
     let (nobody_drives, clock) = (current_thread(), current_thread());
     clock.block_on(async {
         let parent = Context::background().with_timeout(SECOND);
@@ -397,7 +397,7 @@ fn an_admission_that_is_polled_after_the_deadline_does_not_wait_for_the_watcher(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_group_has_one_watcher_only_while_it_has_a_queue_and_a_deadline() {
+async fn a_watcher_runs_only_while_there_are_a_queue_and_a_deadline() {
     let tasks = || {
         tokio::runtime::Handle::current()
             .metrics()

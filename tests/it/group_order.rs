@@ -9,11 +9,11 @@ use crate::group_support::*;
 both_flavours![
     when_the_context_ends_the_error_is_set,
     when_the_context_ends_its_cause_reads_as_the_error_does,
-    when_the_context_ends_the_place_is_not_yet_free,
-    the_place_frees_when_the_task_has_been_dropped,
-    when_the_place_frees_nothing_queued_gets_it_any_more,
+    when_the_context_ends_the_permit_is_not_yet_released,
+    the_permit_is_released_when_the_task_has_been_dropped,
+    a_permit_released_after_a_failure_starts_no_queued_task,
     when_wait_returns_every_destructor_has_run,
-    whoever_obeys_a_failure_comes_after_it,
+    a_task_that_obeys_a_failure_fails_after_it,
 ];
 
 /// Has `look` called by the end of the context, in the midst of a failure.
@@ -46,7 +46,7 @@ async fn when_the_context_ends_its_cause_reads_as_the_error_does() {
     assert_eq!(seen.get(), ["boom"]);
 }
 
-async fn when_the_context_ends_the_place_is_not_yet_free() {
+async fn when_the_context_ends_the_permit_is_not_yet_released() {
     let (g, ctx) = group();
     let g = Arc::new(g);
     let running = Log::new();
@@ -57,7 +57,7 @@ async fn when_the_context_ends_the_place_is_not_yet_free() {
     assert_eq!(running.get(), [1]);
 }
 
-async fn the_place_frees_when_the_task_has_been_dropped() {
+async fn the_permit_is_released_when_the_task_has_been_dropped() {
     let g = limited(1);
     let log = Log::new();
     for _ in 0..20 {
@@ -74,7 +74,7 @@ async fn the_place_frees_when_the_task_has_been_dropped() {
     assert_eq!(log.get(), ["runs", "dropped"].repeat(20));
 }
 
-async fn when_the_place_frees_nothing_queued_gets_it_any_more() {
+async fn a_permit_released_after_a_failure_starts_no_queued_task() {
     for _ in 0..200 {
         let g = limited(1);
         let started = Count::default();
@@ -104,11 +104,11 @@ async fn when_wait_returns_every_destructor_has_run() {
             }));
         }
         assert_eq!(g.wait().await.unwrap_err(), "boom");
-        probe.assert_all_gone();
+        probe.assert_all_dropped();
     }
 }
 
-async fn whoever_obeys_a_failure_comes_after_it() {
+async fn a_task_that_obeys_a_failure_fails_after_it() {
     for _ in 0..1_000 {
         let (g, _ctx) = group();
         g.go_with(|ctx| async move {

@@ -11,7 +11,7 @@ fn assert_says_so(what: &str, call: impl FnOnce()) {
 }
 
 #[test]
-fn go_outside_a_runtime_panics_with_a_message_that_says_so() {
+fn go_outside_a_runtime_panics_and_says_so() {
     let g = G::new();
     assert_says_so("go", || {
         g.go(async { Ok(()) });
@@ -25,7 +25,7 @@ fn go_outside_a_runtime_panics_with_a_message_that_says_so() {
 }
 
 #[test]
-fn a_spawner_outside_a_runtime_panics_with_a_message_that_says_so() {
+fn a_spawner_outside_a_runtime_panics_and_says_so() {
     let g = G::new();
     let spawner = g.spawner();
     assert_says_so("go", || {
@@ -40,7 +40,7 @@ fn a_spawner_outside_a_runtime_panics_with_a_message_that_says_so() {
 }
 
 #[test]
-fn a_fan_out_polled_outside_a_runtime_panics_with_a_message_that_says_so() {
+fn a_fan_out_polled_outside_a_runtime_panics_and_says_so() {
     let ctx = Context::background();
     let all = fetch_all(&ctx, 1, [1], |_, item| async move { Ok::<_, String>(item) });
     assert_says_so("a fan-out", || {
@@ -58,7 +58,7 @@ fn after_such_a_panic_the_group_works() {
         g.go(refused);
     });
     assert_eq!((g.running(), g.queued()), (0, 0));
-    probe.assert_all_gone();
+    probe.assert_all_dropped();
     current_thread().block_on(async {
         g.go(probe.wrap(async { Ok(()) }));
         assert_eq!(g.wait().await, OK);

@@ -10,23 +10,23 @@ use crate::group_support::*;
 both_flavours![
     wait_resumes_the_panic_with_its_payload,
     at_the_instant_of_the_panic_the_context_ends,
-    the_cause_names_the_task_by_its_site_and_gives_the_text_of_the_panic,
+    the_cause_has_the_site_of_the_task_and_the_panic_text,
     the_cause_of_a_payload_that_is_no_text_says_so,
     siblings_wind_down_and_wait_returns_when_they_have,
-    a_panic_wins_over_an_error_that_came_first,
+    a_panic_wins_over_an_earlier_error,
     the_first_panic_wins,
     a_panic_in_a_drop_is_the_tasks_panic,
     a_panic_in_poll_and_in_drop_is_the_first_of_them,
     a_panic_in_the_closure_of_go_with_is_the_tasks_panic,
     a_panic_in_the_drop_of_a_queued_future_is_its_panic,
     a_panic_in_the_drop_of_an_aborted_task_is_its_panic,
-    a_later_payload_that_panics_when_it_is_dropped_harms_nobody,
-    a_payload_that_panics_when_it_is_dropped_harms_nobody_when_the_group_is_dropped,
-    a_later_error_that_panics_when_it_is_dropped_harms_nobody,
+    a_later_payload_that_panics_when_it_is_dropped_is_discarded,
+    a_payload_that_panics_in_a_dropped_group_is_discarded,
+    a_later_error_that_panics_when_it_is_dropped_is_discarded,
     an_error_that_a_panic_beats_may_panic_when_it_is_dropped,
-    an_admission_waker_that_panics_keeps_nobody_from_being_woken,
-    a_panic_frees_its_place,
-    a_group_dropped_unwaited_has_ended_its_context_with_the_panic,
+    an_admission_waker_that_panics_loses_no_other_wakeup,
+    a_panic_releases_its_permit,
+    the_panic_is_the_cause_in_a_group_dropped_without_a_wait,
     many_panics_at_once_are_one_panic,
 ];
 
@@ -47,7 +47,7 @@ async fn at_the_instant_of_the_panic_the_context_ends() {
     assert_eq!(text(panic_of(g.wait()).await), "boom");
 }
 
-async fn the_cause_names_the_task_by_its_site_and_gives_the_text_of_the_panic() {
+async fn the_cause_has_the_site_of_the_task_and_the_panic_text() {
     let (g, ctx) = group();
     let line = line!() + 1;
     g.go(async { panic!("at step {}", 3) });
@@ -82,10 +82,10 @@ async fn siblings_wind_down_and_wait_returns_when_they_have() {
     g.go(probe.wrap(async { panic!("boom") }));
     assert_eq!(text(panic_of(g.wait()).await), "boom");
     assert_eq!(finished.get(), 10);
-    probe.assert_all_gone();
+    probe.assert_all_dropped();
 }
 
-async fn a_panic_wins_over_an_error_that_came_first() {
+async fn a_panic_wins_over_an_earlier_error() {
     let (g, ctx) = group();
     g.go_with(|ctx| async move {
         ctx.done().await;
@@ -154,7 +154,7 @@ async fn a_panic_in_the_drop_of_a_queued_future_is_its_panic() {
     }
     g.cancel();
     assert_eq!(text(panic_of(g.wait()).await), "in the queue");
-    gone.assert_all_gone();
+    gone.assert_all_dropped();
 }
 
 async fn a_panic_in_the_drop_of_an_aborted_task_is_its_panic() {
@@ -171,7 +171,7 @@ async fn a_panic_in_the_drop_of_an_aborted_task_is_its_panic() {
     assert_eq!(text(panic_of(g.wait()).await), "aborted");
 }
 
-async fn a_later_payload_that_panics_when_it_is_dropped_harms_nobody() {
+async fn a_later_payload_that_panics_when_it_is_dropped_is_discarded() {
     let (g, _ctx) = group();
     g.go(async { panic!("first") });
     for _ in 0..5 {
@@ -183,7 +183,7 @@ async fn a_later_payload_that_panics_when_it_is_dropped_harms_nobody() {
     assert_eq!(text(panic_of(g.wait()).await), "first");
 }
 
-async fn a_payload_that_panics_when_it_is_dropped_harms_nobody_when_the_group_is_dropped() {
+async fn a_payload_that_panics_in_a_dropped_group_is_discarded() {
     let (g, ctx) = group();
     let later = Count::default();
     let counted = later.clone();
@@ -199,7 +199,7 @@ async fn a_payload_that_panics_when_it_is_dropped_harms_nobody_when_the_group_is
     drop(g);
 }
 
-async fn a_later_error_that_panics_when_it_is_dropped_harms_nobody() {
+async fn a_later_error_that_panics_when_it_is_dropped_is_discarded() {
     let g = errgroup::Group::<Armed>::new();
     for number in 0..5 {
         g.go(async move { Err(Armed(number > 0)) });
@@ -236,7 +236,7 @@ impl Drop for Armed {
     }
 }
 
-async fn an_admission_waker_that_panics_keeps_nobody_from_being_woken() {
+async fn an_admission_waker_that_panics_loses_no_other_wakeup() {
     let g = limited(0);
     let woken = Count::default();
     let mut admissions: Vec<_> = (0..3).map(|_| g.go(async { Ok(()) })).collect();
@@ -253,7 +253,7 @@ async fn an_admission_waker_that_panics_keeps_nobody_from_being_woken() {
     assert_eq!(g.wait().await, OK);
 }
 
-async fn a_panic_frees_its_place() {
+async fn a_panic_releases_its_permit() {
     let g = G::new();
     g.set_limit(1);
     let ran = Count::default();
@@ -269,7 +269,7 @@ async fn a_panic_frees_its_place() {
     assert_eq!(ran.get(), 10);
 }
 
-async fn a_group_dropped_unwaited_has_ended_its_context_with_the_panic() {
+async fn the_panic_is_the_cause_in_a_group_dropped_without_a_wait() {
     let (g, ctx) = group();
     g.go(async { panic!("unseen") });
     ctx.done().await;

@@ -10,14 +10,14 @@ use crate::group_support::*;
 const SECOND: std::time::Duration = std::time::Duration::from_secs(1);
 
 both_flavours! {
-    a_task_that_awaits_a_handle_goes_on_in_a_paused_group,
+    a_task_that_awaits_a_handle_resumes_in_a_paused_group,
     start_at_a_limit_of_one_lends_until_its_task_is_ready,
-    a_value_that_nobody_takes_is_dropped_in_its_task_whose_panic_it_is,
-    a_value_whose_destructor_panics_does_not_keep_the_next_from_starting,
-    what_a_task_was_ready_with_is_dropped_in_it_if_the_caller_has_gone,
+    a_panic_of_an_unused_value_is_that_of_its_task,
+    a_value_that_panics_in_its_drop_does_not_delay_the_next,
+    a_ready_value_without_a_caller_is_dropped_in_its_task,
 }
 
-async fn a_task_that_awaits_a_handle_goes_on_in_a_paused_group() {
+async fn a_task_that_awaits_a_handle_resumes_in_a_paused_group() {
     let (g, ctx) = group();
     let (gate, waits) = (Gate::new(), Count::default());
     let (gated, waiting) = (gate.clone(), waits.clone());
@@ -56,7 +56,7 @@ async fn start_at_a_limit_of_one_lends_until_its_task_is_ready() {
 
 /// A task that gives its value when the gate is open, after its handle has gone: a value that is there already would be dropped
 /// with that, here.
-fn spawn_for_nobody(g: &G) -> Gate {
+fn spawn_without_a_handle(g: &G) -> Gate {
     let gate = Gate::new();
     let gated = gate.clone();
     drop(g.spawn(async move {
@@ -66,17 +66,17 @@ fn spawn_for_nobody(g: &G) -> Gate {
     gate
 }
 
-async fn a_value_that_nobody_takes_is_dropped_in_its_task_whose_panic_it_is() {
+async fn a_panic_of_an_unused_value_is_that_of_its_task() {
     let (g, _ctx) = group();
-    let gate = spawn_for_nobody(&g);
+    let gate = spawn_without_a_handle(&g);
     gate.open();
     assert_eq!(text(panic_of(g.wait()).await), "a value");
 }
 
-async fn a_value_whose_destructor_panics_does_not_keep_the_next_from_starting() {
+async fn a_value_that_panics_in_its_drop_does_not_delay_the_next() {
     let (g, ran) = (G::new(), Count::default());
     g.set_limit(1);
-    let gate = spawn_for_nobody(&g);
+    let gate = spawn_without_a_handle(&g);
     for _ in 0..2 {
         let ran = ran.clone();
         g.go(async move {
@@ -89,7 +89,7 @@ async fn a_value_whose_destructor_panics_does_not_keep_the_next_from_starting() 
     assert_eq!(ran.get(), 2);
 }
 
-async fn what_a_task_was_ready_with_is_dropped_in_it_if_the_caller_has_gone() {
+async fn a_ready_value_without_a_caller_is_dropped_in_its_task() {
     let (g, gate) = (G::new(), Gate::new());
     let gated = gate.clone();
     {
@@ -106,7 +106,7 @@ async fn what_a_task_was_ready_with_is_dropped_in_it_if_the_caller_has_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_searcher_that_a_task_called_does_not_wait_behind_one_that_blocks() {
+async fn a_searching_worker_does_not_wait_behind_one_that_blocks() {
     for _ in 0..100 {
         let (g, _ctx) = group();
         let spawner = g.spawner();
@@ -127,7 +127,7 @@ async fn a_searcher_that_a_task_called_does_not_wait_behind_one_that_blocks() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_destructor_of_what_never_started_does_not_hold_up_what_has() {
+async fn a_destructor_of_a_queued_task_does_not_delay_started_ones() {
     for _ in 0..100 {
         let (g, late) = (limited(1), std::sync::Arc::new(AtomicBool::new(false)));
         let (sender, receiver) = mpsc::channel::<()>();
@@ -152,7 +152,7 @@ async fn a_destructor_of_what_never_started_does_not_hold_up_what_has() {
 }
 
 #[test]
-fn a_grace_on_a_runtime_without_a_timer_fails_the_group_and_does_not_hang_it() {
+fn a_grace_on_a_runtime_without_a_timer_fails_the_group() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();

@@ -10,7 +10,7 @@ use crate::group_support::*;
 both_flavours![
     a_million_tasks_through_a_living_group_leave_no_task_behind,
     an_idle_group_holds_no_task,
-    places_are_few_where_tasks_are_many,
+    many_tasks_share_few_workers,
 ];
 
 fn alive() -> usize {
@@ -55,7 +55,7 @@ async fn an_idle_group_holds_no_task() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_wait_returns_its_watcher_has_gone_too() {
+async fn when_wait_returns_the_watcher_has_ended() {
     let parent = Context::background().with_timeout(Duration::from_secs(1));
     let (g, _ctx) = G::with_context(&parent);
     g.set_limit(0);
@@ -67,7 +67,7 @@ async fn when_wait_returns_its_watcher_has_gone_too() {
     assert_eq!(alive(), 0);
 }
 
-async fn places_are_few_where_tasks_are_many() {
+async fn many_tasks_share_few_workers() {
     let g = limited(4);
     for task in 0..10_000 {
         g.go(async move {

@@ -8,7 +8,7 @@ use crate::group_support::*;
 
 both_flavours![
     values_of_different_types_are_taken_after_wait,
-    what_was_taken_is_not_there_again,
+    a_value_can_be_taken_only_once,
     a_sibling_may_await_the_value,
     it_may_be_awaited_outside_the_group,
     it_is_none_at_once_when_the_task_has_failed,
@@ -16,18 +16,18 @@ both_flavours![
     it_is_none_at_once_when_the_task_was_stopped,
     it_is_none_at_once_when_the_task_never_started,
     it_is_none_when_the_destructor_of_the_task_panicked,
-    a_sibling_that_awaits_it_at_limit_1_lends_its_place,
+    a_sibling_that_awaits_it_at_limit_1_lends_its_permit,
     a_chain_of_tasks_that_await_each_other_finishes_at_limit_1,
-    who_awaited_a_handle_comes_before_what_is_queued,
-    a_value_that_was_there_while_its_awaiter_lent_for_another_is_given_when_a_place_is_free,
+    a_lender_resumes_before_queued_tasks_start,
+    a_value_ready_while_its_task_lent_is_given_with_a_permit,
     dropping_the_handle_changes_nothing_for_the_task,
-    a_value_that_nobody_takes_is_dropped_with_its_handle,
+    a_value_that_is_not_taken_is_dropped_with_its_handle,
     a_value_outlives_the_group,
     a_task_that_left_its_handle_to_another_keeps_its_permit,
     a_handle_awaited_by_reference_in_a_select_loses_nothing,
-    a_task_that_gives_a_handle_up_goes_on_with_the_next_permit,
+    a_task_that_gives_a_handle_up_resumes_with_the_next_permit,
     the_handle_of_a_dead_spawner_is_empty,
-    the_handle_resolves_when_the_place_is_free,
+    the_handle_resolves_when_the_permit_is_released,
     the_handle_resolves_before_the_task_counts_as_done,
     a_waker_of_a_handle_may_call_back,
     the_error_of_the_task_is_the_groups,
@@ -46,7 +46,7 @@ async fn values_of_different_types_are_taken_after_wait() {
     assert_eq!(all, (Some(1), Some("two".to_owned()), Some(())));
 }
 
-async fn what_was_taken_is_not_there_again() {
+async fn a_value_can_be_taken_only_once() {
     let (g, _ctx) = group();
     let mut awaited = g.spawn(async { Ok(1) });
     let taken = g.spawn(async { Ok(2) });
@@ -151,7 +151,7 @@ async fn it_is_none_at_once_when_the_task_never_started() {
     gate.open();
     assert_eq!(g.wait().await.unwrap_err(), "context cancelled");
     assert_eq!(probe.polled(), 0);
-    probe.assert_all_gone();
+    probe.assert_all_dropped();
 }
 
 async fn it_is_none_when_the_destructor_of_the_task_panicked() {
@@ -173,7 +173,7 @@ async fn it_is_none_when_the_destructor_of_the_task_panicked() {
     assert_eq!(dropped.get(), 1);
 }
 
-async fn a_sibling_that_awaits_it_at_limit_1_lends_its_place() {
+async fn a_sibling_that_awaits_it_at_limit_1_lends_its_permit() {
     let (g, gauge) = (limited(1), Gauge::default());
     let (spawner, inner) = (g.spawner(), gauge.clone());
     let sum = g.spawn(async move {
@@ -220,7 +220,7 @@ async fn a_chain_of_tasks_that_await_each_other_finishes_at_limit_1() {
     assert_eq!(all.take(), Some(100));
 }
 
-async fn who_awaited_a_handle_comes_before_what_is_queued() {
+async fn a_lender_resumes_before_queued_tasks_start() {
     let (g, log, gate) = (limited(1), Log::new(), Gate::new());
     let (spawner, inner, gated) = (g.spawner(), log.clone(), gate.clone());
     g.go(async move {
@@ -248,7 +248,7 @@ async fn who_awaited_a_handle_comes_before_what_is_queued() {
     assert_eq!(log.get()[..3], ["lends", "sibling", "goes on"]);
 }
 
-async fn a_value_that_was_there_while_its_awaiter_lent_for_another_is_given_when_a_place_is_free() {
+async fn a_value_ready_while_its_task_lent_is_given_with_a_permit() {
     let (g, there, turn) = (limited(2), Count::default(), Gate::new());
     let (spawner, is_there, turned) = (g.spawner(), there.clone(), turn.clone());
     let lent = Count::default();
@@ -307,7 +307,7 @@ async fn dropping_the_handle_changes_nothing_for_the_task() {
     assert_eq!(ended.get(), 10);
 }
 
-async fn a_value_that_nobody_takes_is_dropped_with_its_handle() {
+async fn a_value_that_is_not_taken_is_dropped_with_its_handle() {
     for early in [false, true] {
         let (g, dropped) = (limited(1), Count::default());
         let counted = dropped.clone();
@@ -381,7 +381,7 @@ async fn a_handle_awaited_by_reference_in_a_select_loses_nothing() {
     assert!(ticks.take().unwrap() >= 5);
 }
 
-async fn a_task_that_gives_a_handle_up_goes_on_with_the_next_permit() {
+async fn a_task_that_gives_a_handle_up_resumes_with_the_next_permit() {
     let (g, give_up, gate) = (limited(1), Gate::new(), Gate::new());
     let (spawner, gave_up, gated) = (g.spawner(), give_up.clone(), gate.clone());
     let (starts, told) = (Count::default(), Count::default());
@@ -425,7 +425,7 @@ async fn the_handle_of_a_dead_spawner_is_empty() {
     }
 }
 
-async fn the_handle_resolves_when_the_place_is_free() {
+async fn the_handle_resolves_when_the_permit_is_released() {
     for ends in [true, false] {
         for _ in 0..50 {
             let g = Arc::new(G::new());
@@ -530,7 +530,7 @@ async fn the_error_of_the_task_is_the_groups() {
 }
 
 #[test]
-fn the_handle_of_a_task_whose_runtime_has_gone_is_none() {
+fn the_handle_of_a_task_is_none_after_a_runtime_shutdown() {
     for runtime in [current_thread(), two_workers()] {
         let (g, values) = runtime.block_on(async {
             let g = limited(2);

@@ -12,25 +12,25 @@ both_flavours![
     it_waits_for_the_tasks_whatever_the_body_returned,
     an_early_return_leaves_no_task_behind,
     the_error_of_the_body_counts_as_a_failure,
-    the_first_error_is_the_one_that_comes_back,
+    the_first_error_is_returned,
     a_failed_task_fails_the_scope_though_the_body_is_ok,
     a_body_that_is_ok_does_not_stop_its_tasks,
-    a_panic_in_the_body_ends_the_context_waits_and_goes_on,
-    the_first_panic_goes_on,
-    a_panic_in_a_task_goes_on_when_the_body_has_returned,
+    a_panic_in_the_body_cancels_waits_and_is_resumed,
+    the_first_panic_is_resumed,
+    a_panic_in_a_task_is_resumed_when_the_body_has_returned,
     a_body_that_panics_before_its_first_await_is_waited_for_too,
     a_body_that_is_a_plain_closure_may_panic_too,
     a_body_whose_destructor_panics_is_waited_for_too,
     dropped_half_way_it_aborts_the_tasks,
     dropped_before_its_first_poll_it_does_nothing,
     dropped_while_it_waits_it_aborts_the_tasks,
-    the_parents_end_asks_the_tasks_to_stop,
+    a_cancel_of_the_parent_reaches_the_tasks,
     the_future_can_be_spawned_and_does_not_borrow_its_parent,
     the_body_may_borrow_from_around_it,
-    the_body_is_handed_the_context_of_the_group,
+    the_body_receives_the_context_of_the_group,
     scopes_may_be_nested,
     a_scope_in_a_task_of_a_scope,
-    the_body_takes_no_place,
+    the_body_takes_no_permit,
 ];
 
 async fn scope<T>(body: impl AsyncFnOnce(&G, Context) -> Result<T, String>) -> Result<T, String> {
@@ -77,7 +77,7 @@ async fn it_waits_for_the_tasks_whatever_the_body_returned() {
         });
         assert_eq!(result.await.is_err(), fails);
         assert_eq!(ended.get(), 5);
-        probe.assert_all_gone();
+        probe.assert_all_dropped();
     }
 }
 
@@ -91,7 +91,7 @@ async fn an_early_return_leaves_no_task_behind() {
     });
     assert_eq!(result.await.unwrap_err(), "not a number");
     assert_eq!((probe.made(), ended.get()), (1, 1));
-    probe.assert_all_gone();
+    probe.assert_all_dropped();
 }
 
 async fn the_error_of_the_body_counts_as_a_failure() {
@@ -110,10 +110,10 @@ async fn the_error_of_the_body_counts_as_a_failure() {
     });
     assert_eq!(result.await.unwrap_err(), "the body failed");
     assert_eq!(seen.get(), ["the body failed"]);
-    probe.assert_all_gone();
+    probe.assert_all_dropped();
 }
 
-async fn the_first_error_is_the_one_that_comes_back() {
+async fn the_first_error_is_returned() {
     let result = scope::<()>(async |g, ctx| {
         g.go(async { Err("a task".to_owned()) });
         ctx.done().await;
@@ -152,7 +152,7 @@ async fn a_body_that_is_ok_does_not_stop_its_tasks() {
     assert_eq!(result.await.unwrap().take(), Some(7));
 }
 
-async fn a_panic_in_the_body_ends_the_context_waits_and_goes_on() {
+async fn a_panic_in_the_body_cancels_waits_and_is_resumed() {
     let (probe, ended, kept) = (Probe::default(), Count::default(), Log::new());
     let keeps = kept.clone();
     let line = line!() + 1;
@@ -167,13 +167,13 @@ async fn a_panic_in_the_body_ends_the_context_waits_and_goes_on() {
     });
     assert_eq!(text(panic_of(scope).await), "a bug in the body");
     assert_eq!(ended.get(), 1);
-    probe.assert_all_gone();
+    probe.assert_all_dropped();
     let cause = kept.get()[0].cause().unwrap().to_string();
     let site = format!("{}:{line}:", file!());
     assert!(cause.contains(&site) && cause.ends_with("panicked: a bug in the body"));
 }
 
-async fn the_first_panic_goes_on() {
+async fn the_first_panic_is_resumed() {
     let first_in_a_task = scope::<()>(async |g, ctx| {
         g.go(async { panic!("in a task") });
         ctx.done().await;
@@ -198,7 +198,7 @@ async fn the_first_panic_goes_on() {
     assert_eq!(text(panic_of(wins_over_an_error).await), "in the body");
 }
 
-async fn a_panic_in_a_task_goes_on_when_the_body_has_returned() {
+async fn a_panic_in_a_task_is_resumed_when_the_body_has_returned() {
     for fails in [false, true] {
         let returned = Count::default();
         let scope = scope(async |g, ctx| {
@@ -225,7 +225,7 @@ async fn a_body_that_panics_before_its_first_await_is_waited_for_too() {
     });
     assert_eq!(text(panic_of(scope).await), "at once");
     assert_eq!(ended.get(), 1);
-    probe.assert_all_gone();
+    probe.assert_all_dropped();
 }
 
 async fn a_body_that_is_a_plain_closure_may_panic_too() {
@@ -238,7 +238,7 @@ async fn a_body_that_is_a_plain_closure_may_panic_too() {
     let scope = Group::scope(&Context::background(), body);
     assert_eq!(text(panic_of(scope).await), "not even a future");
     assert_eq!(ended.get(), 1, "it did not wait");
-    probe.assert_all_gone();
+    probe.assert_all_dropped();
 }
 
 async fn a_body_whose_destructor_panics_is_waited_for_too() {
@@ -270,7 +270,7 @@ async fn a_body_whose_destructor_panics_is_waited_for_too() {
     let scope = Group::scope(&Context::background(), body);
     assert_eq!(text(panic_of(scope).await), "in drop");
     assert_eq!(ended.get(), 1, "it did not wait");
-    probe.assert_all_gone();
+    probe.assert_all_dropped();
 }
 
 async fn dropped_half_way_it_aborts_the_tasks() {
@@ -324,7 +324,7 @@ async fn dropped_while_it_waits_it_aborts_the_tasks() {
     until(|| probe.dropped() == 1).await;
 }
 
-async fn the_parents_end_asks_the_tasks_to_stop() {
+async fn a_cancel_of_the_parent_reaches_the_tasks() {
     let (parent, guard) = Context::background().with_cancel();
     let (probe, ended) = (Probe::default(), Count::default());
     let scope = Group::scope(&parent, async |g: &G, _| {
@@ -375,7 +375,7 @@ async fn the_body_may_borrow_from_around_it() {
     assert_eq!(lengths, [1, 2]);
 }
 
-async fn the_body_is_handed_the_context_of_the_group() {
+async fn the_body_receives_the_context_of_the_group() {
     let result = scope(async |g, ctx| {
         assert!(!ctx.is_done());
         g.cancel_with("enough");
@@ -407,7 +407,7 @@ async fn scopes_may_be_nested() {
     });
     assert_eq!(result.await.unwrap_err(), "from within");
     assert_eq!(ended.get(), 3);
-    probe.assert_all_gone();
+    probe.assert_all_dropped();
 }
 
 async fn a_scope_in_a_task_of_a_scope() {
@@ -438,7 +438,7 @@ async fn a_scope_in_a_task_of_a_scope() {
     assert_eq!(ended.get(), 3);
 }
 
-async fn the_body_takes_no_place() {
+async fn the_body_takes_no_permit() {
     let result = scope(async |g, _| {
         g.set_limit(1);
         let mut sum = 0;
@@ -460,7 +460,7 @@ async fn a_timeout_around_it_leaves_nothing_behind() {
     let second = std::time::Duration::from_secs(1);
     assert!(tokio::time::timeout(second, scope).await.is_err());
     yields(3).await;
-    probe.assert_all_gone();
+    probe.assert_all_dropped();
 }
 
 #[test]

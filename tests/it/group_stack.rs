@@ -165,7 +165,7 @@ fn a_scope_that_is_spawned_takes_it_in_its_body() {
 }
 
 #[test]
-fn a_future_that_is_handed_back_is_the_one_that_came() {
+fn a_future_that_is_returned_is_the_one_that_was_passed() {
     let g = limited(0);
     current_thread().block_on(async {
         let bytes = [7_u8; 32 << 10];

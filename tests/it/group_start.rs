@@ -8,13 +8,13 @@ use errgroup::{Context, ContextError, Group, Ready};
 use crate::group_support::*;
 
 both_flavours![
-    it_returns_what_the_task_passed_to_ready_while_the_task_goes_on,
-    the_failure_before_that_is_this_calls_error_and_not_the_groups,
-    the_failure_after_that_is_the_groups,
+    it_returns_the_ready_value_while_the_task_runs_on,
+    a_failure_before_ready_is_the_calls_error,
+    a_failure_after_ready_is_the_groups,
     a_failure_right_after_ready_does_not_lose_the_value,
-    ending_ok_without_ready_is_a_context_error_whose_cause_says_so,
+    ok_without_ready_is_a_context_error_with_that_cause,
     a_ready_that_was_dropped_waits_for_the_end_of_the_task,
-    a_ready_may_be_handed_on,
+    a_ready_may_be_passed_on,
     a_panic_before_ready_is_the_groups_and_this_call_fails,
     a_panic_in_the_closure_is_a_panic_before_ready,
     a_panic_after_ready_is_the_groups,
@@ -22,18 +22,18 @@ both_flavours![
     dropped_before_ready_it_leaves_an_ordinary_task,
     dropped_while_queued_it_leaves_an_ordinary_task,
     dropped_when_the_task_was_ready_it_drops_the_value,
-    in_a_group_that_has_ended_nothing_starts_and_this_call_fails,
-    when_the_group_ends_while_it_is_queued_this_call_fails,
-    a_task_that_is_aborted_before_ready_is_this_calls_failure,
+    in_a_cancelled_group_nothing_starts_and_the_call_fails,
+    a_cancel_while_it_is_queued_fails_the_call,
+    a_task_aborted_before_ready_is_the_calls_failure,
     the_spawner_of_a_dead_group_fails,
-    it_waits_for_a_place,
-    at_limit_1_a_task_that_starts_a_sibling_lends_its_place,
+    it_waits_for_a_permit,
+    at_limit_1_a_task_that_starts_a_sibling_lends_its_permit,
     in_a_new_group_it_does_the_same,
     the_future_is_send_and_does_not_borrow_the_group,
-    dropped_in_the_turn_of_the_failure_it_leaves_it_to_the_group,
+    dropped_in_the_poll_of_the_failure_it_leaves_it_to_the_group,
     dropped_after_the_failure_it_leaves_it_to_the_group,
-    dropped_after_its_task_was_kept_from_starting_it_tells_the_group,
-    dropped_after_its_task_was_aborted_it_tells_the_group,
+    dropped_after_a_cancel_while_queued_it_fails_the_group,
+    dropped_after_its_task_was_aborted_it_fails_the_group,
     a_value_after_the_failure_is_dropped_and_hides_nothing,
     a_value_from_a_destructor_after_the_failure_hides_nothing,
     a_value_before_the_failure_leaves_the_failure_to_the_group,
@@ -54,7 +54,7 @@ fn cause(error: &anyhow::Error) -> String {
     error.source().unwrap().to_string()
 }
 
-async fn it_returns_what_the_task_passed_to_ready_while_the_task_goes_on() {
+async fn it_returns_the_ready_value_while_the_task_runs_on() {
     let (g, ctx) = group();
     let (ended, context) = (Count::default(), ctx.clone());
     let counted = ended.clone();
@@ -73,7 +73,7 @@ async fn it_returns_what_the_task_passed_to_ready_while_the_task_goes_on() {
     assert_eq!(ended.get(), 1);
 }
 
-async fn the_failure_before_that_is_this_calls_error_and_not_the_groups() {
+async fn a_failure_before_ready_is_the_calls_error() {
     let (g, ctx) = group();
     let port = g.start(|ready: Ready<u16>| async move {
         let _ready = ready;
@@ -91,7 +91,7 @@ async fn the_failure_before_that_is_this_calls_error_and_not_the_groups() {
     assert_eq!(g.wait().await, OK);
 }
 
-async fn the_failure_after_that_is_the_groups() {
+async fn a_failure_after_ready_is_the_groups() {
     let (g, ctx) = group();
     let gate = Gate::new();
     let gated = gate.clone();
@@ -119,7 +119,7 @@ async fn a_failure_right_after_ready_does_not_lose_the_value() {
     }
 }
 
-async fn ending_ok_without_ready_is_a_context_error_whose_cause_says_so() {
+async fn ok_without_ready_is_a_context_error_with_that_cause() {
     let (g, ctx) = anyhow_group();
     let started = g.start(|ready: Ready<()>| async move {
         yields(3).await;
@@ -150,7 +150,7 @@ async fn a_ready_that_was_dropped_waits_for_the_end_of_the_task() {
     assert_eq!(g.wait().await, OK);
 }
 
-async fn a_ready_may_be_handed_on() {
+async fn a_ready_may_be_passed_on() {
     let (g, _ctx) = group();
     let spawner = g.spawner();
     let started = g.start(|ready| async move {
@@ -291,7 +291,7 @@ async fn dropped_when_the_task_was_ready_it_drops_the_value() {
     assert_eq!(g.wait().await.unwrap_err(), "boom");
 }
 
-async fn in_a_group_that_has_ended_nothing_starts_and_this_call_fails() {
+async fn in_a_cancelled_group_nothing_starts_and_the_call_fails() {
     let (g, _ctx) = anyhow_group();
     let calls = Count::default();
     g.cancel_with("enough");
@@ -308,7 +308,7 @@ async fn in_a_group_that_has_ended_nothing_starts_and_this_call_fails() {
     assert!(g.wait().await.is_ok(), "somebody has learnt of it already");
 }
 
-async fn when_the_group_ends_while_it_is_queued_this_call_fails() {
+async fn a_cancel_while_it_is_queued_fails_the_call() {
     let (g, _ctx) = anyhow_group();
     g.set_limit(0);
     let mut started = Box::pin(g.start(|ready| async move {
@@ -321,7 +321,7 @@ async fn when_the_group_ends_while_it_is_queued_this_call_fails() {
     assert!(g.wait().await.is_ok(), "somebody has learnt of it already");
 }
 
-async fn a_task_that_is_aborted_before_ready_is_this_calls_failure() {
+async fn a_task_aborted_before_ready_is_the_calls_failure() {
     for turns in [0, 1, 10] {
         let (g, _ctx) = anyhow_group();
         let probe = Probe::default();
@@ -335,7 +335,7 @@ async fn a_task_that_is_aborted_before_ready_is_this_calls_failure() {
         g.abort();
         assert_eq!(cause(&started.await.unwrap_err()), "the group was aborted");
         assert!(g.wait().await.is_ok(), "somebody has learnt of it already");
-        probe.assert_all_gone();
+        probe.assert_all_dropped();
     }
 }
 
@@ -360,7 +360,7 @@ async fn the_spawner_of_a_dead_group_fails() {
     }
 }
 
-async fn it_waits_for_a_place() {
+async fn it_waits_for_a_permit() {
     let (g, gate) = (limited(1), Gate::new());
     let gated = gate.clone();
     g.go(async move {
@@ -379,7 +379,7 @@ async fn it_waits_for_a_place() {
     assert_eq!(g.wait().await, OK);
 }
 
-async fn at_limit_1_a_task_that_starts_a_sibling_lends_its_place() {
+async fn at_limit_1_a_task_that_starts_a_sibling_lends_its_permit() {
     let (g, gauge) = (limited(1), Gauge::default());
     let (spawner, inner) = (g.spawner(), gauge.clone());
     let sum = g.spawn(async move {
@@ -457,7 +457,7 @@ async fn until_ended(g: &G) {
     yields(20).await;
 }
 
-async fn dropped_in_the_turn_of_the_failure_it_leaves_it_to_the_group() {
+async fn dropped_in_the_poll_of_the_failure_it_leaves_it_to_the_group() {
     for _ in 0..50 {
         let (g, ctx) = group();
         let (shut_down, shutdown) = tokio::sync::oneshot::channel();
@@ -496,7 +496,7 @@ async fn dropped_after_the_failure_it_leaves_it_to_the_group() {
     assert_eq!(g.wait().await.unwrap_err(), "refused");
 }
 
-async fn dropped_after_its_task_was_kept_from_starting_it_tells_the_group() {
+async fn dropped_after_a_cancel_while_queued_it_fails_the_group() {
     let (g, calls) = (limited(0), Count::default());
     let called = calls.clone();
     let mut started = Box::pin(g.start(move |_: Ready<()>| {
@@ -511,7 +511,7 @@ async fn dropped_after_its_task_was_kept_from_starting_it_tells_the_group() {
     assert_eq!(calls.get(), 0);
 }
 
-async fn dropped_after_its_task_was_aborted_it_tells_the_group() {
+async fn dropped_after_its_task_was_aborted_it_fails_the_group() {
     let (g, _ctx) = group();
     let probe = Probe::default();
     let never = probe.wrap(std::future::pending());

@@ -108,13 +108,13 @@ fn nested_tasks_all_end() {
             let (g, _ctx) = group();
             let probe = fill(&g, &mut random, false);
             assert_eq!(g.wait().await, OK);
-            probe.assert_all_gone();
+            probe.assert_all_dropped();
         }
     });
 }
 
 #[test]
-fn failures_panics_and_abandoned_admissions_leave_nothing_behind() {
+fn failures_panics_and_dropped_admissions_leave_nothing() {
     rounds(|random| {
         let mut random = random.fork();
         async move {
@@ -125,13 +125,13 @@ fn failures_panics_and_abandoned_admissions_leave_nothing_behind() {
             g.cancel();
             let _ = outcome(g.wait()).await;
             assert!(ctx.is_done());
-            probe.assert_all_gone();
+            probe.assert_all_dropped();
         }
     });
 }
 
 #[test]
-fn cancels_aborts_drops_and_limits_from_another_task_leave_nothing_behind() {
+fn cancels_aborts_drops_and_limits_at_random_leave_nothing() {
     rounds(|random| {
         let mut random = random.fork();
         async move {
@@ -164,13 +164,13 @@ fn cancels_aborts_drops_and_limits_from_another_task_leave_nothing_behind() {
             }
             g.cancel();
             let _ = outcome(g.wait()).await;
-            probe.assert_all_gone();
+            probe.assert_all_dropped();
         }
     });
 }
 
 #[test]
-fn a_wait_that_is_dropped_at_a_random_moment_leaves_nothing_behind() {
+fn a_wait_dropped_at_a_random_moment_leaves_nothing() {
     rounds(|random| {
         let mut random = random.fork();
         async move {
@@ -217,7 +217,7 @@ fn fan_outs_that_fail_panic_or_are_dropped_leave_nothing_behind() {
                             assert!(panics < items);
                         }
                     }
-                    probe.assert_all_gone();
+                    probe.assert_all_dropped();
                 }
                 Either::Right((_, all)) => {
                     drop(all);
@@ -250,7 +250,7 @@ fn spawners_that_race_with_the_end_of_wait_lose_nothing() {
             yields(turns).await;
             let _ = g.wait().await;
             racer.await.unwrap();
-            probe.assert_all_gone();
+            probe.assert_all_dropped();
         }
     });
 }

@@ -258,10 +258,10 @@ impl Probe {
         self.made.get()
     }
 
-    /// Asserts that all that was wrapped has gone.
+    /// Asserts that every wrapped future has been dropped.
     #[track_caller]
-    pub(crate) fn assert_all_gone(&self) {
-        assert_eq!(self.dropped(), self.made(), "not all are gone");
+    pub(crate) fn assert_all_dropped(&self) {
+        assert_eq!(self.dropped(), self.made(), "not every future was dropped");
     }
 }
 

@@ -7,16 +7,16 @@ use errgroup::TryGoError;
 use crate::group_support::*;
 
 both_flavours![
-    it_starts_now_if_there_is_a_place,
-    full_hands_the_future_back,
+    it_starts_now_if_there_is_a_permit,
+    full_returns_the_future,
     it_does_not_overtake_what_is_queued,
-    ended_hands_the_future_back,
+    ended_returns_the_future,
     a_refusal_is_no_failure_of_the_group,
-    what_was_handed_back_may_be_started_later,
+    a_returned_future_may_be_started_later,
     its_error_says_why_without_a_debug_of_the_future,
 ];
 
-async fn it_starts_now_if_there_is_a_place() {
+async fn it_starts_now_if_there_is_a_permit() {
     let (g, ended) = (limited(1), Count::default());
     for round in 1..=10 {
         let counted = ended.clone();
@@ -41,7 +41,7 @@ fn full() -> G {
     g
 }
 
-async fn full_hands_the_future_back() {
+async fn full_returns_the_future() {
     let (g, probe) = (full(), Probe::default());
     match g.try_go(probe.wrap(async { Ok(()) })) {
         Err(TryGoError::Full(future)) => assert_eq!(future.await, OK),
@@ -62,7 +62,7 @@ async fn it_does_not_overtake_what_is_queued() {
     assert_eq!(g.wait().await, OK);
 }
 
-async fn ended_hands_the_future_back() {
+async fn ended_returns_the_future() {
     let (g, _ctx) = group();
     g.cancel();
     match g.try_go(async { Ok(()) }) {
@@ -81,7 +81,7 @@ async fn a_refusal_is_no_failure_of_the_group() {
     assert_eq!(g.wait().await, OK);
 }
 
-async fn what_was_handed_back_may_be_started_later() {
+async fn a_returned_future_may_be_started_later() {
     let (g, ended) = (limited(0), Count::default());
     let counted = ended.clone();
     let refused = g.try_go(async move {

@@ -14,18 +14,18 @@ both_flavours![
     each_has_the_name_and_the_line_of_its_task,
     each_has_its_kind,
     a_panic_is_an_entry_and_is_not_resumed,
-    those_that_caused_come_apart_from_those_that_obeyed,
+    causing_failures_are_listed_apart_from_obeying_ones,
     in_a_new_group_every_failure_causes,
     what_is_stopped_by_a_cancel_obeys_but_for_the_first,
     the_first_1024_are_kept_whole_and_the_others_counted,
     a_late_panic_is_kept_in_any_case,
     later_panics_beyond_the_first_are_counted_too,
-    it_reads_as_one_wants_in_a_log,
-    of_a_panic_the_log_says_so_first,
+    it_is_readable_in_a_log,
+    a_panic_is_said_first_in_the_log,
     the_chain_of_sources_says_why,
     with_anyhow_the_whole_chain_is_printed,
     the_failures_are_iterated_by_reference_and_by_value,
-    errors_go_into_the_error_types_of_others,
+    errors_convert_into_other_error_types,
     the_context_has_ended_afterwards,
 ];
 
@@ -172,7 +172,7 @@ async fn a_panic_is_an_entry_and_is_not_resumed() {
     );
 }
 
-async fn those_that_caused_come_apart_from_those_that_obeyed() {
+async fn causing_failures_are_listed_apart_from_obeying_ones() {
     let g = limited(4);
     let after = |kind: &'static str| {
         g.named(kind).go_with(move |ctx| async move {
@@ -285,7 +285,7 @@ async fn later_panics_beyond_the_first_are_counted_too() {
     assert_eq!((errors.len(), errors.omitted()), (1_025, 75));
 }
 
-async fn it_reads_as_one_wants_in_a_log() {
+async fn it_is_readable_in_a_log() {
     let (g, _ctx) = group();
     let line = line!() + 1;
     g.named("fetch").go(async { Err("disk full".to_owned()) });
@@ -336,7 +336,7 @@ async fn it_reads_as_one_wants_in_a_log() {
     assert!(text.ends_with(others), "{text}");
 }
 
-async fn of_a_panic_the_log_says_so_first() {
+async fn a_panic_is_said_first_in_the_log() {
     let text = fail_in_order([false, true, false, true]).await.to_string();
     let end = ": panicked: panic 1 (1 more panicked, 2 more failed)";
     assert!(text.ends_with(end), "{text}");
@@ -407,7 +407,7 @@ async fn the_failures_are_iterated_by_reference_and_by_value() {
     assert_eq!(by_value, ["0", "1", "2"]);
 }
 
-async fn errors_go_into_the_error_types_of_others() {
+async fn errors_convert_into_other_error_types() {
     async fn fails() -> anyhow::Result<()> {
         let g = G::new();
         g.go(async { Err("boom".to_owned()) });

@@ -100,7 +100,7 @@ fn all_tasks_but_the_last_start_while_their_starter_computes() {
 }
 
 #[test]
-fn all_tasks_but_the_last_start_while_the_task_that_started_them_computes() {
+fn all_but_the_last_start_while_their_starter_task_computes() {
     on_a_worker(|| async {
         let g = limited(2);
         let s = g.spawner();
@@ -113,7 +113,7 @@ fn all_tasks_but_the_last_start_while_the_task_that_started_them_computes() {
 }
 
 #[test]
-fn tasks_that_are_started_together_run_while_their_starter_computes() {
+fn tasks_started_together_run_while_their_starter_computes() {
     on_a_worker(|| async {
         for tasks in 2..20 {
             let (g, _ctx) = group();
@@ -196,7 +196,7 @@ fn a_starter_that_computes_does_not_delay_what_others_start() {
 }
 
 #[test]
-fn a_raised_limit_starts_what_is_queued_while_its_caller_computes() {
+fn a_raised_limit_starts_queued_tasks_while_the_caller_computes() {
     on_a_worker(|| async {
         let g = limited(0);
         let (says, said) = signal();

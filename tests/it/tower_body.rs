@@ -20,7 +20,7 @@ fn answer(response: Response<Script>) -> (Context, ResponseBody<Script>) {
 }
 
 #[test]
-fn a_body_that_is_at_its_end_from_the_start_is_a_success_though_nobody_polls_it() {
+fn an_empty_body_is_a_success_without_a_poll() {
     let (ctx, body) = answer(Response::new(Script::new().knows_its_end()));
     assert!(body.is_end_stream());
     drop(body);
@@ -28,7 +28,7 @@ fn a_body_that_is_at_its_end_from_the_start_is_a_success_though_nobody_polls_it(
 }
 
 #[test]
-fn a_body_that_is_at_its_end_after_a_frame_is_a_success_though_nobody_polls_it_again() {
+fn a_body_that_ended_with_a_frame_needs_no_further_poll() {
     let script = Script::new().data("one").data("two").knows_its_end();
     let (ctx, mut body) = answer(Response::new(script));
     assert_eq!(next(&mut body), "one");
@@ -145,7 +145,7 @@ fn where_http_has_no_body_none_is_missed() {
 }
 
 #[test]
-fn a_body_that_fails_is_not_the_clients_going() {
+fn a_body_that_fails_is_not_a_disconnect() {
     let (ctx, mut body) = answer(Response::new(Script::new().data("one").fails()));
     assert_eq!(next(&mut body), "one");
     assert_eq!(next(&mut body), "error: broken off");

@@ -56,7 +56,7 @@ fn each_request_has_a_context_of_its_own_below_the_servers() {
 }
 
 #[test]
-fn a_request_that_brings_a_context_gets_one_below_that_and_the_servers() {
+fn a_request_with_a_context_gets_a_child_of_it_and_the_servers() {
     struct Version(u8);
     for end in ["the other's", "the server's", "the client's"] {
         let (server, guard) = Context::background().with_cancel();
@@ -100,7 +100,7 @@ fn the_context_ends_when_the_response_future_is_dropped() {
 }
 
 #[test]
-fn it_ends_also_if_that_future_was_never_polled() {
+fn it_ends_if_the_response_future_was_never_polled() {
     let shown = Arc::default();
     let layer = ContextLayer::new(&Context::background());
     drop(send(&layer, get(), never(&shown)));
@@ -125,7 +125,7 @@ fn it_has_ended_by_the_time_the_handler_is_dropped() {
 }
 
 #[test]
-fn the_context_goes_on_with_the_body_and_ends_when_that_is_dropped_half_way() {
+fn the_context_ends_when_the_body_is_dropped_half_way() {
     let layer = ContextLayer::new(&Context::background());
     let body = Script::new().data("one").waits();
     let (ctx, mut response) = respond(&layer, get(), Response::new(body));
@@ -152,7 +152,7 @@ fn it_has_ended_by_the_time_the_body_is_dropped() {
 }
 
 #[tokio::test]
-async fn a_broken_upload_ends_the_context_before_the_handler_sees_the_end_of_its_body() {
+async fn a_broken_upload_ends_the_context_before_the_body() {
     let layer = ContextLayer::new(&Context::background());
     let upload = Request::post("/")
         .body(Script::new().data("half").fails())
@@ -173,7 +173,7 @@ async fn a_broken_upload_ends_the_context_before_the_handler_sees_the_end_of_its
 }
 
 #[test]
-fn an_upload_that_comes_whole_ends_nothing() {
+fn a_complete_upload_cancels_nothing() {
     let layer = ContextLayer::new(&Context::background());
     let upload = Script::new().data("all of it").trailers().size(9);
     let upload = Request::post("/").body(upload).unwrap();
@@ -190,7 +190,7 @@ fn an_upload_that_comes_whole_ends_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_servers_end_asks_the_handler_to_stop_and_does_not_drop_it() {
+async fn a_cancel_of_the_server_does_not_drop_the_handler() {
     let (server, guard) = Context::background().with_cancel();
     let layer = ContextLayer::new(&server);
     let mut call = send(&layer, get(), |request| async move {
@@ -209,7 +209,7 @@ async fn the_servers_end_asks_the_handler_to_stop_and_does_not_drop_it() {
 }
 
 #[test]
-fn a_request_that_comes_after_the_servers_end_is_handled_in_an_ended_context() {
+fn a_request_after_the_servers_end_has_a_done_context() {
     let (server, guard) = Context::background().with_cancel();
     guard.cancel_with("SIGTERM");
     let (ctx, mut response) = respond(
@@ -222,7 +222,7 @@ fn a_request_that_comes_after_the_servers_end_is_handled_in_an_ended_context() {
 }
 
 #[tokio::test]
-async fn what_was_spawned_with_the_context_stops_when_the_request_is_finished() {
+async fn a_task_spawned_with_the_context_ends_with_the_request() {
     let layer = ContextLayer::new(&Context::background());
     let drops = Drops::default();
     let mut call = send(&layer, get(), |request| {
@@ -245,7 +245,7 @@ async fn what_was_spawned_with_the_context_stops_when_the_request_is_finished() 
 }
 
 #[tokio::test]
-async fn what_a_group_runs_for_a_request_stops_when_the_client_goes() {
+async fn a_group_of_a_request_stops_when_the_client_disconnects() {
     let layer = ContextLayer::new(&Context::background());
     let causes = Arc::new(Mutex::new(Vec::new()));
     let mut call = send(&layer, get(), |request| {
@@ -273,7 +273,7 @@ async fn what_a_group_runs_for_a_request_stops_when_the_client_goes() {
 }
 
 #[test]
-fn an_error_of_the_handler_passes_and_is_not_the_clients_going() {
+fn an_error_of_the_handler_is_not_a_disconnect() {
     let shown = Arc::new(Mutex::new(None));
     let layer = ContextLayer::new(&Context::background());
     let answer = send(&layer, get(), |request| {
@@ -292,7 +292,7 @@ fn an_error_of_the_handler_passes_and_is_not_the_clients_going() {
 }
 
 #[test]
-fn a_panic_is_not_the_clients_going_wherever_it_comes_from() {
+fn a_panic_is_not_a_disconnect_wherever_it_is() {
     const PANICKED: &str = "context cancelled: the request's handler panicked";
     let layer = ContextLayer::new(&Context::background());
     let shown = Arc::new(Mutex::new(None));
@@ -378,7 +378,7 @@ fn the_service_is_ready_when_the_inner_one_is() {
 }
 
 #[tokio::test]
-async fn one_layer_serves_many_requests_at_once_and_leaves_nothing_at_the_servers_context() {
+async fn one_layer_serves_many_requests_and_leaves_nothing() {
     let drops = Drops::default();
     let server = Context::background().with_value(drops.counted());
     let layer = ContextLayer::new(&server);

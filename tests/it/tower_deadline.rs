@@ -35,7 +35,7 @@ fn time_of(layer: &ContextLayer, request: Request<Script>) -> Option<Duration> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_time_is_what_the_client_allows_capped_by_what_the_server_does() {
+async fn the_time_is_the_clients_capped_by_the_servers() {
     let capped = layer().max_timeout(ms(500));
     assert_eq!(time_of(&layer(), get()), None);
     assert_eq!(time_of(&layer(), within("300m")), Some(ms(300)));
@@ -76,7 +76,7 @@ async fn the_servers_own_deadline_is_a_requests_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_layer_in_a_layer_the_earlier_deadline_is_the_cause_for_the_handler() {
+async fn of_nested_layers_the_earlier_deadline_is_the_cause() {
     let outer = layer().max_timeout(ms(100));
     for (inner, time) in [
         (layer(), 100),
@@ -176,7 +176,7 @@ async fn the_servers_cap_says_so_in_the_cause() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_whose_time_is_up_on_arrival_does_not_reach_the_handler() {
+async fn an_expired_request_does_not_reach_the_handler() {
     let mut called = false;
     let mut send_late = |request| {
         let mut call = send(&layer(), request, |_| {
@@ -195,7 +195,7 @@ async fn a_request_whose_time_is_up_on_arrival_does_not_reach_the_handler() {
 
 /// The naive layer polls the handler first, and hands on what that makes of the same deadline.
 #[tokio::test(start_paused = true)]
-async fn a_handler_that_sees_the_expiry_itself_does_not_get_its_own_answer_in() {
+async fn a_handler_that_sees_the_deadline_cannot_answer_any_more() {
     let mut call = send(&layer(), within("300m"), |request| async move {
         let ctx = context_of(&request);
         ctx.done().await;
@@ -217,7 +217,7 @@ async fn a_handler_that_sees_the_expiry_itself_does_not_get_its_own_answer_in() 
 
 /// By the real clock: it must pass within one poll.
 #[tokio::test]
-async fn an_answer_that_is_found_late_is_too_late() {
+async fn a_response_found_after_the_deadline_is_discarded() {
     let shown = Arc::new(Mutex::new(None));
     let mut call = send(&layer(), within("1m"), |request| {
         *shown.lock().unwrap() = Some(context_of(&request));
@@ -240,7 +240,7 @@ async fn an_answer_that_is_found_late_is_too_late() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn from_the_deadline_on_the_cause_is_the_deadline_whoever_ends_the_context() {
+async fn after_the_deadline_the_cause_is_the_deadline() {
     let script = || Script::new().data("one").waits();
     // The client goes.
     let (ctx, response) = respond(&layer(), within("300m"), Response::new(script()));
@@ -294,7 +294,7 @@ async fn from_the_deadline_on_the_cause_is_the_deadline_whoever_ends_the_context
 }
 
 #[tokio::test(start_paused = true)]
-async fn until_the_deadline_the_cause_is_whatever_comes_first() {
+async fn before_the_deadline_the_cause_is_the_first_one() {
     let script = || Script::new().data("one").waits();
     let (ctx, response) = respond(&layer(), within("300m"), Response::new(script()));
     time::advance(ms(299)).await;
@@ -309,7 +309,7 @@ async fn until_the_deadline_the_cause_is_whatever_comes_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_deadline_drops_a_handler_that_was_asked_to_stop_before_and_did_not() {
+async fn the_deadline_drops_a_handler_that_ignored_a_cancel() {
     let (server, guard) = Context::background().with_cancel();
     let layer = ContextLayer::new(&server);
     let mut call = send(&layer, within("300m"), |_| {
@@ -324,7 +324,7 @@ async fn the_deadline_drops_a_handler_that_was_asked_to_stop_before_and_did_not(
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_the_middle_of_a_body_the_deadline_breaks_it_off_with_an_error() {
+async fn a_deadline_in_a_body_ends_it_with_an_error() {
     let drops = Drops::default();
     let counted = drops.counted();
     let script = Script::new().data("one").waits().on_drop(|| drop(counted));
@@ -354,7 +354,7 @@ async fn in_the_middle_of_a_body_the_deadline_breaks_it_off_with_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_the_middle_of_a_grpc_stream_the_deadline_ends_it_with_status_4() {
+async fn a_deadline_in_a_grpc_stream_ends_it_with_status_4() {
     let script = Script::new().data("one").waits();
     let (ctx, response) = respond(&layer(), grpc("300m"), Response::new(script));
     let mut body = response.into_body();

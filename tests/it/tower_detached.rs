@@ -101,7 +101,7 @@ async fn a_response_comes_through_as_the_handler_made_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clients_going_ends_the_context_and_does_not_drop_the_handler() {
+async fn a_disconnect_cancels_the_context_but_drops_no_handler() {
     let (layer, handlers) = layer();
     let log = Log::default();
     let mut call = send(&layer, get(), works(&log, 80));
@@ -173,7 +173,7 @@ async fn a_grace_may_be_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_was_never_polled_is_a_client_that_has_gone() {
+async fn a_call_that_was_never_polled_is_a_disconnect() {
     let (layer, _handlers) = layer();
     let log = Log::default();
     drop(send(&layer, get(), works(&log, 10)));
@@ -184,7 +184,7 @@ async fn a_call_that_was_never_polled_is_a_client_that_has_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_the_deadline_the_client_is_told_and_the_handler_has_its_grace() {
+async fn at_the_deadline_the_client_gets_an_error_the_handler_a_grace() {
     let (layer, handlers) = layer();
     let log = Log::default();
     let began = Instant::now();
@@ -202,7 +202,7 @@ async fn at_the_deadline_the_client_is_told_and_the_handler_has_its_grace() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_whose_time_is_up_on_arrival_does_not_reach_the_handler() {
+async fn an_expired_request_does_not_reach_the_handler() {
     let (layer, _handlers) = layer();
     let call = send(
         &layer,
@@ -213,7 +213,7 @@ async fn a_request_whose_time_is_up_on_arrival_does_not_reach_the_handler() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_body_ends_with_its_connection_as_ever() {
+async fn the_body_ends_with_its_connection() {
     let (layer, _handlers) = layer();
     let shown = Arc::new(Mutex::new(None));
     let call = send(&layer, get(), |request| {
@@ -241,7 +241,7 @@ async fn a_request_that_is_over_ends_its_context() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shutdown_waits_for_handlers_whose_clients_have_gone() {
+async fn a_shutdown_waits_for_handlers_of_disconnected_clients() {
     let (server, guard) = Context::background().with_cancel();
     let (layer, handlers) = ContextLayer::new(&server).detached(ms(100));
     let log = Log::default();
@@ -278,7 +278,7 @@ async fn a_shutdown_waits_for_handlers_whose_clients_have_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_asks_who_was_not_asked_before_and_is_bounded() {
+async fn a_wait_cancels_running_handlers_and_is_bounded() {
     let (layer, handlers) = layer();
     let log = Log::default();
     let mut call = send(&layer, get(), works(&log, 1_000));
@@ -304,7 +304,7 @@ async fn waiting_asks_who_was_not_asked_before_and_is_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_stops_asks_and_who_finishes_in_time_answers() {
+async fn a_handler_that_finishes_in_the_grace_of_a_shutdown_answers() {
     let (server, guard) = Context::background().with_cancel();
     let (layer, handlers) = ContextLayer::new(&server).detached(ms(100));
     let log = Log::default();
@@ -319,7 +319,7 @@ async fn a_server_that_stops_asks_and_who_finishes_in_time_answers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_aborted_before_anybody_waited_is_not_kept() {
+async fn handlers_aborted_before_the_wait_are_not_kept() {
     let (layer, handlers) = layer();
     let log = Log::default();
     for _ in 0..10 {
@@ -353,7 +353,7 @@ async fn dropping_the_wait_aborts_the_handlers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_the_handle_handlers_run_while_the_layer_is_there_and_go_with_it() {
+async fn without_the_handle_handlers_are_dropped_with_the_layer() {
     let (layer, handlers) = layer();
     drop(handlers);
     let log = Log::default();
@@ -371,7 +371,7 @@ async fn without_the_handle_handlers_run_while_the_layer_is_there_and_go_with_it
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_goes_on_where_the_response_is_awaited() {
+async fn a_panic_is_resumed_where_the_response_is_awaited() {
     let (layer, handlers) = layer();
     let shown = Arc::new(Mutex::new(None));
     let mut call = send(&layer, get(), |request| {
@@ -404,7 +404,7 @@ async fn a_panic_goes_on_where_the_response_is_awaited() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_that_nobody_awaits_is_counted() {
+async fn a_panic_that_is_not_awaited_is_counted() {
     let (layer, handlers) = layer();
     for in_destructor in [false, true] {
         let mut call = send(&layer, get(), move |request| async move {
@@ -432,7 +432,7 @@ async fn a_panic_that_nobody_awaits_is_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_that_go_at_any_moment_leave_no_handler_behind() {
+async fn clients_that_disconnect_at_any_moment_leave_no_handler() {
     let drops = Drops::default();
     let finished = Arc::new(AtomicUsize::new(0));
     let (layer, handlers) = ContextLayer::new(&Context::background()).detached(HOUR);

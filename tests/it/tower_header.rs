@@ -199,7 +199,7 @@ fn what_is_not_a_plain_time_is_ignored() {
 }
 
 #[test]
-fn a_time_is_written_in_the_most_precise_unit_that_eight_digits_hold() {
+fn a_time_is_written_in_the_finest_unit_of_eight_digits() {
     standing(|| {
         for (left, text) in [
             (Duration::from_nanos(1), "1n"),
@@ -307,7 +307,7 @@ proptest! {
 
 /// `respond` asserts nothing of the headers; this does.
 #[test]
-fn a_header_that_was_not_asked_for_is_not_read() {
+fn a_header_that_is_not_configured_is_not_read() {
     standing(|| {
         let request = Request::get("/").header(PLAIN, "1s").body(Script::new());
         let layer = ContextLayer::new(&Context::background());

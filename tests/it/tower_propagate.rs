@@ -100,7 +100,7 @@ async fn a_shorter_time_that_the_request_has_stays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_deadline_no_time_is_sent_and_without_a_context_nothing_is_done() {
+async fn without_a_deadline_or_a_context_no_time_is_added() {
     let layer = PropagateLayer::new();
     let (ctx, _guard) = Context::background().with_cancel();
     assert_eq!(sent(&layer, of(&ctx, get()), "grpc-timeout"), None);
@@ -228,7 +228,7 @@ fn an_error_of_the_inner_client_passes_as_it_is() {
 
 /// tonic's `Channel` reads the header that it sends, and then fails with `Code::Cancelled`.
 #[tokio::test(start_paused = true)]
-async fn a_client_that_fails_by_the_time_it_was_told_to_send_is_the_deadline() {
+async fn a_client_that_fails_at_the_sent_time_is_the_deadline() {
     let ctx = Context::background().with_timeout(ms(300));
     let layer = PropagateLayer::new().margin(ms(100));
     let fail_after = |time: u64, request| {
@@ -318,7 +318,7 @@ fn a_body_that_has_ended_stays_so() {
 
 /// And does not fail by a context that ends before somebody asks for the `None`.
 #[test]
-fn a_body_that_is_here_whole_is_whole() {
+fn a_body_that_is_complete_is_not_cut() {
     let data = || Script::new().data("all");
     for request in [get, || grpc("9H")] {
         for (script, last) in [
@@ -350,7 +350,7 @@ async fn the_longest_times_there_are_can_be_sent_and_waited_for() {
 
 /// As in a gateway: the request comes through one layer, the call for it goes out through the other.
 #[tokio::test(start_paused = true)]
-async fn what_a_request_carries_goes_out_with_the_calls_for_it() {
+async fn the_carried_headers_of_a_request_are_sent_with_its_calls() {
     let request = Request::get("/")
         .header("grpc-timeout", "300m")
         .header("traceparent", "00-1-2-01")
@@ -404,7 +404,7 @@ async fn what_a_request_carries_goes_out_with_the_calls_for_it() {
 
 /// Two hops: what the second server has is what the first one had left.
 #[tokio::test(start_paused = true)]
-async fn a_deadline_goes_through_from_server_to_server() {
+async fn a_deadline_propagates_from_server_to_server() {
     let inner = ContextLayer::new(&Context::background());
     let remaining = Arc::new(Mutex::new(None));
     let leaf = {

@@ -241,7 +241,7 @@ where
 }
 
 #[tokio::test]
-async fn http1_a_client_that_goes_in_the_middle_of_the_handler() {
+async fn http1_a_client_that_disconnects_during_the_handler() {
     let (mut server, drops) = Server::start(server_layer(), hangs).await;
     let client = server.http1(GET).await;
     server.reached().await;
@@ -252,7 +252,7 @@ async fn http1_a_client_that_goes_in_the_middle_of_the_handler() {
 }
 
 #[tokio::test]
-async fn http2_a_client_that_goes_in_the_middle_of_the_handler() {
+async fn http2_a_client_that_disconnects_during_the_handler() {
     let (mut server, drops) = Server::start(server_layer(), hangs).await;
     let client = http2::<Empty<Bytes>>();
     let call = tokio::spawn(client.get(server.uri("/").parse().unwrap()));
@@ -265,7 +265,7 @@ async fn http2_a_client_that_goes_in_the_middle_of_the_handler() {
 }
 
 #[tokio::test]
-async fn http1_a_client_that_goes_in_the_middle_of_the_body() {
+async fn http1_a_client_that_disconnects_during_the_body() {
     let (mut server, _) = Server::start(server_layer(), hangs_in_the_body).await;
     let mut client = server.http1(GET).await;
     let mut seen = Vec::new();
@@ -279,7 +279,7 @@ async fn http1_a_client_that_goes_in_the_middle_of_the_body() {
 }
 
 #[tokio::test]
-async fn http2_a_client_that_goes_in_the_middle_of_the_body() {
+async fn http2_a_client_that_disconnects_during_the_body() {
     let (mut server, _) = Server::start(server_layer(), hangs_in_the_body).await;
     let client = http2::<Empty<Bytes>>();
     let response = client.get(server.uri("/").parse().unwrap()).await.unwrap();
@@ -291,7 +291,7 @@ async fn http2_a_client_that_goes_in_the_middle_of_the_body() {
 
 /// hyper lets go of a body as soon as it knows that nothing more comes, and does not poll it to its `None`.
 #[tokio::test]
-async fn a_response_that_was_handed_over_whole_is_a_success() {
+async fn a_response_that_was_sent_whole_is_a_success() {
     let (mut server, _) = Server::start(server_layer(), answers).await;
     for http2_only in [false, true] {
         let client = Client::builder(TokioExecutor::new())
@@ -349,7 +349,7 @@ async fn http2_an_upload_that_breaks_off() {
 }
 
 #[tokio::test]
-async fn an_upload_that_comes_whole_is_a_success() {
+async fn a_complete_upload_is_a_success() {
     let (mut server, _) = Server::start(server_layer(), reads).await;
     for http2_only in [false, true] {
         let client = Client::builder(TokioExecutor::new())
@@ -367,7 +367,7 @@ async fn an_upload_that_comes_whole_is_a_success() {
 
 /// What the layer sees of a client on HTTP/1.1 is what hyper reads, and hyper does not read past a body that nobody reads.
 #[tokio::test]
-async fn http1_does_not_see_a_client_go_behind_a_large_body_that_is_not_read_and_http2_does() {
+async fn only_http2_sees_a_disconnect_behind_a_large_unread_body() {
     async fn waits(request: ServerRequest, handle: Handle) -> Answer {
         handle.reached.notify_one();
         // The second time, from the test.
@@ -455,7 +455,7 @@ async fn a_grpc_stream_ends_with_trailers_on_the_wire() {
 }
 
 #[tokio::test]
-async fn a_plain_stream_is_broken_off_so_that_nobody_takes_it_for_whole() {
+async fn a_plain_stream_is_broken_off_and_not_taken_for_complete() {
     let (mut server, _) = Server::start(server_layer(), hangs_in_the_body).await;
     for http2_only in [false, true] {
         let client = Client::builder(TokioExecutor::new())
@@ -492,7 +492,7 @@ async fn takes_turns(request: ServerRequest, _: Handle) -> Answer {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_many_requests_whose_clients_go_at_any_moment_each_ends_once() {
+async fn each_request_ends_once_whenever_its_client_disconnects() {
     let (mut server, drops) = Server::start(server_layer(), takes_turns).await;
     let mut whole = 0;
     for http2_only in [false, true] {
@@ -555,7 +555,7 @@ async fn tidies_up(request: ServerRequest, handle: Handle) -> Answer {
 }
 
 #[tokio::test]
-async fn a_detached_handler_finishes_after_its_client_has_gone() {
+async fn a_detached_handler_finishes_after_a_disconnect() {
     let (layer, handlers) = server_layer().detached(PATIENCE);
     let (mut server, _) = Server::start(layer, tidies_up).await;
     let client = server.http1(GET).await;
@@ -580,7 +580,7 @@ async fn a_detached_handler_finishes_after_its_client_has_gone() {
 }
 
 #[tokio::test]
-async fn a_call_that_its_context_ends_is_a_client_that_has_gone() {
+async fn a_call_that_its_context_cancels_is_a_disconnect() {
     let (mut server, drops) = Server::start(server_layer(), hangs).await;
     // hyper-util, on both protocols.
     for http2_only in [false, true] {
@@ -617,7 +617,7 @@ async fn a_call_that_its_context_ends_is_a_client_that_has_gone() {
 }
 
 #[tokio::test]
-async fn a_deadline_travels_to_the_server_and_holds_there_in_the_responses_body() {
+async fn a_deadline_propagates_to_the_body_of_the_response() {
     let (mut server, _) = Server::start(server_layer(), hangs_in_the_body).await;
     let ctx = Context::background().with_timeout(Duration::from_millis(500) + PATIENCE);
     let client = PropagateLayer::new()
@@ -634,7 +634,7 @@ async fn a_deadline_travels_to_the_server_and_holds_there_in_the_responses_body(
 
 #[cfg(feature = "axum")]
 #[tokio::test]
-async fn axum_tells_its_handlers_that_their_client_has_gone() {
+async fn axum_cancels_its_handlers_after_a_disconnect() {
     use axum::Router;
     use axum::routing::get;
 

@@ -138,7 +138,7 @@ async fn log(text: &'static str) -> Result<(), String> {
 }
 
 #[tokio::test]
-async fn a_tasks_span_is_inside_that_of_its_group_and_follows_its_start() {
+async fn a_tasks_span_is_in_that_of_its_group_and_follows_its_start() {
     let said = Log::default();
     said.of(LevelFilter::TRACE, async {
         let g = {
@@ -376,7 +376,7 @@ async fn the_iterator_f_and_on_progress_run_in_the_callers_span() {
 }
 
 #[tokio::test]
-async fn what_a_dropped_fan_out_was_given_is_dropped_in_the_callers_span() {
+async fn a_dropped_fan_out_drops_its_parts_in_the_callers_span() {
     for end in each_end() {
         let said = Log::default();
         said.of(LevelFilter::TRACE, async {
@@ -477,7 +477,7 @@ async fn the_function_of_after_func_runs_in_the_callers_span() {
 }
 
 #[tokio::test]
-async fn where_the_spans_of_items_are_filtered_out_an_item_is_in_its_callers() {
+async fn without_spans_of_items_an_item_is_in_the_callers_span() {
     let said = Log::default();
     said.of(LevelFilter::WARN, async {
         let g = G::new();
@@ -612,7 +612,7 @@ async fn a_failure_a_panic_and_an_abort_are_events_in_the_tasks_span() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_aborted_or_never_started_or_not_waited_for_is_told_of_too() {
+async fn aborted_never_started_and_dropped_tasks_are_events_too() {
     let said = Log::default();
     said.of(LevelFilter::TRACE, async {
         let g = G::new();
@@ -648,7 +648,7 @@ async fn what_is_aborted_or_never_started_or_not_waited_for_is_told_of_too() {
 
 #[cfg(feature = "tower")]
 #[tokio::test]
-async fn of_a_request_nothing_is_said_but_that_it_did_not_end_well() {
+async fn a_request_is_an_event_only_if_it_did_not_end_well() {
     use crate::tower_support::{Script, get, next, respond};
     use errgroup::tower::ContextLayer;
     use http::Response;
@@ -747,7 +747,7 @@ async fn a_failure_a_panic_and_an_abort_are_events_in_the_items_span() {
 }
 
 #[tokio::test]
-async fn a_cancel_is_an_event_with_its_cause_where_it_happens_and_only_the_first() {
+async fn only_the_first_cancel_is_an_event_and_it_has_the_cause() {
     let said = Log::default();
     said.of(LevelFilter::TRACE, async {
         let _admin = info_span!("admin").entered();
@@ -771,7 +771,7 @@ async fn a_cancel_is_an_event_with_its_cause_where_it_happens_and_only_the_first
 }
 
 #[tokio::test]
-async fn a_cause_is_said_with_its_whole_chain() {
+async fn the_event_of_a_cause_has_its_whole_chain() {
     let said = Log::default();
     said.of(LevelFilter::TRACE, async {
         let (_ctx, guard) = Context::background().with_cancel();
@@ -785,7 +785,7 @@ async fn a_cause_is_said_with_its_whole_chain() {
 }
 
 #[tokio::test]
-async fn a_guard_that_is_dropped_and_a_group_that_ends_say_nothing() {
+async fn a_dropped_guard_and_the_end_of_a_group_are_no_events() {
     let said = Log::default();
     said.of(LevelFilter::TRACE, async {
         let (_ctx, guard) = Context::background().with_cancel();

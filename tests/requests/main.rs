@@ -86,8 +86,7 @@ struct Run {
 }
 
 #[test]
-fn of_ten_thousand_requests_half_of_which_are_left_nothing_stays_and_each_ends_once_for_its_reason()
-{
+fn ten_thousand_requests_end_once_each_and_leave_nothing() {
     let seed = std::env::var("SEED").map_or_else(|_| Random::seed(), |seed| seed.parse().unwrap());
     eprintln!("SEED={seed}");
     let hook = std::panic::take_hook();
