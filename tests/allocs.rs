@@ -1,4 +1,4 @@
-//! What contexts cost in memory. Counted for each thread by itself, so the tests may run side by side.
+//! The memory that contexts cost. It is counted per thread, so the tests may run side by side.
 
 use std::future::{pending, ready};
 use std::sync::OnceLock;
@@ -15,7 +15,7 @@ use tokio::runtime::Builder;
 const HOUR: Duration = Duration::from_secs(3600);
 const MANY: usize = 100_000;
 
-/// What `f` allocates, and what of it is left when its result has been dropped.
+/// What `f` allocates, and what is left of it when its result has been dropped.
 fn cost<T>(f: impl FnOnce() -> T) -> AllocationInfo {
     measure(|| drop(f()))
 }
@@ -30,13 +30,13 @@ fn bytes_kept(f: impl FnOnce()) -> i64 {
     measure(f).bytes_current
 }
 
-/// A context that somebody has waited on, and whose parent knows of it for that reason.
+/// A context that has been waited on, and so is linked to its parent.
 fn linked(ctx: Context) -> Context {
     assert!(ctx.done().now_or_never().is_none());
     ctx
 }
 
-/// A parent that has had a child before: what a first one needs once is there.
+/// A parent that has had a child before, so that what is allocated once is there.
 fn parent() -> (Context, CancelGuard) {
     let (parent, guard) = Context::background().with_cancel();
     linked(parent.with_value(()));

@@ -1,6 +1,8 @@
-//! What fan-outs cost in memory. Counted for one thread, so everything runs on a current-thread runtime.
+//! The memory that fan-outs cost. It is counted for one thread, so everything runs on a
+//! current-thread runtime.
 //!
-//! Ten million items with optimizations, a million without: `cargo test --release --test allocs_fan_out`.
+//! Ten million items in a release build, a million in a debug build: `cargo test --release --test
+//! allocs_fan_out`.
 
 use std::future::{Future, ready};
 use std::time::Duration;
@@ -99,10 +101,10 @@ fn allocations<F: Future>(run: impl Fn(usize) -> F) -> Made {
     (made(0), made(1_000))
 }
 
-/// What places, buffers and lists that grow may take beside, however many items there are.
+/// What workers, buffers and lists that grow may take besides, however many items there are.
 const ONCE: u64 = 160;
 
-/// Fails with every one that is over its budget.
+/// Fails, and lists every budget that is exceeded.
 #[track_caller]
 fn check(calls: &[(&str, Made, Budget)]) {
     let over: Vec<_> = calls

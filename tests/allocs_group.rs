@@ -1,4 +1,5 @@
-//! What groups cost in memory. Counted for one thread, so everything runs on a current-thread runtime.
+//! The memory that groups cost. It is counted for one thread, so everything runs on a
+//! current-thread runtime.
 
 use std::future::{Future, pending};
 use std::sync::Arc;
@@ -24,7 +25,7 @@ fn bytes_kept<F: Future>(runtime: &Runtime, future: F) -> i64 {
     measure(|| drop(runtime.block_on(future))).bytes_current
 }
 
-/// Sends so many tasks through a living group, each of which yields once.
+/// Runs this many tasks in a group that stays alive. Each yields once.
 async fn through(g: &G, tasks: usize) {
     for _ in 0..tasks {
         g.go(async {
@@ -51,7 +52,7 @@ async fn until_idle(g: &G) {
     }
 }
 
-/// Has so many tasks wait at once, and then end.
+/// Makes this many tasks wait at once, and then end.
 async fn burst(g: &G, tasks: usize) {
     let gate = Arc::new(Semaphore::new(0));
     for _ in 0..tasks {
@@ -68,7 +69,7 @@ async fn burst(g: &G, tasks: usize) {
     until_idle(g).await;
 }
 
-/// The buffers of the queues stay as wide as they once were, the group's and tokio's: two words or so for each task.
+/// The queues of the group and of tokio keep their largest capacity: about two words for each task.
 const BUFFERS: i64 = 64;
 
 #[test]
@@ -117,7 +118,7 @@ fn a_queue_that_was_cut_keeps_nothing() {
     assert_eq!(bytes_kept(&runtime, cut(BURST)), 0);
 }
 
-/// Has so many local tasks wait for a permit, one after another, and go before their turn.
+/// Queues this many local tasks, one after another, and drops each before it starts.
 async fn local_tasks_that_go(g: &G, tasks: usize) {
     for _ in 0..tasks {
         let set = LocalSet::new();
@@ -223,7 +224,8 @@ fn a_fan_out_that_has_ended_keeps_nothing() {
     assert_eq!(bytes_kept(&runtime, all(MANY)), 0);
 }
 
-/// How many allocations one call of `each` makes, its task's start, end and leaving included; once all that is made once is there.
+/// The number of allocations of one call of `each`, including the start and the end of its task,
+/// after one-time allocations.
 fn allocations<R>(each: impl AsyncFn(&G) -> R) -> u64 {
     const CALLS: u64 = 1_000;
     let runtime = Builder::new_current_thread()
@@ -247,12 +249,13 @@ fn allocations<R>(each: impl AsyncFn(&G) -> R) -> u64 {
         measure(run).count_total
     };
     calls(CALLS);
-    // The difference, so that what a `block_on` takes does not count; and rounded, nor does a buffer that grows.
+    // The difference of two runs, so that the allocations of `block_on` do not count. It is
+    // rounded, so that a buffer that grows does not count.
     let (few, many) = (calls(CALLS), calls(2 * CALLS));
     (many - few + CALLS / 2) / CALLS
 }
 
-/// Fails with every one that is over its budget.
+/// Fails, and lists every budget that is exceeded.
 #[track_caller]
 fn check(calls: &[(&str, u64, u64)]) {
     let over: Vec<_> = calls

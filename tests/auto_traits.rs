@@ -1,4 +1,5 @@
-//! What every handle is, as the compiler sees it: a lost auto trait is a breaking change that no other test would notice.
+//! The auto traits of every public type. Losing one is a breaking change that no other test would
+//! notice.
 
 use std::fmt::{Debug, Display};
 use std::panic::{RefUnwindSafe, UnwindSafe};

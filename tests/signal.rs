@@ -1,4 +1,5 @@
-//! Contexts that a signal ends: a process of its own, which raises signals at itself.
+//! Contexts that a signal cancels. The tests have their own process, because they raise signals in
+//! it.
 #![cfg(all(feature = "signal", unix))]
 
 use std::io;
@@ -13,7 +14,8 @@ use tokio::task::yield_now;
 /// How long a test waits for a task to end before it fails, as in tests/it/support.rs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Sends a signal to this process. Only where somebody listens: its default action is to kill.
+/// Sends a signal to this process. A context must listen to it, since the default action kills the
+/// process.
 fn raise(name: &str) {
     let pid = process::id().to_string();
     let status = Command::new("kill").args(["-s", name, &pid]).status();

@@ -1,8 +1,10 @@
-//! How big things are: a value that grows is paid for by everyone who holds it, a future by every task that awaits it.
+//! Sizes of public types and futures. Everyone who holds a value pays for its size, and every task
+//! that awaits a future pays for that.
 //!
-//! The rule: a budget is what the type took when it was written down, in bytes, and not one more. One that must grow is raised
-//! in the commit that grows it, whose message says why; one that shrinks is lowered. What the compiler lays out, `async`, has
-//! two words to spare, for compilers differ. What is the caller's own, a future or an error, is counted apart.
+//! The rule: a budget is the size of the type in bytes when it was written down, and not one byte
+//! more. A commit that grows a type raises its budget, and its message says why. A commit that
+//! shrinks a type lowers its budget. An `async` block has two words to spare, because compilers lay
+//! it out differently. The user's own parts, a future or an error, are counted apart.
 #![cfg(target_pointer_width = "64")]
 
 use std::ops::Range;
@@ -19,17 +21,17 @@ use tokio::time::Sleep;
 
 type G = Group<String>;
 
-/// What the compiler may lay out otherwise.
+/// The allowance for the layout by different compilers.
 const SPARE: usize = 16;
 
-/// The span of whoever made a fan-out, in which its items are.
+/// The span in which a fan-out was made, which its items are in.
 const SPAN: usize = if cfg!(feature = "tracing") { 8 } else { 0 };
 
-/// Something of the user's that nobody wants to hold twice.
+/// A large value of the user, which must not be stored twice.
 const BIG: usize = 1024;
 type Big = [u8; BIG];
 
-/// Fails with every one that is over its budget.
+/// Fails, and lists every budget that is exceeded.
 #[track_caller]
 fn check(sizes: &[(&str, usize, usize)]) {
     let over: Vec<_> = sizes

@@ -1,4 +1,4 @@
-//! The end of a context, against whoever registers, derives, or goes.
+//! A cancel of a context in a race with a registration, a derivation, or a drop.
 
 use std::pin::Pin;
 use std::task;
@@ -8,7 +8,7 @@ use loom::thread;
 
 use crate::{block_on, check};
 
-/// A future that has begun to wait: the context is linked from then on.
+/// A future that has begun to wait, so the context is linked.
 fn waiting_on(ctx: &Context) -> Pin<Box<DoneOwned>> {
     let mut done = Box::pin(ctx.done_owned());
     let mut cx = task::Context::from_waker(task::Waker::noop());
@@ -61,7 +61,7 @@ fn a_second_canceller_returns_no_earlier_than_the_tree_is_done() {
     check(2, || {
         let (ctx, guard) = Context::background().with_cancel();
         let (child, _child_guard) = ctx.with_cancel();
-        // Linked, and so told; it does not ask.
+        // Linked, so the cancel is propagated to it, without a query.
         let _done = waiting_on(&child);
         let (handle, same) = (guard.handle(), child.clone());
         let other = thread::spawn(move || {
@@ -153,7 +153,8 @@ fn a_child_that_is_queried_often_is_linked_and_cancelled() {
         let (ctx, guard) = Context::background().with_cancel();
         let (child, _child_guard) = ctx.with_cancel();
         let cancels = thread::spawn(move || guard.cancel());
-        // More often than it asks before it is linked; it stops at the end, or loom would go on for ever.
+        // More queries than a context makes before it is linked. The loop stops when the context is
+        // done, or loom would not terminate.
         let _ended = (0..18).any(|_| child.is_done());
         cancels.join().unwrap();
         assert!(child.is_done());

@@ -1,4 +1,4 @@
-//! Workers at the shared iterator of a fan-out, and a consumer at the end of it.
+//! The workers of a fan-out at its item source, and the consumer of its results.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use loom::thread;
 
 use crate::{block_on, check};
 
-/// A function that another thread may come in between of: a pull that takes its time.
+/// A function with a point at which loom may switch threads, like a pull that takes some time.
 fn slow() -> impl Fn() + Send {
     let calls = AtomicUsize::new(0);
     move || _ = calls.fetch_add(1, Ordering::Relaxed)
@@ -37,7 +37,7 @@ fn a_worker_that_finds_the_iterator_in_use_is_woken() {
             let (second, guard) = (second.clone(), guard.clone());
             async move {
                 match item {
-                    // Its worker waits: the other item is for another one to pull.
+                    // The worker of this item waits, so another worker has to pull the other item.
                     0 => drop(second.done().await),
                     _ => guard.cancel(),
                 }

@@ -1,4 +1,4 @@
-//! A group's ends, starts, limits and failures, against each other.
+//! Ends, starts, limits and failures of a group in races with each other.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use loom::thread;
 
 use crate::{Group, block_on, check};
 
-/// Counts what runs: std's, which is no point of the model.
+/// Counts the running tasks. It uses the atomics of std, which are not part of the model.
 #[derive(Clone, Default)]
 struct Gauge {
     now: Arc<AtomicUsize>,
@@ -203,7 +203,7 @@ fn a_task_lends_while_its_inner_group_awaits_a_sibling() {
     });
 }
 
-/// Polled once with a waker that leads nowhere, and dropped while it is decided.
+/// The handle is polled once with a waker that does nothing, and dropped while it is decided.
 #[test]
 fn a_dropped_handle_does_not_keep_its_task_from_lending() {
     struct Nowhere;
@@ -350,7 +350,8 @@ fn a_group_dropped_while_its_task_ends_stops_all_tasks() {
     });
 }
 
-/// Panics of tasks are part of a model: they are not printed in each of its thousands of runs.
+/// The panics of tasks are part of a model, so they are not printed in each of its thousands of
+/// runs.
 fn quiet() {
     let printed = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {

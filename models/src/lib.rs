@@ -9,8 +9,9 @@ mod group;
 
 use loom::model::Builder;
 
-/// Runs a model with at most so many preemptions: two find nearly all that there is to be found, and end in seconds. (M.
-/// Musuvathi and S. Qadeer, *Iterative Context Bounding for Systematic Testing of Multithreaded Programs*, PLDI 2007.)
+/// Runs a model with at most this many preemptions. Two find nearly all defects, and a model ends
+/// in seconds. (M. Musuvathi and S. Qadeer, *Iterative Context Bounding for Systematic Testing of
+/// Multithreaded Programs*, PLDI 2007.)
 fn check(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = Builder::new();
     builder.preemption_bound = Some(preemptions);
@@ -18,7 +19,7 @@ fn check(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
     builder.check(model);
 }
 
-/// Errors of the models are texts.
+/// The errors of the models are strings.
 type Group = errgroup::Group<String>;
 
 fn block_on<F: Future>(future: F) -> F::Output {

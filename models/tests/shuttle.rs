@@ -1,10 +1,12 @@
-//! The whole of a group and of a fan-out in schedules of shuttle's choosing, which a failing run prints, to be replayed.
+//! Whole groups and fan-outs in random schedules of shuttle. A failing run prints its schedule,
+//! which can be replayed.
 //!
 //! ```sh
 //! .ci/shuttle.sh
 //! ```
 //!
-//! Each iteration draws a program and a schedule. A wait that nobody wakes is a deadlock, and shuttle says so.
+//! Each iteration draws a program and a schedule. A wait that is never woken is a deadlock, which
+//! shuttle reports.
 #![cfg(errgroup_shuttle)]
 
 use std::panic::resume_unwind;
@@ -68,14 +70,16 @@ async fn task(body: Body, ctx: Context, yields: usize, end: End) -> Result<(), S
 }
 
 fn schedules(program: impl Fn() + Send + Sync + Copy + 'static) {
-    // The root context is a process's, and what shuttle shims is not for several threads of the machine.
+    // The root context is shared by the process, and what shuttle replaces must not be used by
+    // several real threads.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     shuttle::check_random(program, SCHEDULES);
     shuttle::check_pct(program, SCHEDULES, 3);
 }
 
-/// Limits of 1 and 2, nested tasks, a failure, a panic, a cancel and new limits from outside: `wait_all` tells of each once.
+/// Limits of 1 and 2, nested tasks, a failure, a panic, a cancel, and new limits from another
+/// thread: `wait_all` returns each failure once.
 #[test]
 fn every_task_of_a_mixed_group_is_dropped_and_reported_once() {
     schedules(|| {
@@ -105,7 +109,7 @@ fn every_task_of_a_mixed_group_is_dropped_and_reported_once() {
                     if let Some((spawner, body, ok)) = nested {
                         let nested = task(body, ctx.clone(), 0, End::Ok);
                         nested_accepted.fetch_add(1, Ordering::SeqCst);
-                        // Awaited: its starter lends its place.
+                        // It is awaited, so its starter lends its permit.
                         let _ = spawner
                             .go(async move {
                                 nested.await?;
@@ -135,7 +139,8 @@ fn every_task_of_a_mixed_group_is_dropped_and_reported_once() {
     });
 }
 
-/// A failure or a cancel asks those that wait, and the limit holds nobody back who has to end.
+/// A failure or a cancel wakes the tasks that wait for the context, and the limit delays none of
+/// them.
 #[test]
 fn every_task_that_waits_for_the_context_is_woken() {
     schedules(|| {
@@ -158,7 +163,8 @@ fn every_task_that_waits_for_the_context_is_woken() {
     });
 }
 
-/// A group that is dropped half-way: everything goes, or shuttle finds a task that waits for ever.
+/// A group that is dropped half-way: every task is dropped, or shuttle finds a task that waits for
+/// ever.
 #[test]
 fn a_group_that_is_dropped_leaves_nothing_behind() {
     schedules(|| {
@@ -181,7 +187,8 @@ fn a_group_that_is_dropped_leaves_nothing_behind() {
     });
 }
 
-/// A fan-out inside a task of a group of one place, and a consumer of a stream: in order, and nothing is left.
+/// A fan-out inside a task of a group with one permit, and a consumer of a stream: the items are in
+/// order, and nothing is left.
 #[test]
 fn fan_outs_in_tasks_and_streams_give_everything() {
     schedules(|| {

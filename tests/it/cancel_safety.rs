@@ -1,4 +1,5 @@
-//! What is lost when a future is dropped before it is ready: for every `# Cancel safety` in the docs, its test.
+//! Checks each `# Cancel safety` section of the documentation: what is lost when a future is
+//! dropped before it is ready.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Functions that run when a context ends.
+//! Functions that run when a context is done.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,5 +1,5 @@
-//! Futures that are ready at once yield to the other tasks, and the end is seen though something
-//! else uses up the budget.
+//! Futures that are ready at once yield to the other tasks, and a future sees that its context is
+//! done even if something else uses up the cooperative budget.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -16,10 +16,11 @@ use tokio::time::{self, Instant};
 use crate::group_support::{both_flavours, group, in_time};
 use crate::support::ms;
 
-/// A loop in which another task gets no turn would go on for ever. This many are taken for that.
+/// If a loop runs this many times, no other task was polled in between: without a limit it would
+/// never return.
 const TURNS: usize = 100_000;
 
-/// Counts the turns of a loop that nothing else may interrupt.
+/// Counts the rounds of a loop, and panics after too many.
 #[derive(Default)]
 struct Turns(Cell<usize>);
 
@@ -36,7 +37,7 @@ fn cancelled() -> Context {
     ctx
 }
 
-/// Dials again and again, and takes no notice of the end of its context.
+/// Retries for ever, and ignores that its context is done.
 async fn reconnect(ctx: Context) {
     let turns = Turns::default();
     loop {
@@ -104,7 +105,7 @@ async fn a_loop_over_done_can_be_aborted_after_the_end() {
 
 #[tokio::test(start_paused = true)]
 async fn a_timeout_ends_a_loop_that_swallows_the_end() {
-    // A clock that is paused stands still while a task is busy.
+    // A paused clock does not advance while a task is runnable.
     tokio::spawn(time::advance(ms(50)));
     let looping = time::timeout(ms(20), reconnect(cancelled()));
     in_time(looping).await.unwrap_err();
@@ -205,7 +206,7 @@ async fn run_sees_a_deadline_though_the_future_uses_up_the_budget() {
     assert!(error.is_deadline_exceeded());
 }
 
-/// The hog is polled first each time, and so nothing of the budget is ever left.
+/// The hog is polled first each time, so no budget is left for the other future.
 #[tokio::test(start_paused = true)]
 async fn done_sees_an_end_though_a_sibling_uses_up_the_budget() {
     let (live, guard) = Context::background().with_cancel();
@@ -230,7 +231,7 @@ mod calls {
     use super::*;
     use crate::tower_support::Script;
 
-    /// Calls again and again, whatever comes back.
+    /// Calls again and again, whatever the result.
     async fn call_again<S>(mut service: S)
     where
         S: Service<Request<Script>, Error: Send> + Send,

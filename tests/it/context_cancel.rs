@@ -1,4 +1,4 @@
-//! Who ends what, in which order, with which cause.
+//! Which contexts a cancel reaches, in which order, and with which cause.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -171,7 +171,8 @@ fn cancelling_a_child_touches_neither_parent_nor_siblings() {
     assert_eq!(state(&sibling), GOING_ON);
 }
 
-/// A context of every kind, each below the one before, so that the end of the first is the end of them all.
+/// One context of every kind, each a child of the one before. A cancel of the first reaches all of
+/// them.
 fn lineage(parent: &Context) -> Vec<Context> {
     let (cancel, guard) = parent.with_cancel();
     guard.disarm();
@@ -310,7 +311,7 @@ fn two_racing_cancels_leave_one_cause_and_a_done_tree() {
                 [child, value.clone(), value.merge(&top)]
             })
             .collect();
-        // Half of the tree is told, half of it asks.
+        // A cancel is propagated to one half of the tree, and the other half queries for it.
         let mut waiters: Vec<_> = tree[..6].iter().map(waiting).collect();
         let cancel = |cause: &'static str| {
             guard.handle().cancel_with(cause);

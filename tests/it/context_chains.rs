@@ -1,8 +1,8 @@
-//! Chains of contexts that grow by a context at each step, and are asked at each: linear, where
-//! each ask would go to the top.
+//! Chains of contexts that grow by one context at each step, and are queried at each step. The work
+//! is linear. It would be quadratic if each query went up to the top.
 //!
-//! Nothing is measured. A chain is so long that the work of a quadratic one takes minutes, and the
-//! watchdog ends that.
+//! Nothing is measured. The chains are so long that quadratic work would take minutes, and the
+//! timeout of `returns` would fail the test.
 
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use crate::support::{HOUR, returns};
 
 const STEPS: usize = 200_000;
 
-/// Derives a context at each step, from the one before; what has to live to the end is kept.
+/// Derives a context at each step from the one before. Keeps what `step` returns besides until the
+/// end.
 fn grows<K>(mut step: impl FnMut(usize, &Context) -> (Context, K) + Send + 'static) {
     returns(move || {
         let (mut ctx, _guard) = Context::background().with_cancel();
@@ -23,7 +24,7 @@ fn grows<K>(mut step: impl FnMut(usize, &Context) -> (Context, K) + Send + 'stat
                 kept
             })
             .collect();
-        // The last first, as callers return.
+        // The last one first, as when callers return.
         kept.into_iter().rev().for_each(drop);
     });
 }
@@ -63,8 +64,8 @@ fn a_chain_of_guards_that_is_checked_at_each_step_is_linear() {
     });
 }
 
-/// Nothing asks on the way down; each cancel on the way back has to know whether something above
-/// has ended.
+/// There is no query on the way down. On the way back, each cancel has to find out whether an
+/// ancestor is done.
 #[test]
 fn a_chain_of_guards_dropped_from_the_last_one_on_is_linear() {
     grows(|_, ctx| {
@@ -83,7 +84,7 @@ fn a_chain_of_timeouts_that_is_checked_at_each_step_is_linear() {
     });
 }
 
-/// Each of the timeouts passes, and has to know whether something above has ended before.
+/// Each of the timeouts passes, and each has to find out whether an ancestor was done before.
 #[test]
 fn a_chain_with_a_timeout_that_passes_at_each_step_is_linear() {
     grows(|at, ctx| {
@@ -136,7 +137,8 @@ fn a_chain_with_a_token_made_at_each_step_is_linear() {
     });
 }
 
-/// All of them ask, and hear of the end: also those that were linked on the way of another.
+/// All contexts of the chain are queried, and all are cancelled with the top, including those that
+/// were linked by the query of a descendant.
 #[test]
 fn every_context_of_a_queried_chain_is_cancelled() {
     let (top, guard) = Context::background().with_cancel();

@@ -1,4 +1,5 @@
-//! Deadlines are instants: compared when somebody asks, armed only where somebody waits.
+//! Deadlines are instants: a query compares them with the clock, and a timer exists only while a
+//! future waits.
 
 use std::time::Duration;
 

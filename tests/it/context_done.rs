@@ -1,4 +1,5 @@
-//! Waiting: no end is missed, whatever the interleaving, and nothing is left behind.
+//! Futures that wait for a context: none misses a cancel, whatever the interleaving, and none
+//! leaves memory behind.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

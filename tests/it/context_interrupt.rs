@@ -1,5 +1,4 @@
-//! Interrupts that are guarded: when the guard has been dropped, the function will not run any more
-//! or has returned.
+//! Guarded interrupts: after the guard has been dropped, the function has returned or never runs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -88,8 +87,8 @@ fn on_a_context_that_never_ends_the_drop_returns_at_once() {
     assert_eq!(runs.load(Ordering::SeqCst), 0);
 }
 
-/// Drops a guard while its function runs on a worker, and gives whether that had returned by then.
-/// `end` is how it does.
+/// Drops a guard while its function runs on a worker thread. Returns whether the function had
+/// returned by then. `end` ends the function.
 fn dropped_during_the_run(end: fn()) -> bool {
     let runtime = two_workers();
     let _inside = runtime.enter();
@@ -102,7 +101,7 @@ fn dropped_during_the_run(end: fn()) -> bool {
         .after_func(move || {
             started.send(()).unwrap();
             goes_on.recv().unwrap();
-            // What else may run on this machine runs now.
+            // Lets other threads run.
             (0..100).for_each(|_| thread::yield_now());
             returns.store(true, Ordering::SeqCst);
             end();
@@ -194,7 +193,7 @@ fn an_interrupt_does_not_hit_the_next_query_of_a_connection() {
     const ROUNDS: usize = 200;
     let runtime = two_workers();
     runtime.block_on(in_time(async {
-        // The workers are busy: a function whose context has ended waits for its turn.
+        // The worker threads are busy, so the function of a done context has to wait for one.
         let busy = [(); 4].map(|()| {
             tokio::spawn(async {
                 loop {
@@ -209,7 +208,7 @@ fn an_interrupt_does_not_hit_the_next_query_of_a_connection() {
             for _ in 0..ROUNDS {
                 let (ctx, cancel) = Context::background().with_cancel();
                 let cancelling = thread::spawn(move || cancel.cancel());
-                // An interrupted query fails as well: it is the next one that must not.
+                // An interrupted query may fail, too. Only the next query must not.
                 fails_half_way(&ctx, &connection).unwrap_err();
                 hits += usize::from(count(&connection, 5_000).is_err());
                 cancelling.join().unwrap();

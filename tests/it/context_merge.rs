@@ -1,4 +1,4 @@
-//! Contexts that either of two parents ends.
+//! Merged contexts, which are done as soon as either of their two parents is.
 
 use errgroup::{CancelGuard, Context};
 use tokio::time;
@@ -285,7 +285,8 @@ fn a_context_merged_during_a_cancel_is_done_when_it_returns() {
     }
 }
 
-/// `c = c.merge(&c's child)`, so that every rung can be reached in twice as many ways as the one above it.
+/// Each rung is `c = c.merge(&child_of_c)`, so the number of paths from the top doubles with every
+/// rung.
 fn ladder(rungs: usize) -> (Vec<Context>, CancelGuard) {
     let (mut ctx, top) = Context::background().with_cancel();
     let mut kept = vec![ctx.clone()];

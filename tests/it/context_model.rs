@@ -1,4 +1,5 @@
-//! Random trees of contexts against a model of a few lines, in which everything happens at once and nothing is lazy.
+//! Compares random trees of contexts with a small model, in which every effect happens at once and
+//! nothing is lazy.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -13,7 +14,7 @@ use tokio_test::task::Spawn;
 
 use crate::support::{GOING_ON, GUARD_DROPPED, ms, state};
 
-/// What is done to a tree. A number picks one of the contexts, or of the guards, that are still held.
+/// An operation on a tree. A number picks one of the contexts or guards that are still held.
 #[derive(Debug, Clone)]
 enum Op {
     WithCancel(usize),
@@ -53,10 +54,10 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// What the model knows of a context. It is all decided at the moment at which it happens.
+/// The state of a context in the model. Every effect is applied at the moment of its operation.
 #[derive(Clone, Default)]
 struct Model {
-    /// Whose ends are this one's too.
+    /// The contexts whose end is the end of this one, too.
     above: Vec<usize>,
     /// The earliest deadline, and how it ends a context.
     deadline: Option<(Instant, String)>,
@@ -99,7 +100,7 @@ impl Forest {
         forest
     }
 
-    /// Adds a context, which is born ended if something above it has ended or its deadline has passed.
+    /// Adds a context. It is done at once if an ancestor is done or if its deadline has passed.
     fn add(&mut self, ctx: Context, guard: Option<CancelGuard>, mut model: Model) {
         model.end = self.end_above(&model);
         self.entries.push(Entry {
@@ -116,7 +117,7 @@ impl Forest {
         above.find_map(|above| above.end.clone())
     }
 
-    /// One of the contexts that are still held, counted from the youngest. The root always is.
+    /// One of the contexts that are still held, counted from the youngest. The root is always held.
     fn pick(&self, number: usize) -> (usize, Context) {
         let held = |at: &usize| self.entries[*at].ctx.is_some();
         let count = (0..self.entries.len()).filter(held).count();
@@ -127,7 +128,7 @@ impl Forest {
             .expect("the root is held")
     }
 
-    /// What a plain child has from the context at `parent`.
+    /// The state that a plain child inherits from the context at `parent`.
     fn child_of(&self, parent: usize) -> Model {
         Model {
             above: vec![parent],
@@ -136,7 +137,8 @@ impl Forest {
         }
     }
 
-    /// Ends one and all that is below it, unless it has ended. What is below stands behind it.
+    /// Ends a context and all of its descendants, unless it is done. Descendants have higher
+    /// indices.
     fn end(&mut self, at: usize, end: String) {
         let end = self.entries[at].model.end.take().or(Some(end));
         self.entries[at].model.end = end;
@@ -147,7 +149,8 @@ impl Forest {
         }
     }
 
-    /// Ends what has a deadline that has passed. All that is below it has one too, this or an earlier one.
+    /// Ends every context whose deadline has passed. Its descendants have the same deadline or an
+    /// earlier one.
     fn expire(&mut self) {
         let now = Instant::now();
         for Entry { model, .. } in &mut self.entries {
@@ -256,7 +259,7 @@ impl Forest {
         Some((at, self.entries[at].guard.take()?))
     }
 
-    /// Whoever waits is woken by now if the model says so, and not otherwise.
+    /// Checks that a waiter has been woken exactly if its context is done in the model.
     fn check_waiters(&mut self) {
         for entry in &mut self.entries {
             let Some(mut waiter) = entry.waiter.take() else {
@@ -271,7 +274,7 @@ impl Forest {
         }
     }
 
-    /// Asks them all, from the first one down or from the last one up.
+    /// Queries all contexts, from the first one down or from the last one up.
     fn check_all(&self, up: bool) {
         let mut entries: Vec<_> = self.entries.iter().collect();
         if up {
@@ -321,7 +324,8 @@ fn a_tree_of_contexts_does_what_the_model_does() {
             .enable_time()
             .start_paused(true)
             .build()?;
-        // Unconstrained: a timer that is polled too often in one go is otherwise told to come back later.
+        // Unconstrained, because a timer that is polled too often in one poll of the task runs out
+        // of budget and would be pending.
         runtime.block_on(unconstrained(check(ops, up)));
         Ok(())
     });

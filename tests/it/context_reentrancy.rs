@@ -1,4 +1,5 @@
-//! No user code runs under a lock: wakers, causes, values and functions call back into the tree that runs or drops them.
+//! No user code runs under a lock. Wakers, causes, values and functions call back into the tree
+//! that runs or drops them.
 
 use std::error::Error;
 use std::fmt;
@@ -16,7 +17,7 @@ use crate::support::{
     OnDrop, ROUNDS, has_resolved, poll_with, race, returns, tasks_end, waiting, waker,
 };
 
-/// Everything that takes a lock or writes in the tree that `ctx` is in.
+/// Calls everything that takes a lock or writes in the tree of `ctx`.
 fn call_back(ctx: &Context, handle: &CancelHandle) {
     let child = ctx.with_value("child");
     let merged = child.merge(ctx);
@@ -33,7 +34,8 @@ fn call_back(ctx: &Context, handle: &CancelHandle) {
     let _ = (ctx.err(), ctx.cause(), format!("{ctx} {ctx:?}"));
 }
 
-/// A context, who may end it, and a closure that calls back into it and counts its calls.
+/// A context, a handle that cancels it, and a closure that calls back into the tree and counts its
+/// calls.
 struct Scene {
     ctx: Context,
     handle: CancelHandle,

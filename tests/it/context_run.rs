@@ -1,4 +1,4 @@
-//! `run` and `sleep`: a future that the end of a context cuts short.
+//! `run` and `sleep`: a context that is done cuts a future short.
 
 use std::cell::Cell;
 use std::future::{pending, poll_fn, ready};

@@ -1,4 +1,4 @@
-//! Both ways between contexts and cancellation tokens.
+//! Conversions between contexts and cancellation tokens, both ways.
 
 use std::time::Duration;
 
@@ -139,7 +139,7 @@ fn a_token_of_a_merged_context_is_cancelled_when_cancel_returns() {
     }
 }
 
-/// Contexts that live as long as a server, and one call after the other.
+/// A context that lives as long as a server, and one call after another below it.
 #[tokio::test(start_paused = true)]
 async fn a_token_of_a_merged_context_keeps_no_task() {
     let (server, _stop) = Context::background().with_cancel();
@@ -340,8 +340,9 @@ fn a_bridge_whose_context_is_dropped_still_propagates() {
     assert_eq!(state(&ctx), TOKEN_CANCELLED);
 }
 
-/// Contexts that are bridged through tokens, one behind another, in a thread whose stack holds no
-/// recursion of that depth: cancelled, and dropped from the first one on, or from the last one on.
+/// Cancels contexts that are bridged through tokens, one behind another, and drops them from the
+/// first or from the last one on. The stack of the thread is too small for a recursion of that
+/// depth.
 fn bridged(many: usize, bridge: fn(&Context) -> Context) {
     returns(move || {
         let small = std::thread::Builder::new().stack_size(128 * 1024);
@@ -362,7 +363,7 @@ fn bridged(many: usize, bridge: fn(&Context) -> Context) {
                 }
                 chain.into_iter().for_each(drop);
             }
-            // Dropped without a cancel, by the last one that holds them.
+            // Dropped without a cancel.
             let (mut ctx, guard) = Context::background().with_cancel();
             let handle = guard.disarm();
             for _ in 0..many {
@@ -417,7 +418,7 @@ fn a_panic_of_a_waker_does_not_stop_a_bridge() {
     let cancel = std::panic::AssertUnwindSafe(|| guard.cancel());
     std::panic::catch_unwind(cancel).unwrap_err();
     assert!(has_resolved(&mut waiter));
-    // And the thread's next bridge works as the first did.
+    // The next bridge on this thread works, too.
     let (next, guard) = Context::background().with_cancel();
     let through = through_a_token(&next);
     guard.cancel();

@@ -1,4 +1,5 @@
-//! Linking and unlinking; chains and fans of 100,000, where recursion would overflow the stack and a list be quadratic.
+//! Linking and unlinking in chains and fans of 100,000 contexts. There, recursion would overflow
+//! the stack, and a search in a list would be quadratic.
 
 use errgroup::{CancelGuard, Context, DoneOwned};
 use tokio_test::task::Spawn;
@@ -9,7 +10,7 @@ use crate::support::{
 
 const MANY: usize = 100_000;
 
-/// Each below the one before.
+/// Each context is a child of the one before.
 fn chain() -> (Vec<Context>, CancelGuard) {
     let (top, guard) = Context::background().with_cancel();
     let mut chain = vec![top];
@@ -21,14 +22,14 @@ fn chain() -> (Vec<Context>, CancelGuard) {
     (chain, guard)
 }
 
-/// All but the first below the first.
+/// All contexts but the first are children of the first.
 fn fan() -> (Vec<Context>, CancelGuard) {
     let (top, guard) = Context::background().with_cancel();
     let leaves = (1..MANY).map(|leaf| top.with_value(leaf));
     (std::iter::once(top.clone()).chain(leaves).collect(), guard)
 }
 
-/// A chain with one more context to the side of each.
+/// A chain, each of whose contexts has one more child.
 fn comb() -> (Vec<Context>, CancelGuard) {
     let (mut spine, guard) = Context::background().with_cancel();
     let mut comb = vec![spine.clone()];
@@ -40,7 +41,7 @@ fn comb() -> (Vec<Context>, CancelGuard) {
     (comb, guard)
 }
 
-/// All of them in an order that is neither up nor down.
+/// The items in an order that is neither up nor down.
 fn shuffled<T>(items: Vec<T>) -> Vec<T> {
     let len = items.len();
     let mut items: Vec<_> = items.into_iter().map(Some).collect();
@@ -55,7 +56,7 @@ fn wait_on_all(contexts: &[Context]) -> Vec<Spawn<DoneOwned>> {
     contexts.iter().map(waiting).collect()
 }
 
-/// Cancels what all wait on; then lets everything go.
+/// Cancels a tree with a waiter on every context, and drops it.
 fn is_cancelled_in_linear_time((contexts, guard): (Vec<Context>, CancelGuard)) {
     returns(move || {
         let mut waiters = wait_on_all(&contexts);

@@ -1,4 +1,4 @@
-//! What a context carries, and who sees it.
+//! The values of a context, and which contexts see them.
 
 use errgroup::Context;
 use tokio::time;

@@ -1,5 +1,5 @@
-//! What is ready at once takes part in tokio's cooperative budget: a loop over it lets other tasks
-//! run, and can be aborted and timed out.
+//! Futures and streams of a fan-out that are ready at once take part in tokio's cooperative budget.
+//! A loop over them lets other tasks run, and can be aborted and timed out.
 
 use std::future::ready;
 use std::pin::pin;
@@ -31,10 +31,10 @@ fn done() -> Context {
     background().with_timeout(Duration::ZERO)
 }
 
-/// Polls one future after another, in one poll of the task, until one is pending; then awaits that
-/// one, which so must have been woken.
+/// Polls one future after another, in one poll of the task, until one is pending. Then awaits that
+/// one, which completes only if it was woken.
 async fn assert_pending_at_last<F: Future>(mut make: impl FnMut() -> F) {
-    // The first may wait for the end of its context to be seen.
+    // The first may be pending until it sees that its context is done.
     make().await;
     tokio::task::yield_now().await;
     for _ in 0..10_000 {
@@ -104,7 +104,7 @@ async fn outcomes_that_wait_use_the_budget() {
             tokio::task::yield_now().await;
         }
         drop(guard);
-        // With some of the outcomes there, the others are there too.
+        // All outcomes are ready as soon as one of them is.
         let mut came = usize::from(stopped.next().await.is_some());
         let mut pending = 0;
         loop {
@@ -139,7 +139,7 @@ async fn a_consumer_without_budget_is_woken_again() {
     }
 }
 
-/// Runs `body` on a thread and a runtime of its own, which it may hang.
+/// Runs `body` on its own thread and runtime, so that a defect hangs that thread and not the test.
 fn on_a_thread<F: Future<Output = ()>>(body: impl FnOnce() -> F + Send + 'static) {
     let (done, is_done) = mpsc::channel();
     thread::spawn(move || {
@@ -152,7 +152,7 @@ fn on_a_thread<F: Future<Output = ()>>(body: impl FnOnce() -> F + Send + 'static
         .expect("the loop was not aborted");
 }
 
-/// A client that tries again and again after the end of its context.
+/// A client that retries for ever although its context is done.
 async fn retries() {
     let ctx = done();
     loop {

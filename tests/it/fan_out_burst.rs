@@ -1,4 +1,4 @@
-//! A fan-out keeps what runs now, and not what a burst has needed.
+//! A fan-out keeps the tasks that it needs now, and not those that a burst needed.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ fn tasks() -> usize {
     Handle::current().metrics().num_alive_tasks()
 }
 
-/// Items that a test sends, as a stream without an end.
+/// A stream of the items that a test sends. It does not end.
 fn items() -> (
     mpsc::UnboundedSender<usize>,
     impl futures::Stream<Item = usize> + Send + Unpin + 'static,
@@ -51,7 +51,7 @@ async fn a_burst_leaves_few_tasks_behind() {
     for _ in 0..BURST {
         assert!(done.next().await.unwrap().is_ok());
     }
-    // The one that waits for the next item, and at most 32 that stay for what it brings.
+    // The worker that waits for the next item, and at most 32 idle ones.
     until(|| tasks() <= before + 33).await;
 }
 

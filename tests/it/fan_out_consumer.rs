@@ -1,4 +1,5 @@
-//! A slow consumer does not stall those in flight; and an answer that is slow is asked for again.
+//! A slow consumer does not stall the items in flight. A hedge starts another attempt when an
+//! answer is slow.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ both_flavours![
     a_hedge_starts_nothing_before_its_first_poll,
 ];
 
-/// Each takes the lock for two steps, as one would a connection of a small pool.
+/// Each item holds the lock for two steps, like a connection of a small pool.
 async fn locks(lock: Arc<Mutex<()>>, item: usize) -> Result<usize, String> {
     let _held = lock.lock().await;
     tokio::task::yield_now().await;
@@ -35,7 +36,7 @@ async fn locks(lock: Arc<Mutex<()>>, item: usize) -> Result<usize, String> {
     Ok(item)
 }
 
-/// A consumer that needs the lock, too, for what it does between two results.
+/// Consumes a stream, and takes the same lock between two results.
 macro_rules! consume {
     ($stream:expr, $lock:expr) => {
         async {
@@ -53,7 +54,8 @@ macro_rules! consume {
 
 #[tokio::test(start_paused = true)]
 async fn a_consumer_that_waits_for_those_in_flight_does_not_deadlock() {
-    // The trap: while the consumer awaits the lock nobody polls the one that holds it.
+    // The trap: if items run on the consumer's task, the item that holds the lock is not polled
+    // while the consumer awaits the lock.
     let lock = Arc::new(Mutex::new(()));
     let holds = lock.clone();
     let futures = futures::stream::iter(0..10).map(move |item| locks(holds.clone(), item));
@@ -73,7 +75,7 @@ async fn a_consumer_that_waits_for_those_in_flight_does_not_deadlock() {
         [.try_stream()]
     }
 
-    // And on the caller's own task it is the same trap, as its documentation says.
+    // On the caller's own task the trap exists, as the documentation says.
     let lock = Arc::new(Mutex::new(()));
     let f = |_: Context, item| locks(lock.clone(), item);
     let local = errgroup::fan_out(&background(), 0..10, f).limit(3).local();
@@ -191,7 +193,8 @@ async fn a_stream_wakes_a_consumer_that_waits() {
     }
 }
 
-/// A result may come between the look that finds none and the wait for the next, and may be the last.
+/// A result may become ready between the check that finds none and the registration of the waker,
+/// and it may be the last one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_misses_no_result_that_is_ready_as_it_begins_to_wait() {
     at_ends! {
@@ -216,7 +219,7 @@ async fn a_stream_may_move_between_tasks() {
                 Ok::<_, String>(item)
             });
             let mut stream = stream!(fan_out.limit(3));
-            // Who waited here is not who is to be woken.
+            // This poll registers another waker than the one that has to be woken later.
             let polled = futures::poll!(stream.next());
             let mut came = usize::from(polled.is_ready());
             loop {
@@ -295,7 +298,7 @@ async fn no_attempt_begins_after_a_success() {
 }
 
 async fn when_all_attempts_have_failed_the_next_begins_at_once() {
-    // With an hour between them, this would hang.
+    // With an hour between the attempts, this would take too long.
     let hedge = hedge(&background(), HOUR, 4, |_, attempt| async move {
         yields(attempt).await;
         if attempt < 3 {
@@ -358,7 +361,8 @@ fn a_hedge_with_a_max_of_zero_panics_with_a_message() {
     assert!(message.starts_with("a hedge with a max of 0 would never call the function"));
 }
 
-/// Each attempt takes so long, or fails after so long; gives what came, and when each attempt began.
+/// Each attempt succeeds or fails after its duration. Returns the result and the start of each
+/// attempt.
 async fn hedged(
     delay: u64,
     attempts: &'static [Result<u64, u64>],
@@ -416,7 +420,7 @@ async fn there_are_no_more_attempts_than_max() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_of_all_in_flight_starts_the_next_attempt() {
-    // The first fails at 3, the second hangs, the third comes a delay after it.
+    // The first fails at 3, the second hangs, and the third starts one delay after the second.
     let (answer, begins, took) = hedged(10, &[Err(3), Ok(1_000), Ok(1)]).await;
     assert_eq!(answer.unwrap(), 2);
     assert_eq!((begins, took), ([0, 3, 13].map(ms).to_vec(), ms(14)));

@@ -1,4 +1,5 @@
-//! The context ends, by its deadline or by a cancel: what each end makes of what has finished and what has not.
+//! The context is done, by its deadline or by a cancel: what each end reports of the items that
+//! have finished and of those that have not.
 
 use std::future::{pending, ready};
 use std::time::Duration;
@@ -118,7 +119,7 @@ async fn settle_counts_what_was_never_pulled_by_the_upper_bound_only() {
         let settled = in_time(at!(fan_out(&in_100_ms(), endless, takes).limit(1)).settle()).await;
         assert_eq!(settled, [Ok(60), late()]);
 
-        // One that cannot be meant is as good as none.
+        // An upper bound that is too large to be meant counts as none.
         for range in [0..u64::MAX, 0..usize::MAX as u64] {
             let slow = |_: Context, _: u64| pending::<Result<u64, String>>();
             let settled = in_time(at!(fan_out(&in_100_ms(), range, slow).limit(2)).settle()).await;
@@ -164,7 +165,7 @@ async fn streams_end_at_the_deadline() {
         assert_eq!(results, [Ok(10), Ok(20), late(), late(), late()]);
         let stream = at!(new()).ordered_stream();
         let results: Vec<_> = in_time(stream.collect()).await;
-        // The two that are held up by the first take the room of the last.
+        // The two that wait for the first in order take the room of the last.
         assert_eq!(results, [late(), Ok(10), late()]);
         let stream = at!(new()).try_stream();
         let results: Vec<_> = in_time(stream.collect()).await;
@@ -408,7 +409,8 @@ async fn the_deadline_stops_items_while_the_consumer_is_slow() {
             });
             let mut stream = stream!(fan_out.limit(4));
             assert_eq!(in_time(stream.next()).await, Some(Ok(0)));
-            // It does not poll for a second, and they are gone on time.
+            // The consumer does not poll for a second, and the items are dropped in time all the
+            // same.
             tokio::time::sleep(ms(1_000)).await;
             assert_eq!((gauge.now(), gauge.most()), (0, 4));
             assert!(left.get()[1..].iter().all(|at| *at == ms(100)), "{:?}", left.get());

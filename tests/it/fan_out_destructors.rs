@@ -72,7 +72,8 @@ impl Way {
     }
 }
 
-/// Ten items, one at a time, that end in this way; then `end` panics with `bug` and `bomb` is gone.
+/// Runs ten items, one at a time, which end in this way. Then `end` panics with `bug`, and `bomb`
+/// has been dropped.
 macro_rules! in_every_way {
     (|$way:ident, $fan_out:ident, $armed:ident| $bomb:expr) => {
         for $way in WAYS {
@@ -142,7 +143,7 @@ async fn the_destructor_of_on_progress_panics_in_each_way_to_end() {
     });
 }
 
-/// One item, and then nothing for ever.
+/// A stream of one item, which is pending for ever after that.
 struct Waits(
     bool,
     #[expect(dead_code, reason = "it is only dropped")] Bomb,
@@ -168,7 +169,7 @@ async fn the_destructor_of_a_waiting_stream_panics() {
         let cancels = move |_, ()| {
             let guard = guard.lock().unwrap().take();
             async move {
-                // By then the stream has been asked for the next item.
+                // By then the stream has been polled for the next item.
                 yields(20).await;
                 drop(guard);
                 pending::<Result<(), String>>().await

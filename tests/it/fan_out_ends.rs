@@ -274,7 +274,7 @@ async fn first_ok_lists_every_failure_in_order_of_completion() {
             let gates = gates.clone();
             async move {
                 gates[item].pass().await;
-                // Each lets the one before it through, once it counts as ended.
+                // Each item opens the gate of the one before it, once it counts as ended.
                 let _next = OnDrop(move || {
                     if let Some(next) = item.checked_sub(1) {
                         gates[next].open();
@@ -287,7 +287,8 @@ async fn first_ok_lists_every_failure_in_order_of_completion() {
         let mut listed = listed(&errors);
         assert_eq!(errors.causes().count(), 3);
         if tokio::runtime::Handle::current().metrics().num_workers() > 1 {
-            // Between a destructor and the record of its end, the next may overtake.
+            // The next item may overtake between the destructor of an item and the record of its
+            // end.
             listed.sort_by(|a, b| b.cmp(a));
         }
         assert_eq!(listed, ["item 2: no 2", "item 1: no 1", "item 0: no 0"]);
@@ -391,7 +392,7 @@ async fn without_failures_the_one_error_says_cannot_be_reached() {
     in_each_place!(|at| {
         let (probe, mut left) = (Probe::default(), 0..3);
         let wraps = probe.clone();
-        // Too few, and that comes out when all of them are in flight.
+        // There are too few items, and this is known only when all of them are in flight.
         let items = std::iter::from_fn(move || left.next());
         let fan_out = fan_out(&background(), items, move |_, _| {
             wraps.wrap(pending::<Result<(), String>>())
@@ -437,7 +438,8 @@ async fn a_quorum_fails_as_soon_as_it_cannot_be_reached() {
     });
 }
 
-/// On real threads, and so by chance: the loom model of the same is sure to find it.
+/// On real threads this finds a defect only by chance. The loom model of the same is sure to find
+/// it.
 async fn the_last_item_is_awaited_if_another_worker_finds_no_more() {
     for _ in 0..5_000 {
         let one = fan_out(&background(), [7], |_, item| async move {
@@ -581,7 +583,7 @@ async fn nothing_is_pulled_before_the_first_poll() {
         yields(5).await;
         drop(end);
         made += 1;
-        // What it would have run on goes with it.
+        // The runtime is dropped with it.
         assert_eq!((pulled.get(), gone.get()), (0, made));
     }
 }
@@ -653,7 +655,7 @@ fn spawned_items_need_a_runtime_and_local_items_do_not() {
         message.starts_with("a fan-out called outside a tokio runtime"),
         "{message}"
     );
-    // Not polled just once: on a busy machine it may yield in between.
+    // Several polls, because it may yield in between on a busy machine.
     let mut local = Box::pin(new().local().all());
     let values = std::iter::repeat_with(|| (&mut local).now_or_never());
     assert_eq!(values.flatten().next(), Some(Ok(vec![0, 1, 2])));

@@ -1,7 +1,9 @@
-//! Every end of a fan-out, dropped or cancelled after the first poll of its caller, the second, the third … the last.
+//! Every end of a fan-out is dropped or cancelled after the first poll of its caller, after the
+//! second, and so on up to the last.
 //!
-//! On one thread the caller is polled after each single poll of a task, so that there is a stop between any two of them.
-//! Whatever the moment: what was made is gone, what was held is free, and what was not handed out is dropped.
+//! On one thread the caller is polled after every single poll of a task, so that it can stop
+//! between any two of them. Whatever the moment: every future has been dropped, everything that was
+//! held is free, and every outcome that was not returned has been dropped.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -20,7 +22,8 @@ use crate::support::tasks_end;
 
 const PERMITS: usize = 2;
 
-/// For so many polls an eager caller asks again without being woken; then it lets the clock go on.
+/// The number of polls that an eager caller makes without being woken. Then it lets the clock
+/// advance.
 const EAGER: usize = 60;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -52,7 +55,7 @@ impl End {
         matches!(self, End::TryStream | End::Stream | End::OrderedStream)
     }
 
-    /// Whether it hands out all that came, if it is not dropped.
+    /// Returns whether this end returns every outcome, if it is not dropped.
     fn is_lossless(self) -> bool {
         matches!(self, End::Settle | End::Stream | End::OrderedStream)
     }
@@ -122,7 +125,7 @@ struct Setup {
 #[derive(Debug, Clone, Copy)]
 enum Stop {
     DropAfterPolls(usize),
-    /// After so many outcomes, and a while in which others come.
+    /// After this many outcomes, and a pause in which others become ready.
     DropAfterTaking(usize),
     CancelAfterPolls(usize),
 }
@@ -137,7 +140,7 @@ enum Pace {
     Slow,
 }
 
-/// Everything that must be gone in the end.
+/// Counts everything that must have been dropped in the end.
 #[derive(Clone)]
 struct World {
     futures: Probe,
@@ -148,7 +151,7 @@ struct World {
     permits: Arc<Semaphore>,
 }
 
-/// What an item gives, be it good or bad.
+/// The outcome of an item, a success or a failure.
 struct Token {
     _alive: Alive,
 }
@@ -290,7 +293,7 @@ impl<T: Holds, E: Holds> Holds for Result<T, E> {
     }
 }
 
-/// Any end, as a stream of what it gives: how many outcomes, and their tokens.
+/// Any end as a stream of its results: the number of outcomes, and their tokens.
 type Caller = LocalBoxStream<'static, (usize, Vec<Token>)>;
 
 fn whole(future: impl Future<Output: Holds> + 'static) -> Caller {
@@ -348,7 +351,7 @@ impl Setup {
     }
 }
 
-/// Whether the caller polls on after this.
+/// Returns whether the caller continues to poll after this.
 impl Stop {
     fn drops(self, polls: usize, taken: usize) -> bool {
         match self {
@@ -363,7 +366,7 @@ impl Stop {
     }
 }
 
-/// Lets others run: until it is woken, or, if `eager`, only for a moment.
+/// Lets other tasks run until it is woken or, if `eager`, only for a moment.
 async fn look_away(eager: bool) {
     let mut first = true;
     poll_fn(|cx| {
@@ -378,7 +381,7 @@ async fn look_away(eager: bool) {
     .await;
 }
 
-/// Runs it once. Gives whether the moment to stop has come before the end.
+/// Runs the program once. Returns whether the moment to stop was before the end.
 async fn check(setup: Setup, pace: Pace, stop: Stop) -> bool {
     let one_thread = Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread;
     let case = format!("{setup:?}, {pace:?}, {stop:?}");
@@ -452,14 +455,14 @@ async fn check(setup: Setup, pace: Pace, stop: Stop) -> bool {
         match setup.end {
             End::Settle => assert_eq!(taken, setup.items.len(), "{case}"),
             _ if one_thread || setup.local => assert_eq!(taken, made, "{case}"),
-            // What was made in the moment of the cancel has not started.
+            // Futures that were made at the moment of the cancel have not started.
             _ => assert!(taken == made || taken + 1 == made, "{case}"),
         }
     }
     !returned || guard.is_none() && ctx.is_done()
 }
 
-/// One stop later each time, until it comes too late. Gives how many came in time.
+/// Stops one step later each time, until the stop is too late. Returns how many stops were in time.
 fn explore(runtime: &Runtime, setup: Setup, pace: Pace, stop: impl Fn(usize) -> Stop) -> usize {
     let in_time = |at: &usize| runtime.block_on(in_time(check(setup, pace, stop(*at))));
     let stops = (0..1_000).take_while(in_time).count();
@@ -468,7 +471,7 @@ fn explore(runtime: &Runtime, setup: Setup, pace: Pace, stop: impl Fn(usize) -> 
 }
 
 fn one_thread() -> Runtime {
-    // The caller is looked at after each poll of a task, not after 61.
+    // The runtime polls the caller after each poll of a task, and not after 61.
     Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
@@ -583,7 +586,7 @@ fn a_hedge_is_dropped_or_cancelled_after_each_poll() {
     explore_all(hedges(), Stop::CancelAfterPolls);
 }
 
-/// Here the moment is another one each time.
+/// On two workers the moment differs from run to run.
 #[test]
 fn on_two_workers_all_is_dropped_or_cancelled_after_each_poll() {
     let runtime = two_workers();
@@ -598,8 +601,9 @@ fn on_two_workers_all_is_dropped_or_cancelled_after_each_poll() {
     }
 }
 
-/// An outcome comes at any moment of the look for it, and the last one with the end of all. None is lost, and none is missed until
-/// the next, which with a limit of 1 would never come.
+/// An outcome may become ready at any moment of a poll for it, and the last one together with the
+/// end. No outcome is lost, and none stays unseen until the next becomes ready, which with a limit
+/// of 1 would never happen.
 #[test]
 fn on_two_workers_a_stream_gives_every_outcome_and_never_hangs() {
     let runtime = two_workers();

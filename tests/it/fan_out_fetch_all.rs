@@ -1,4 +1,5 @@
-//! `fetch_all`: in order, bounded, pulled as places free, and gone when it returns.
+//! `fetch_all`: results are in order, the number of running items is bounded, items are pulled as
+//! permits are released, and everything has been dropped when it returns.
 
 use std::future::{Future, ready};
 use std::panic::panic_any;
@@ -133,7 +134,7 @@ fn a_limit_of_zero_panics_with_a_message() {
     assert!(message.starts_with("fetch_all with a limit of 0 would never pull an item"));
 }
 
-/// Pulls and ends, and the most items at once that were pulled and had not ended.
+/// Counts pulls and ends, and the maximum of items that were pulled and had not ended.
 fn pulled_and_ended(
     items: impl Iterator<Item = usize> + Send + 'static,
 ) -> (impl Iterator<Item = (usize, Alive)> + Send + 'static, Gauge) {

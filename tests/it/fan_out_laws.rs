@@ -1,4 +1,4 @@
-//! What the ends have to do with one another, and with a loop, over items of any kind.
+//! Laws that relate the ends to one another and to a plain loop, over random items.
 
 use errgroup::{Context, fetch_all};
 use futures::StreamExt;
@@ -22,7 +22,7 @@ both_flavours![
 /// How long an item takes, in steps, and whether it fails.
 type Item = (usize, bool);
 
-/// Some items of which some fail, and a limit.
+/// Random items, some of which fail, and a random limit.
 fn some_items(random: &mut Random, failures: bool) -> (Vec<Item>, usize) {
     let items = 0..random.below(20);
     let mut item = |_| (random.below(6), failures && random.below(4) == 0);
@@ -64,7 +64,7 @@ macro_rules! law {
 
 async fn all_with_a_limit_of_one_is_the_sequential_loop() {
     law!(true, |at, items, _limit| {
-        // What a loop does, in order, and what it gives.
+        // The steps of a loop, in order, and its result.
         let (mut expected, mut given) = (Vec::new(), Ok(Vec::new()));
         for item in items.clone().into_iter().enumerate() {
             expected.extend(["pulled", "called", "begun"].map(|what| (what, item.0)));

@@ -1,4 +1,5 @@
-//! What loses is stopped, and gone when the call returns: nothing runs, and what it held is free.
+//! Items that lose are stopped, and have been dropped when the call returns: nothing runs any more,
+//! and what they held is free.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ both_flavours![
 
 const PERMITS: usize = 8;
 
-/// Permits, held by whoever is in flight.
+/// Permits, which the items in flight hold.
 #[derive(Clone)]
 struct Permits(Arc<Semaphore>);
 
@@ -32,7 +33,7 @@ impl Permits {
         Permits(Arc::new(Semaphore::new(PERMITS)))
     }
 
-    /// One that takes its time to be given back.
+    /// A permit that is released only after a while.
     async fn hold(&self) -> impl Send + use<> {
         struct Held {
             _slow: OnDrop<fn()>,
@@ -55,7 +56,8 @@ impl Permits {
     }
 }
 
-/// Items that hold a permit each and never end, and two that do: with `wins`, once all are held.
+/// Items that hold a permit each and never end, and two that end: with `wins`, once all permits are
+/// held.
 fn contest<W>(permits: &Permits, wins: W) -> impl FnMut(Context, usize) -> Boxed + Send + use<W>
 where
     W: Fn(usize) -> Result<usize, String> + Clone + Send + 'static,
@@ -246,7 +248,7 @@ async fn dropped_local_items_are_dropped_at_once() {
     }
 }
 
-/// How it went with the two that lose: one that obeys after a while, and one that does not.
+/// What became of the two losers: one that obeys after a while, and one that does not.
 struct Loss {
     polite: Count,
     stubborn: Gauge,

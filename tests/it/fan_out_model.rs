@@ -1,6 +1,8 @@
-//! Random fan-outs against a model that goes from one event to the next: what comes out, in which order, at which instant.
+//! Compares random fan-outs with a model that goes from event to event: which outcomes there are,
+//! in which order, and at which instant.
 //!
-//! Every duration has a bit of its own, so that no two events share an instant, and all is decided.
+//! Every duration has its own bit, so no two events share an instant, and the result is
+//! deterministic.
 
 use std::future::{Future, pending};
 use std::hash::{BuildHasher, RandomState};
@@ -16,7 +18,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::group_support::*;
 
-/// At most so many items; the low bits of the durations are theirs, then come those of the consumer's pauses.
+/// The maximum number of items. The low bits of durations belong to items, the next ones to the
+/// pauses of the consumer.
 const ITEMS: usize = 8;
 const DEADLINE: u64 = 1 << (2 * ITEMS + 1);
 const GRACE: u64 = 2 * DEADLINE;
@@ -148,7 +151,7 @@ fn cases() -> impl Strategy<Value = Case> {
                 deadline: deadline
                     .or(last_resort)
                     .map(|units| UNIT * units + DEADLINE),
-                // On the caller's own task nothing moves while the consumer does something else.
+                // On the caller's own task nothing makes progress while the consumer pauses.
                 pauses: pauses
                     .filter(|_| end.is_stream() && !local)
                     .map(|units| own(ITEMS, &units)),
@@ -159,10 +162,10 @@ fn cases() -> impl Strategy<Value = Case> {
 
 type Given = Result<usize, String>;
 
-/// What there is to see of a run, real or not.
+/// The observable behaviour of a run, of the crate or of the model.
 #[derive(Debug, PartialEq)]
 struct Report {
-    /// What a stream gave, and when.
+    /// The results of a stream, and their instants.
     came: Vec<(u64, Given)>,
     last: Last,
     at: u64,
@@ -210,12 +213,12 @@ struct Model<'a> {
     values: Vec<usize>,
     results: Vec<Option<Given>>,
     out_of_reach: bool,
-    /// What waits for the consumer, in order of completion.
-    /// `None` is one that was stopped.
+    /// The outcomes that wait for the consumer, in order of completion. `None` is one that was
+    /// stopped.
     waiting: Vec<(usize, Option<Given>)>,
     taken: usize,
     came: Vec<(u64, Given)>,
-    /// Until when the consumer does something else.
+    /// The end of the consumer's pause.
     busy: u64,
     /// Whether the error at the end of a `try_stream` has been given.
     gave_error: bool,
@@ -246,7 +249,8 @@ impl Model<'_> {
         };
         model.judge();
         loop {
-            // All that follows at this instant. The consumer goes first: it makes room.
+            // Everything that happens at this instant. The consumer is first, because it makes
+            // room.
             while model.take() || model.pull() {}
             if model.is_over() {
                 return model.report();
@@ -283,7 +287,7 @@ impl Model<'_> {
         }
     }
 
-    /// The consumer takes what it may have. Says whether it did.
+    /// The consumer takes an outcome if one is ready. Returns whether it did.
     fn take(&mut self) -> bool {
         if self.busy > self.now {
             return false;
@@ -298,7 +302,7 @@ impl Model<'_> {
                 self.taken += 1;
                 match self.waiting.remove(at).1 {
                     Some(given) => given,
-                    // The panic comes instead.
+                    // It panics instead.
                     None if self.panic.is_some() => return true,
                     None => Err(self.reason().to_owned()),
                 }
@@ -321,7 +325,7 @@ impl Model<'_> {
         last && self.panic.is_none() && self.error().is_some()
     }
 
-    /// Pulls the next item if there is room. Says whether it did.
+    /// Pulls the next item if there is room. Returns whether it did.
     fn pull(&mut self) -> bool {
         if !self.pulling || self.running.len() + self.waiting.len() >= self.case.limit {
             return false;
@@ -437,7 +441,7 @@ impl Model<'_> {
         }
     }
 
-    /// Ends it where there is enough, or cannot be.
+    /// Ends the run if there are enough successes, or if there can no longer be enough.
     fn judge(&mut self) {
         let Some(wanted) = self.case.end.wanted() else {
             return;
@@ -551,7 +555,7 @@ async fn whole<V>(future: impl Future<Output = V>, last: impl FnOnce(V) -> Last)
     }
 }
 
-/// The stream of an end: what came is added.
+/// Collects the stream of an end into the result.
 async fn each(
     mut stream: impl Stream<Item = Given> + Unpin,
     pauses: Option<&Vec<u64>>,
@@ -622,7 +626,7 @@ macro_rules! end {
     }};
 }
 
-/// What really happens.
+/// Runs the crate.
 async fn run(case: &Case) -> Report {
     let (start, gauge, started) = (Instant::now(), Gauge::default(), Count::default());
     let mut ctx = Context::background();
@@ -683,7 +687,7 @@ fn against_the_model<S: Strategy>(strategy: S, check: impl AsyncFn(S::Value)) {
     }
     eprintln!("PROPTEST_RNG_SEED={}", config.rng_seed);
     let checked = TestRunner::new(config).run(&strategy, |case| {
-        // Longer than any of them takes. What hangs is seen at once: the clock is paused.
+        // Longer than any run takes. The clock is paused, so a run that hangs fails at once.
         let patience = Duration::from_millis(UNIT << 12);
         let checked = current_thread().block_on(async { timeout(patience, check(case)).await });
         checked.expect("it hangs");

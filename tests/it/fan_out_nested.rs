@@ -1,4 +1,4 @@
-//! Fan-outs inside fan-outs, and inside a bounded group: under one shared bound they do not deadlock.
+//! Fan-outs inside fan-outs and inside a bounded group do not deadlock under one shared limit.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -272,7 +272,7 @@ async fn a_fan_out_dropped_while_it_lends_returns_the_permit() {
         futures::pin_mut!(asked);
         let mut polls = 0;
         std::future::poll_fn(|cx| {
-            // Dropped in the second poll, which comes when the first sibling runs.
+            // Dropped in the second poll, which happens when the first sibling runs.
             polls += 1;
             let _ = asked.as_mut().poll(cx);
             match polls {

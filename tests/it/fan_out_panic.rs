@@ -1,4 +1,5 @@
-//! A panic, wherever it is, stops the others, and is resumed in the caller with its payload when they are gone.
+//! A panic in any user code stops the other items. When they have been dropped, it is resumed in
+//! the caller with its payload.
 
 use std::future::{pending, ready};
 use std::panic::panic_any;
@@ -42,7 +43,7 @@ both_flavours![
 #[derive(Debug, PartialEq)]
 struct Bug(&'static str);
 
-/// Asserts that `end` panics with a bug when all is gone.
+/// Asserts that `end` panics with a bug after every future has been dropped.
 async fn assert_bug(end: impl Future<Output = ()>, bug: &'static str, probe: &Probe) {
     let payload = panic_of(end).await;
     probe.assert_all_dropped();
@@ -281,7 +282,7 @@ async fn a_panic_wins_over_a_failure_and_over_a_success() {
                         OK
                     };
                 }
-                // Whether it is stopped for one of those or ends by itself.
+                // The same whether the panic stops it or it ends by itself.
                 let _bomb = OnDrop(|| panic_any(Bug("a bug")));
                 armed.add();
                 yields(20).await;
@@ -345,7 +346,7 @@ async fn a_stream_gives_no_items_that_a_panic_stopped() {
     for end in each_stream() {
         let probe = Probe::default();
         let panics = ninth(&probe, |_| async { panic_any(Bug("item")) });
-        // Who stops at the first error must see the panic all the same.
+        // A consumer that stops at the first error must still see the panic.
         let payload = panic_of(end.stream(fan_out(&background(), 0..10, panics)).next()).await;
         assert_eq!(payload.downcast_ref(), Some(&Bug("item")));
         probe.assert_all_dropped();
@@ -501,7 +502,7 @@ async fn of_what_is_stopped_each_counts_as_one_failure() {
     });
 }
 
-/// Panics in `next`, and in `size_hint` from then on, with what panics when it is dropped.
+/// Panics in `next`, and from then on in `size_hint` with a payload that panics when it is dropped.
 struct Broken(bool);
 
 impl Iterator for Broken {
@@ -545,7 +546,7 @@ async fn of_an_item_lets_nothing_more_start_in_the_grace() {
         });
         let ends = end.of(fan_out.limit(4).grace(std::time::Duration::from_secs(5)));
         std::panic::AssertUnwindSafe(ends).catch_unwind().await.ok();
-        // One that was polled at that instant on the other worker.
+        // One may have been polled at that instant on the other worker thread.
         assert!(late.get() <= 1, "{} began", late.get());
     }
 }
@@ -582,7 +583,7 @@ async fn of_the_destructors_of_many_unused_values_do_not_abort() {
         dropped_with_three_values!(at!(new()).all());
         dropped_with_three_values!(at!(new()).settle());
         dropped_with_three_values!(at!(new()).quorum(4));
-        // Those that wait for the consumer; on the caller's own task none does for long.
+        // The outcomes that wait for the consumer. On the caller's own task none waits for long.
         macro_rules! dropped_after_the_first {
             ($stream:expr) => {{
                 let before = made.get();

@@ -1,4 +1,5 @@
-//! `on_progress` is told of each start and each end, one call at a time, and last of the totals.
+//! `on_progress` is called for each start and each end, one call at a time, and the last call has
+//! the totals.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ both_flavours![
     a_report_may_call_back,
 ];
 
-fn told<F>(log: &Log<Progress>, f: F) -> impl FnMut(Progress) + Send + use<F>
+fn record<F>(log: &Log<Progress>, f: F) -> impl FnMut(Progress) + Send + use<F>
 where
     F: Fn() + Send,
 {
@@ -56,7 +57,7 @@ async fn each_start_and_end_is_reported_and_the_last_has_the_totals() {
                 yields(item % 4).await;
                 OK
             });
-            let fan_out = fan_out.limit(4).on_progress(told(&log, || ()));
+            let fan_out = fan_out.limit(4).on_progress(record(&log, || ()));
             end!(fan_out).await;
             let calls = log.get();
             assert_eq!(calls.len(), 60);
@@ -69,7 +70,7 @@ async fn each_start_and_end_is_reported_and_the_last_has_the_totals() {
             };
             assert_eq!(calls.last(), Some(&totals));
             assert!(calls[0].started >= 1);
-            // Told of as it happens.
+            // The calls are made while the items run.
             assert!(calls.iter().any(|call| call.started < 10));
             assert!(calls.iter().all(|call| call.started <= call.done + 4));
         };
@@ -98,7 +99,7 @@ async fn failures_are_counted_apart() {
                 yields(item % 3).await;
                 if item % 3 == 0 { Err("no".to_owned()) } else { Ok(()) }
             });
-            end!(fan_out.on_progress(told(&log, || ()))).await;
+            end!(fan_out.on_progress(record(&log, || ()))).await;
             let calls = log.get();
             assert_forward(&calls);
             let last = calls.last().unwrap();
@@ -121,7 +122,7 @@ async fn failures_are_counted_apart() {
                 Ok(())
             }
         });
-        let fan_out = fan_out.limit(1).on_progress(told(&log, || ()));
+        let fan_out = fan_out.limit(1).on_progress(record(&log, || ()));
         assert!(at!(fan_out).all().await.is_err());
         let last = log.get().pop().unwrap();
         assert_eq!((last.started, last.done, last.failed), (4, 3, 1));
@@ -140,7 +141,7 @@ async fn calls_are_never_concurrent_and_counts_never_go_down() {
             yields(item % 3).await;
             OK
         });
-        let fan_out = fan_out.limit(16).on_progress(told(&log, alone));
+        let fan_out = fan_out.limit(16).on_progress(record(&log, alone));
         end.of(fan_out).await;
         assert!(log.len() > 0);
         assert_forward(&log.get());
@@ -151,7 +152,7 @@ async fn the_size_hint_is_that_of_all_items() {
     in_each_place!(|at| {
         let ready = |_: Context, _: usize| std::future::ready(OK);
         let log = Log::new();
-        let exact = fan_out(&background(), 0..10, ready).on_progress(told(&log, || ()));
+        let exact = fan_out(&background(), 0..10, ready).on_progress(record(&log, || ()));
         assert!(at!(exact.limit(2)).for_each().await.is_ok());
         assert!(
             log.get()
@@ -161,7 +162,7 @@ async fn the_size_hint_is_that_of_all_items() {
 
         let log = Log::new();
         let even = (0..10).filter(|item| item % 2 == 0);
-        let bounded = fan_out(&background(), even, ready).on_progress(told(&log, || ()));
+        let bounded = fan_out(&background(), even, ready).on_progress(record(&log, || ()));
         assert!(at!(bounded.limit(2)).for_each().await.is_ok());
         let calls = log.get();
         let within = |call: &Progress| {
@@ -175,7 +176,7 @@ async fn the_size_hint_is_that_of_all_items() {
 
         let (log, mut left) = (Log::new(), 0..3);
         let unknown = std::iter::from_fn(move || left.next());
-        let unknown = fan_out(&background(), unknown, ready).on_progress(told(&log, || ()));
+        let unknown = fan_out(&background(), unknown, ready).on_progress(record(&log, || ()));
         assert!(at!(unknown.limit(1)).for_each().await.is_ok());
         let hints: Vec<_> = log.get().iter().map(|call| call.size_hint).collect();
         assert_eq!(hints[0], (1, None));
@@ -184,18 +185,18 @@ async fn the_size_hint_is_that_of_all_items() {
 
         // Neither bound overflows.
         let log = Log::new();
-        let most = fan_out(&background(), 0..usize::MAX, ready).on_progress(told(&log, || ()));
+        let most = fan_out(&background(), 0..usize::MAX, ready).on_progress(record(&log, || ()));
         assert!(at!(most.limit(1)).first_ok().await.is_ok());
         assert_eq!(log.get()[0].size_hint, (usize::MAX, Some(usize::MAX)));
         let log = Log::new();
         let endless = fan_out(&background(), std::iter::repeat(1), ready);
-        let endless = endless.on_progress(told(&log, || ())).limit(1);
+        let endless = endless.on_progress(record(&log, || ())).limit(1);
         assert!(at!(endless).first_ok().await.is_ok());
         assert_eq!(log.get()[0].size_hint, (usize::MAX, None));
 
         let log = Log::new();
         let items = futures::stream::iter(0..4);
-        let stream = fan_out_stream(&background(), items, ready).on_progress(told(&log, || ()));
+        let stream = fan_out_stream(&background(), items, ready).on_progress(record(&log, || ()));
         assert!(at!(stream).for_each().await.is_ok());
         assert!(log.get().iter().all(|call| call.size_hint == (4, Some(4))));
     });
@@ -215,7 +216,7 @@ async fn what_was_stopped_is_in_neither_count() {
                 OK
             })
         });
-        let fan_out = fan_out.limit(5).on_progress(told(&log, || ()));
+        let fan_out = fan_out.limit(5).on_progress(record(&log, || ()));
         assert!(at!(fan_out).first_ok().await.is_ok());
         let calls = log.get();
         assert_eq!(calls.len(), 10);
@@ -230,7 +231,7 @@ async fn without_items_nothing_is_reported() {
         let none = fan_out(&background(), Vec::<u8>::new(), |_, _| {
             pending::<Result<(), String>>()
         });
-        end.of(none.on_progress(told(&log, || ()))).await;
+        end.of(none.on_progress(record(&log, || ()))).await;
         assert_eq!(log.len(), 0);
     }
 }
@@ -240,7 +241,7 @@ async fn with_a_stream_it_reports_what_waits() {
         |stream| {
             let log = Log::new();
             let fan_out = fan_out(&background(), 0..10, |_, _: u8| std::future::ready(OK));
-            let fan_out = fan_out.limit(4).on_progress(told(&log, || ()));
+            let fan_out = fan_out.limit(4).on_progress(record(&log, || ()));
             let mut stream = stream!(fan_out);
             assert!(stream.next().await.is_some());
             // With room for the first again.
@@ -296,8 +297,8 @@ async fn a_panic_of_the_function_is_a_failure_of_a_started_item() {
                 Ok::<_, String>(item)
             }
         });
-        // The grace lets the first item end, after the panic, and be told of.
-        let all = all.grace(HOUR).on_progress(told(&log, || ()));
+        // The grace lets the first item end after the panic, which is reported.
+        let all = all.grace(HOUR).on_progress(record(&log, || ()));
         panic_of(at!(all).all()).await;
         assert_forward(&log.get());
         let last = *log.get().last().unwrap();

@@ -1,4 +1,5 @@
-//! Pulled, not pushed: from iterators and from streams, when there is a place, and room for what comes of it.
+//! Items are pulled from iterators and streams, when there is a permit for them and room for their
+//! outcomes.
 
 use std::future::{pending, ready};
 use std::pin::Pin;
@@ -42,7 +43,7 @@ async fn an_item_is_pulled_when_there_is_a_permit_for_it() {
         for limit in 1..5 {
             let gauge = Gauge::default();
             let enters = gauge.clone();
-            // Without an upper bound, so that no end knows early how it ends.
+            // Without an upper bound, so that no end can decide its result early.
             let mut left = 0..40;
             let items = std::iter::from_fn(move || Some((left.next()?, enters.enter())));
             let fan_out = fan_out(&background(), items, |_, (item, _alive)| async move {
@@ -109,13 +110,13 @@ async fn what_runs_and_what_waits_are_never_more_than_the_limit() {
             let mut stream = end.stream(fan_out.limit(limit));
             let mut taken = 0;
             while let Some(alive) = stream.next().await {
-                // What is in hand here has left the stream.
+                // An outcome that the consumer holds has left the stream.
                 drop(alive.unwrap());
                 taken += 1;
                 yields(taken % 3).await;
             }
             assert_eq!(taken, 100);
-            // One is in hand for a moment, while the next is pulled.
+            // The consumer holds one for a moment while the next is pulled.
             assert!(gauge.most() <= limit + 1, "{} at {limit}", gauge.most());
             assert_eq!(gauge.now(), 0);
         }
@@ -227,7 +228,7 @@ async fn an_item_is_polled_before_the_iterator_that_it_feeds() {
     }
 }
 
-/// What is quick is run on one permit; what blocks its thread in between holds up nothing behind it.
+/// Quick items share one permit. An item that blocks its thread between them delays none behind it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn an_item_that_blocks_its_thread_delays_no_other() {
     let begun = Count::default();
@@ -356,7 +357,8 @@ async fn a_stream_may_end_late() {
         let runs = ran.clone();
         let fan_out = fan_out_stream(&ctx, items, move |_, _: u8| {
             runs.add();
-            // Of two, one succeeds: neither `first_ok` nor `quorum(2)` sees how it ends before all has come.
+            // One of two succeeds, so neither `first_ok` nor `quorum(2)` can decide before all
+            // outcomes are there.
             ready(Err::<(), _>("no".to_owned()))
         });
         let sends = async {
@@ -387,7 +389,7 @@ async fn while_a_stream_is_pending_the_items_are_polled() {
             for (sent, item) in [20, 10, 5].into_iter().enumerate() {
                 sender.unbounded_send(item).unwrap();
                 sender.unbounded_send(item).unwrap();
-                // The stream is pending, and they end all the same.
+                // The stream is pending, and the items end nevertheless.
                 until(|| ended.get() == 2 * (sent + 1)).await;
             }
             drop(sender);
@@ -397,7 +399,7 @@ async fn while_a_stream_is_pending_the_items_are_polled() {
     });
 }
 
-/// Gives two items, and then nothing, and wakes nobody.
+/// A stream of two items, which is pending after that and never wakes its task.
 fn never_wakes() -> impl Stream<Item = usize> + Send + use<> {
     futures::stream::iter(0..2).chain(futures::stream::pending())
 }
@@ -425,7 +427,7 @@ async fn a_stream_that_never_wakes_is_ended_by_a_deadline() {
     for end in each_end() {
         let start = tokio::time::Instant::now();
         let ctx = background().with_timeout(ms(70));
-        // What had started is over long before: only the stream is left.
+        // The started items ended long before, so only the stream is left.
         let fan_out = fan_out_stream(&ctx, never_wakes(), |_, _| {
             ready(Err::<(), _>("no".to_owned()))
         });
@@ -525,7 +527,7 @@ async fn the_items_of_a_stream_may_be_failures() {
     });
 }
 
-/// What comes of a pipeline of three stages over these numbers, each of which may be measured.
+/// The results of a pipeline of three stages over these numbers, each of which can be measured.
 macro_rules! pipeline {
     ($at:ident, $items:expr, $gauges:expr, $last:expr) => {{
         let gauges: [Gauge; 3] = $gauges;
@@ -585,7 +587,7 @@ async fn a_pipeline_of_three_stages() {
 
 async fn a_pipeline_is_bounded_from_end_to_end() {
     in_each_place!(|at| {
-        // Nobody takes what comes of the last stage.
+        // The results of the last stage are not consumed.
         let (pulled, gauges) = (Count::default(), <[Gauge; 3]>::default());
         let pulls = pulled.clone();
         let items = (0..).inspect(move |_| _ = pulls.add());

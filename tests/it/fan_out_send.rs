@@ -20,12 +20,12 @@ fn words() -> Vec<String> {
     ["one", "three"].map(str::to_owned).into()
 }
 
-/// As `tokio::spawn` asks of a handler.
+/// The bounds of `tokio::spawn`.
 async fn in_a_task<F: Future<Output: Send> + Send + 'static>(future: F) -> F::Output {
     tokio::spawn(future).await.unwrap()
 }
 
-/// Collects a stream in each of the ways to hold it.
+/// Collects a stream in each of the ways to own it.
 async fn collect(stream: impl Stream<Item = Result<usize, Error>> + Unpin) -> Vec<usize> {
     let mut pinned = pin!(stream);
     let mut lengths = Vec::new();
@@ -123,7 +123,7 @@ async fn items_that_borrow_in_each_way_can_be_spawned() {
     ended.await;
 }
 
-/// As `async_trait` and a tower service make of a handler.
+/// The boxed future that `async_trait` and a tower service make of a handler.
 fn boxed<'a>(
     ctx: &'a Context,
     words: &'a [String],

@@ -18,8 +18,8 @@ type Makes<I, T, E> = Box<dyn FnMut(Context, I) -> Made<T, E> + Send>;
 
 type Boxed<I, T, E> = FanOut<Items<Iter<I>>, Makes<I, T, E>>;
 
-/// Calls `errgroup::fan_out` with boxes, so that it is compiled once, and not for each test, end and
-/// place.
+/// Calls `errgroup::fan_out` with boxes, so that it is compiled once, and not for each test and
+/// end.
 #[track_caller]
 pub(crate) fn fan_out<I, F, Fut, T, E>(ctx: &Context, items: I, mut f: F) -> Boxed<I::Item, T, E>
 where
@@ -32,8 +32,8 @@ where
     errgroup::fan_out(ctx, items, makes)
 }
 
-/// Runs the body twice, in each place: `at!(fan_out)` is the fan-out as it is, which runs on tasks of
-/// the runtime, and then `fan_out.local()`, which runs on the caller's own task.
+/// Runs the body twice, in each place: `at!(fan_out)` is first the fan-out itself, which runs on
+/// tasks of the runtime, and then `fan_out.local()`, which runs on the caller's own task.
 ///
 /// It is a macro and not a loop like `each_end`, because the two are different types.
 macro_rules! in_each_place {

@@ -1,4 +1,5 @@
-//! Wakes that could be lost between a stream of outcomes and whoever polls it. Two workers, or nothing can race.
+//! Wakeups that could be lost between a stream of outcomes and its consumer. The race needs two
+//! worker threads.
 
 use errgroup::{Context, fan_out, fan_out_stream};
 use futures::StreamExt;
@@ -6,7 +7,7 @@ use tokio::task::yield_now;
 
 use crate::group_support::in_time;
 
-/// Each is its chance.
+/// The number of items, each of which is a chance for the race.
 const ITEMS: usize = 20_000;
 
 async fn after_a_yield(item: usize) -> Result<usize, String> {
@@ -14,7 +15,7 @@ async fn after_a_yield(item: usize) -> Result<usize, String> {
     Ok(item)
 }
 
-/// With a limit of 1 nothing else comes that could make up for a wake that was lost.
+/// With a limit of 1, there is no other outcome that could make up for a lost wakeup.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outcome_that_is_ready_while_the_consumer_polls_wakes_it() {
     let ctx = Context::background();

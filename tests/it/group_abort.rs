@@ -1,4 +1,4 @@
-//! Abort, by the group, by a task, and by a runtime that shuts down.
+//! Aborts: by the group, by a task, and by a runtime that shuts down.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Tasks on the blocking pool: under the same limit and rules, and not to be aborted.
+//! Tasks on the blocking pool: they are under the same limit and rules, but cannot be aborted.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -33,7 +33,7 @@ both_flavours![
     a_closure_of_a_dropped_group_may_block_in_its_destructor,
 ];
 
-/// A blocking task that says when it runs, and returns when it is told to.
+/// A blocking task that reports when it runs, and returns when the test lets it.
 struct Held {
     runs: Receiver<Context>,
     end: Sender<Result<(), String>>,
@@ -364,7 +364,7 @@ async fn what_it_holds_is_dropped_when_wait_returns() {
     }
 }
 
-/// A runtime with one thread for all that blocks.
+/// A runtime with one thread in its blocking pool.
 fn one_blocking_thread() -> Runtime {
     Builder::new_multi_thread()
         .worker_threads(1)
@@ -393,7 +393,7 @@ async fn one_waits_for_a_thread(g: &G) -> (Held, Count) {
 
 #[test]
 fn one_that_waits_for_a_thread_is_dropped_by_an_abort() {
-    // A worker thread is a blocking one, too: the pool counts it apart.
+    // The worker thread runs on the blocking pool, too, but does not count against its limit.
     let runtime = one_blocking_thread();
     runtime.block_on(in_time(async {
         let (g, _ctx) = group();
@@ -440,7 +440,8 @@ fn a_runtime_that_shuts_down_does_not_keep_wait_from_ending() {
     runtime.shutdown_background();
     held.end.send(Ok(())).unwrap();
     let errors = two_workers().block_on(in_time(g.wait_all())).unwrap_err();
-    // The thread, when it comes back, may still run what the pool has: the second. The group's queue never starts.
+    // When the thread is free again, it may still run the second closure, which the pool has. A
+    // closure in the queue of the group never starts.
     assert_eq!((held.ended.get(), queued.get()), (1, 0));
     assert!(ran.get() <= 1);
     assert!([3, 4].contains(&errors.len()));
@@ -534,7 +535,7 @@ async fn a_closure_of_a_dropped_group_may_block_in_its_destructor() {
     let s = g.spawner();
     drop(g);
     until(|| dropped.get() == 1).await;
-    // There is no group left to take this one.
+    // The group has been dropped, so the closure is refused.
     s.go_blocking(uses(Client(dropped.clone())));
     until(|| dropped.get() == 2).await;
 }

@@ -1,8 +1,8 @@
-//! tokio's cooperative budget: what is ready at once yields too, so that a loop around it can be
-//! stopped.
+//! tokio's cooperative budget: futures that are ready at once yield, too, so that a loop around
+//! them can be stopped.
 //!
-//! On one thread, where a loop that does not yield keeps everything else from running. Each loop
-//! here ends by itself, far too late, so that a defect fails and does not hang.
+//! The tests use one thread, where a loop that does not yield keeps everything else from running.
+//! Each loop here ends by itself, far too late, so that a defect fails and does not hang.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -52,12 +52,12 @@ where
     });
 }
 
-/// A spawner of a group that is cancelled, and one of a group that has gone.
+/// A spawner of a group that is cancelled, and one of a group that was dropped.
 fn spawners() -> [Spawner<String>; 2] {
     let (ended, _ctx) = group();
     ended.cancel();
     let spawner = ended.spawner();
-    // It stays: its tasks are refused because its context is done.
+    // The group stays alive: its tasks are refused because its context is done.
     std::mem::forget(ended);
     [spawner, group().0.spawner()]
 }

@@ -1,4 +1,4 @@
-//! The group, or the future of its wait, dropped half-way: nothing is polled again.
+//! The group, or the future of its `wait`, is dropped half-way: no task is polled again.
 
 use std::sync::{Arc, Mutex};
 
@@ -38,7 +38,7 @@ fn in_every_state(parent: &Context) -> (G, Context, Probe) {
     (g, ctx, probe)
 }
 
-/// Nothing of it is polled once all is gone.
+/// Asserts that all tasks are dropped and that none is polled after that.
 async fn assert_none_is_polled_again(probe: &Probe) {
     until(|| probe.dropped() == probe.made()).await;
     let polled = probe.polled();
@@ -90,7 +90,7 @@ async fn dropping_waits_future_at_each_of_its_polls_aborts_the_tasks() {
         assert_none_is_polled_again(&probe).await;
     }
 
-    // The same once the tasks have begun to go, at whichever poll that is.
+    // The same when the tasks have begun to be dropped, at each poll.
     for polls in 0..8 {
         let (g, ctx, probe) = in_every_state(&Context::background());
         g.abort();

@@ -1,4 +1,4 @@
-//! Which error comes back, and what it does to the others.
+//! Which error `wait` returns, and what a failure does to the other tasks.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! Winding down: what may be dropped at the end of the context, and what runs on for a grace.
+//! Winding down: which tasks are dropped when the context is done, and which run on for a grace
+//! period.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -62,7 +63,7 @@ async fn a_cancellable_task_is_dropped_at_its_await_by_a_cancel() {
     assert_eq!(probe.dropped(), 0);
     g.cancel();
     until(|| probe.dropped() == 1).await;
-    // At most once more, to see whether it is ready.
+    // It is polled at most once more, to see whether it is ready.
     assert!((1..=2).contains(&probe.polled()));
     assert_eq!(kept.dropped(), 0, "what was not told so is not dropped");
     gate.open();
@@ -116,7 +117,7 @@ async fn a_cancellable_task_is_not_polled_first_after_a_deadline() {
     let (g, _ctx) = G::with_context(Context::background().with_timeout(SECOND));
     let probe = Probe::default();
     g.go_cancellable(probe.wrap(async { Ok(()) }));
-    // Does not yield: nobody has looked at the deadline.
+    // It does not yield, so there is no query for the deadline.
     futures::FutureExt::now_or_never(tokio::time::advance(2 * SECOND));
     let error = in_time(g.wait()).await.unwrap_err();
     assert_eq!(error, "context deadline exceeded");
@@ -334,8 +335,9 @@ async fn the_grace_counts_from_the_end_and_not_before() {
     assert_eq!(end.elapsed(), 5 * SECOND);
 }
 
-/// When, after the end of the context, a stubborn task is aborted, whose group was told of this at each of these times.
-async fn aborted_after(told: &[(u64, Option<Duration>)]) -> Duration {
+/// Sets the grace period of a group at each of these times. Returns when, after the end of the
+/// context, a stubborn task is aborted.
+async fn aborted_after(changes: &[(u64, Option<Duration>)]) -> Duration {
     let (g, _ctx) = group();
     let dropped = Log::new();
     let drops = dropped.clone();
@@ -346,7 +348,7 @@ async fn aborted_after(told: &[(u64, Option<Duration>)]) -> Duration {
     });
     sleep(10 * SECOND).await;
     let mut end = Instant::now();
-    for &(at, grace) in told {
+    for &(at, grace) in changes {
         if at == 0 {
             g.set_grace(grace);
             continue;
@@ -371,13 +373,13 @@ async fn aborted_after(told: &[(u64, Option<Duration>)]) -> Duration {
 async fn a_grace_may_be_changed_while_it_runs() {
     let grace = |seconds| Some(seconds * SECOND);
     assert_eq!(aborted_after(&[(0, grace(5))]).await, 5 * SECOND);
-    // Longer.
+    // A longer one.
     let told = [(0, grace(5)), (2, grace(9))];
     assert_eq!(aborted_after(&told).await, 9 * SECOND);
-    // Shorter, and not yet over.
+    // A shorter one, which is not over yet.
     let told = [(0, grace(5)), (2, grace(3))];
     assert_eq!(aborted_after(&told).await, 3 * SECOND);
-    // Shorter, and over by now.
+    // A shorter one, which is already over.
     let told = [(0, grace(5)), (2, grace(1))];
     assert_eq!(aborted_after(&told).await, 2 * SECOND);
     // Many times.

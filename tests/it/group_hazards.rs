@@ -1,5 +1,5 @@
-//! What can go wrong in a task, at every moment: how often it was polled, that it was dropped once, and that what it gave
-//! was dropped once.
+//! What can go wrong in a task, at every moment. Each test counts how often a task was polled, that
+//! it was dropped once, and that its output was dropped once.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -59,7 +59,7 @@ impl Counters {
         Output(Some(self.clone()))
     }
 
-    /// A future that does what it is told when it is polled, and when it is dropped.
+    /// A future that calls one function when it is polled, and another when it is dropped.
     fn future<F, D>(&self, poll: F, drop: D) -> Hazard<F, D>
     where
         F: FnMut(&Counters, &mut task::Context<'_>) -> Poll<Result<Output, Output>> + Unpin,
@@ -222,7 +222,8 @@ async fn a_panic_in_poll_and_then_in_drop() {
 }
 
 async fn a_panic_while_another_panics() {
-    // What an `async` block holds is dropped while its panic unwinds: a destructor that panics there, and catches it.
+    // The locals of an `async` block are dropped while its panic unwinds. Here, one of their
+    // destructors panics, too, and catches that panic.
     let (g, counters) = (Counted::new(), Counters::default());
     let nested = counters.future(
         |_, _| {
@@ -329,7 +330,7 @@ async fn the_limit_to_zero_and_back_while_a_failure_winds_down() {
         g.set_limit(3);
         g.set_limit(0);
         let ctx = g.context();
-        // What is paused has started or has not; the failing one is the third to start.
+        // A paused task has started or has not. The failing one is the third to start.
         ctx.done().await;
         g.set_limit(100);
         assert_eq!(g.wait().await.unwrap_err(), "boom");
@@ -451,7 +452,7 @@ async fn wait_dropped_at_each_of_its_polls() {
 }
 
 async fn wait_all_dropped_at_each_of_its_polls() {
-    // The same once they wind down, at whichever poll that is.
+    // The same while they wind down, at each poll.
     for polls in 0..30 {
         let (g, ctx) = group();
         let probe = Probe::default();
@@ -585,7 +586,8 @@ fn a_runtime_shutdown_with_a_thousand_tasks_in_all_states() {
                     yields(turns).await;
                     g
                 });
-                // What blocks is told by the end of the context, or the runtime would wait for it.
+                // The end of the context stops the blocking closure. Otherwise, the runtime would
+                // wait for it.
                 let ctx = g.context();
                 drop(set);
                 runtime.shutdown_background();
@@ -620,7 +622,8 @@ fn a_runtime_shutdown_cancels_the_context_of_what_blocks() {
         until(|| runs.get() == 1).await;
         g
     });
-    // Waits for the closure, which is told because the other task has gone.
+    // Waits for the closure, which sees that its context is done because the other task was
+    // dropped.
     drop(runtime);
     let errors = current_thread().block_on(in_time(g.wait_all()));
     assert_eq!(errors.unwrap_err().len(), 1);

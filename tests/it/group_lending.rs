@@ -1,5 +1,5 @@
-//! No deadlock at the limit: a task that awaits an admission lends its permit, and goes on when it
-//! has one again.
+//! No deadlock at the limit: a task that awaits an admission lends its permit, and resumes when it
+//! has a permit again.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -67,7 +67,7 @@ async fn the_limit_holds_throughout() {
     }
 }
 
-/// A task that starts these, first in, first out, and then awaits the admission of the last.
+/// A task that starts these siblings in order, and then awaits the admission of the last.
 fn starts_and_awaits<const N: usize>(g: &G, log: &Log, siblings: [Boxed; N]) -> Boxed {
     let (spawner, log) = (g.spawner(), log.clone());
     Box::pin(async move {
@@ -185,7 +185,8 @@ async fn the_oldest_claim_is_served_first() {
 async fn the_claim_is_registered_when_the_admission_is_decided() {
     for _ in 0..100 {
         let (g, log) = (limited(1), Log::new());
-        // One place runs all three in a row: when the awaited one ends, its starter has not been polled yet.
+        // One worker runs all three in a row. When the awaited task ends, its starter has not been
+        // polled yet.
         let (first, awaited) = (logs(&log, "first"), logs(&log, "awaited"));
         let starter = starts_and_awaits(&g, &log, [first, awaited]);
         let (spawner, queued) = (g.spawner(), logs(&log, "queued"));
@@ -547,7 +548,7 @@ async fn a_lowered_limit_holds_lenders_back() {
 /// A search for each would be 5,000,000,000 steps.
 async fn many_claims_are_withdrawn_by_an_abort_without_a_search() {
     const MANY: usize = 100_000;
-    // Paused until all are queued: what they start comes behind all of them.
+    // Paused until all are queued, so that the tasks that they start are queued behind them.
     let (g, waiting) = (limited(0), Count::default());
     for _ in 0..MANY {
         let (spawner, waits) = (g.spawner(), waiting.clone());
@@ -559,9 +560,9 @@ async fn many_claims_are_withdrawn_by_an_abort_without_a_search() {
         });
     }
     g.set_limit(1);
-    // Each lends its permit, and then one that never ends has it.
+    // Each lends its permit, which a task that never ends takes at last.
     until(|| waiting.get() == MANY && g.queued() == MANY - 1).await;
-    // None of the others starts, so all want to go on.
+    // None of the others starts, so all lenders claim a permit.
     g.cancel();
     yields(10).await;
     g.abort();

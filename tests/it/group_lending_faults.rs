@@ -210,7 +210,7 @@ async fn scopes_whose_tasks_spawn_in_the_outer_group() {
 
 type Boxed = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
-/// Scopes and fan-outs in turns, all of whose leaves ask the outermost group.
+/// Alternates scopes and fan-outs. All leaves spawn in the outermost group and await the task.
 fn nested(s: Spawner<String>, depth: usize, asked: Count) -> Boxed {
     Box::pin(async move {
         match depth {
@@ -336,7 +336,7 @@ async fn a_stream_that_was_polled_outside() {
     });
     until(|| g.running() == 1).await;
     yields(10).await;
-    // The items ask only now, when the task that awaits them has the only permit.
+    // The items await an admission only now, when the task that awaits them has the only permit.
     gate.open();
     assert_eq!(in_time(g.wait()).await, OK);
     assert_eq!(came.get(), 8);
@@ -399,7 +399,8 @@ async fn many_awaited_handles_each_in_its_own_list() {
     assert_eq!(in_time(g.wait()).await, OK);
 }
 
-/// The task waits for a sibling in one branch and feeds it in another: with two permits both go on.
+/// The task waits for a sibling in one branch and feeds it in another. With two permits, both make
+/// progress.
 async fn a_consumer_of_a_task_that_never_waits_for_it() {
     let g = limited(2);
     let s = g.spawner();

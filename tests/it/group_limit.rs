@@ -1,4 +1,5 @@
-//! At most so many at once, first in, first out, and the limit may change while they run.
+//! The limit: at most `limit` tasks run at once, tasks start first in, first out, and the limit may
+//! change while they run.
 
 use std::sync::{Arc, Mutex, mpsc};
 
@@ -268,7 +269,7 @@ async fn ready_tasks_do_not_starve_the_runtime() {
             Ok(())
         });
     }
-    // Two turns of a scheduler that is kept busy by one task only.
+    // Two rounds of a scheduler that has only one other task to run.
     let seen = ended.clone();
     let when = tokio::spawn(async move {
         tokio::task::yield_now().await;
@@ -307,8 +308,8 @@ async fn set_limit_from_many_threads_at_once_is_safe() {
     assert_eq!(ended.get(), tasks);
 }
 
-/// Random tasks under a limit that goes up and down: never more at once than the highest limit since the last moment
-/// when fewer than the present limit ran.
+/// Random tasks under a limit that goes up and down. Never more run at once than the highest limit
+/// since the last moment at which fewer than the present limit ran.
 fn a_random_schedule(g: &G, random: &mut Random) -> (Gauge, usize) {
     let gauge = Gauge::default();
     let mut highest = 0;

@@ -1,4 +1,4 @@
-//! Tasks that are not `Send`: in a `LocalSet`, under the same limit and in the same queue.
+//! Tasks that are not `Send`: they run in a `LocalSet`, under the same limit and in the same queue.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -356,7 +356,7 @@ async fn when_its_local_set_is_dropped_half_way_wait_still_ends() {
             })
             .await;
         drop(set);
-        // It is a failure of the group, which asks the others to stop.
+        // It is a failure of the group, which cancels the others.
         assert!(ctx.is_done());
         assert_eq!(g.queued(), 0);
         g.abort();
@@ -366,7 +366,8 @@ async fn when_its_local_set_is_dropped_half_way_wait_still_ends() {
     }
 }
 
-/// A new group, in which no failure ends the context, with local tasks that run and that wait; their `LocalSet` is dropped.
+/// A group from `Group::new`, in which no failure cancels the context. Local tasks run and wait in
+/// it, and their `LocalSet` is dropped.
 async fn lost_their_set(limit: usize, tasks: usize) -> (G, Probe) {
     let set = LocalSet::new();
     let (g, probe) = (G::new(), Probe::default());
@@ -392,7 +393,7 @@ async fn when_its_local_set_is_dropped_a_new_group_still_ends() {
         assert_eq!(error, "context cancelled", "limit {limit}");
     }
 
-    // While a place is taken, and `wait` waits already.
+    // While the permit is taken and `wait` is already waiting.
     let gate = Gate::new();
     let gated = gate.clone();
     let set = LocalSet::new();
@@ -513,7 +514,7 @@ async fn one_that_waits_for_a_permit_is_dropped_at_a_deadline() {
     .await;
 }
 
-/// A paused group that goes on when local tasks of it are dropped.
+/// A paused group that is resumed after some of its local tasks were dropped.
 fn paused() -> G {
     let g = G::new();
     g.set_limit(0);
@@ -540,7 +541,7 @@ async fn admissions_of_dropped_local_tasks_say_so() {
     assert_eq!(g.queued(), 4);
     drop(set);
     assert_eq!(g.queued(), 1);
-    // It comes to where the first of those that have gone stood.
+    // It takes the queue entry of the first dropped task.
     let mut after = Box::pin(g.go(logs("after")));
     assert!(futures::poll!(&mut after).is_pending());
     assert_eq!(g.queued(), 2);

@@ -1,4 +1,5 @@
-//! All kinds of tasks at once, in random schedules: the limit holds, all that was started ends, and nothing hangs.
+//! All kinds of tasks at once, in random schedules: the limit holds, every started task ends, and
+//! nothing hangs.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -35,7 +36,7 @@ enum Kind {
     Start,
 }
 
-/// What the starter does with what it was given.
+/// What the starter does with the admission or the handle.
 #[derive(Clone, Copy, PartialEq)]
 enum Awaits {
     Nothing,
@@ -81,7 +82,7 @@ impl Plan {
 struct World {
     spawner: Spawner<String>,
     running: Gauge,
-    /// What was accepted, what has run to its end, and what there is of futures.
+    /// Counts of accepted tasks, of tasks that ran to their end, and of futures.
     accepted: Count,
     ended: Count,
     probe: Probe,
@@ -91,7 +92,7 @@ struct World {
 
 type Boxed = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
-/// What a starter awaits; a task that does so does not run meanwhile.
+/// Awaits a future for a starter. A task does not count as running meanwhile.
 enum Pending {
     Admission(errgroup::Admission),
     Handle(TaskHandle<()>),
@@ -108,7 +109,7 @@ impl Pending {
     }
 }
 
-/// The task itself. It counts as running but while it awaits what it has started.
+/// The task itself. It counts as running except while it awaits a task that it has started.
 fn run(plan: Arc<Plan>, world: World) -> Boxed {
     let probe = world.probe.clone();
     Box::pin(probe.wrap(async move {
@@ -141,7 +142,7 @@ fn run(plan: Arc<Plan>, world: World) -> Boxed {
     }))
 }
 
-/// Starts a task in its way.
+/// Starts a task with the method that it was drawn for.
 fn start(plan: Arc<Plan>, world: &World) -> Pending {
     let (spawner, mut inner) = (&world.spawner, world.clone());
     inner.local = world.local && matches!(plan.kind, Kind::Local);

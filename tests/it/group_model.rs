@@ -1,4 +1,4 @@
-//! Random groups against a model of a few lines, on one thread and on two workers.
+//! Compares random groups with a small model, on one thread and on two workers.
 
 use std::future::pending;
 use std::panic::{AssertUnwindSafe, resume_unwind};
@@ -93,7 +93,7 @@ fn steps() -> impl Strategy<Value = (Vec<Step>, Last)> {
     (vec(step, 0..16), last)
 }
 
-/// What really happened, counted by the tasks themselves.
+/// The results of a real run, counted by the tasks themselves.
 #[derive(Clone, Default)]
 struct Seen {
     given: Probe,
@@ -154,7 +154,7 @@ async fn check(steps: Vec<Step>, last: Last) {
         }
         assert_eq!(g.limit(), limit);
     }
-    // What would wait for ever is given what it waits for.
+    // Releases the tasks that would otherwise wait for ever.
     if limit == Some(0) {
         g.set_limit(1);
     }

@@ -1,4 +1,4 @@
-//! Names: given before a task is started, in whatever way, and read in what it fails with.
+//! Names of tasks: a name is given before the task is started, and its failure shows it.
 
 use std::borrow::Cow;
 
@@ -35,7 +35,7 @@ fn fails() -> std::future::Ready<Result<(), String>> {
     std::future::ready(Err("boom".to_owned()))
 }
 
-/// Starts a failing task in this way, under the name of the way.
+/// Starts a failing task with this method, and names it after the method.
 async fn start(way: &str, named: Named<String>) {
     match way {
         "go" => drop(named.go(fails())),
@@ -86,7 +86,7 @@ async fn every_way_to_start_a_task_by_a_spawner_takes_a_name() {
     assert_names(true).await;
 }
 
-/// The cause with which a panic in a task of this name, started in this way, ends the context.
+/// The cause of the context after a panic in a task of this name, started with this method.
 async fn cause_of_panic(way: &str) -> String {
     async fn panics() -> Result<(), String> {
         panic!("at step {}", 3)
@@ -211,7 +211,7 @@ async fn a_named_try_go_returns_the_future() {
     assert_eq!(g.wait().await, OK);
 }
 
-/// Any future's `Ok` as nothing.
+/// Discards the `Ok` of a future.
 trait MapOk: Future<Output = Result<i32, String>> + Sized {
     async fn map_ok(self) -> Result<(), String> {
         self.await.map(drop)

@@ -1,4 +1,4 @@
-//! Once the context has ended, what is queued never starts.
+//! Once the context is done, queued tasks never start.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ both_flavours![
     the_drop_of_an_error_may_call_back_into_the_group,
 ];
 
-/// A group with its one place taken until its context ends, and ten more that are queued.
+/// A group whose one permit is taken until its context is done, and ten more tasks that are queued.
 fn queue_of_ten(parent: &Context) -> (G, Gate, Probe, Vec<Admission>) {
     let (g, _) = G::with_context(parent);
     g.set_limit(1);
@@ -119,7 +119,7 @@ async fn it_counts_as_ended_with_the_context_error() {
     assert_eq!(error.cause().unwrap().to_string(), "shutting down");
 }
 
-/// A place drops it: whoever cancels may hold a lock that a destructor takes.
+/// A worker drops the task: the caller of `cancel` may hold a lock that its destructor takes.
 async fn it_is_not_dropped_under_the_locks_of_a_cancel() {
     let g = limited(0);
     let lock = Arc::new(std::sync::Mutex::new(()));
@@ -296,7 +296,7 @@ async fn the_drop_of_an_error_may_call_back_into_the_group() {
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The same at a deadline, which tells nobody that it passes.
+/// The same at a deadline, which passes without a notification.
 #[tokio::test(start_paused = true)]
 async fn this_holds_at_a_passive_deadline_too() {
     let parent = Context::background().with_timeout_cause(SECOND, "too slow");
@@ -347,7 +347,7 @@ async fn a_permit_released_after_the_deadline_starts_nothing() {
     assert_never_started(&probe);
 }
 
-/// Moves the clock, and lets nobody run meanwhile.
+/// Advances the clock without running other tasks.
 fn advance(by: Duration) {
     let _ = futures::FutureExt::now_or_never(tokio::time::advance(by));
 }

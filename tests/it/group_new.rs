@@ -1,4 +1,5 @@
-//! Go's zero group: it waits for all, gives the first error, and stops nobody.
+//! `Group::new`, Go's zero group: it waits for all tasks, returns the first error, and cancels no
+//! task.
 
 use crate::group_support::*;
 

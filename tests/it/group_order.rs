@@ -1,4 +1,5 @@
-//! The order of the effects of a failure: error set, context ended, place freed, counted as done.
+//! The order of the effects of a failure: the error is set, the context is cancelled, the permit is
+//! released, and the task counts as done.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ both_flavours![
     a_task_that_obeys_a_failure_fails_after_it,
 ];
 
-/// Has `look` called by the end of the context, in the midst of a failure.
+/// Calls `look` when the context is cancelled, in the middle of a failure.
 fn at_the_end_of(ctx: &Context, look: impl Fn() + Send + Sync + 'static) -> impl Sized {
     let mut done = Box::pin(ctx.done_owned());
     assert!(poll_with(&mut done, &waker(look)).is_pending());

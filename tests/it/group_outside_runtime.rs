@@ -1,4 +1,4 @@
-//! What needs a runtime says so, and what does not works without one.
+//! Methods that need a runtime panic with a message outside of one, and the others work without.
 
 use errgroup::{Context, fetch_all};
 

@@ -1,4 +1,5 @@
-//! A panic is never lost: it ends the context at once, wins over errors, and goes on in `wait`.
+//! A panic is never lost: it cancels the context at once, wins over errors, and is resumed by
+//! `wait`.
 
 use std::panic::panic_any;
 use std::pin::Pin;
@@ -215,7 +216,7 @@ async fn an_error_that_a_panic_beats_may_panic_when_it_is_dropped() {
     assert_eq!(text(panic_of(g.wait()).await), "the panic");
 }
 
-/// An error that panics when it is dropped, if it is armed.
+/// An error that panics in its destructor, if it is armed.
 struct Armed(bool);
 
 impl std::fmt::Display for Armed {

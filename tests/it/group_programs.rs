@@ -63,13 +63,13 @@ impl Place {
         }
     }
 
-    /// Waits for something that no group knows of. A task of the outermost group keeps its permit.
+    /// Waits for something outside of all groups. A task of the outermost group keeps its permit.
     async fn works(&self, random: &mut Random) {
         let _running = self.is_outer.then(|| self.running.enter());
         match random.below(3) {
             0 => {}
-            // A task that comes to another look in each of three polls in a row is taken for one that
-            // waits: a look, one yield, a look, one yield, ..
+            // A task that checks again in each of three polls in a row is taken for one that waits:
+            // a check, one yield, a check, one yield, and so on.
             1 => yields(3 + random.below(4) as usize).await,
             _ => sleep(ms(random.below(3))).await,
         }

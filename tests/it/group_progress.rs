@@ -1,4 +1,4 @@
-//! What has started goes on, whatever is paused, dropped or stopped around it.
+//! Tasks that have started make progress, whatever is paused, dropped or stopped around them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -54,8 +54,8 @@ async fn start_at_a_limit_of_one_lends_until_its_task_is_ready() {
     assert_eq!(in_time(g.wait()).await, OK);
 }
 
-/// A task that gives its value when the gate is open, after its handle has gone: a value that is there already would be dropped
-/// with that, here.
+/// A task that returns its value when the gate is open, after its handle was dropped. A value that
+/// is ready before would be dropped with the handle, here.
 fn spawn_without_a_handle(g: &G) -> Gate {
     let gate = Gate::new();
     let gated = gate.clone();

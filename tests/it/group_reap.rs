@@ -1,4 +1,4 @@
-//! A group that lives long holds what runs now, no more.
+//! A long-lived group keeps only the tasks that run now.
 
 use std::time::Duration;
 

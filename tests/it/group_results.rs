@@ -1,4 +1,4 @@
-//! What `spawn` gives back: the value of a task, or nothing.
+//! The result of `spawn`: the value of a task, or `None`.
 
 use std::sync::{Arc, Mutex};
 
@@ -159,7 +159,7 @@ async fn it_is_none_when_the_destructor_of_the_task_panicked() {
     let dropped = Count::default();
     let counted = dropped.clone();
     let bomb = OnDrop(|| panic!("in drop"));
-    // Held by the future itself, so that it goes after the value was made.
+    // Held by the future itself, so that it is dropped after the value was made.
     let mut future = Box::pin(async move {
         let counts = OnDrop(move || _ = counted.add());
         Ok::<_, String>(counts)
@@ -261,7 +261,7 @@ async fn a_value_ready_while_its_task_lent_is_given_with_a_permit() {
             Ok(1)
         });
         assert!(futures::poll!(&mut first).is_pending());
-        // Kept, and not polled, while it resolves.
+        // The handle is kept, and not polled, while it resolves.
         until(|| is_there.get() == 1).await;
         yields(20).await;
         let (goes_on, waits) = (Gate::new(), Gate::new());
@@ -352,7 +352,7 @@ async fn a_task_that_left_its_handle_to_another_keeps_its_permit() {
 }
 
 async fn a_handle_awaited_by_reference_in_a_select_loses_nothing() {
-    // A permit for each: the task lets its sibling go on.
+    // One permit for each, because the task opens the gate of its sibling.
     let (g, gate) = (limited(2), Gate::new());
     let (spawner, gated) = (g.spawner(), gate.clone());
     let ticks = g.spawn(async move {
@@ -470,7 +470,7 @@ async fn the_handle_resolves_before_the_task_counts_as_done() {
         let waker = waker(move || {
             let noop = std::task::Waker::noop();
             let waits = poll_with(&mut *waits.lock().unwrap(), noop).is_pending();
-            // Nor has `wait` seen the end, after which nothing starts.
+            // And `wait` has not resolved, after which no task starts.
             sees.add((waits, spawner.try_go(async { Ok(()) }).is_ok()));
         });
         assert!(poll_with(&mut value, &waker).is_pending());

@@ -1,4 +1,4 @@
-//! The form in which an early `?` cannot leave tasks behind.
+//! `Group::scope`: an early `?` cannot leave tasks behind.
 
 use std::sync::Arc;
 
@@ -340,7 +340,7 @@ async fn a_cancel_of_the_parent_reaches_the_tasks() {
     assert_eq!((result, ended.get()), (Ok(1), 2), "nothing was lost");
     assert!(parent.is_done());
 
-    // It touches its parent as little as a group does.
+    // Like a group, it does not affect its parent.
     let (parent, _guard) = Context::background().with_cancel();
     let scope = Group::<String>::scope(&parent, async |_, _| Err::<(), _>("boom".to_owned()));
     assert!(scope.await.is_err());
@@ -478,7 +478,8 @@ fn outside_a_runtime_go_in_the_body_panics_and_the_scope_ends() {
 
 #[tokio::test]
 async fn the_kinds_of_its_failures_are_those_of_a_group() {
-    // What `scope` gives is what the group's `wait` would: by value, as the task made it.
+    // `scope` returns the error that the group's `wait` would return: by value, as the task made
+    // it.
     let g = limited(1);
     g.go(async { Err("boom".to_owned()) });
     let errors = g.wait_all().await.unwrap_err();

@@ -17,8 +17,8 @@ use crate::group_support::*;
 /// With this stack a `JoinSet` takes a future of 640 KiB in a debug build.
 const STACK: usize = 2 << 20;
 const BIG: usize = 512 << 10;
-/// A closure is copied by what it is captured in, before the call. What hands it back has it in its
-/// result.
+/// A closure is copied into its captor before the call. A method that returns the future has it in
+/// its result.
 const HALF: usize = BIG / 2;
 
 async fn big() -> Result<(), String> {

@@ -1,4 +1,4 @@
-//! Readiness: `start` waits until the task says that it is ready, and the task goes on.
+//! Readiness: `start` waits until the task reports that it is ready, and the task runs on.
 
 use std::error::Error;
 use std::time::Duration;
@@ -154,7 +154,8 @@ async fn a_ready_may_be_passed_on() {
     let (g, _ctx) = group();
     let spawner = g.spawner();
     let started = g.start(|ready| async move {
-        // The first task ends, and its sibling says so: too late, unless the first waits.
+        // The first task ends, and its sibling reports that. This is too late, unless the first one
+        // waits.
         spawner
             .spawn(async move {
                 yields(5).await;
@@ -467,7 +468,7 @@ async fn dropped_in_the_poll_of_the_failure_it_leaves_it_to_the_group() {
         });
         let mut started = Box::pin(started);
         begin(&g, &mut started).await;
-        // Here, on one thread, the task fails in the turn in which it lets go of the caller.
+        // On one thread, the task fails in the same poll in which it lets the caller return.
         let taken = tokio::select! {
             biased;
             _ = shutdown => false,
@@ -547,7 +548,7 @@ async fn a_value_after_the_failure_is_dropped_and_hides_nothing() {
     assert_eq!(g.wait().await, OK);
 }
 
-/// Says that it is ready when it is dropped.
+/// Calls `ready` when it is dropped.
 struct SaysReady(Option<Ready<u8>>);
 
 impl Drop for SaysReady {
@@ -561,7 +562,7 @@ async fn a_value_from_a_destructor_after_the_failure_hides_nothing() {
         let (g, _ctx) = group();
         let mut started = Box::pin(g.start(|ready| {
             let says_ready = SaysReady(Some(ready));
-            // What it owns is dropped with it, after it has returned the failure.
+            // Its captures are dropped with it, after it has returned the failure.
             std::future::poll_fn(move |_| {
                 let _owned = &says_ready;
                 std::task::Poll::Ready(Err("refused".to_owned()))

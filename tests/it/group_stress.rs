@@ -1,4 +1,5 @@
-//! Random mixes on two workers, some thousand rounds each: a watchdog fails where a defect would hang.
+//! Random mixes of tasks on two workers, some thousand rounds each. A round that hangs fails after
+//! a timeout.
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::pin::Pin;
@@ -121,7 +122,7 @@ fn failures_panics_and_dropped_admissions_leave_nothing() {
             let (g, ctx) = group();
             let probe = fill(&g, &mut random, true);
             yields(random.below(100)).await;
-            // Whoever waits for the context needs somebody who ends it.
+            // A task that waits for the context needs another one that cancels it.
             g.cancel();
             let _ = outcome(g.wait()).await;
             assert!(ctx.is_done());

@@ -170,7 +170,7 @@ impl<T: Clone> Log<T> {
     }
 }
 
-/// Closed at first; lets through as many as it is told.
+/// A gate that is closed at first and lets through as many tasks as the test says.
 #[derive(Clone)]
 pub(crate) struct Gate(Arc<Semaphore>);
 
@@ -223,7 +223,7 @@ impl Drop for Alive {
     }
 }
 
-/// Counts what becomes of the futures that it wraps.
+/// Counts the polls and drops of the futures that it wraps.
 #[derive(Clone, Default)]
 pub(crate) struct Probe {
     made: Count,
@@ -302,7 +302,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Another one, for a task of its own.
+    /// A generator with its own state, for another task.
     pub(crate) fn fork(&mut self) -> Random {
         Random(self.next())
     }
@@ -312,7 +312,7 @@ impl Random {
     }
 }
 
-/// Yields as often as it is told.
+/// Yields `times` times.
 pub(crate) async fn yields(times: usize) {
     for _ in 0..times {
         tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! What the types can do, and how they read in a user's code.
+//! The traits of the public types, and how they are used in a user's code.
 
 use std::error::Error;
 use std::fmt::Display;

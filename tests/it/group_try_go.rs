@@ -1,4 +1,4 @@
-//! Starting now or not at all.
+//! `try_go`, which starts a task at once or not at all.
 
 use std::error::Error;
 
@@ -31,7 +31,7 @@ async fn it_starts_now_if_there_is_a_permit() {
     assert_eq!(g.wait().await, OK);
 }
 
-/// A group whose one place is taken until its context ends.
+/// A group whose one permit is taken until its context is done.
 fn full() -> G {
     let g = limited(1);
     g.go_with(|ctx| async move {

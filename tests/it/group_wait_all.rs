@@ -1,4 +1,4 @@
-//! Every failure of a group: in order, whole, and told apart.
+//! `wait_all` returns every failure of a group, in order, with its kind.
 
 use std::error::Error;
 use std::panic::panic_any;
@@ -29,7 +29,7 @@ both_flavours![
     the_context_has_ended_afterwards,
 ];
 
-/// Where this file is, as `line!()` and `column!()` say it.
+/// This file, as it is named in the site of a task.
 fn at(line: u32) -> String {
     format!("{}:{line}:", file!())
 }
@@ -306,7 +306,7 @@ async fn it_is_readable_in_a_log() {
     );
     assert!(text.ends_with(": disk full"), "{text}");
 
-    // With what became of the others.
+    // With the kinds of the other failures.
     let g = limited(9);
     for _ in 0..3 {
         g.go_with(|ctx| async move { Err(ctx.done().await.to_string()) });
@@ -343,7 +343,7 @@ async fn a_panic_is_said_first_in_the_log() {
 }
 
 async fn the_chain_of_sources_says_why() {
-    // Of an error of the user's, the text is part of the entry's.
+    // The entry of a user's error contains the text of that error.
     let errors = fail_in_order([false]).await;
     assert!(errors.source().is_none());
     assert!(errors.iter().next().unwrap().source().is_none());
@@ -486,7 +486,7 @@ async fn elapsed_is_from_the_start_to_the_end() {
     assert_eq!(elapsed(Some("second")), 3.0);
     assert_eq!(elapsed(None), 4.0);
     assert_eq!(elapsed(Some("panics")), 1.0);
-    // It lends from the start; the panicking task may slip in between.
+    // It lends from the start. The panicking task may run in between.
     assert!([4.0, 5.0].contains(&elapsed(Some("third"))));
     assert_eq!(elapsed(Some("never")), 0.0);
 }

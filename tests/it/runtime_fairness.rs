@@ -1,4 +1,4 @@
-//! A worker gives the other tasks of its runtime a turn, whatever the user's code takes.
+//! A worker yields to the other tasks of its runtime, however long the user's code takes.
 //!
 //! Each piece of user code here computes for longer than a worker may run in one poll. So a second
 //! one in the same poll is a fault, however slow the machine is.
@@ -25,8 +25,8 @@ fn compute() {
     }
 }
 
-/// Runs `work` beside a task that yields all the time, and gives the most of `count` that have come
-/// between two turns of that task.
+/// Runs `work` beside a task that yields all the time. Returns the maximum by which `count` grew
+/// between two polls of that task.
 async fn most_between_turns(count: &Count, work: impl Future<Output = ()>) -> usize {
     let mut work = std::pin::pin!(work);
     let mut most = 0;
@@ -45,8 +45,8 @@ async fn most_between_turns(count: &Count, work: impl Future<Output = ()>) -> us
     most
 }
 
-/// On the one thread of a runtime: `work` counts each piece of user code, and no two come in one
-/// poll.
+/// Runs `work` on a runtime of one thread. It counts each piece of user code, and no two of them
+/// may run in one poll.
 #[track_caller]
 fn one_at_a_time<F: Future<Output = ()>>(work: impl FnOnce(Count) -> F) {
     let count = Count::default();
@@ -113,7 +113,7 @@ fn tasks_under_a_limit_yield() {
 #[test]
 fn tasks_that_compute_after_an_await_yield() {
     one_at_a_time(|count| async move {
-        // With more at once, each has a worker of its own, which is a task like any other.
+        // With a higher limit, each would have its own worker, which is a task like any other.
         let g = limited(1);
         for _ in 0..PIECES {
             let count = count.clone();

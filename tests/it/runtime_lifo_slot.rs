@@ -1,8 +1,8 @@
-//! What a call has started runs although its caller blocks its thread.
+//! Work that a call has started runs although the caller blocks its thread.
 //!
-//! tokio keeps what a thread spawned or woke last in a slot from which no other thread takes it. In
-//! each test a task of the runtime makes a call of the crate, and then blocks its thread until
-//! another thread has done what the call was for. A fault hangs, and the patience ends it.
+//! tokio keeps the task that a thread spawned or woke last in a slot from which no other thread
+//! takes it. In each test, a task of the runtime makes a call of the crate, and then blocks its
+//! thread until another thread has done the work of that call. A defect hangs until the timeout.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
@@ -147,7 +147,7 @@ fn a_blocking_closure_begins_while_its_starter_computes() {
 
 #[test]
 fn tasks_that_block_each_get_a_thread() {
-    // One that runs must not keep the next from being found.
+    // A task that runs must not keep the next one from being found.
     on_a_worker(|| async {
         let (g, _ctx) = group();
         let mut gates = Vec::new();
@@ -162,7 +162,7 @@ fn tasks_that_block_each_get_a_thread() {
                 Ok(())
             });
         }
-        // The starter is idle from here on, so there is a thread for each.
+        // The starter is idle from here on, so each task has a thread.
         let waits = tokio::spawn(g.wait());
         tokio::task::spawn_blocking(move || {
             block_until(&said);

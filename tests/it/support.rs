@@ -1,4 +1,4 @@
-//! What the modules share: words for how a context stands, races, and a watchdog.
+//! What the modules share: texts for the state of a context, races, and timeouts.
 
 use std::error::Error;
 use std::future::Future;
@@ -15,24 +15,25 @@ use errgroup::{Context, ContextError, DoneOwned};
 use tokio::runtime::Handle;
 use tokio_test::task::Spawn;
 
-/// What a context says for itself that has not ended.
+/// The text for a context that is not done.
 pub(crate) const GOING_ON: &str = "going on";
 /// The cause of a context whose guard was merely dropped.
 pub(crate) const GUARD_DROPPED: &str = "the context's CancelGuard was dropped";
 
-/// An error of a user's own.
+/// An error of the user.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{0} is down")]
 pub(crate) struct Down(pub(crate) &'static str);
 
-/// How a context stands, in words: `going on`, `context cancelled`, `context deadline exceeded: too slow`.
+/// The state of a context as text: `going on`, `context cancelled`, or for example `context
+/// deadline exceeded: too slow`.
 ///
-/// Every way to ask is asked, and all must say the same.
+/// It calls all four queries, and they must agree.
 pub(crate) fn state(ctx: &Context) -> String {
     let done = ctx.is_done();
     let (err, check, cause) = (ctx.err(), ctx.check(), ctx.cause());
     if !done {
-        // It may have ended since: what is asked later may know more, never less.
+        // It may have become done since. A later query may know more, but never less.
         return err.map_or_else(|| GOING_ON.to_owned(), |error| chain(&error));
     }
     let error = err.expect("`err` knows an end that `is_done` has seen");
@@ -45,7 +46,7 @@ pub(crate) fn state(ctx: &Context) -> String {
     chain(&error)
 }
 
-/// An error and its sources, as a report prints them.
+/// An error and its sources, separated by colons.
 pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -62,7 +63,7 @@ pub(crate) fn ms(millis: u64) -> Duration {
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
-/// A future that waits for the end of `ctx`, polled once and found waiting.
+/// A future that waits until `ctx` is done. It was polled once and was pending.
 #[track_caller]
 pub(crate) fn waiting(ctx: &Context) -> Spawn<DoneOwned> {
     let mut done = tokio_test::task::spawn(ctx.done_owned());
@@ -70,7 +71,7 @@ pub(crate) fn waiting(ctx: &Context) -> Spawn<DoneOwned> {
     done
 }
 
-/// Whether `done` was woken and, when polled, has the end that its waker spoke of.
+/// Returns whether `done` was woken. It must be ready exactly if it was.
 #[track_caller]
 pub(crate) fn has_resolved(done: &mut Spawn<DoneOwned>) -> bool {
     let (woken, ready) = (done.is_woken(), done.poll().is_ready());
@@ -116,7 +117,7 @@ impl<F: FnMut()> Drop for OnDrop<F> {
 pub(crate) struct Drops(Arc<AtomicUsize>);
 
 impl Drops {
-    /// What adds one to the count when it is dropped.
+    /// A value that adds one to the count when it is dropped.
     pub(crate) fn counted(&self) -> impl Send + Sync + 'static {
         let count = self.0.clone();
         OnDrop(move || {
@@ -135,10 +136,10 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// How often a race is run.
 pub(crate) const ROUNDS: usize = 3_000;
 
-/// Runs `a` and `b` at the same moment, each on a thread of its own.
+/// Runs `a` and `b` at the same moment, on two threads.
 ///
-/// A higher `round` delays one or the other by a few steps more, so that over many rounds each is met at each stage of the
-/// other.
+/// The number of the round decides which of the two is delayed, and by how many steps. So, over
+/// many rounds, each meets the other at each of its stages.
 pub(crate) fn race<A, B: Send>(
     round: usize,
     a: impl FnOnce() -> A,
@@ -169,7 +170,8 @@ pub(crate) fn race<A, B: Send>(
     })
 }
 
-/// Runs `f`, and fails if it never returns: who takes a lock twice would hang the whole run.
+/// Runs `f` on a thread, and fails if it does not return. A lock that is taken twice would
+/// otherwise hang the whole run.
 pub(crate) fn returns<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = mpsc::channel();
     let thread = thread::spawn(move || {
@@ -194,7 +196,7 @@ pub(crate) async fn tasks_end() {
     }
 }
 
-/// The error of a context that must have ended.
+/// The error of a context that must be done.
 #[track_caller]
 pub(crate) fn err(ctx: &Context) -> ContextError {
     ctx.err().expect("the context has ended")

@@ -1,4 +1,5 @@
-//! What counts as the end of a response: whole is whole, though nobody polls for the `None`; and short is short.
+//! What counts as the end of a response body. A complete body is a success even if it is not polled
+//! for the final `None`, and a short body is none.
 
 use std::sync::atomic::Ordering;
 
@@ -40,7 +41,7 @@ fn a_body_that_ended_with_a_frame_needs_no_further_poll() {
     assert_eq!(state(&ctx), FINISHED);
 }
 
-/// As one does that comes from another server, and is passed on.
+/// A body that is received from another server and passed on does so.
 #[test]
 fn a_body_that_learns_of_its_end_between_two_polls_is_a_success() {
     for script in [Script::new(), Script::new().data("one")] {
@@ -48,7 +49,8 @@ fn a_body_that_learns_of_its_end_between_two_polls_is_a_success() {
         let (ctx, mut body) = answer(Response::new(script));
         let _one = next(&mut body);
         knows.store(true, Ordering::SeqCst);
-        // A server asks before it polls again, and lets go of it if nothing more comes.
+        // A server checks `is_end_stream` before it polls again, and drops the body if it has
+        // ended.
         while !body.is_end_stream() {
             assert_eq!(next(&mut body), "end");
         }
@@ -90,7 +92,7 @@ fn as_many_bytes_as_the_header_announced_are_the_whole_of_it() {
         (next(&mut body), next(&mut body)),
         ("one".into(), "two".into())
     );
-    // Whoever makes the body may still be at work.
+    // The producer of the body may still be running.
     assert_eq!(state(&ctx), GOING_ON);
     drop(body);
     assert_eq!(state(&ctx), FINISHED);

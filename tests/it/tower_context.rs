@@ -1,4 +1,5 @@
-//! A request has a context, which ends when nobody waits for the answer any more, and says why.
+//! Each request has a context, which is cancelled with a cause when no one waits for the response
+//! any more.
 
 use std::convert::Infallible;
 use std::future::{self, pending};
@@ -168,7 +169,7 @@ async fn a_broken_upload_ends_the_context_before_the_body() {
         assert_eq!(state(&ctx), GONE);
         ok(Script::new().knows_its_end())
     });
-    // That the handler then answers makes no success of it.
+    // It is no success although the handler then responds.
     assert!(call.poll().is_ready());
 }
 
@@ -298,7 +299,7 @@ fn a_panic_is_not_a_disconnect_wherever_it_is() {
     let shown = Arc::new(Mutex::new(None));
     let show = |request: &Request<_>| *shown.lock().unwrap() = Some(context_of(request));
 
-    // Where it is called.
+    // In the call.
     let call = catch_unwind(AssertUnwindSafe(|| {
         send(
             &layer,
@@ -312,7 +313,7 @@ fn a_panic_is_not_a_disconnect_wherever_it_is() {
     assert!(call.is_err());
     assert_eq!(state(&taken(&shown)), PANICKED);
 
-    // Where it is polled, and whoever catches it there may drop the future much later.
+    // In a poll. The code that catches the panic may drop the future much later.
     let mut call = send(&layer, get(), |request| {
         show(&request);
         async {

@@ -1,4 +1,5 @@
-//! The deadline of a request: where it comes from, and that it holds to the end of the body, whoever looks first.
+//! The deadline of a request: which header or setting it has, and that it holds up to the end of
+//! the body.
 
 use std::convert::Infallible;
 use std::future::{self, pending};
@@ -193,7 +194,7 @@ async fn an_expired_request_does_not_reach_the_handler() {
     assert!(!called);
 }
 
-/// The naive layer polls the handler first, and hands on what that makes of the same deadline.
+/// A naive layer would poll the handler first, and return its response to the same deadline.
 #[tokio::test(start_paused = true)]
 async fn a_handler_that_sees_the_deadline_cannot_answer_any_more() {
     let mut call = send(&layer(), within("300m"), |request| async move {
@@ -242,7 +243,7 @@ async fn a_response_found_after_the_deadline_is_discarded() {
 #[tokio::test(start_paused = true)]
 async fn after_the_deadline_the_cause_is_the_deadline() {
     let script = || Script::new().data("one").waits();
-    // The client goes.
+    // The client disconnects.
     let (ctx, response) = respond(&layer(), within("300m"), Response::new(script()));
     time::advance(ms(300)).await;
     drop(response);
@@ -367,7 +368,8 @@ async fn a_deadline_in_a_grpc_stream_ends_it_with_status_4() {
     assert_eq!(next(&mut body), "end");
 }
 
-/// There the trailers would be lost on the way, and the end would look like a real one.
+/// HTTP/1.1 and gRPC-web have no HTTP trailers: they would be lost on the way, and the body would
+/// look complete.
 #[tokio::test(start_paused = true)]
 async fn grpc_over_what_has_no_trailers_is_broken_off() {
     for (content_type, version) in [
@@ -445,7 +447,7 @@ async fn the_longest_times_there_are_can_be_waited_for() {
     }
 }
 
-/// And so no runtime either.
+/// It needs no runtime either.
 #[test]
 fn a_request_that_is_answered_at_once_needs_no_timer() {
     let script = Script::new().data("one").knows_its_end();

@@ -1,4 +1,5 @@
-//! Handlers that are not dropped when their client goes: asked, given a grace, aborted, waited for.
+//! Handlers that are not dropped when their client disconnects: they are cancelled, have a grace
+//! period, are aborted after it, and a shutdown waits for them.
 
 use std::convert::Infallible;
 use std::future::{self, Future};
@@ -42,7 +43,7 @@ where
 type Log = Arc<Mutex<Vec<String>>>;
 type Working = Pin<Box<dyn Future<Output = Result<Response<Script>, Infallible>> + Send>>;
 
-/// A handler that works for so many milliseconds, whatever is asked of it, and writes down how it went.
+/// A handler that works for this many milliseconds, even if it is cancelled, and logs how it ended.
 fn works(log: &Log, work: u64) -> impl FnMut(Request<RequestBody<Script>>) -> Working + use<> {
     let log = log.clone();
     move |request| {
@@ -60,7 +61,7 @@ fn works(log: &Log, work: u64) -> impl FnMut(Request<RequestBody<Script>>) -> Wo
     }
 }
 
-/// Writes down how its handler ended, when that is dropped.
+/// Logs how its handler ended, when the handler is dropped.
 struct Left {
     ctx: Context,
     log: Log,
@@ -258,7 +259,7 @@ async fn a_shutdown_waits_for_handlers_of_disconnected_clients() {
     let began = Instant::now();
     guard.cancel_with("SIGTERM");
     let drained = handlers.wait().await;
-    // Each has its own grace, from when its client went.
+    // Each has its own grace period, which begins when its client disconnects.
     assert_eq!(began.elapsed(), ms(80));
     assert_eq!(
         logged(&log),
@@ -295,7 +296,7 @@ async fn a_wait_cancels_running_handlers_and_is_bounded() {
     // The client was still there.
     let response = call.await.unwrap();
     assert_eq!(response.status(), 503);
-    // And so is the next one, who finds nobody.
+    // The next client gets the same response, without a handler.
     let late = send(&layer, get(), works(&log, 1)).await.unwrap();
     assert_eq!(late.status(), 503);
     let late = send(&layer, grpc("9H"), works(&log, 1)).await.unwrap();
@@ -394,7 +395,7 @@ async fn a_panic_is_resumed_where_the_response_is_awaited() {
         state(shown.lock().unwrap().as_ref().unwrap()),
         "context cancelled: the request's handler panicked"
     );
-    // Nobody else suffers, and it was told once.
+    // No other request is affected, and it was reported once.
     let log = Log::default();
     assert_eq!(
         send(&layer, get(), works(&log, 1)).await.unwrap().status(),
@@ -418,7 +419,7 @@ async fn a_panic_that_is_not_awaited_is_counted() {
         drop(call);
         settle().await;
     }
-    // A response that nobody takes.
+    // A response that is not taken.
     let mut call = send(&layer, get(), |request| async move {
         context_of(&request).done().await;
         ok(Script::new().on_drop(|| panic!("a bug")))

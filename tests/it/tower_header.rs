@@ -1,4 +1,5 @@
-//! Times in headers: what is read, what is ignored, and that what is written is read again. Seen from both sides of the layers.
+//! Timeouts in headers: which values are read, which are ignored, and that a value that is written
+//! can be read again. Tested through both layers.
 
 use std::convert::Infallible;
 use std::future;
@@ -19,7 +20,7 @@ const GRPC: HeaderName = HeaderName::from_static("grpc-timeout");
 const PLAIN: HeaderName = HeaderName::from_static("x-request-timeout");
 const MILLIS: HeaderName = HeaderName::from_static("connect-timeout-ms");
 
-/// Longer than this no context is given: thirty years.
+/// The longest timeout that a context gets: thirty years.
 const LONGEST: Duration = Duration::from_secs(86_400 * 365 * 30);
 
 thread_local! {
@@ -30,12 +31,13 @@ thread_local! {
         .unwrap();
 }
 
-/// Runs `f` by a clock that stands still.
+/// Runs `f` under a clock that does not advance.
 fn standing<T>(f: impl FnOnce() -> T) -> T {
     STANDING.with(|runtime| runtime.block_on(async { f() }))
 }
 
-/// The time that a server reads in such a header; `None` if it ignores it. Zero is seen by the answer.
+/// The timeout that a server reads from such a header, or `None` if it ignores the header. A
+/// response of 504 means zero.
 fn read(name: &HeaderName, value: HeaderValue) -> Option<Duration> {
     let request = Request::get("/").header(name, value);
     let request = request.body(Script::new()).unwrap();
@@ -63,7 +65,7 @@ fn read(name: &HeaderName, value: HeaderValue) -> Option<Duration> {
     }
 }
 
-/// What a client sends of `left`.
+/// The header that a client sends if `left` is left.
 fn written(name: &HeaderName, left: Duration) -> HeaderValue {
     let mut sent = None;
     let service = service_fn(|request: Request<Script>| {
@@ -261,7 +263,7 @@ proptest! {
             for value in [&value[..], near.as_bytes()] {
                 if let Ok(value) = HeaderValue::from_bytes(value) {
                     for name in [GRPC, PLAIN, MILLIS] {
-                        // Whatever is read is a time that a context can have.
+                        // Every timeout that is read can be the timeout of a context.
                         if let Some(time) = read(&name, value.clone()) {
                             assert!(time <= LONGEST);
                         }

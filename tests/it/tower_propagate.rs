@@ -1,4 +1,5 @@
-//! A call is part of a context: it carries what is left, is refused when nothing is, and ends with it.
+//! A call is made in a context: it sends the time that is left, fails at once when none is left,
+//! and ends with the context.
 
 use std::convert::Infallible;
 use std::future::{self, Future, pending};
@@ -19,7 +20,7 @@ use tower::{Layer, Service, service_fn};
 use crate::support::{Drops, GOING_ON, chain, ms, state};
 use crate::tower_support::{Script, context_of, get, grpc, next, respond, within};
 
-/// A call on its way through `layer` to `server`, not polled yet.
+/// A call through `layer` to `server`, which has not been polled.
 fn call<F, E>(
     layer: &PropagateLayer,
     request: Request<Script>,
@@ -37,7 +38,8 @@ fn of(ctx: &Context, mut request: Request<Script>) -> Request<Script> {
     request
 }
 
-/// The value of a header of a request as it goes out; `None` if it does not go out, or without it.
+/// The value of a header of the request that is sent, or `None` if no request or no such header is
+/// sent.
 fn sent(layer: &PropagateLayer, request: Request<Script>, name: &str) -> Option<String> {
     let mut value = None;
     let answer = call(layer, request, |request| {
@@ -51,7 +53,7 @@ fn sent(layer: &PropagateLayer, request: Request<Script>, name: &str) -> Option<
     value
 }
 
-/// An answered call: its body in the caller's hands.
+/// The body of the response to a call.
 fn answered(ctx: &Context, request: Request<Script>, body: Script) -> CallBody<Script> {
     let mut body = Some(body);
     let answer = call(&PropagateLayer::new(), of(ctx, request), |_| {
@@ -316,7 +318,7 @@ fn a_body_that_has_ended_stays_so() {
     assert_eq!(next(&mut body), "end");
 }
 
-/// And does not fail by a context that ends before somebody asks for the `None`.
+/// It does not fail if the context is done before the body is polled for `None`.
 #[test]
 fn a_body_that_is_complete_is_not_cut() {
     let data = || Script::new().data("all");
@@ -348,7 +350,8 @@ async fn the_longest_times_there_are_can_be_sent_and_waited_for() {
     assert!(call(&layer, get(), never).poll().is_pending());
 }
 
-/// As in a gateway: the request comes through one layer, the call for it goes out through the other.
+/// A gateway: the request is received through one layer, and the call for it is sent through the
+/// other.
 #[tokio::test(start_paused = true)]
 async fn the_carried_headers_of_a_request_are_sent_with_its_calls() {
     let request = Request::get("/")
@@ -360,7 +363,8 @@ async fn the_carried_headers_of_a_request_are_sent_with_its_calls() {
         .header("cookie", "secret")
         .body(Script::new())
         .unwrap();
-    // What is carried in any case is not carried twice: two of `traceparent` are none.
+    // A header that is carried by default is not sent twice: two `traceparent` headers would be
+    // invalid.
     let server = ContextLayer::new(&Context::background())
         .carry(HeaderName::from_static("x-request-id"))
         .carry(HeaderName::from_static("traceparent"));
@@ -402,7 +406,7 @@ async fn the_carried_headers_of_a_request_are_sent_with_its_calls() {
     assert_eq!(headers.keys().collect::<Vec<_>>(), ["grpc-timeout"]);
 }
 
-/// Two hops: what the second server has is what the first one had left.
+/// Two hops: the second server has the time that the first one had left.
 #[tokio::test(start_paused = true)]
 async fn a_deadline_propagates_from_server_to_server() {
     let inner = ContextLayer::new(&Context::background());
@@ -426,7 +430,7 @@ async fn a_deadline_propagates_from_server_to_server() {
         async move {
             time::sleep(ms(100)).await;
             let answer = answer.await?;
-            // There is time to say what happened there.
+            // The margin is left to report what happened there.
             assert_eq!(answer.status(), 504);
             assert_eq!(state(&ctx), GOING_ON);
             Ok::<_, BoxError>(Response::builder().status(502).body(Script::new()).unwrap())

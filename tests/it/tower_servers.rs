@@ -1,5 +1,5 @@
-//! The layers on real servers and with real clients, over loopback: what hyper does with a response, and what a client that
-//! goes looks like on HTTP/1.1 and HTTP/2.
+//! The layers on real servers and with real clients, over loopback: what hyper does with a
+//! response, and how a disconnect is seen on HTTP/1.1 and HTTP/2.
 //!
 //! Nothing here is timed: each test waits for what must happen, and fails if it never does.
 
@@ -45,12 +45,12 @@ struct Server {
     addr: SocketAddr,
     /// How the requests' contexts ended, in that order.
     ends: mpsc::UnboundedReceiver<String>,
-    /// A notice from each handler when it has got as far as the test wants it.
+    /// A message from each handler when it has reached the point that the test waits for.
     reached: Arc<Notify>,
     _tasks: JoinSet<()>,
 }
 
-/// What a handler is given besides its request.
+/// What a handler receives besides its request.
 #[derive(Clone)]
 struct Handle {
     reached: Arc<Notify>,
@@ -88,7 +88,7 @@ impl Server {
                 let service = TowerToHyperService::new(service.clone());
                 connections.spawn(async move {
                     let builder = auto::Builder::new(TokioExecutor::new());
-                    // It fails when its client goes.
+                    // It fails when its client disconnects.
                     let _ = builder
                         .serve_connection(TokioIo::new(stream), service)
                         .await;
@@ -151,7 +151,7 @@ impl Service<ServerRequest> for Inner {
     fn call(&mut self, request: ServerRequest) -> Self::Future {
         let (ctx, end) = (context_of(&request), self.end.clone());
         let counted = self.handle.drops.counted();
-        // Detached: what a drop does not stop.
+        // Detached, so that a drop does not stop it.
         tokio::spawn(async move {
             ctx.done().await;
             let _ = end.send(state(&ctx));
@@ -169,7 +169,8 @@ fn full(text: &'static str) -> Answer {
     Ok(Response::new(body.map_err(Into::into).boxed_unsync()))
 }
 
-/// A body of these chunks, which knows neither its size nor its end; and then, if it is to hang, nothing any more.
+/// A body of these chunks, which knows neither its size nor its end. If it is to hang, it is
+/// pending after them.
 fn stream(chunks: &'static [&'static str], hangs: bool) -> ServerBody {
     use futures::StreamExt;
     let chunks = futures::stream::iter(chunks)
@@ -189,13 +190,13 @@ async fn hangs_in_the_body(_: ServerRequest, _: Handle) -> Answer {
     Ok(Response::new(stream(&["one", "two"], true)))
 }
 
-/// Whatever the path asks for, whole.
+/// The complete response that the path names.
 async fn answers(request: ServerRequest, _: Handle) -> Answer {
     match request.uri().path() {
         "/full" => full("all of it"),
         "/empty" => full(""),
         "/stream" => Ok(Response::new(stream(&["one", "two"], false))),
-        // Both the header and the body: hyper does not ask for the end of it.
+        // Both the header and the body, because hyper does not check for the end of the body.
         "/announced" => {
             let response = Response::builder().header("content-length", "6");
             Ok(response.body(stream(&["one", "two"], false))?)
@@ -208,7 +209,7 @@ async fn answers(request: ServerRequest, _: Handle) -> Answer {
     }
 }
 
-/// Reads its body, and says how that went, and what the context said of it at that moment.
+/// Reads its body, and reports the result and the state of the context at that moment.
 async fn reads(request: ServerRequest, handle: Handle) -> Answer {
     let ctx = context_of(&request);
     let mut body = request.into_body();
@@ -258,7 +259,7 @@ async fn http2_a_client_that_disconnects_during_the_handler() {
     let call = tokio::spawn(client.get(server.uri("/").parse().unwrap()));
     server.reached().await;
     assert_eq!(drops.count(), 0);
-    // The stream is reset, the connection goes on.
+    // The stream is reset, and the connection stays open.
     call.abort();
     assert_eq!(server.end().await, GONE);
     assert_eq!(drops.count(), 1);
@@ -289,7 +290,7 @@ async fn http2_a_client_that_disconnects_during_the_body() {
     assert_eq!(server.end().await, GONE);
 }
 
-/// hyper lets go of a body as soon as it knows that nothing more comes, and does not poll it to its `None`.
+/// hyper drops a body as soon as it knows that the body has ended, and does not poll it for `None`.
 #[tokio::test]
 async fn a_response_that_was_sent_whole_is_a_success() {
     let (mut server, _) = Server::start(server_layer(), answers).await;
@@ -308,7 +309,8 @@ async fn a_response_that_was_sent_whole_is_a_success() {
             ("GET", "/nothing", ""),
         ] {
             if http2_only && (method == "HEAD" || path == "/nothing") {
-                // hyper sends on HTTP/2 what the service gives, and leaves it to the service to give nothing.
+                // On HTTP/2, hyper sends whatever body the service returns. It is up to the service
+                // to return none here.
                 continue;
             }
             let request = Request::builder().method(method).uri(server.uri(path));
@@ -365,7 +367,8 @@ async fn a_complete_upload_is_a_success() {
     }
 }
 
-/// What the layer sees of a client on HTTP/1.1 is what hyper reads, and hyper does not read past a body that nobody reads.
+/// On HTTP/1.1, the layer sees of a client what hyper reads, and hyper does not read past a body
+/// that the handler does not read.
 #[tokio::test]
 async fn only_http2_sees_a_disconnect_behind_a_large_unread_body() {
     async fn waits(request: ServerRequest, handle: Handle) -> Answer {
@@ -393,7 +396,7 @@ async fn only_http2_sees_a_disconnect_behind_a_large_unread_body() {
 
     let (mut blind, go) = Server::start(server_layer(), waits).await;
     let mut client = TcpStream::connect(blind.addr).await.unwrap();
-    // More than the socket takes: what is left is given up.
+    // More than the socket takes. The rest is not sent.
     let upload = post(&large);
     let sent = tokio::time::timeout(
         Duration::from_millis(200),
@@ -402,7 +405,8 @@ async fn only_http2_sees_a_disconnect_behind_a_large_unread_body() {
     let _ = sent.await;
     blind.reached().await;
     drop(client);
-    // Time enough for what would be seen to be seen; what is proved is that the handler must be let go by another.
+    // This is time enough to notice the disconnect. The handler ends only because the test releases
+    // it.
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(blind.ends.try_recv().is_err());
     drop(go.counted());
@@ -474,7 +478,7 @@ async fn a_plain_stream_is_broken_off_and_not_taken_for_complete() {
     }
 }
 
-/// Answers after some turns of the scheduler, as many as the path says, with a stream that takes as many again.
+/// Responds after as many yields as the path says, with a stream that takes as many again.
 async fn takes_turns(request: ServerRequest, _: Handle) -> Answer {
     let turns = request.uri().path()[1..].parse::<usize>()?;
     let take = async move || {
@@ -501,7 +505,7 @@ async fn each_request_ends_once_whenever_its_client_disconnects() {
                 .http2_only(http2_only)
                 .build_http::<Empty<Bytes>>()
         };
-        // Connections of their own: a server closes one on which too many streams are reset.
+        // Separate connections, because a server closes one on which too many streams are reset.
         let (staying, leaving) = (client(), client());
         let mut clients = JoinSet::new();
         for number in 0..400_usize {
@@ -533,7 +537,7 @@ async fn each_request_ends_once_whenever_its_client_disconnects() {
         all.await;
     }
     let mut ends = Vec::new();
-    // Those who have left are noticed when their connections are.
+    // A disconnect is seen when the server reads from the connection.
     while drops.count() < whole || ends.len() < drops.count() {
         ends.push(server.end().await);
     }
@@ -543,7 +547,7 @@ async fn each_request_ends_once_whenever_its_client_disconnects() {
     assert_eq!(finished + gone, ends.len());
 }
 
-/// Finishes when it is asked to, in its own time.
+/// Finishes some time after it was cancelled.
 async fn tidies_up(request: ServerRequest, handle: Handle) -> Answer {
     handle.reached.notify_one();
     context_of(&request).done().await;
@@ -562,7 +566,7 @@ async fn a_detached_handler_finishes_after_a_disconnect() {
     server.reached().await;
     drop(client);
     assert_eq!(server.end().await, GONE);
-    // In the ordinary mode it never comes to this.
+    // In the ordinary mode the handler does not get here.
     server.reached().await;
 
     let client = http2::<Empty<Bytes>>();
@@ -628,7 +632,7 @@ async fn a_deadline_propagates_to_the_body_of_the_response() {
     let response = soon("a response", client.oneshot(request)).await.unwrap();
     let ended = soon("its end", response.into_body().collect()).await;
     assert!(ended.is_err());
-    // The server has the deadline from the client, and does not learn of it by the client's going.
+    // The server has the deadline of the client, and not a disconnect.
     assert_eq!(server.end().await, TIME_OF_CLIENT);
 }
 
@@ -675,7 +679,7 @@ async fn axum_cancels_its_handlers_after_a_disconnect() {
     drop(client);
     assert_eq!(soon("its end", ends.recv()).await.unwrap(), GONE);
 
-    // A server that stops tells its handlers, and waits for their answers.
+    // A server that stops cancels its handlers, and waits for their responses.
     let mut client = TcpStream::connect(addr).await.unwrap();
     client.write_all(GET.as_bytes()).await.unwrap();
     soon("the handler", reached.notified()).await;

@@ -1,5 +1,5 @@
-//! What the modules on the tower layers share: bodies that follow a script, services made of a closure, and the words for how a
-//! request's context ends.
+//! What the modules about the tower layers share: bodies that follow a script, services made of a
+//! closure, and texts for how the context of a request ended.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -34,13 +34,14 @@ enum Step {
     Panic,
 }
 
-/// A body that does what it is told, frame by frame. The default has no frame, and does not know so before it is polled.
+/// A body that follows a script, frame by frame. The default has no frame, and `is_end_stream` is
+/// false before the first poll.
 #[derive(Default)]
 pub(crate) struct Script {
     steps: VecDeque<Step>,
-    /// Says so when nothing is left.
+    /// Whether `is_end_stream` is true when nothing is left.
     knows_its_end: Arc<AtomicBool>,
-    /// Begins again with the last frame when it is through.
+    /// Whether it repeats the last frame for ever.
     endless: bool,
     size: SizeHint,
     on_drop: Option<Box<dyn FnOnce() + Send>>,
@@ -83,7 +84,7 @@ impl Script {
         self
     }
 
-    /// With which it is told later.
+    /// The flag by which a test sets this later.
     pub(crate) fn knowledge_of_its_end(&self) -> Arc<AtomicBool> {
         self.knows_its_end.clone()
     }
@@ -154,13 +155,13 @@ pub(crate) fn get() -> Request<Script> {
     Request::get("/").body(Script::new()).unwrap()
 }
 
-/// A request that allows so much time.
+/// A request with this timeout.
 pub(crate) fn within(timeout: &str) -> Request<Script> {
     let request = Request::get("/").header("grpc-timeout", timeout);
     request.body(Script::new()).unwrap()
 }
 
-/// The same in gRPC, as it comes over HTTP/2.
+/// A gRPC request with this timeout, over HTTP/2.
 pub(crate) fn grpc(timeout: &str) -> Request<Script> {
     let request = Request::post("/service/method")
         .version(Version::HTTP_2)
@@ -179,7 +180,7 @@ pub(crate) fn context_of<B>(request: &Request<B>) -> Context {
     ctx.expect("the layer puts a context there").clone()
 }
 
-/// A request on its way through `layer` to `handler`, not polled yet.
+/// A request through `layer` to `handler`, which has not been polled.
 pub(crate) fn send<F, E>(
     layer: &ContextLayer,
     request: Request<Script>,

@@ -1,6 +1,6 @@
-//! What a subscriber is told: the span of each task, inside the span in which its group was made,
-//! the span of each item, inside the span in which its fan-out was made, and what stops one; and
-//! that the functions and the iterators that the crate runs are in the span of their caller.
+//! What a subscriber sees: the span of each task, inside the span in which its group was made, the
+//! span of each item, inside the span in which its fan-out was made, and an event for what stops
+//! one. The functions and iterators that the crate runs are in the span of their caller.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -23,7 +23,8 @@ use tracing_subscriber::registry::{LookupSpan, Registry};
 use crate::fan_out_support::each_end;
 use crate::group_support::{G, Gate, OK};
 
-/// What was said, a line each: `LEVEL root/task{name=a}: message error=boom`, and `open` and `close` of spans.
+/// The log, one line for each event, `LEVEL root/task{name=a}: message error=boom`, and for each
+/// `open` and `close` of a span.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<String>>>);
 
@@ -36,7 +37,7 @@ impl Log {
         self.0.lock().unwrap().push(line);
     }
 
-    /// Those that begin with none of these.
+    /// The lines that begin with none of these.
     fn events(&self) -> Vec<String> {
         let spans = ["open", "close", "follow"];
         let mut lines = self.lines();
@@ -50,8 +51,9 @@ impl Log {
 
     /// Runs `body` with a subscriber that writes here, for everything on this thread.
     async fn of<T>(&self, most: LevelFilter, body: impl Future<Output = T>) -> T {
-        // Where there is one subscriber alone, tracing asks that of whatever thread comes first to a place in the code whether the
-        // place is wanted; and on the threads of other tests that is none. So there are always two.
+        // With one subscriber only, tracing caches whether a callsite is enabled by the thread that
+        // reaches it first, and the threads of other tests have no subscriber. So there are always
+        // two.
         static ANOTHER: OnceLock<Dispatch> = OnceLock::new();
         ANOTHER.get_or_init(|| Dispatch::new(Registry::default().with(LevelFilter::OFF)));
         let _default = set_default(Registry::default().with(most).with(self.clone()));
@@ -68,7 +70,7 @@ impl Visit for Fields {
     }
 }
 
-/// Whence tasks are started: here, and for a detached handler.
+/// The files in which tasks are started: this one, and the one for detached handlers.
 const SITES: [&str; 2] = ["tracing_spans.rs:", "detached.rs:"];
 
 /// A span's name with what sets it apart.
@@ -175,7 +177,7 @@ async fn a_tasks_span_is_in_that_of_its_group_and_follows_its_start() {
     assert_eq!(said.count(inner), 1);
 }
 
-/// Starts a long-lived task in `g`, in each of the ways that a request can.
+/// Starts a long-lived task in `g` with each method that a request can use.
 fn start_for_long(g: &G, way: usize, gate: &Gate) {
     let gate = gate.clone();
     let task = async move {
@@ -336,7 +338,7 @@ type LoggingFanOut = FanOut<
     Box<dyn FnMut(Progress) + Send>,
 >;
 
-/// Asserts that all of these were said, and only in the span of the request.
+/// Asserts that all of these were logged, and only in the span of the request.
 #[track_caller]
 fn assert_in_request(said: &Log, texts: &[&str]) {
     let mut events = said.events();
@@ -382,7 +384,7 @@ async fn a_dropped_fan_out_drops_its_parts_in_the_callers_span() {
         said.of(LevelFilter::TRACE, async {
             let fan_out = info_span!("request").in_scope(logging(&Context::background()));
             let mut end = end.of(fan_out);
-            // One is over at once.
+            // One of the ends resolves at once.
             let _elsewhere = info_span!("elsewhere").entered();
             _ = futures::poll!(&mut end);
             drop(end);
@@ -798,7 +800,7 @@ async fn a_dropped_guard_and_the_end_of_a_group_are_no_events() {
     assert_eq!(said.lines(), [""; 0]);
 }
 
-/// Panics whenever it is told of a span.
+/// Panics whenever a span is created.
 struct Panics;
 
 impl<S: Subscriber> Layer<S> for Panics {

@@ -1,16 +1,17 @@
-//! Ten thousand requests of a real server, half of whose clients leave at random moments, on HTTP/1.1 and HTTP/2, and what is
-//! left of them.
+//! Sends ten thousand requests to a real server, on HTTP/1.1 and HTTP/2. Half of the clients
+//! disconnect at random moments. Then checks that nothing is left of the requests.
 //!
 //! ```sh
 //! cargo test --features tower --test requests
 //! SEED=17 cargo test --features tower --test requests    # the same requests again
 //! ```
 //!
-//! A client leaves before the headers of its answer, in the middle of the answer or of its own upload, at a random
-//! moment, or with its connection and all that is on it; some requests have a deadline. One server drops its handlers, another has
-//! them detached. After each round of 500 requests no task is left but the two that accept, no connection, no handler
-//! and no descriptor, and the heap is where it was; and the context of each request that came has ended once, with a cause that fits
-//! what its client knows:
+//! A client disconnects before it has the headers of the response, in the middle of the response or
+//! of its own upload, at a random moment, or by closing its connection with everything on it. Some
+//! requests have a deadline. One server drops its handlers on a disconnect, another one detaches
+//! them. After each round of 500 requests, no task is left but the two that accept connections, and
+//! no connection, handler or descriptor. The heap is as large as before. The context of each
+//! received request has ended once, with a cause that fits what its client knows:
 //!
 //! | the client | the context ended |
 //! |---|---|
@@ -20,16 +21,19 @@
 //! | left what was about to end by itself | either; it is the one or the other that came first, and the server alone knows |
 //! | left at a random moment | the same; or the server never saw the request |
 //!
-//! What goes out before the deadline and ends after it has both: the client has the whole answer, at or after its deadline, and
-//! the context ended by that. At last each server is stopped in the middle of a round: what it has begun is answered, or has
-//! ended with the server's own cause, and what it refused it had not begun.
+//! A response that is sent before the deadline and ends after it has both: the client has the
+//! complete response, at or after its deadline, and the deadline ended the context. At last, each
+//! server is stopped in the middle of a round. The requests that it has begun are answered or have
+//! ended with the cause of the server, and it has not begun the requests that it refused.
 //!
-//! It keeps to what a server can see. That an HTTP/1.1 client has gone hyper notices when it reads: not behind a body of 64 kB
-//! or more that nobody reads, nor behind a second request that was sent before the first was answered. Here, handlers read their
-//! uploads, which are small, and clients wait for their answers. Nothing is seen of a client that is silent
-//! without having closed, and nobody here is. And *whole* is handed to the server: what the client has of it, it says itself.
+//! The checks keep to what a server can see. hyper notices a disconnect on HTTP/1.1 when it reads.
+//! It does not read past a body of 64 kB or more that the handler does not read, nor past a second
+//! request that was sent before the first was answered. Here, the handlers read their uploads,
+//! which are small, and the clients wait for their responses. A client that is silent without
+//! closing its connection is not noticed, and no client here does that. *Whole* means that the
+//! response was handed to the server. What of it the client received, the client reports itself.
 //!
-//! Nothing is timed: what has to come is waited for, and the wait gives up only where it hangs.
+//! Nothing is timed: the test waits for each event, and gives up only if it hangs.
 
 mod client;
 mod ledger;

@@ -1,4 +1,5 @@
-//! Fault soak: groups and fan-outs of all kinds, for as long as one likes, with everything going wrong that can.
+//! Fault soak: runs groups and fan-outs of all kinds for a given time, and makes everything go
+//! wrong that can.
 //!
 //! ```sh
 //! cargo test --release --test soak -- --seconds 600
@@ -6,10 +7,12 @@
 //! cargo test --release --test soak -- --seed 17 --only 392 # one of its scenarios, over and over
 //! ```
 //!
-//! A scenario is drawn from the seed and its number. What it draws is what happens, not when: that is up to the threads. Each
-//! is checked when it is over: what it made is gone, and was gone when the call returned; every outcome was seen once; no task
-//! is left in the runtime; and, after every few scenarios, the heap is where it was. A violation, a panic that was not injected,
-//! and a scenario that takes longer than half a minute end the program with the seed and the number.
+//! A scenario is drawn from the seed and its number. The draw decides what happens, and the threads
+//! decide when. Each scenario is checked when it is over: everything that it made has been dropped,
+//! and was dropped when the call returned; every outcome was seen once; no task is left in the
+//! runtime. After every few scenarios, the heap must be as large as before. The program ends with
+//! the seed and the number after a violation, after a panic that was not injected, and when a
+//! scenario takes longer than half a minute.
 
 mod fan_out;
 mod group;
@@ -35,7 +38,8 @@ use watch::{Watch, fail, tally};
 #[global_allocator]
 static HEAP: &StatsAlloc<std::alloc::System> = &INSTRUMENTED_SYSTEM;
 
-/// How many scenarios share a runtime, and so how often the heap is looked at.
+/// The number of scenarios that share a runtime. After each runtime, the size of the heap is
+/// checked.
 const ROUND: u64 = 16;
 
 /// Rounds until whatever is made once in a process has been made: thread-locals, the root context, the allocators' own.
