@@ -18,7 +18,8 @@ both_flavours![
     an_admission_outlives_its_group,
 ];
 
-/// A group with a limit and tasks in every state: ended, running at an await, started and unpolled, queued.
+/// A group with a limit and tasks in every state: ended, running at an await, started and not
+/// polled, queued.
 fn in_every_state(parent: &Context) -> (G, Context, Probe) {
     let (g, ctx) = G::with_context(parent);
     let probe = Probe::default();

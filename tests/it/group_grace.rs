@@ -468,7 +468,7 @@ fn ways_to_start() -> Vec<(&'static str, Starts)> {
     ]
 }
 
-/// The `wait` of a group with one stubborn task, whose grace was set before or after it was started.
+/// The `wait` of a group with one stubborn task, whose grace was set before or after its start.
 async fn wait_for_one(g: G, grace: Duration, before: bool, start: Starts) -> Result<(), String> {
     let wait = async move {
         if before {

@@ -1,5 +1,5 @@
-//! Random programs of nested groups, scopes and fan-outs whose tasks wait for tasks of the outermost
-//! group: none hangs, and no more tasks of that group run at once than its limit allows.
+//! Random programs of nested groups, scopes and fan-outs whose tasks wait for tasks of the
+//! outermost group: none hangs, and no more tasks of that group run at once than its limit allows.
 //!
 //! `ERRGROUP_SEED=n` runs one program again; a failure prints its seed. `ERRGROUP_PROGRAMS=10000`
 //! runs so many instead of some hundreds.

@@ -37,7 +37,7 @@ async fn scope<T>(body: impl AsyncFnOnce(&G, Context) -> Result<T, String>) -> R
     Group::scope(&Context::background(), body).await
 }
 
-/// A task that ends `Ok` a while after it was asked to stop.
+/// A task that ends with `Ok` a while after it was cancelled.
 fn winds_down(g: &G, probe: &Probe, ended: &Count) {
     let (ctx, ended) = (g.context(), ended.clone());
     g.go(probe.wrap(async move {

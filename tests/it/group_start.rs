@@ -82,7 +82,7 @@ async fn a_failure_before_ready_is_the_calls_error() {
     });
     assert_eq!(port.await.unwrap_err(), "address in use");
     assert!(!ctx.is_done());
-    // The group goes on.
+    // The group still works.
     let second = g.start(|ready| async move {
         ready.ok(2);
         Ok(())

@@ -2,8 +2,8 @@
 //!
 //! The name of a test is the sentence that it checks.
 
-// A test that is missing from the list of its `both_flavours!` is an unused function. It would never
-// run, so it is an error, and not only a warning.
+// A test that is missing from the list of its `both_flavours!` is an unused function, and would
+// never run. That is an error here, not only a warning.
 #![deny(dead_code)]
 
 #[cfg(feature = "axum")]

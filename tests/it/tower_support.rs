@@ -211,7 +211,8 @@ pub(crate) fn respond(
     (ctx.unwrap(), response)
 }
 
-/// The next frame of a body, polled once: its data as text, `trailers`, `end`, `nothing yet`, or the error.
+/// The next frame of a body, which is polled once: its data as text, `trailers`, `end`, `nothing
+/// yet`, or the error.
 pub(crate) fn next<B>(body: &mut B) -> String
 where
     B: Body<Data = Data> + Unpin,

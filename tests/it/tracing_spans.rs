@@ -548,7 +548,7 @@ async fn a_closure_on_the_blocking_pool_is_in_its_span() {
     said.of(LevelFilter::TRACE, async {
         let dispatch = tracing::dispatcher::get_default(Clone::clone);
         let g = G::new();
-        // The pool has threads of its own, on which nobody has set a subscriber: a span brings its own.
+        // The threads of the pool have no subscriber of their own. The span brings its own.
         g.named("query").go_blocking(move |_| {
             tracing::dispatcher::with_default(&dispatch, || info!("on the pool"));
             Ok(())

@@ -1,5 +1,5 @@
-//! The clients: hyper's, one connection each, which they close to leave on HTTP/1.1; on HTTP/2 they reset a stream of it, or
-//! close it with all that is on it.
+//! The clients, which are hyper's, with one connection each. To disconnect, they close it on
+//! HTTP/1.1. On HTTP/2 they reset a stream, or close the connection with everything on it.
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -49,7 +49,8 @@ enum Sender {
     Http2(http2::SendRequest<Body>),
 }
 
-/// What a connection runs on. On HTTP/2 hyper has a task of its own for the socket, and one for each upload.
+/// The executor of a connection. On HTTP/2, hyper has a task for the socket, and one for each
+/// upload.
 #[derive(Clone, Default)]
 struct Tasks(Arc<Mutex<JoinSet<()>>>);
 
@@ -107,7 +108,8 @@ impl Connection {
         }
     }
 
-    /// One request, until the answer is there or the client leaves; and its upload, if that has not ended.
+    /// Sends one request, and waits until the response is there or the client disconnects, and
+    /// until its upload has ended.
     fn ask(
         &mut self,
         number: usize,

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use crate::plan::{Leaves, Plan, Work};
 
-/// Why the server is asked to stop.
+/// The cause with which the server is stopped.
 pub(crate) const STOP: &str = "SIGTERM";
 
 /// How a request's context ended, for what had been started with it.
@@ -42,7 +42,7 @@ impl End {
 /// What the client knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Account {
-    /// It has the whole answer, so long after it began to ask.
+    /// The client has the whole response, this long after it began to send the request.
     Whole(StatusCode, Duration),
     /// It stayed, and the answer or its connection broke off.
     Broken(Duration),
@@ -53,7 +53,7 @@ pub(crate) enum Account {
 pub(crate) struct Entry {
     pub(crate) plan: Plan,
     pub(crate) account: Mutex<Option<Account>>,
-    /// How often the server was asked for it.
+    /// How often the request reached the server.
     pub(crate) arrived: AtomicUsize,
     /// How often a handler began.
     pub(crate) reached: AtomicUsize,
@@ -91,9 +91,10 @@ impl Entry {
 
     /// How the request ended, if that fits what the client knows; what is wrong otherwise.
     ///
-    /// `detached`: handlers are not dropped. `stops`: the server was asked to stop in the middle of it. On HTTP/2 it closes a
-    /// connection, when all on it has been answered, on which its client may still write: that a stream is reset, say. Then TCP
-    /// throws away what the client has not read, and only there a request that was answered may have no answer.
+    /// `detached`: handlers are not dropped. `stops`: the server was stopped in the middle of the
+    /// request. On HTTP/2, a server closes a connection when it has answered everything on it,
+    /// although its client may still write to it, for example to reset a stream. Then TCP discards
+    /// what the client has not read. Only there, a request that was answered may have no response.
     pub(crate) fn verdict(
         &self,
         detached: bool,
@@ -173,14 +174,16 @@ impl Entry {
         })
     }
 
-    /// Whether the deadline may have passed at the server: it cannot have begun before the client began to ask.
+    /// Whether the deadline may have passed at the server. It cannot have begun before the client
+    /// began to send the request.
     fn is_late(&self, after: Duration) -> bool {
         let timeout = self.plan.short_timeout();
         timeout.is_some_and(|timeout| timeout <= after)
     }
 
-    /// Whether a server that stops may leave it without a whole answer: in the middle of a stream, and in the middle of an
-    /// upload, where what the client still sends may cost it the answer.
+    /// Whether a server that stops may break its response off: in the middle of a stream, and in
+    /// the middle of an upload, where the data that the client still sends may cost it the
+    /// response.
     fn breaks_off(&self) -> bool {
         use Work::{Announced, Endless, Stream, Upload};
         matches!(

@@ -15,10 +15,10 @@
 //!
 //! | the client | the context ended |
 //! |---|---|
-//! | has the whole answer | `the request is finished` |
-//! | has a 504, or stayed and the answer broke off | by the deadline; not before it, by the client's clock |
+//! | has the whole response | `the request is finished` |
+//! | has a 504, or stayed and the response broke off | by the deadline, not before it by its clock |
 //! | left an answer that never ends, or an upload in the middle | `client disconnected` |
-//! | left what was about to end by itself | either; it is the one or the other that came first, and the server alone knows |
+//! | left what was about to end by itself | by either; only the server knows which was first |
 //! | left at a random moment | the same; or the server never saw the request |
 //!
 //! A response that is sent before the deadline and ends after it has both: the client has the
@@ -65,8 +65,9 @@ const ROUNDS: u64 = 20;
 /// Rounds until what is made once has been made, and what grows to its size has grown.
 const WARM_UP: u64 = 8;
 
-/// How much more the heap may hold than after the warm-up, over all rounds: in bytes, and in allocations. Not zero, since tokio
-/// frees what belonged to a socket some sixteen at a time; and far less than one for each request.
+/// How much the heap may have grown since the warm-up, over all rounds: in bytes, and in
+/// allocations. It is not zero, since tokio frees what belonged to a socket some sixteen at a time.
+/// It is far less than one allocation for each request.
 const SLACK: (usize, usize) = (32 * 1024, 64);
 
 /// A piece of a body.
@@ -153,7 +154,8 @@ fn ten_thousand_requests_end_once_each_and_leave_nothing() {
 }
 
 impl Run {
-    /// A round, after which everybody has gone. The server is asked to stop when so many of the requests have come.
+    /// Runs a round, at whose end every client has disconnected. The server is stopped when this
+    /// many of the requests have arrived.
     fn round(&mut self, server: &Server, round: u64, stop_at: Option<usize>) {
         let detached = server.handlers.is_some();
         let mode = if detached { "detached" } else { "dropping" };
@@ -189,7 +191,7 @@ impl Run {
             );
             (left == (0, 0, 0), format!("{left:?}"))
         });
-        // Whoever was started for a request has been told of its end.
+        // Every task that was started for a request has seen the end of its context.
         self.settles("the ends of what handlers started", || {
             let told = |entry: &Arc<Entry>| entry.ends.lock().unwrap().len();
             let told: usize = ledger.iter().map(told).sum();

@@ -1,10 +1,12 @@
-//! What is drawn for a request: what its handler does, and whether, where and when its client leaves.
+//! The plan that is drawn for a request: what its handler does, and whether, where and when its
+//! client disconnects.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
-/// Requests of a round, by protocol. Those of HTTP/2 come in batches, each on a connection of its own.
+/// The requests of a round, by protocol. Those of HTTP/2 come in batches, each on its own
+/// connection.
 pub(crate) const HTTP1: usize = 244;
 pub(crate) const HTTP2: usize = 256;
 pub(crate) const BATCH: usize = 8;

@@ -1,4 +1,5 @@
-//! The server: hyper-util's, for both protocols on one port, with the layer around a handler that does as it is told.
+//! The server, which is hyper-util's, for both protocols on one port, with the layer around a
+//! handler that follows a plan.
 
 use std::io;
 use std::net::SocketAddr;
@@ -29,7 +30,7 @@ type ServerBody = UnsyncBoxBody<Bytes, BoxError>;
 type Service =
     BoxCloneService<Request<Incoming>, Response<UnsyncBoxBody<Bytes, io::Error>>, io::Error>;
 
-/// Longer than any handler here needs once it was asked to stop.
+/// Longer than any handler here needs after it was cancelled.
 const GRACE: Duration = Duration::from_secs(60);
 
 /// How many of a thing there are.
@@ -168,12 +169,13 @@ async fn accept(ctx: Context, listener: TcpListener, service: Service, shared: S
     }
 }
 
-/// One connection. When the server is to stop, what it has begun is finished, and nothing more comes.
+/// Serves one connection. When the server stops, the requests that have begun are finished, and no
+/// more are accepted.
 async fn serve(ctx: Context, stream: TcpStream, service: Service, _one: One) {
     let builder = auto::Builder::new(TokioExecutor::new());
     let service = TowerToHyperService::new(service);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    // It fails when its client goes.
+    // It fails when its client disconnects.
     tokio::select! {
         _ = connection.as_mut() => return,
         _ = ctx.done() => connection.as_mut().graceful_shutdown(),
@@ -188,7 +190,8 @@ async fn handle(request: Request<RequestBody<Incoming>>, shared: Shared) -> Answ
     let entry = shared.entry(&request);
     let ctx = request.extensions().get::<Context>().unwrap().clone();
     entry.reached.fetch_add(1, Ordering::SeqCst);
-    // What the handler starts and nobody drops: it is told through the context, or runs for ever.
+    // A task that the handler starts and that is not dropped: it sees the end of the context, or it
+    // runs for ever.
     tokio::spawn({
         let (ctx, entry) = (ctx.clone(), entry.clone());
         async move {
@@ -260,8 +263,8 @@ fn answer(status: StatusCode) -> Answer {
     Ok(response)
 }
 
-/// A body of so many chunks, that fails when the context ends; and then, if it is endless, waits for the server's to end: it
-/// is deaf to the request's deadline, and to its client's going.
+/// A body of this many chunks, which fails when the context is done. If it is endless, it waits for
+/// the end of the server after them: it ignores the deadline of the request, and a disconnect.
 fn stream(ctx: &Context, chunks: usize, endless: Option<&Context>) -> ServerBody {
     let (ctx, endless) = (ctx.clone(), endless.cloned());
     let frames = futures::stream::unfold(0, move |number| {

@@ -1,4 +1,5 @@
-//! Fan-outs and hedges: all ends, in both places, from both kinds of items, and what is asked of their answers.
+//! Fan-outs and hedges: all ends, in both places, from both kinds of items, and the checks of their
+//! results.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -208,7 +209,7 @@ pub(crate) async fn run(plan: FanOutPlan, ctx: &Context, single: bool) -> Option
 }
 
 impl Prepared {
-    /// Runs it to its end, and asks nothing of it but that it is over.
+    /// Runs it to its end, and checks only that it ends.
     pub(crate) async fn into_its_end(self) {
         let ended = outcome(self.call).await;
         match ended {
@@ -225,7 +226,7 @@ fn is_clean(ctx: &Context) -> bool {
     !ctx.is_done() && !shutdown::expected()
 }
 
-/// `clean`: nobody else than the items had a say, so the answer is certain.
+/// `clean`: nothing but the items decided the result, so it is certain.
 fn verdict(
     ended: thread::Result<Got>,
     world: &World,

@@ -1,4 +1,4 @@
-//! Groups and scopes: how they are filled, disturbed and ended, and what is asked of their answers.
+//! Groups and scopes: how they are filled, disturbed and ended, and the checks of their results.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -221,7 +221,7 @@ pub(crate) async fn run(plan: GroupPlan, ctx: &Context, single: bool) -> Option<
     end(g, plan.ending, handles, &world).await
 }
 
-/// A group in the scenario itself: local tasks, and somebody who meddles.
+/// A group in the scenario itself, with local tasks, and a task that disturbs it.
 pub(crate) async fn run_here(plan: GroupPlan, ctx: &Context, single: bool) -> Option<Payload> {
     let world = World::new(single);
     let (g, stage) = new_group(&plan, ctx, &world, single);
@@ -365,7 +365,7 @@ pub(crate) async fn run_scope(plan: GroupPlan, ctx: &Context, single: bool) -> O
     }
 }
 
-/// Whether somebody must have learned of it from the group.
+/// Whether the group must have reported it.
 fn is_the_groups(record: &Record, fate: Fate) -> bool {
     record.fate == fate && (record.told == Told::Nobody || fate == Fate::Panicked)
 }

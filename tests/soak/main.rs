@@ -42,12 +42,14 @@ static HEAP: &StatsAlloc<std::alloc::System> = &INSTRUMENTED_SYSTEM;
 /// checked.
 const ROUND: u64 = 16;
 
-/// Rounds until whatever is made once in a process has been made: thread-locals, the root context, the allocators' own.
+/// The number of rounds until everything that is made once per process has been made:
+/// thread-locals, the root context, and what the allocators need.
 const WARM_UP: u64 = 24;
 
-/// How much more the heap may hold than after the warm-up, over the whole run: in bytes, and in allocations. The whole run, so
-/// that what a scenario leaks adds up until it shows. Not zero: std's thread handles and tokio's thread-locals are freed when a
-/// thread has ended, which may be a moment after it was joined.
+/// How much the heap may have grown since the warm-up, over the whole run: in bytes, and in
+/// allocations. It is for the whole run, so that a leak of a scenario adds up until it shows. It is
+/// not zero, because std's thread handles and tokio's thread-locals are freed when a thread has
+/// ended, which may be a moment after it was joined.
 const SLACK: (usize, usize) = (4 * 1024, 16);
 
 #[derive(Parser, Clone)]
@@ -76,7 +78,8 @@ fn main() {
         for _ in 0..ROUND {
             let plan = Plan::draw(seed, args.only.unwrap_or(number));
             watch.begin(args.only.unwrap_or(number), plan.kind.name());
-            // Where the crate is to hand on a panic, that is caught and checked; so this one went past that.
+            // Where the crate should propagate a panic, the scenario catches and checks it. So this
+            // panic came from a call that should not panic.
             if catch_unwind(AssertUnwindSafe(|| run(&runtime, plan))).is_err() {
                 fail(format_args!("an injected panic came out where none should"));
             }
@@ -150,7 +153,8 @@ fn run(runtime: &Runtime, plan: Plan) {
     runtime.block_on(no_task_is_left());
 }
 
-/// What is aborted goes when the runtime gets to it, and a closure on the pool when it ends; so this waits, under the watchdog.
+/// Waits until all tasks have ended. An aborted task is dropped when the runtime gets to it, and a
+/// closure on the pool when it ends.
 async fn no_task_is_left() {
     let mut turns = 0_u32;
     while Handle::current().metrics().num_alive_tasks() + world::alive() > 0 {

@@ -421,7 +421,7 @@ async fn bursts(plan: BurstPlan, ctx: &Context, world: &Arc<World>) {
     world.holds(0, "a pipeline");
 }
 
-/// Far more turns than workers need that have been told to leave, half of them sleeps.
+/// Far more polls than it takes until surplus workers have exited. Half of them are sleeps.
 const MOST_TURNS: usize = 20_000;
 
 async fn until_few_tasks(most: usize, burst: usize) {

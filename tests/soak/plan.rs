@@ -1,4 +1,5 @@
-//! What scenarios are drawn from: everything that is random and not the threads' doing is decided here, before it runs.
+//! The plans of scenarios. Every random decision, other than the schedule of threads, is made here,
+//! before the scenario runs.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
@@ -132,7 +133,7 @@ pub(crate) enum End {
     Panic,
     /// It waits for the context's end, and fails.
     UntilAsked,
-    /// It asks nobody, and never ends by itself.
+    /// It ignores its context, and never ends by itself.
     Never,
 }
 
@@ -209,7 +210,7 @@ pub(crate) struct HedgePlan {
 #[derive(Default)]
 pub(crate) struct ShutdownPlan {
     pub(crate) workers: usize,
-    /// How long the runtime is driven, if it is one that somebody must drive.
+    /// How long the runtime is driven, if it has no thread of its own.
     pub(crate) driven: Duration,
     pub(crate) background: bool,
     pub(crate) what: Victim,

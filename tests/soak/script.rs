@@ -129,7 +129,7 @@ pub(crate) async fn unless_dropped<F: Future>(
     }
 }
 
-/// Hands on the panic of a call to whoever made it.
+/// Resumes the panic of a call in its caller.
 fn hand_on(panic: Option<Payload>) {
     if let Some(payload) = panic {
         resume_unwind(payload);

@@ -1,4 +1,5 @@
-//! Runtimes that shut down in mid-flight, while somebody on another runtime waits for what ran there.
+//! Runtimes that shut down while tasks run on them, and while a task of another runtime waits for
+//! those.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +17,8 @@ use crate::{fan_out, watch};
 
 static SHUTS_DOWN: AtomicBool = AtomicBool::new(false);
 
-/// Whether a runtime shuts down in this scenario: what is started there then may be refused, though no context has ended.
+/// Whether a runtime shuts down in this scenario. A task that is started on it may then be refused,
+/// though its context is not done.
 pub(crate) fn expected() -> bool {
     SHUTS_DOWN.load(Ordering::SeqCst)
 }
@@ -61,7 +63,8 @@ struct Ends {
 }
 
 impl Ends {
-    /// On a thread of its own: it blocks, and where somebody must drive the runtime, it is that thread.
+    /// Runs on its own thread, because it blocks. It also drives a runtime that has no thread of
+    /// its own.
     fn shut_down(self, runtime: Runtime) {
         tally().shutdowns.add(1);
         std::thread::spawn(move || {
@@ -93,8 +96,8 @@ async fn run_group(runtime: Runtime, plan: GroupPlan, ends: Ends, ctx: &Context)
     {
         let _entered = runtime.enter();
         for mut task in plan.tasks {
-            // What it gives is not awaited: the group may be stuck until the runtime has gone. So a `start` starts nothing,
-            // and its closure is dropped here.
+            // The result is not awaited, because the group may be stuck until the runtime has shut
+            // down. So a `start` starts nothing, and its closure is dropped here.
             task.script.trap &= task.way != Way::Start;
             drop(start(Starter::Group(&g), task, &stage, false));
         }
@@ -103,7 +106,7 @@ async fn run_group(runtime: Runtime, plan: GroupPlan, ends: Ends, ctx: &Context)
     watch::step("waiting for a group whose runtime shuts down");
     let wait = outcome(g.wait_all());
     let ask = async {
-        // A closure that waits to be asked is asked: a shutdown does not stop it.
+        // Cancels a closure that waits for its context, since a shutdown does not stop it.
         tokio::time::sleep(Duration::from_millis(3)).await;
         guard.cancel();
     };

@@ -1,4 +1,5 @@
-//! Who was made in a scenario, and what became of each: the ledger that the crate's own answers are held against.
+//! Everything that was made in a scenario, and what became of it: the ledger against which the
+//! results of the crate are checked.
 
 use std::fmt::{self, Display};
 use std::future::Future;
@@ -57,7 +58,7 @@ pub(crate) enum Fate {
     HandedBack,
 }
 
-/// Whether somebody else than the group was told of a failure.
+/// Whether a failure was reported to a caller other than that of the group's `wait`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Told {
     Nobody,
@@ -119,7 +120,8 @@ impl World {
         })
     }
 
-    /// A body, and what tells of its end. With `trap`, its destructor panics.
+    /// Makes a body and its guard, which records its end. With `trap`, the destructor of the guard
+    /// panics.
     pub(crate) fn make(self: &Arc<World>, trap: bool) -> Guard {
         let mut records = self.records.lock().unwrap();
         records.push(Record {
@@ -138,7 +140,7 @@ impl World {
         }
     }
 
-    /// The group may abort: by itself after a grace period, or because it is told to.
+    /// The group may abort its tasks: after a grace period, or because it was called to.
     pub(crate) fn may_abort(&self) {
         self.aborts.store(true, Ordering::SeqCst);
     }
@@ -226,7 +228,7 @@ impl Drop for DropMark {
     }
 }
 
-/// A body's: it knows when it is polled, how it ends, and when it is gone.
+/// The mark of a body, which records its polls, how it ends, and when it is dropped.
 pub(crate) struct Guard {
     world: Arc<World>,
     id: Id,
@@ -275,7 +277,8 @@ impl Guard {
         }
     }
 
-    /// A closure is told through its context only: it may begin while its call is being dropped.
+    /// A closure sees an abort only through its context. It may begin while its call is being
+    /// dropped.
     pub(crate) fn polled_on_the_pool(&mut self) {
         self.waits_no_more();
         self.world.records.lock().unwrap()[self.id].waits_for_thread = false;
@@ -341,7 +344,7 @@ impl Drop for Guard {
     }
 }
 
-/// A value that a body gave, and that somebody must drop.
+/// A value that a body returned, and that must be dropped.
 pub(crate) struct Token {
     world: Arc<World>,
     pub(crate) id: Id,
