@@ -67,7 +67,7 @@ fn the_futures_that_wait_are_sent_and_need_no_pin() {
 }
 
 #[test]
-fn run_is_what_its_future_is() {
+fn run_has_the_auto_traits_of_its_future() {
     type Ready = std::future::Ready<()>;
     send::<Run<'static, Ready>>();
     unpin::<Run<'static, Ready>>();

@@ -132,7 +132,7 @@ fn an_admission_resolves_when_its_task_starts() {
 }
 
 #[test]
-fn a_limit_that_is_raised_starts_what_is_queued() {
+fn a_raised_limit_starts_queued_tasks() {
     check(2, || {
         let g = Arc::new(Group::new());
         g.set_limit(0);

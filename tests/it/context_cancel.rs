@@ -142,7 +142,7 @@ fn the_first_end_wins_and_is_final_without_a_cause() {
 }
 
 #[test]
-fn the_first_end_wins_whether_it_came_from_above_or_from_here() {
+fn the_first_end_wins_from_the_parent_or_from_itself() {
     let (parent, of_parent) = Context::background().with_cancel();
     let (early, of_early) = parent.with_cancel();
     let (late, of_late) = parent.with_cancel();

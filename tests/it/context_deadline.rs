@@ -68,7 +68,7 @@ async fn every_child_has_its_parents_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_past_or_zero_deadline_is_an_ended_context_on_return() {
+async fn a_past_or_zero_deadline_gives_a_done_context() {
     let root = Context::background();
     assert_eq!(state(&root.with_timeout(Duration::ZERO)), EXCEEDED);
     assert_eq!(state(&root.with_deadline(Instant::now())), EXCEEDED);
@@ -271,7 +271,7 @@ async fn a_cancel_before_the_deadline_is_still_one_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancel_between_two_deadlines_ends_what_was_still_going() {
+async fn a_cancel_between_two_deadlines_cancels_what_is_not_done() {
     let (above, guard) = Context::background().with_cancel();
     let middle = above.with_value("a node in between");
     let early = middle.with_timeout_cause(ms(10), "early");
@@ -286,7 +286,7 @@ async fn a_cancel_between_two_deadlines_ends_what_was_still_going() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancel_in_the_very_instant_of_the_deadline_comes_too_late() {
+async fn a_cancel_at_the_instant_of_the_deadline_is_too_late() {
     let (above, guard) = Context::background().with_cancel();
     let below = above.with_timeout(ms(10));
     let (own, of_own) = below.with_cancel();

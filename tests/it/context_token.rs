@@ -25,7 +25,7 @@ fn a_token_is_cancelled_when_cancel_returns_without_a_runtime() {
 }
 
 #[test]
-fn a_token_of_an_ended_context_is_born_cancelled() {
+fn a_token_of_a_done_context_is_cancelled_at_once() {
     let (ctx, guard) = Context::background().with_cancel();
     let unseen = ctx.with_value("nobody has asked this one");
     guard.cancel();

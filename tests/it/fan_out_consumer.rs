@@ -83,7 +83,7 @@ async fn a_consumer_that_waits_for_those_in_flight_does_not_deadlock() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_in_flight_go_on_while_the_consumer_is_slow() {
+async fn items_in_flight_run_while_the_consumer_is_slow() {
     at_ends! {
         |stream| {
             let (start, ends) = (Instant::now(), Log::new());
@@ -431,7 +431,7 @@ async fn a_failure_of_all_in_flight_starts_the_next_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_of_one_in_flight_does_not_hurry_the_next() {
+async fn a_failure_of_one_in_flight_does_not_start_the_next() {
     let (answer, begins, took) = hedged(10, &[Ok(1_000), Err(5), Ok(1)]).await;
     assert_eq!(answer.unwrap(), 2);
     assert_eq!((begins, took), ([0, 10, 20].map(ms).to_vec(), ms(21)));

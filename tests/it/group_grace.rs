@@ -567,7 +567,7 @@ async fn what_fails_in_the_grace_has_failed_and_is_not_aborted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_queued_does_not_wait_for_the_grace() {
+async fn queued_tasks_do_not_wait_for_the_grace() {
     let g = limited(1);
     g.set_grace(5 * SECOND);
     stubborn(&g);

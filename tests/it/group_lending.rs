@@ -16,7 +16,7 @@ both_flavours![
     the_limit_holds_throughout,
     a_task_that_awaits_the_admission_of_a_sibling_lends,
     a_lender_resumes_only_with_a_permit,
-    lenders_come_before_queued_tasks,
+    lenders_are_served_before_queued_tasks,
     the_oldest_claim_is_served_first,
     the_claim_is_registered_when_the_admission_is_decided,
     two_admissions_in_one_join,
@@ -123,7 +123,7 @@ async fn a_lender_resumes_only_with_a_permit() {
     assert_eq!(log.get(), all);
 }
 
-async fn lenders_come_before_queued_tasks() {
+async fn lenders_are_served_before_queued_tasks() {
     let (g, log) = (limited(1), Log::new());
     let sibling = logs(&log, "sibling");
     g.go(starts_and_awaits(&g, &log, [sibling]));

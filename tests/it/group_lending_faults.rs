@@ -16,11 +16,11 @@ use crate::support::ms;
 
 both_flavours![
     a_timeout_around_a_list_of_handles,
-    a_look_at_a_handle,
+    a_handle_polled_without_being_awaited,
     a_select_around_many_handles,
     a_shared_handle_with_an_owner_outside,
     a_forgotten_admission_handle_and_start,
-    tasks_that_look_once_and_then_wait_for_something_else,
+    tasks_that_poll_once_and_then_wait_for_something_else,
     scopes_whose_tasks_spawn_in_the_outer_group,
     scopes_in_scopes_and_fan_outs,
     a_blocking_closure_that_waits_for_a_sibling,
@@ -79,7 +79,7 @@ async fn a_timeout_around_a_list_of_handles() {
     .await;
 }
 
-async fn a_look_at_a_handle() {
+async fn a_handle_polled_without_being_awaited() {
     each_task_first(|s| async move {
         let mut handle = s.spawn(yields_a_few());
         let _ = (&mut handle).now_or_never();
@@ -153,7 +153,7 @@ enum Look {
     Timeout,
 }
 
-async fn tasks_that_look_once_and_then_wait_for_something_else() {
+async fn tasks_that_poll_once_and_then_wait_for_something_else() {
     for look in [Look::NowOrNever, Look::Select, Look::Timeout] {
         let g = limited(1);
         let gauge = Gauge::default();

@@ -34,7 +34,7 @@ both_flavours![
     dropped_local_tasks_leave_the_order_of_the_others,
     many_waiting_local_tasks_are_dropped_without_a_search,
     outside_a_local_set_it_panics_and_the_group_still_works,
-    a_spawner_of_a_dead_group_drops_it,
+    a_spawner_of_a_dropped_group_drops_it,
     wait_may_be_awaited_outside_its_local_set,
 ];
 
@@ -472,7 +472,7 @@ async fn outside_a_local_set_it_panics_and_the_group_still_works() {
     assert_eq!(ran.get(), 2);
 }
 
-async fn a_spawner_of_a_dead_group_drops_it() {
+async fn a_spawner_of_a_dropped_group_drops_it() {
     in_local_set(async {
         let (g, _ctx) = group();
         let (spawner, probe) = (g.spawner(), Probe::default());

@@ -17,7 +17,7 @@ both_flavours![
     the_name_of_a_task_that_never_started_is_in_its_error,
     a_named_start_is_as_start,
     a_named_try_go_returns_the_future,
-    a_name_at_a_dead_spawner_starts_nothing,
+    a_name_after_the_drop_of_its_group_starts_nothing,
 ];
 
 const WAYS: [&str; 8] = [
@@ -220,7 +220,7 @@ trait MapOk: Future<Output = Result<i32, String>> + Sized {
 
 impl<F: Future<Output = Result<i32, String>>> MapOk for F {}
 
-async fn a_name_at_a_dead_spawner_starts_nothing() {
+async fn a_name_after_the_drop_of_its_group_starts_nothing() {
     let (g, _ctx) = group();
     let spawner = g.spawner();
     let early = g.named("made while it lived");

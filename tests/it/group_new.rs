@@ -8,7 +8,7 @@ both_flavours![
     no_panic_ends_its_context,
     wait_still_gives_the_first_error,
     wait_still_resumes_the_panic,
-    what_is_queued_starts_after_a_failure,
+    a_queued_task_starts_after_a_failure,
     cancel_ends_its_context,
     the_end_of_wait_ends_its_context,
     default_is_new,
@@ -59,7 +59,7 @@ async fn wait_still_resumes_the_panic() {
     assert_eq!(text(panic_of(g.wait()).await), "first");
 }
 
-async fn what_is_queued_starts_after_a_failure() {
+async fn a_queued_task_starts_after_a_failure() {
     let (g, started) = (G::new(), Count::default());
     g.set_limit(1);
     g.go(async { Err("boom".to_owned()) });

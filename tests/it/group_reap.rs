@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use crate::group_support::*;
 
 both_flavours![
-    a_million_tasks_through_a_living_group_leave_no_task_behind,
+    a_million_tasks_through_one_group_leave_no_task_behind,
     an_idle_group_holds_no_task,
     many_tasks_share_few_workers,
 ];
@@ -17,7 +17,7 @@ fn alive() -> usize {
     Handle::current().metrics().num_alive_tasks()
 }
 
-async fn a_million_tasks_through_a_living_group_leave_no_task_behind() {
+async fn a_million_tasks_through_one_group_leave_no_task_behind() {
     let g = limited(64);
     let ended = Count::default();
     for task in 0..1_000_000 {

@@ -26,7 +26,7 @@ both_flavours![
     a_task_that_left_its_handle_to_another_keeps_its_permit,
     a_handle_awaited_by_reference_in_a_select_loses_nothing,
     a_task_that_gives_a_handle_up_resumes_with_the_next_permit,
-    the_handle_of_a_dead_spawner_is_empty,
+    the_handle_of_an_ended_group_is_empty,
     the_handle_resolves_when_the_permit_is_released,
     the_handle_resolves_before_the_task_counts_as_done,
     a_waker_of_a_handle_may_call_back,
@@ -408,7 +408,7 @@ async fn a_task_that_gives_a_handle_up_resumes_with_the_next_permit() {
     assert_eq!(told.get(), 1);
 }
 
-async fn the_handle_of_a_dead_spawner_is_empty() {
+async fn the_handle_of_an_ended_group_is_empty() {
     for waits in [false, true] {
         let (g, _ctx) = group();
         let (spawner, probe) = (g.spawner(), Probe::default());

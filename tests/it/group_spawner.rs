@@ -7,7 +7,7 @@ use crate::group_support::*;
 both_flavours![
     a_task_starts_siblings_that_wait_waits_for,
     go_inside_a_task_while_wait_waits,
-    the_context_that_go_with_passes_is_the_groups,
+    go_with_passes_the_context_of_the_group,
     a_spawner_refuses_once_wait_has_ended,
     a_spawner_refuses_once_the_group_was_dropped,
     a_spawner_does_not_keep_the_group_alive,
@@ -53,7 +53,7 @@ async fn go_inside_a_task_while_wait_waits() {
     assert_eq!(ended.get(), 1_000);
 }
 
-async fn the_context_that_go_with_passes_is_the_groups() {
+async fn go_with_passes_the_context_of_the_group() {
     let (g, ctx) = group();
     let spawner = g.spawner();
     for by_spawner in [false, true] {

@@ -25,7 +25,7 @@ both_flavours![
     in_a_cancelled_group_nothing_starts_and_the_call_fails,
     a_cancel_while_it_is_queued_fails_the_call,
     a_task_aborted_before_ready_is_the_calls_failure,
-    the_spawner_of_a_dead_group_fails,
+    the_spawner_of_an_ended_group_fails,
     it_waits_for_a_permit,
     at_limit_1_a_task_that_starts_a_sibling_lends_its_permit,
     in_a_new_group_it_does_the_same,
@@ -340,7 +340,7 @@ async fn a_task_aborted_before_ready_is_the_calls_failure() {
     }
 }
 
-async fn the_spawner_of_a_dead_group_fails() {
+async fn the_spawner_of_an_ended_group_fails() {
     for waits in [false, true] {
         let (g, _ctx) = anyhow_group();
         let (spawner, calls) = (g.spawner(), Count::default());

@@ -9,7 +9,7 @@ use crate::group_support::*;
 both_flavours![
     it_starts_now_if_there_is_a_permit,
     full_returns_the_future,
-    it_does_not_overtake_what_is_queued,
+    it_does_not_overtake_queued_tasks,
     ended_returns_the_future,
     a_refusal_is_no_failure_of_the_group,
     a_returned_future_may_be_started_later,
@@ -53,7 +53,7 @@ async fn full_returns_the_future() {
     assert_eq!((probe.polled(), probe.dropped()), (1, 1));
 }
 
-async fn it_does_not_overtake_what_is_queued() {
+async fn it_does_not_overtake_queued_tasks() {
     let g = limited(0);
     g.go(async { Ok(()) });
     let refused = g.try_go(async { Ok(()) });

@@ -223,7 +223,7 @@ fn progress_reports_that_compute_yield() {
 }
 
 #[test]
-fn destructors_of_what_is_queued_yield_after_a_cancel() {
+fn destructors_of_queued_tasks_yield_after_a_cancel() {
     one_at_a_time(|count| async move {
         let g = queue_of_slow_drops(&count);
         g.cancel();
@@ -232,7 +232,7 @@ fn destructors_of_what_is_queued_yield_after_a_cancel() {
 }
 
 #[test]
-fn destructors_of_what_is_queued_yield_after_an_abort() {
+fn destructors_of_queued_tasks_yield_after_an_abort() {
     one_at_a_time(|count| async move {
         let g = queue_of_slow_drops(&count);
         let before = count.get();
@@ -243,7 +243,7 @@ fn destructors_of_what_is_queued_yield_after_an_abort() {
 }
 
 #[test]
-fn destructors_of_what_is_queued_yield_after_a_drop() {
+fn destructors_of_queued_tasks_yield_after_a_drop() {
     one_at_a_time(|count| async move {
         let g = queue_of_slow_drops(&count);
         drop(g);
@@ -252,7 +252,7 @@ fn destructors_of_what_is_queued_yield_after_a_drop() {
 }
 
 #[test]
-fn what_is_queued_is_dropped_with_a_runtime_that_shuts_down() {
+fn queued_tasks_are_dropped_with_a_runtime_that_shuts_down() {
     let count = Count::default();
     let runtime = current_thread();
     let g = runtime.block_on(async {
@@ -267,7 +267,7 @@ fn what_is_queued_is_dropped_with_a_runtime_that_shuts_down() {
 }
 
 #[test]
-fn a_second_abort_does_not_keep_what_is_queued() {
+fn a_second_abort_does_not_keep_queued_tasks() {
     current_thread().block_on(in_time(async {
         let count = Count::default();
         let g = queue_of_slow_drops(&count);

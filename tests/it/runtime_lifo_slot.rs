@@ -212,7 +212,7 @@ fn a_raised_limit_starts_queued_tasks_while_the_caller_computes() {
 }
 
 #[test]
-fn a_cancel_drops_what_is_queued_while_its_caller_computes() {
+fn a_cancel_drops_queued_tasks_while_its_caller_computes() {
     on_a_worker(|| async {
         let g = limited(0);
         let said = dropped_task(&g);
@@ -224,7 +224,7 @@ fn a_cancel_drops_what_is_queued_while_its_caller_computes() {
 }
 
 #[test]
-fn an_abort_drops_what_is_queued_while_its_caller_computes() {
+fn an_abort_drops_queued_tasks_while_its_caller_computes() {
     on_a_worker(|| async {
         let g = limited(0);
         let said = dropped_task(&g);

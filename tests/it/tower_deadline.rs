@@ -166,7 +166,7 @@ async fn grpc_is_answered_with_status_4_in_trailers_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_servers_cap_says_so_in_the_cause() {
+async fn the_cause_names_the_cap_of_the_server() {
     let layer = layer().max_timeout(ms(100));
     for request in [get(), within("1S")] {
         let (ctx, response) = respond(&layer, request, Response::new(Script::new().waits()));

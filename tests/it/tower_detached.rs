@@ -140,7 +140,7 @@ async fn one_that_runs_on_after_its_grace_is_aborted() {
 
 /// tokio lets no timer fire in a poll that has used up its budget.
 #[tokio::test(start_paused = true)]
-async fn one_that_never_rests_is_aborted_too() {
+async fn a_handler_that_is_always_ready_is_aborted_too() {
     async fn never_rests(_: Request<RequestBody<Script>>) -> Result<Response<Script>, Infallible> {
         loop {
             tokio::task::consume_budget().await;

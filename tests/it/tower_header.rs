@@ -274,7 +274,7 @@ proptest! {
     }
 
     #[test]
-    fn grpc_timeouts_are_read_by_the_book(text in "[0-9]{0,10}[HMSmunsx]?") {
+    fn grpc_timeouts_are_read_as_specified(text in "[0-9]{0,10}[HMSmunsx]?") {
         standing(|| {
             let value = HeaderValue::from_str(&text).unwrap();
             assert_eq!(read(&GRPC, value), grpc_by_the_book(&text), "{text:?}");
@@ -282,7 +282,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_is_read_as_no_more_and_hardly_less(
+    fn a_written_time_is_read_as_no_more_and_hardly_less(
         secs in prop_oneof![0..2_u64, 0..200_000_u64, 0..LONGEST.as_secs()],
         nanos in prop_oneof![1..2_000_u32, 1..1_000_000_000_u32],
     ) {

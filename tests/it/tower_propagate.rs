@@ -111,7 +111,7 @@ async fn without_a_deadline_or_a_context_no_time_is_added() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_requests_own_context_comes_before_that_of_the_layer() {
+async fn the_context_of_the_request_wins_over_that_of_the_layer() {
     let (ours, theirs) = (ms(100), ms(200));
     let layer = PropagateLayer::new().context(&Context::background().with_timeout(ours));
     let ctx = Context::background().with_timeout(theirs);

@@ -16,7 +16,7 @@
 //! | the client | the context ended |
 //! |---|---|
 //! | has the whole response | `the request is finished` |
-//! | has a 504, or stayed and the response broke off | by the deadline, not before it by its clock |
+//! | has a 504, or stayed and the response broke off | by the deadline, not earlier by its clock |
 //! | left an answer that never ends, or an upload in the middle | `client disconnected` |
 //! | left what was about to end by itself | by either; only the server knows which was first |
 //! | left at a random moment | the same; or the server never saw the request |
