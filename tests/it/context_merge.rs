@@ -186,7 +186,7 @@ fn merging_with_a_done_context_gives_a_done_context() {
     of_ended.cancel_with("stop");
     assert_eq!(state(&ctx.merge(&ended)), "context cancelled: stop");
     assert_eq!(state(&ended.merge(&ctx)), "context cancelled: stop");
-    let unseen = ended.with_value("nobody has asked this one");
+    let unseen = ended.with_value("not queried yet");
     assert_eq!(state(&ctx.merge(&unseen)), "context cancelled: stop");
 }
 

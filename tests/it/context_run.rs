@@ -67,7 +67,7 @@ fn run_drops_a_ready_future_before_it_returns() {
 #[test]
 fn an_ended_context_never_polls_the_future() {
     let (ctx, guard) = Context::background().with_cancel();
-    let unseen = ctx.with_value("nobody has asked this one");
+    let unseen = ctx.with_value("not queried yet");
     guard.cancel();
     for ctx in [&ctx, &unseen] {
         let drops = Drops::default();

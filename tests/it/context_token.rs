@@ -27,7 +27,7 @@ fn a_token_is_cancelled_when_cancel_returns_without_a_runtime() {
 #[test]
 fn a_token_of_a_done_context_is_cancelled_at_once() {
     let (ctx, guard) = Context::background().with_cancel();
-    let unseen = ctx.with_value("nobody has asked this one");
+    let unseen = ctx.with_value("not queried yet");
     guard.cancel();
     assert!(ctx.to_cancellation_token().is_cancelled());
     assert!(unseen.to_cancellation_token().is_cancelled());
@@ -62,7 +62,7 @@ fn a_token_of_a_child_is_cancelled_by_the_child_or_an_ancestor() {
 fn a_token_without_its_context_is_cancelled_by_an_ancestor() {
     let (parent, guard) = Context::background().with_cancel();
     let token = parent
-        .with_value("held by nobody")
+        .with_value("not held")
         .with_value("nor this")
         .to_cancellation_token();
     drop(parent);

@@ -195,7 +195,7 @@ fn each_of_100_000_waiters_is_added_in_constant_time() {
 #[test]
 fn a_dropped_ancestor_still_cancels_its_descendants() {
     let (top, guard) = Context::background().with_cancel();
-    let leaf = top.with_value("held by nobody").with_value("leaf");
+    let leaf = top.with_value("not held").with_value("leaf");
     drop(top);
     let mut waiter = waiting(&leaf);
     guard.cancel_with("stop");

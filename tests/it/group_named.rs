@@ -160,8 +160,8 @@ async fn a_name_is_for_the_next_task_alone() {
 
 async fn a_name_alone_starts_nothing() {
     let (g, _ctx) = group();
-    let named = g.named("nobody");
-    assert_eq!(format!("{named:?}"), "Named { name: Some(\"nobody\"), .. }");
+    let named = g.named("unused");
+    assert_eq!(format!("{named:?}"), "Named { name: Some(\"unused\"), .. }");
     drop(named);
     assert_eq!((g.running(), g.queued()), (0, 0));
     assert_eq!(g.wait().await, OK);

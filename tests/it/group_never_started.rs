@@ -375,13 +375,13 @@ async fn a_worker_that_ends_a_job_after_the_deadline_needs_no_watcher() {
 
 #[test]
 fn an_admission_polled_after_the_deadline_needs_no_watcher() {
-    let (nobody_drives, clock) = (current_thread(), current_thread());
+    let (not_driven, clock) = (current_thread(), current_thread());
     clock.block_on(async {
         let parent = Context::background().with_timeout(SECOND);
         let (g, _ctx) = G::with_context(&parent);
         g.set_limit(0);
         let mut admission = {
-            let _inside = nobody_drives.enter();
+            let _inside = not_driven.enter();
             g.go(async { Ok(()) })
         };
         assert!(futures::poll!(&mut admission).is_pending());

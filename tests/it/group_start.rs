@@ -306,7 +306,10 @@ async fn in_a_cancelled_group_nothing_starts_and_the_call_fails() {
     });
     assert_eq!(cause(&started.await.unwrap_err()), "enough");
     assert_eq!(calls.get(), 0);
-    assert!(g.wait().await.is_ok(), "somebody has learnt of it already");
+    assert!(
+        g.wait().await.is_ok(),
+        "the caller has already received the failure"
+    );
 }
 
 async fn a_cancel_while_it_is_queued_fails_the_call() {
@@ -319,7 +322,10 @@ async fn a_cancel_while_it_is_queued_fails_the_call() {
     assert!(futures::poll!(&mut started).is_pending());
     g.cancel_with("enough");
     assert_eq!(cause(&started.await.unwrap_err()), "enough");
-    assert!(g.wait().await.is_ok(), "somebody has learnt of it already");
+    assert!(
+        g.wait().await.is_ok(),
+        "the caller has already received the failure"
+    );
 }
 
 async fn a_task_aborted_before_ready_is_the_calls_failure() {
@@ -335,7 +341,10 @@ async fn a_task_aborted_before_ready_is_the_calls_failure() {
         yields(turns).await;
         g.abort();
         assert_eq!(cause(&started.await.unwrap_err()), "the group was aborted");
-        assert!(g.wait().await.is_ok(), "somebody has learnt of it already");
+        assert!(
+            g.wait().await.is_ok(),
+            "the caller has already received the failure"
+        );
         probe.assert_all_dropped();
     }
 }

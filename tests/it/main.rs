@@ -1,6 +1,6 @@
 //! The integration tests: one binary, with one module per hazard.
 //!
-//! The name of a test is the sentence that it checks.
+//! The name of a test says what it checks, in at most 60 characters.
 
 // A test that is missing from the list of its `both_flavours!` is an unused function, and would
 // never run. That is an error here, not only a warning.

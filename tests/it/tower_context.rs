@@ -367,7 +367,7 @@ fn the_service_is_ready_when_the_inner_one_is() {
         }
 
         fn call(&mut self, _: Request<errgroup::tower::RequestBody<Script>>) -> Self::Future {
-            unreachable!("nobody calls")
+            unreachable!("the service is not called")
         }
     }
     let mut service = ContextLayer::new(&Context::background()).layer(Busy(3));

@@ -208,7 +208,7 @@ async fn an_expired_request_does_not_reach_the_handler() {
     let call = send(
         &layer,
         within("0n"),
-        |_| -> future::Ready<Result<_, Infallible>> { panic!("nobody calls") },
+        |_| -> future::Ready<Result<_, Infallible>> { panic!("the service is not called") },
     );
     assert_eq!(call.await.unwrap().status(), 504);
 }

@@ -140,7 +140,7 @@ async fn when_nothing_is_left_the_call_fails_at_once_and_is_not_made() {
             call(
                 &layer,
                 of(&ctx, request),
-                |_| -> future::Ready<Result<_, Infallible>> { panic!("nobody calls") },
+                |_| -> future::Ready<Result<_, Infallible>> { panic!("the service is not called") },
             )
             .poll()
         };

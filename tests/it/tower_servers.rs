@@ -32,7 +32,7 @@ use crate::tower_support::{FINISHED, GONE, TIME_OF_CLIENT, context_of};
 
 async fn soon<F: Future>(what: &str, future: F) -> F::Output {
     let in_time = tokio::time::timeout(PATIENCE, future).await;
-    in_time.unwrap_or_else(|_| panic!("it does not come: {what}"))
+    in_time.unwrap_or_else(|_| panic!("{what} did not come in {PATIENCE:?}"))
 }
 
 type ServerBody = UnsyncBoxBody<Bytes, BoxError>;
@@ -380,7 +380,7 @@ async fn only_http2_sees_a_disconnect_behind_a_large_unread_body() {
             _ = ctx.done() => {}
             () = async { while go.count() < 1 { tokio::task::yield_now().await } } => {}
         }
-        full("to nobody")
+        full("not received")
     }
     let small = "x".repeat(4 << 10);
     let large = "x".repeat(1 << 20);
@@ -555,7 +555,7 @@ async fn tidies_up(request: ServerRequest, handle: Handle) -> Answer {
         tokio::task::yield_now().await;
     }
     handle.reached.notify_one();
-    full("to nobody")
+    full("not received")
 }
 
 #[tokio::test]

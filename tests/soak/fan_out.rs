@@ -252,7 +252,7 @@ fn verdict(
         Err(payload) => {
             let boom = boom(&*payload);
             if !world.owns(boom) || records[boom.id].fate != Fate::Panicked {
-                wrong("gave a panic of nobody");
+                wrong("gave a panic of no item");
             }
             world.holds(0, "a panic");
             return Some(payload);

@@ -238,7 +238,7 @@ pub(crate) async fn run_here(plan: GroupPlan, ctx: &Context, single: bool) -> Op
         meddler.join().unwrap();
     }
     let Some(g) = Arc::into_inner(g) else {
-        fail(format_args!("somebody else holds the group"));
+        fail(format_args!("another owner still holds the group"));
     };
     end(g, plan.ending, handles, &world).await
 }
@@ -436,7 +436,7 @@ pub(crate) fn check_wait_all(
             }
             TaskErrorKind::Aborted(_) => aborted += 1,
             TaskErrorKind::Failed(Fault::Context(error)) => {
-                fail(format_args!("wait_all has a failure of nobody: {error}"));
+                fail(format_args!("wait_all lists a failure of no task: {error}"));
             }
         }
     }

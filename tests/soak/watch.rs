@@ -48,7 +48,7 @@ impl Watch {
         // A panic that was not injected is a defect, of the crate or of this program.
         std::panic::set_hook(Box::new(|info| {
             if !info.payload().is::<Boom>() {
-                fail(format_args!("a panic that nobody injected: {info}"));
+                fail(format_args!("a panic that was not injected: {info}"));
             }
         }));
         let over = Arc::new(AtomicBool::new(false));
