@@ -275,10 +275,12 @@ async fn the_drop_of_an_error_may_call_back_into_the_group() {
     }
 
     let (g, _ctx) = Group::<Loud>::with_context(Context::background());
-    let (g, calls) = (Arc::new(g), Count::default());
+    let (g, calls, gate) = (Arc::new(g), Count::default(), Gate::new());
     for _ in 0..10 {
-        let (weak, calls) = (Arc::downgrade(&g), calls.clone());
+        let (weak, calls, gated) = (Arc::downgrade(&g), calls.clone(), gate.clone());
         g.go(async move {
+            // No task fails before all of them have started: after a failure none would start.
+            gated.pass().await;
             Err(Loud(Some(Box::new(move || {
                 if let Some(g) = weak.upgrade() {
                     let _ = (g.running(), g.queued());
@@ -288,6 +290,8 @@ async fn the_drop_of_an_error_may_call_back_into_the_group() {
             }))))
         });
     }
+    until(|| g.queued() == 0 && g.running() == 10).await;
+    gate.open();
     until(|| g.running() == 0).await;
     let g = Arc::into_inner(g).unwrap();
     assert!(g.wait().await.is_err());
