@@ -91,6 +91,8 @@ fn a_task_queued_during_a_search_does_not_wait_for_that_job() {
     check(2, || {
         let g = Group::new();
         let (ctx, guard) = Context::background().with_cancel();
+        // It gets a worker of its own, and the next two are queued.
+        g.go(async { Ok(()) });
         g.go(async move {
             ctx.done().await;
             Ok(())
@@ -347,6 +349,20 @@ fn a_group_dropped_while_its_task_ends_stops_all_tasks() {
         g.go(std::future::pending());
         drop(g);
         assert!(ctx.is_done());
+    });
+}
+
+#[test]
+fn a_task_started_during_an_abort_is_dropped() {
+    check(3, || {
+        let (g, _ctx) = Group::with_context(Context::background());
+        let spawner = g.spawner();
+        let starter = thread::spawn(move || {
+            spawner.go(std::future::pending());
+        });
+        g.abort();
+        starter.join().unwrap();
+        assert!(block_on(g.wait()).is_err());
     });
 }
 

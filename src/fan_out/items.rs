@@ -51,7 +51,7 @@ pin_project! {
         items: Option<S>,
         kind: ItemsKind,
         // The future of an item that came although the iterator had said that there were no more.
-        peeked: Option<Fut>,
+        peeked: Option<Box<Fut>>,
     }
 
     impl<S, F, Fut> PinnedDrop for Pull<S, F, Fut> {
@@ -133,7 +133,7 @@ where
             unreachable!("the items are pulled after they were dropped");
         };
         if let Some(future) = this.peeked.take() {
-            put(future);
+            put(*future);
             return Poll::Ready(Some(()));
         }
         match ready!(items.poll_next(cx)) {
@@ -149,7 +149,7 @@ where
         let this = self.project();
         if let (None, Some(items), Some(f)) = (&this.peeked, this.items.as_pin_mut(), this.f) {
             let item = ready!(items.poll_next(cx));
-            *this.peeked = item.map(|item| f(ctx.clone(), item));
+            *this.peeked = item.map(|item| Box::new(f(ctx.clone(), item)));
         }
         Poll::Ready(this.peeked.is_some())
     }

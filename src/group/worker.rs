@@ -149,7 +149,11 @@ where
     /// on one thread, all workers that do are polled between two polls of another task.
     fn poll_own(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         let completed = ready!(self.poll_job(cx));
-        self.scheduler.complete_own(completed);
+        if let Some(rejected) = self.scheduler.complete_own(completed) {
+            Queue::dispose(&self.scheduler, rejected);
+            self.state = State::Working;
+            return self.poll(false, cx);
+        }
         self.scheduler.reap();
         self.state = State::Left;
         Poll::Ready(())
@@ -302,16 +306,24 @@ where
         }
     }
 
-    /// Completes the job of a worker that leaves after it. What can start now is for others.
-    fn complete_own(self: &Arc<Self>, mut completed: Option<Completion<Queue<E>>>) {
+    /// Completes the job of a worker that leaves after it. Other workers start what can start now.
+    /// If there is work that never runs, this worker begins to drop it.
+    fn complete_own(
+        self: &Arc<Self>,
+        mut completed: Option<Completion<Queue<E>>>,
+    ) -> Option<Rejected<Queue<E>>> {
         let ended = self.ctx().is_done();
         self.complete_observed(&mut completed);
         self.with(|state, effects| {
             if let Some(completed) = completed {
                 state.complete(completed, effects);
             }
-            state.hand_out(ended, effects);
-        });
+            let rejected = state.next_rejected_in_turn(ended, effects);
+            if rejected.is_none() {
+                state.hand_out(ended, effects);
+            }
+            rejected
+        })
     }
 
     /// Spawns a worker with a job that has its permit.
