@@ -47,7 +47,7 @@ use crate::tracing::Span;
 
 pub(crate) struct Queue<E> {
     pub(crate) ready: VecDeque<Entry<E>>,
-    pub(crate) waiting: VecDeque<Waiting<E>>,
+    pub(crate) waiting: VecDeque<Position<E>>,
     /// The number of the first that waits, or of the next to come.
     pub(crate) head: Number,
     /// Whether the context has ended, and `head` stopped.
@@ -83,15 +83,15 @@ impl<E: 'static> Work<E> {
 }
 
 /// What takes a turn in the queue: a job that a worker will run, or a local task that runs by itself once it may.
-pub(crate) enum Turnee<E> {
+pub(crate) enum Queued<E> {
     Entry(Entry<E>),
     Seat(Arc<Seat>),
     /// A local task that has gone.
     Gone,
 }
 
-pub(crate) struct Waiting<E> {
-    pub(crate) turnee: Turnee<E>,
+pub(crate) struct Position<E> {
+    pub(crate) queued: Queued<E>,
     /// Who awaits the admission.
     pub(crate) waiter: Option<Waiter>,
 }
@@ -170,17 +170,17 @@ impl<E> Queue<E> {
         permits: &mut Permits,
         effects: &mut Effects,
     ) {
-        let is_it = |waiting: &&mut Waiting<E>| match &waiting.turnee {
-            Turnee::Seat(it) => Arc::ptr_eq(it, seat),
-            Turnee::Entry(_) | Turnee::Gone => false,
+        let is_it = |position: &&mut Position<E>| match &position.queued {
+            Queued::Seat(it) => Arc::ptr_eq(it, seat),
+            Queued::Entry(_) | Queued::Gone => false,
         };
-        let waiting = seat.number().and_then(|number| self.entry_at(number));
+        let position = seat.number().and_then(|number| self.position_at(number));
         // Its turn may have come while it went, and its number have been given again.
-        let Some(waiting) = waiting.filter(is_it) else {
+        let Some(position) = position.filter(is_it) else {
             return;
         };
-        waiting.turnee = Turnee::Gone;
-        let waiter = waiting.waiter.take();
+        position.queued = Queued::Gone;
+        let waiter = position.waiter.take();
         seat.forget();
         self.gone_waiting += 1;
         self.trim();
@@ -192,8 +192,9 @@ impl<E> Queue<E> {
 
     /// Removes the gaps at both ends.
     fn trim(&mut self) {
-        let is_gap =
-            |end: Option<&Waiting<E>>| end.is_some_and(|it| matches!(it.turnee, Turnee::Gone));
+        let is_gap = |end: Option<&Position<E>>| {
+            end.is_some_and(|position| matches!(position.queued, Queued::Gone))
+        };
         while is_gap(self.waiting.back()) {
             self.waiting.pop_back();
             self.gone_waiting -= 1;
@@ -216,10 +217,11 @@ impl<E> Queue<E> {
 
     /// Where the waiter for an undecided number is.
     pub(crate) fn waiter_of(&mut self, number: Number) -> Option<&mut Option<Waiter>> {
-        self.entry_at(number).map(|waiting| &mut waiting.waiter)
+        self.position_at(number)
+            .map(|position| &mut position.waiter)
     }
 
-    fn entry_at(&mut self, number: Number) -> Option<&mut Waiting<E>> {
+    fn position_at(&mut self, number: Number) -> Option<&mut Position<E>> {
         let at = usize::try_from(number.checked_sub(self.head)?).ok()?;
         self.waiting.get_mut(at)
     }
@@ -232,14 +234,14 @@ impl<E> Queue<E> {
     }
 
     /// Starts what has been given a permit. Says whether it took the permit: a local task may have gone meanwhile.
-    pub(crate) fn begin(&mut self, turnee: Turnee<E>, effects: &mut Effects) -> bool {
-        match turnee {
-            Turnee::Entry(entry) => {
+    pub(crate) fn begin(&mut self, queued: Queued<E>, effects: &mut Effects) -> bool {
+        match queued {
+            Queued::Entry(entry) => {
                 self.ready.push_back(entry);
                 true
             }
-            Turnee::Seat(seat) => seat.admit(effects),
-            Turnee::Gone => {
+            Queued::Seat(seat) => seat.admit(effects),
+            Queued::Gone => {
                 self.gone_waiting -= 1;
                 false
             }
@@ -276,11 +278,11 @@ where
 
     fn start(&mut self, permits: &mut Permits, effects: &mut Effects) {
         while !self.waiting.is_empty() && permits.is_free() {
-            let Some(Waiting { turnee, waiter }) = self.waiting.pop_front() else {
+            let Some(Position { queued, waiter }) = self.waiting.pop_front() else {
                 return;
             };
             self.head += 1;
-            if self.begin(turnee, effects) {
+            if self.begin(queued, effects) {
                 permits.take();
             }
             if let Some(waiter) = waiter {
@@ -315,14 +317,14 @@ where
     fn cut(&mut self, permits: &mut Permits, effects: &mut Effects) -> Vec<(Task, Work<E>)> {
         self.cut = true;
         let mut unstarted = Vec::with_capacity(self.waiting.len());
-        for Waiting { turnee, waiter } in self.waiting.drain(..) {
+        for Position { queued, waiter } in self.waiting.drain(..) {
             if let Some(waiter) = waiter {
                 permits.decide(waiter, &mut effects.wake);
             }
-            match turnee {
-                Turnee::Entry(Entry { task, work }) => unstarted.push((task, work)),
-                Turnee::Seat(seat) => seat.refuse(effects),
-                Turnee::Gone => {}
+            match queued {
+                Queued::Entry(Entry { task, work }) => unstarted.push((task, work)),
+                Queued::Seat(seat) => seat.refuse(effects),
+                Queued::Gone => {}
             }
         }
         self.gone_waiting = 0;

@@ -7,7 +7,7 @@ use tokio::task::AbortHandle;
 
 use super::handle::{Admission, Lobby, Number};
 use super::local::{LocalId, Seat};
-use super::queue::{Entry, Queue, Task, Turnee, Waiting, Work};
+use super::queue::{Entry, Position, Queue, Queued, Task, Work};
 use crate::context::ContextError;
 use crate::group::error::TryGoError;
 use crate::scheduler::Scheduler;
@@ -28,7 +28,7 @@ enum Decision<E> {
     GetsWorker(Task, Job<E>),
     Queued(Number),
     QueuedLocal(Arc<Seat>),
-    Refused(Turnee<E>),
+    Refused(Queued<E>),
 }
 
 /// What `try_submit` found.
@@ -56,7 +56,7 @@ where
     /// Starts a job, or queues it.
     pub(crate) fn submit(self: &Arc<Self>, mut task: Task, work: Work<E>) -> Admission {
         task.open_span(&self.shared);
-        self.take_in(Turnee::Entry(Entry { task, work }), None)
+        self.take_in(Queued::Entry(Entry { task, work }), None)
     }
 
     /// Starts a local task, or queues it.
@@ -69,35 +69,35 @@ where
         if !seat.take() {
             return Admission::decided(false);
         }
-        self.take_in(Turnee::Seat(seat), Some((id, abort)))
+        self.take_in(Queued::Seat(seat), Some((id, abort)))
     }
 
     fn take_in(
         self: &Arc<Self>,
-        turnee: Turnee<E>,
+        queued: Queued<E>,
         local: Option<(LocalId, AbortHandle)>,
     ) -> Admission {
         let ended = self.ctx().is_done();
         let decision = self.with(|state, effects| {
             if ended || !state.takes_new() {
-                return Decision::Refused(turnee);
+                return Decision::Refused(queued);
             }
             state.count_in(1);
             state.source.locals.extend(local);
             if state.source.waiting() == 0 && state.permits.is_free() {
                 state.watch_grace(effects);
-                return self.start_now(turnee, state, effects);
+                return self.start_now(queued, state, effects);
             }
             let number = state.source.head + state.source.waiting.len() as Number;
-            let decision = match &turnee {
-                Turnee::Seat(seat) => {
+            let decision = match &queued {
+                Queued::Seat(seat) => {
                     seat.queue(number);
                     Decision::QueuedLocal(seat.clone())
                 }
-                Turnee::Entry(_) | Turnee::Gone => Decision::Queued(number),
+                Queued::Entry(_) | Queued::Gone => Decision::Queued(number),
             };
             let waiter = None;
-            state.source.waiting.push_back(Waiting { turnee, waiter });
+            state.source.waiting.push_back(Position { queued, waiter });
             state.call_searcher_for_start(|| self.slot(), effects);
             effects.flush |= state.source.burst.take_may_be_in_slot();
             state.watch(effects);
@@ -114,8 +114,8 @@ where
                 let core = self.clone();
                 Admission::queued(Arc::new(LocalLobby { core, seat }), 0)
             }
-            Decision::Refused(turnee) => {
-                self.refuse(turnee);
+            Decision::Refused(queued) => {
+                self.refuse(queued);
                 Admission::decided(false)
             }
         }
@@ -124,12 +124,12 @@ where
     /// Gives a permit to a task that need not wait for one.
     fn start_now(
         &self,
-        turnee: Turnee<E>,
+        queued: Queued<E>,
         state: &mut State<Queue<E>>,
         effects: &mut Effects,
     ) -> Decision<E> {
-        let entry = match turnee {
-            Turnee::Entry(entry) => entry,
+        let entry = match queued {
+            Queued::Entry(entry) => entry,
             other => {
                 if state.source.begin(other, effects) {
                     state.permits.take();
@@ -208,7 +208,7 @@ where
         };
         let decision = self.with(|state, effects| {
             if !state.is_open() {
-                return Decision::Refused(Turnee::Entry(entry));
+                return Decision::Refused(Queued::Entry(entry));
             }
             state.watch_grace(effects);
             self.start_entry(entry, state, effects)
@@ -216,7 +216,7 @@ where
         match decision {
             Decision::GetsWorker(task, job) => self.spawn_with_job(task, job),
             // An abort came in between.
-            Decision::Refused(Turnee::Entry(entry)) => self.reject(entry, HadPermit::Yes),
+            Decision::Refused(Queued::Entry(entry)) => self.reject(entry, HadPermit::Yes),
             _ => {}
         }
         Ok(())
@@ -228,13 +228,13 @@ where
     }
 
     /// The context has ended, so this never starts; it counts as ended, unless a wait is already over.
-    fn refuse(self: &Arc<Self>, turnee: Turnee<E>) {
+    fn refuse(self: &Arc<Self>, queued: Queued<E>) {
         let counts = self.with(|state, effects| {
             let counts = !state.is_closed();
             if counts {
                 state.count_in(1);
             }
-            if let Turnee::Seat(seat) = &turnee {
+            if let Queued::Seat(seat) = &queued {
                 match counts {
                     true => seat.refuse(effects),
                     false => seat.dismiss(effects),
@@ -242,15 +242,15 @@ where
             }
             counts
         });
-        match turnee {
-            Turnee::Entry(entry) if counts => self.reject(entry, HadPermit::No),
-            Turnee::Entry(Entry { task, work }) => {
+        match queued {
+            Queued::Entry(entry) if counts => self.reject(entry, HadPermit::No),
+            Queued::Entry(Entry { task, work }) => {
                 work.discard();
                 if let Some(observer) = task.observer {
                     observer.ended(&**self, false);
                 }
             }
-            Turnee::Seat(_) | Turnee::Gone => {}
+            Queued::Seat(_) | Queued::Gone => {}
         }
     }
 }
