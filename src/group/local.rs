@@ -1,7 +1,7 @@
 //! Tasks that are not `Send`, under the group's limit.
 //!
-//! A worker may run on any thread, so it cannot run these. Each is a local task of its own, which takes a *seat* in the
-//! group's queue, waits there for its permit like any other, and holds it while it runs.
+//! A worker may run on any thread, so it cannot run these. Each is a local task of its own, which waits for its permit in
+//! the group's queue like any other (its [`LocalWait`]), and holds it while it runs.
 
 use std::fmt::Display;
 use std::future::Future;
@@ -27,9 +27,9 @@ use crate::sync::{Arc, Mutex};
 pub(crate) type LocalId = usize;
 
 /// Where a local task waits. Its lock is taken under the core's, and nothing is taken under it.
-pub(crate) struct Seat(Mutex<Waiting>);
+pub(crate) struct LocalWait(Mutex<WaitState>);
 
-struct Waiting {
+struct WaitState {
     stage: Stage,
     waker: Option<Waker>,
     /// Its number in the queue, if it has to wait there. Written under the core's lock.
@@ -56,9 +56,9 @@ enum Stage {
     Left,
 }
 
-impl Seat {
-    fn new() -> Arc<Seat> {
-        Arc::new(Seat(Mutex::new(Waiting {
+impl LocalWait {
+    fn new() -> Arc<LocalWait> {
+        Arc::new(LocalWait(Mutex::new(WaitState {
             stage: Stage::New,
             waker: None,
             number: None,
@@ -66,12 +66,12 @@ impl Seat {
         })))
     }
 
-    /// Begins to wait, unless the task has gone: its `LocalSet` was being dropped.
-    pub(crate) fn take(&self) -> bool {
-        let mut seat = self.0.lock();
-        let new = seat.stage == Stage::New;
+    /// Begins to state, unless the task has gone: its `LocalSet` was being dropped.
+    pub(crate) fn begin(&self) -> bool {
+        let mut state = self.0.lock();
+        let new = state.stage == Stage::New;
         if new {
-            seat.stage = Stage::Waiting;
+            state.stage = Stage::Waiting;
         }
         new
     }
@@ -90,19 +90,19 @@ impl Seat {
     }
 
     fn decide(&self, stage: Stage, effects: &mut Effects) -> bool {
-        let mut seat = self.0.lock();
-        let waits = seat.stage == Stage::Waiting;
-        seat.decision = Some(waits && stage == Stage::Admitted);
+        let mut state = self.0.lock();
+        let waits = state.stage == Stage::Waiting;
+        state.decision = Some(waits && stage == Stage::Admitted);
         if !waits {
             return false;
         }
-        seat.stage = stage;
-        effects.wake.extend(seat.waker.take());
+        state.stage = stage;
+        effects.wake.extend(state.waker.take());
         true
     }
 
     /// It waits in the queue. The task that it is of may have gone.
-    pub(crate) fn queue(&self, number: Number) {
+    pub(crate) fn set_number(&self, number: Number) {
         self.0.lock().number = Some(number);
     }
 
@@ -122,28 +122,28 @@ impl Seat {
 
     /// The same, for `Debug`, which never blocks.
     pub(crate) fn try_decision(&self) -> Option<bool> {
-        self.0.try_lock().and_then(|seat| seat.decision)
+        self.0.try_lock().and_then(|state| state.decision)
     }
 
     fn poll(&self, cx: &mut task::Context<'_>) -> Poll<Stage> {
         let waker = cx.waker().clone();
-        let mut seat = self.0.lock();
-        if !matches!(seat.stage, Stage::New | Stage::Waiting) {
-            let stage = seat.stage;
-            drop(seat);
+        let mut state = self.0.lock();
+        if !matches!(state.stage, Stage::New | Stage::Waiting) {
+            let stage = state.stage;
+            drop(state);
             return Poll::Ready(stage);
         }
-        let old = seat.waker.replace(waker);
-        drop(seat);
+        let old = state.waker.replace(waker);
+        drop(state);
         drop(old);
         Poll::Pending
     }
 
     fn leave(&self) -> Stage {
-        let mut seat = self.0.lock();
-        let waker = seat.waker.take();
-        let stage = std::mem::replace(&mut seat.stage, Stage::Left);
-        drop(seat);
+        let mut state = self.0.lock();
+        let waker = state.waker.take();
+        let stage = std::mem::replace(&mut state.stage, Stage::Left);
+        drop(state);
         drop(waker);
         stage
     }
@@ -158,7 +158,7 @@ pin_project! {
         E: 'static,
     {
         core: Arc<Scheduler<Queue<E>>>,
-        seat: Arc<Seat>,
+        wait: Arc<LocalWait>,
         // `None` once it has been accounted for.
         task: Option<Task>,
         #[pin]
@@ -177,7 +177,7 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             let dropped = panic::catch(|| this.future.set(None));
-            end(this.core, this.seat, this.task.take(), Outcome::of_drop(dropped), renew(this.current));
+            end(this.core, this.wait, this.task.take(), Outcome::of_drop(dropped), renew(this.current));
         }
     }
 }
@@ -191,7 +191,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
         let mut this = self.project();
-        let outcome = match ready!(this.seat.poll(cx)) {
+        let outcome = match ready!(this.wait.poll(cx)) {
             Stage::Admitted => {
                 if !*this.started {
                     *this.started = true;
@@ -204,7 +204,7 @@ where
             _ => Outcome::of_drop(panic::catch(|| this.future.set(None))),
         };
         let (task, lender) = (this.task.take(), renew(this.current));
-        end(this.core, this.seat, task, outcome, lender);
+        end(this.core, this.wait, task, outcome, lender);
         Poll::Ready(())
     }
 }
@@ -216,7 +216,7 @@ fn renew(current: &mut Option<CurrentJob>) -> Option<LenderId> {
 /// The accounting, once.
 fn end<E>(
     core: &Arc<Scheduler<Queue<E>>>,
-    seat: &Arc<Seat>,
+    wait: &Arc<LocalWait>,
     task: Option<Task>,
     outcome: Outcome<Queue<E>>,
     lender: Option<LenderId>,
@@ -224,10 +224,10 @@ fn end<E>(
     E: From<ContextError> + Display + Send + 'static,
 {
     let Some(task) = task else { return };
-    match seat.leave() {
+    match wait.leave() {
         Stage::Admitted => core.end_off_counter(task, outcome, lender),
         Stage::Waiting => {
-            core.with(|state, effects| state.source.forget(seat, &mut state.permits, effects));
+            core.with(|state, effects| state.source.forget(wait, &mut state.permits, effects));
             core.end_unstarted(task, outcome);
         }
         Stage::Refused => core.end_unstarted(task, outcome),
@@ -250,19 +250,19 @@ where
     where
         F: Future<Output = Result<(), TaskErrorKind<E>>> + 'static,
     {
-        let seat = Seat::new();
-        let id = Arc::as_ptr(&seat) as LocalId;
+        let wait = LocalWait::new();
+        let id = Arc::as_ptr(&wait) as LocalId;
         task.local = Some(id);
         task.open_span(&self.shared);
         let local = LocalTask {
             core: self.clone(),
-            seat: seat.clone(),
+            wait: wait.clone(),
             task: Some(task),
             future: Some(future),
             current: Some(CurrentJob::new(self.clone())),
             started: false,
         };
         let abort = tokio::task::spawn_local(local).abort_handle();
-        self.submit_local(seat, id, abort)
+        self.submit_local(wait, id, abort)
     }
 }

@@ -13,8 +13,8 @@
 //! `head` has passed it, and that costs nothing a task. When the context ends, `head` stops for good and what waits is
 //! removed: those numbers never start.
 //!
-//! A local task may be dropped before its turn, with its `LocalSet`. So its admission asks its seat
-//! instead, and its number only says where it stands. A seat whose task has gone leaves a gap,
+//! A local task may be dropped before its turn, with its `LocalSet`. So its admission asks its `LocalWait`
+//! instead, and its number only says where it stands. A position whose task has gone leaves a gap,
 //! since the numbers behind it stay; a gap goes when it is the first or the last in the queue. The
 //! number of a last one is then given again.
 
@@ -28,7 +28,7 @@ use tokio::time::Instant;
 use super::blocking::{self, BlockingJob, OnPool};
 use super::burst::Burst;
 use super::handle::Number;
-use super::local::{LocalId, Seat};
+use super::local::{LocalId, LocalWait};
 use super::worker::Worker;
 use crate::context::ContextError;
 use crate::panic;
@@ -85,7 +85,7 @@ impl<E: 'static> Work<E> {
 /// What takes a turn in the queue: a job that a worker will run, or a local task that runs by itself once it may.
 pub(crate) enum Queued<E> {
     Entry(Entry<E>),
-    Seat(Arc<Seat>),
+    Local(Arc<LocalWait>),
     /// A local task that has gone.
     Gone,
 }
@@ -163,25 +163,25 @@ impl<E> Queue<E> {
         self.waiting.len() - self.gone_waiting
     }
 
-    /// A local task has gone before its turn came. Not searched for: its seat knows its number.
+    /// A local task has gone before its turn came. Not searched for: its `LocalWait` knows its number.
     pub(crate) fn forget(
         &mut self,
-        seat: &Arc<Seat>,
+        wait: &Arc<LocalWait>,
         permits: &mut Permits,
         effects: &mut Effects,
     ) {
         let is_it = |position: &&mut Position<E>| match &position.queued {
-            Queued::Seat(it) => Arc::ptr_eq(it, seat),
+            Queued::Local(it) => Arc::ptr_eq(it, wait),
             Queued::Entry(_) | Queued::Gone => false,
         };
-        let position = seat.number().and_then(|number| self.position_at(number));
+        let position = wait.number().and_then(|number| self.position_at(number));
         // Its turn may have come while it went, and its number have been given again.
         let Some(position) = position.filter(is_it) else {
             return;
         };
         position.queued = Queued::Gone;
         let waiter = position.waiter.take();
-        seat.forget();
+        wait.forget();
         self.gone_waiting += 1;
         self.trim();
         if let Some(waiter) = waiter {
@@ -240,7 +240,7 @@ impl<E> Queue<E> {
                 self.ready.push_back(entry);
                 true
             }
-            Queued::Seat(seat) => seat.admit(effects),
+            Queued::Local(wait) => wait.admit(effects),
             Queued::Gone => {
                 self.gone_waiting -= 1;
                 false
@@ -323,7 +323,7 @@ where
             }
             match queued {
                 Queued::Entry(Entry { task, work }) => unstarted.push((task, work)),
-                Queued::Seat(seat) => seat.refuse(effects),
+                Queued::Local(wait) => wait.refuse(effects),
                 Queued::Gone => {}
             }
         }

@@ -6,7 +6,7 @@ use std::task::{Poll, Waker};
 use tokio::task::AbortHandle;
 
 use super::handle::{Admission, Lobby, Number};
-use super::local::{LocalId, Seat};
+use super::local::{LocalId, LocalWait};
 use super::queue::{Entry, Position, Queue, Queued, Task, Work};
 use crate::context::ContextError;
 use crate::group::error::TryGoError;
@@ -27,7 +27,7 @@ enum Decision<E> {
     /// It has its permit, and gets a worker of its own.
     GetsWorker(Task, Job<E>),
     Queued(Number),
-    QueuedLocal(Arc<Seat>),
+    QueuedLocal(Arc<LocalWait>),
     Refused(Queued<E>),
 }
 
@@ -62,14 +62,14 @@ where
     /// Starts a local task, or queues it.
     pub(crate) fn submit_local(
         self: &Arc<Self>,
-        seat: Arc<Seat>,
+        wait: Arc<LocalWait>,
         id: LocalId,
         abort: AbortHandle,
     ) -> Admission {
-        if !seat.take() {
+        if !wait.begin() {
             return Admission::decided(false);
         }
-        self.take_in(Queued::Seat(seat), Some((id, abort)))
+        self.take_in(Queued::Local(wait), Some((id, abort)))
     }
 
     fn take_in(
@@ -90,9 +90,9 @@ where
             }
             let number = state.source.head + state.source.waiting.len() as Number;
             let decision = match &queued {
-                Queued::Seat(seat) => {
-                    seat.queue(number);
-                    Decision::QueuedLocal(seat.clone())
+                Queued::Local(wait) => {
+                    wait.set_number(number);
+                    Decision::QueuedLocal(wait.clone())
                 }
                 Queued::Entry(_) | Queued::Gone => Decision::Queued(number),
             };
@@ -110,9 +110,9 @@ where
                 Admission::decided(true)
             }
             Decision::Queued(number) => Admission::queued(self.clone(), number),
-            Decision::QueuedLocal(seat) => {
+            Decision::QueuedLocal(wait) => {
                 let core = self.clone();
-                Admission::queued(Arc::new(LocalLobby { core, seat }), 0)
+                Admission::queued(Arc::new(LocalLobby { core, wait }), 0)
             }
             Decision::Refused(queued) => {
                 self.refuse(queued);
@@ -234,10 +234,10 @@ where
             if counts {
                 state.count_in(1);
             }
-            if let Queued::Seat(seat) = &queued {
+            if let Queued::Local(wait) = &queued {
                 match counts {
-                    true => seat.refuse(effects),
-                    false => seat.dismiss(effects),
+                    true => wait.refuse(effects),
+                    false => wait.dismiss(effects),
                 }
             }
             counts
@@ -250,7 +250,7 @@ where
                     observer.ended(&**self, false);
                 }
             }
-            Queued::Seat(_) | Queued::Gone => {}
+            Queued::Local(_) | Queued::Gone => {}
         }
     }
 }
@@ -259,14 +259,14 @@ where
 #[derive(Clone, Copy)]
 enum Asked<'a> {
     Job(Number),
-    Local(&'a Seat),
+    Local(&'a LocalWait),
 }
 
 impl Asked<'_> {
     fn decision<E>(self, queue: &Queue<E>) -> Option<bool> {
         match self {
             Asked::Job(number) => queue.decision(number),
-            Asked::Local(seat) => seat.decision(),
+            Asked::Local(wait) => wait.decision(),
         }
     }
 
@@ -278,7 +278,7 @@ impl Asked<'_> {
         }
         queue.waiter_of(match self {
             Asked::Job(number) => number,
-            Asked::Local(seat) => seat.number()?,
+            Asked::Local(wait) => wait.number()?,
         })
     }
 }
@@ -306,13 +306,13 @@ where
     }
 }
 
-/// Where the admission of a local task that had to wait is decided: by its seat.
+/// Where the admission of a local task that had to wait is decided: by its `LocalWait`.
 struct LocalLobby<E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
     core: Arc<Scheduler<Queue<E>>>,
-    seat: Arc<Seat>,
+    wait: Arc<LocalWait>,
 }
 
 impl<E> Lobby for LocalLobby<E>
@@ -320,15 +320,15 @@ where
     E: From<ContextError> + Display + Send + 'static,
 {
     fn poll_decision(self: Arc<Self>, _: Number, lease: &mut Lease, waker: &Waker) -> Poll<bool> {
-        self.core.poll_asked(Asked::Local(&self.seat), lease, waker)
+        self.core.poll_asked(Asked::Local(&self.wait), lease, waker)
     }
 
     fn give_up(self: Arc<Self>, _: Number, lease: &mut Lease) {
-        self.core.give_up_asked(Asked::Local(&self.seat), lease);
+        self.core.give_up_asked(Asked::Local(&self.wait), lease);
     }
 
     fn decision(&self, _: Number) -> Option<bool> {
-        self.seat.try_decision()
+        self.wait.try_decision()
     }
 }
 
