@@ -14,7 +14,7 @@ use crate::sync::Arc;
 pub(crate) type Number = u64;
 
 /// Where an admission is decided: a group's core, whatever its error type.
-pub(crate) trait Lobby: Send + Sync {
+pub(crate) trait DecideAdmission: Send + Sync {
     fn poll_decision(
         self: Arc<Self>,
         number: Number,
@@ -44,7 +44,7 @@ pub struct Admission {
 enum State {
     Decided(bool),
     Queued {
-        lobby: Arc<dyn Lobby>,
+        decider: Arc<dyn DecideAdmission>,
         number: Number,
         lease: Lease,
         polled: bool,
@@ -73,10 +73,10 @@ impl Admission {
         }
     }
 
-    pub(crate) fn queued(lobby: Arc<dyn Lobby>, number: Number) -> Admission {
+    pub(crate) fn queued(decider: Arc<dyn DecideAdmission>, number: Number) -> Admission {
         Admission {
             state: State::Queued {
-                lobby,
+                decider,
                 number,
                 lease: Lease::None,
                 polled: false,
@@ -93,13 +93,13 @@ impl Future for Admission {
         let started = match &mut self.state {
             State::Decided(started) => *started,
             State::Queued {
-                lobby,
+                decider,
                 number,
                 lease,
                 polled,
             } => {
                 *polled = true;
-                let decision = lobby.clone().poll_decision(*number, lease, cx.waker());
+                let decision = decider.clone().poll_decision(*number, lease, cx.waker());
                 let started = ready!(decision);
                 self.state = State::Decided(started);
                 started
@@ -114,13 +114,13 @@ impl Drop for Admission {
     fn drop(&mut self) {
         // One that was never polled has told nobody of itself.
         if let State::Queued {
-            lobby,
+            decider,
             number,
             lease,
             polled: true,
         } = &mut self.state
         {
-            lobby.clone().give_up(*number, lease);
+            decider.clone().give_up(*number, lease);
         }
     }
 }
@@ -129,7 +129,9 @@ impl fmt::Debug for Admission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let started = match &self.state {
             State::Decided(started) => Some(*started),
-            State::Queued { lobby, number, .. } => lobby.decision(*number),
+            State::Queued {
+                decider, number, ..
+            } => decider.decision(*number),
         };
         f.debug_struct("Admission")
             .field("started", &started)

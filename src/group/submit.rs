@@ -5,7 +5,7 @@ use std::task::{Poll, Waker};
 
 use tokio::task::AbortHandle;
 
-use super::handle::{Admission, Lobby, Number};
+use super::handle::{Admission, DecideAdmission, Number};
 use super::local::{LocalId, LocalWait};
 use super::queue::{Entry, Position, Queue, Queued, Task, Work};
 use crate::context::ContextError;
@@ -112,7 +112,7 @@ where
             Decision::Queued(number) => Admission::queued(self.clone(), number),
             Decision::QueuedLocal(wait) => {
                 let core = self.clone();
-                Admission::queued(Arc::new(LocalLobby { core, wait }), 0)
+                Admission::queued(Arc::new(LocalDecider { core, wait }), 0)
             }
             Decision::Refused(queued) => {
                 self.refuse(queued);
@@ -283,7 +283,7 @@ impl Asked<'_> {
     }
 }
 
-impl<E> Lobby for Scheduler<Queue<E>>
+impl<E> DecideAdmission for Scheduler<Queue<E>>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
@@ -307,7 +307,7 @@ where
 }
 
 /// Where the admission of a local task that had to wait is decided: by its `LocalWait`.
-struct LocalLobby<E>
+struct LocalDecider<E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
@@ -315,7 +315,7 @@ where
     wait: Arc<LocalWait>,
 }
 
-impl<E> Lobby for LocalLobby<E>
+impl<E> DecideAdmission for LocalDecider<E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
