@@ -4,10 +4,10 @@ mod blocking;
 mod burst;
 mod error;
 mod handle;
-mod launch;
 mod local;
 mod queue;
 mod scope;
+mod spawn_builder;
 mod spawner;
 mod start;
 mod submit;
@@ -34,8 +34,8 @@ use crate::scheduler::failures::OnFailure;
 use crate::scheduler::job::{self, boxed_if_big};
 use crate::sync::Arc;
 use crate::tracing::Span;
-use launch::Launch;
 use queue::Queue;
+use spawn_builder::SpawnBuilder;
 
 static WAIT_ENDED: StaticCause = StaticCause("the group's wait has ended");
 static GROUP_ABORTED: StaticCause = StaticCause("the group was aborted");
@@ -213,7 +213,7 @@ where
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
-        boxed_if_big!(future: F, Send => self.launch().go(future))
+        boxed_if_big!(future: F, Send => self.builder().go(future))
     }
 
     /// Starts a task that is handed the *group's* context, so that it cannot use the wrong one.
@@ -231,9 +231,9 @@ where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
         if job::is_big::<S>() {
-            return self.launch().go_with(Box::new(start));
+            return self.builder().go_with(Box::new(start));
         }
-        self.launch().go_with(start)
+        self.builder().go_with(start)
     }
 
     /// Starts a task now, or hands the future back.
@@ -252,12 +252,12 @@ where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
         if job::is_big::<F>() {
-            return match self.launch().try_go_boxed(Box::new(future)) {
+            return match self.builder().try_go_boxed(Box::new(future)) {
                 Ok(()) => Ok(()),
                 Err(refused) => error::unboxed(refused),
             };
         }
-        self.launch().try_go(future)
+        self.builder().try_go(future)
     }
 
     /// Starts a task that may be dropped: the moment the group's context ends, `future` is dropped at its await, and the
@@ -274,7 +274,7 @@ where
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
-        boxed_if_big!(future: F, Send => self.launch().go_cancellable(future))
+        boxed_if_big!(future: F, Send => self.builder().go_cancellable(future))
     }
 
     /// Starts a closure on the blocking pool, under the same limit and the same failure rule; it is handed the group's
@@ -319,7 +319,7 @@ where
     where
         F: FnOnce(Context) -> Result<(), E> + Send + 'static,
     {
-        self.launch().go_blocking(Box::new(run))
+        self.builder().go_blocking(Box::new(run))
     }
 
     /// Starts a task that is not `Send`, on the current `LocalSet` or local runtime, under the same limit and in the same queue.
@@ -332,7 +332,7 @@ where
     where
         F: Future<Output = Result<(), E>> + 'static,
     {
-        boxed_if_big!(future: F => self.launch().go_local(future))
+        boxed_if_big!(future: F => self.builder().go_local(future))
     }
 
     /// Starts a task that gives a value, which waits in the [`TaskHandle`]. Tasks may give values of different types.
@@ -346,7 +346,7 @@ where
         T: Send + 'static,
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
-        boxed_if_big!(future: F, Send => self.launch().spawn(future))
+        boxed_if_big!(future: F, Send => self.builder().spawn(future))
     }
 
     /// Starts a task, and waits until it says that it is ready; the task then goes on.
@@ -409,7 +409,7 @@ where
         S: FnOnce(Ready<R>) -> F + Send + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
-        self.launch().start(Box::new(start))
+        self.builder().start(Box::new(start))
     }
 
     /// Gives the task that comes next a name, which stands in its errors; then any way to start it.
@@ -427,12 +427,12 @@ where
     /// ```
     #[track_caller]
     pub fn named(&self, name: impl Into<Cow<'static, str>>) -> Named<E> {
-        Named::new(self.launch().into_owned(), name.into())
+        Named::new(self.builder().into_owned(), name.into())
     }
 
     #[track_caller]
-    fn launch(&self) -> Launch<'_, E> {
-        Launch {
+    fn builder(&self) -> SpawnBuilder<'_, E> {
+        SpawnBuilder {
             core: Some(Cow::Borrowed(&self.core)),
             label: Label {
                 name: None,

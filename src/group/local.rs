@@ -66,7 +66,7 @@ impl LocalWait {
         })))
     }
 
-    /// Begins to state, unless the task has gone: its `LocalSet` was being dropped.
+    /// Begins to wait, unless the task has gone: its `LocalSet` was being dropped.
     pub(crate) fn begin(&self) -> bool {
         let mut state = self.0.lock();
         let new = state.stage == Stage::New;

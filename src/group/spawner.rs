@@ -6,8 +6,8 @@ use std::future::Future;
 use std::panic::Location;
 
 use super::handle::Admission;
-use super::launch::Launch;
 use super::queue::Queue;
+use super::spawn_builder::SpawnBuilder;
 use super::start::Ready;
 use super::task_handle::TaskHandle;
 use crate::context::Context;
@@ -20,14 +20,14 @@ use crate::sync::{Arc, Weak};
 
 /// Every way to start a task, as on [`Group`](crate::Group).
 macro_rules! ways_to_start {
-    ($self:ident: $receiver:ty => $launch:expr) => {
+    ($self:ident: $receiver:ty => $builder:expr) => {
         /// Starts a task, or queues it: [`Group::go`](crate::Group::go), with all that is said there.
         #[track_caller]
         pub fn go<F>($self: $receiver, future: F) -> Admission
         where
             F: Future<Output = Result<(), E>> + Send + 'static,
         {
-            boxed_if_big!(future: F, Send => $launch.go(future))
+            boxed_if_big!(future: F, Send => $builder.go(future))
         }
 
         /// Starts a task that is handed the group's context: [`Group::go_with`](crate::Group::go_with).
@@ -38,9 +38,9 @@ macro_rules! ways_to_start {
             F: Future<Output = Result<(), E>> + Send + 'static,
         {
             if job::is_big::<S>() {
-            return $launch.go_with(Box::new(start));
+            return $builder.go_with(Box::new(start));
         }
-        $launch.go_with(start)
+        $builder.go_with(start)
         }
 
         /// Starts a task that may be dropped at its await:
@@ -50,7 +50,7 @@ macro_rules! ways_to_start {
         where
             F: Future<Output = Result<(), E>> + Send + 'static,
         {
-            boxed_if_big!(future: F, Send => $launch.go_cancellable(future))
+            boxed_if_big!(future: F, Send => $builder.go_cancellable(future))
         }
 
         /// Starts a task now, or hands the future back: [`Group::try_go`](crate::Group::try_go).
@@ -64,12 +64,12 @@ macro_rules! ways_to_start {
             F: Future<Output = Result<(), E>> + Send + 'static,
         {
             if job::is_big::<F>() {
-            return match $launch.try_go_boxed(Box::new(future)) {
+            return match $builder.try_go_boxed(Box::new(future)) {
                 Ok(()) => Ok(()),
                 Err(refused) => crate::group::error::unboxed(refused),
             };
         }
-        $launch.try_go(future)
+        $builder.try_go(future)
         }
 
         /// Starts a task on the blocking pool: [`Group::go_blocking`](crate::Group::go_blocking).
@@ -78,7 +78,7 @@ macro_rules! ways_to_start {
         where
             F: FnOnce(Context) -> Result<(), E> + Send + 'static,
         {
-            $launch.go_blocking(Box::new(run))
+            $builder.go_blocking(Box::new(run))
         }
 
         /// Starts a task that is not `Send`: [`Group::go_local`](crate::Group::go_local).
@@ -87,7 +87,7 @@ macro_rules! ways_to_start {
         where
             F: Future<Output = Result<(), E>> + 'static,
         {
-            boxed_if_big!(future: F => $launch.go_local(future))
+            boxed_if_big!(future: F => $builder.go_local(future))
         }
 
         /// Starts a task whose value waits in the handle: [`Group::spawn`](crate::Group::spawn).
@@ -97,7 +97,7 @@ macro_rules! ways_to_start {
             T: Send + 'static,
             F: Future<Output = Result<T, E>> + Send + 'static,
         {
-            boxed_if_big!(future: F, Send => $launch.spawn(future))
+            boxed_if_big!(future: F, Send => $builder.spawn(future))
         }
 
         /// Starts a task, and waits until it says that it is ready: [`Group::start`](crate::Group::start).
@@ -115,7 +115,7 @@ macro_rules! ways_to_start {
             S: FnOnce(Ready<R>) -> F + Send + 'static,
             F: Future<Output = Result<(), E>> + Send + 'static,
         {
-            $launch.start(Box::new(start))
+            $builder.start(Box::new(start))
         }
     };
 }
@@ -126,19 +126,19 @@ pub struct Named<E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
-    launch: Launch<'static, E>,
+    builder: SpawnBuilder<'static, E>,
 }
 
 impl<E> Named<E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
-    pub(crate) fn new(mut launch: Launch<'static, E>, name: Cow<'static, str>) -> Named<E> {
-        launch.label.name = Some(name);
-        Named { launch }
+    pub(crate) fn new(mut builder: SpawnBuilder<'static, E>, name: Cow<'static, str>) -> Named<E> {
+        builder.label.name = Some(name);
+        Named { builder }
     }
 
-    ways_to_start!(self: Self => self.launch);
+    ways_to_start!(self: Self => self.builder);
 }
 
 impl<E> fmt::Debug for Named<E>
@@ -147,7 +147,7 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Named")
-            .field("name", &self.launch.label.name)
+            .field("name", &self.builder.label.name)
             .finish_non_exhaustive()
     }
 }
@@ -199,17 +199,17 @@ where
         }
     }
 
-    ways_to_start!(self: &Self => self.launch());
+    ways_to_start!(self: &Self => self.builder());
 
     /// Gives the task that comes next a name: [`Group::named`](crate::Group::named).
     #[track_caller]
     pub fn named(&self, name: impl Into<Cow<'static, str>>) -> Named<E> {
-        Named::new(self.launch(), name.into())
+        Named::new(self.builder(), name.into())
     }
 
     #[track_caller]
-    fn launch(&self) -> Launch<'static, E> {
-        Launch {
+    fn builder(&self) -> SpawnBuilder<'static, E> {
+        SpawnBuilder {
             core: self.core.upgrade().map(Cow::Owned),
             label: Label {
                 name: None,

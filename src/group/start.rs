@@ -25,8 +25,8 @@ use std::future::poll_fn;
 
 use tokio::task::coop;
 
-use super::launch::Launch;
 use super::queue::{Queue, Task, Work};
+use super::spawn_builder::SpawnBuilder;
 use super::task_handle::{Slot, TaskHandle};
 use crate::context::ContextError;
 use crate::context::{Cause, StaticCause};
@@ -155,7 +155,10 @@ where
 }
 
 /// The whole of `start`.
-pub(crate) async fn start<E, R, S, F>(launch: Launch<'static, E>, begin: Box<S>) -> Result<R, E>
+pub(crate) async fn start<E, R, S, F>(
+    builder: SpawnBuilder<'static, E>,
+    begin: Box<S>,
+) -> Result<R, E>
 where
     E: From<ContextError> + Display + Send + 'static,
     R: Send + 'static,
@@ -163,7 +166,7 @@ where
     F: Future<Output = Result<(), E>> + Send + 'static,
 {
     let stopped = |why| ContextError::cancelled(Some(Cause::from_static(why)));
-    let Some(core) = launch.core else {
+    let Some(core) = builder.core else {
         // It waits for nothing, and a loop around it is to yield all the same.
         poll_fn(coop::poll_proceed).await.made_progress();
         return Err(E::from(stopped(&GROUP_GONE)));
@@ -200,7 +203,7 @@ where
             Work::Future(Box::pin(job::of_start(move || begin(ready), finish)))
         }
     };
-    let task = Task::new(launch.label, Some(call));
+    let task = Task::new(builder.label, Some(call));
     caller.core.submit(task, work);
     if let Some(value) = value.await {
         return Ok(value);

@@ -19,7 +19,7 @@ use crate::scheduler::source::{Lending, Observer};
 use crate::sync::{Arc, Weak};
 
 /// A task about to be started: where, and under which name.
-pub(crate) struct Launch<'a, E>
+pub(crate) struct SpawnBuilder<'a, E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
@@ -29,13 +29,13 @@ where
     pub(crate) label: Label,
 }
 
-impl<E> Launch<'_, E>
+impl<E> SpawnBuilder<'_, E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
     /// To be kept for later.
-    pub(crate) fn into_owned(self) -> Launch<'static, E> {
-        Launch {
+    pub(crate) fn into_owned(self) -> SpawnBuilder<'static, E> {
+        SpawnBuilder {
             core: self.core.map(|core| Cow::Owned(core.into_owned())),
             label: self.label,
         }
