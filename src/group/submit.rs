@@ -56,7 +56,7 @@ where
     /// Starts a job, or queues it.
     pub(crate) fn submit(self: &Arc<Self>, mut task: Task, work: Work<E>) -> Admission {
         task.open_span(&self.shared);
-        self.take_in(Queued::Entry(Entry { task, work }), None)
+        self.enqueue(Queued::Entry(Entry { task, work }), None)
     }
 
     /// Starts a local task, or queues it.
@@ -69,10 +69,10 @@ where
         if !wait.begin() {
             return Admission::decided(false);
         }
-        self.take_in(Queued::Local(wait), Some((id, abort)))
+        self.enqueue(Queued::Local(wait), Some((id, abort)))
     }
 
-    fn take_in(
+    fn enqueue(
         self: &Arc<Self>,
         queued: Queued<E>,
         local: Option<(LocalId, AbortHandle)>,
