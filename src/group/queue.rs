@@ -204,7 +204,7 @@ impl<E> Queue<E> {
             self.head += 1;
             self.gone_waiting -= 1;
         }
-        give_back(&mut self.waiting);
+        shrink_if_empty(&mut self.waiting);
     }
 
     /// Whether it has been decided that `number` starts, or that it does not. Not of a local task.
@@ -229,7 +229,7 @@ impl<E> Queue<E> {
     /// The next job that has a permit.
     pub(crate) fn pop_ready(&mut self) -> Option<Entry<E>> {
         let entry = self.ready.pop_front();
-        give_back(&mut self.ready);
+        shrink_if_empty(&mut self.ready);
         entry
     }
 
@@ -250,7 +250,7 @@ impl<E> Queue<E> {
 }
 
 /// An empty queue gives back what a burst has made it take.
-fn give_back<T>(queue: &mut VecDeque<T>) {
+fn shrink_if_empty<T>(queue: &mut VecDeque<T>) {
     if queue.is_empty() && queue.capacity() > 1024 {
         *queue = VecDeque::new();
     }
