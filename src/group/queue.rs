@@ -51,7 +51,7 @@ pub(crate) struct Queue<E> {
     /// The number of the first that waits, or of the next to come.
     pub(crate) head: Number,
     /// Whether the context has ended, and `head` stopped.
-    pub(crate) cut: bool,
+    pub(crate) closed: bool,
     /// The local tasks, which are in no `JoinSet`.
     pub(crate) locals: BTreeMap<LocalId, AbortHandle>,
     /// The blocking closures that wait for a thread of the pool.
@@ -150,7 +150,7 @@ impl<E> Queue<E> {
             ready: VecDeque::new(),
             waiting: VecDeque::new(),
             head: 0,
-            cut: false,
+            closed: false,
             locals: BTreeMap::new(),
             on_pool: OnPool::new(),
             gone_waiting: 0,
@@ -212,7 +212,7 @@ impl<E> Queue<E> {
         if number < self.head {
             return Some(true);
         }
-        self.cut.then_some(false)
+        self.closed.then_some(false)
     }
 
     /// Where the waiter for an undecided number is.
@@ -315,7 +315,7 @@ where
     }
 
     fn cut(&mut self, permits: &mut Permits, effects: &mut Effects) -> Vec<(Task, Work<E>)> {
-        self.cut = true;
+        self.closed = true;
         let mut unstarted = Vec::with_capacity(self.waiting.len());
         for Position { queued, waiter } in self.waiting.drain(..) {
             if let Some(waiter) = waiter {

@@ -45,7 +45,7 @@ where
     /// Whether a task may still be accepted, as far as the lock says it; the caller has asked the
     /// context before.
     fn takes_new(&self) -> bool {
-        self.is_open() && !self.source.cut && !self.ended_by_failure
+        self.is_open() && !self.source.closed && !self.ended_by_failure
     }
 }
 
