@@ -129,7 +129,7 @@ pub struct Group<E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
-    core: Arc<Scheduler<Queue<E>>>,
+    scheduler: Arc<Scheduler<Queue<E>>>,
 }
 
 /// Making one.
@@ -157,14 +157,14 @@ where
 
     fn with_parent(parent: &Context, on_failure: OnFailure) -> (Group<E>, Context) {
         let (ctx, guard) = parent.with_cancel();
-        let core = Scheduler::new(
+        let scheduler = Scheduler::new(
             Queue::new(),
             Span::current(),
             (ctx.clone(), guard.disarm()),
             usize::MAX,
             on_failure,
         );
-        (Group { core }, ctx)
+        (Group { scheduler }, ctx)
     }
 }
 
@@ -433,7 +433,7 @@ where
     #[track_caller]
     fn builder(&self) -> SpawnBuilder<'_, E> {
         SpawnBuilder {
-            core: Some(Cow::Borrowed(&self.core)),
+            scheduler: Some(Cow::Borrowed(&self.scheduler)),
             label: Label {
                 name: None,
                 site: Location::caller(),
@@ -444,7 +444,7 @@ where
     /// A handle for tasks that start siblings. It is weak: it does not keep the group alive, and cannot wait for it.
     #[must_use]
     pub fn spawner(&self) -> Spawner<E> {
-        Spawner::new(&self.core)
+        Spawner::new(&self.scheduler)
     }
 }
 
@@ -492,8 +492,8 @@ where
     /// ```
     pub fn set_limit(&self, limit: impl Into<Option<usize>>) {
         let limit = limit.into().unwrap_or(usize::MAX);
-        let ended = self.core.ctx().is_done();
-        self.core.with(|state, effects| {
+        let ended = self.scheduler.ctx().is_done();
+        self.scheduler.with(|state, effects| {
             state.permits.set_limit(limit);
             state.hand_out(ended, effects);
         });
@@ -502,7 +502,7 @@ where
     /// How many tasks may run at once; `None` if there is no limit.
     #[must_use]
     pub fn limit(&self) -> Option<usize> {
-        let limit = self.core.read(|state| state.permits.limit());
+        let limit = self.scheduler.read(|state| state.permits.limit());
         (limit != usize::MAX).then_some(limit)
     }
 
@@ -511,7 +511,7 @@ where
     /// By the time it is looked at, it may have changed.
     #[must_use]
     pub fn running(&self) -> usize {
-        self.core.read(|state| state.permits.running())
+        self.scheduler.read(|state| state.permits.running())
     }
 
     /// How many tasks wait for a permit.
@@ -519,7 +519,7 @@ where
     /// By the time it is looked at, it may have changed.
     #[must_use]
     pub fn queued(&self) -> usize {
-        self.core.read(|state| state.source.waiting())
+        self.scheduler.read(|state| state.source.waiting())
     }
 }
 
@@ -531,19 +531,19 @@ where
     /// The group's context: the one that [`with_context`](Group::with_context) gave.
     #[must_use]
     pub fn context(&self) -> Context {
-        self.core.ctx().clone()
+        self.scheduler.ctx().clone()
     }
 
     /// Asks every task to stop: ends the group's context, without a cause.
     ///
     /// What runs decides for itself; what is queued never starts, and so `wait` gives a [`ContextError`] for it.
     pub fn cancel(&self) {
-        self.core.cancel(None);
+        self.scheduler.cancel(None);
     }
 
     /// Asks every task to stop, and says why.
     pub fn cancel_with(&self, cause: impl Into<Cause>) {
-        self.core.cancel(Some(cause.into()));
+        self.scheduler.cancel(Some(cause.into()));
     }
 
     /// Drops every task now: ends the group's context, and aborts what runs.
@@ -552,7 +552,7 @@ where
     /// this returns, tasks may still be in their last poll or in a destructor: only [`wait`](Group::wait) proves that they
     /// are gone. What was queued is dropped by the group's workers, not in the calling thread.
     pub fn abort(&self) {
-        self.core.abort(&GROUP_ABORTED);
+        self.scheduler.abort(&GROUP_ABORTED);
     }
 
     /// Lets tasks run on for at most `grace` once the group's context has ended; what runs then is aborted, and counts as
@@ -564,7 +564,7 @@ where
     /// dropped aborts at once. A blocking closure that runs is not aborted by it ([`go_blocking`](Group::go_blocking)).
     pub fn set_grace(&self, grace: impl Into<Option<Duration>>) {
         let grace = grace.into();
-        self.core
+        self.scheduler
             .with(|state, effects| state.set_grace(grace, effects));
     }
 
@@ -590,9 +590,9 @@ where
     /// Dropping the future is dropping the group: the context ends and the tasks are aborted. An error that a task had
     /// returned by then is lost.
     pub async fn wait(self) -> Result<(), E> {
-        self.core.over().await;
-        self.core.end_context(&WAIT_ENDED);
-        self.core.take_failures().into_result()
+        self.scheduler.over().await;
+        self.scheduler.end_context(&WAIT_ENDED);
+        self.scheduler.take_failures().into_result()
     }
 
     /// Waits as [`wait`](Group::wait) does, and gives every failure, in the order in which the tasks ended.
@@ -605,9 +605,9 @@ where
     ///
     /// As [`wait`](Group::wait): dropping the future is dropping the group.
     pub async fn wait_all(self) -> Result<(), Errors<E>> {
-        self.core.over().await;
-        self.core.end_context(&WAIT_ENDED);
-        self.core.take_failures().into_errors()
+        self.scheduler.over().await;
+        self.scheduler.end_context(&WAIT_ENDED);
+        self.scheduler.take_failures().into_errors()
     }
 }
 
@@ -617,7 +617,7 @@ where
 {
     /// Ends the context and aborts the tasks; it waits for nothing.
     fn drop(&mut self) {
-        self.core.abort(&GROUP_DROPPED);
+        self.scheduler.abort(&GROUP_DROPPED);
     }
 }
 
@@ -636,7 +636,7 @@ where
     E: From<ContextError> + Display + Send + 'static,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counts = self.core.try_read(|state| {
+        let counts = self.scheduler.try_read(|state| {
             let permits = &state.permits;
             (permits.running(), state.source.waiting(), permits.limit())
         });

@@ -65,35 +65,35 @@ impl OnPool {
 
 /// Hands a job to the pool, to run there, or to be dropped there if it may not run any more.
 pub(crate) fn hand_over<E>(
-    core: &Arc<Scheduler<Queue<E>>>,
+    scheduler: &Arc<Scheduler<Queue<E>>>,
     task: Task,
     job: BlockingJob<E>,
     permit: HadPermit,
 ) where
     E: From<ContextError> + Display + Send + 'static,
 {
-    let id = core.with(|state, _| match state.is_open() {
+    let id = scheduler.with(|state, _| match state.is_open() {
         true => Ok(state.source.on_pool.insert(task, permit)),
         false => Err(task),
     });
     let waiting = WaitingJob {
-        core: core.clone(),
+        scheduler: scheduler.clone(),
         id: id.as_ref().ok().copied(),
         job: Some(job),
     };
     if let Err(task) = id {
-        core.end_elsewhere(task, permit, Outcome::Aborted);
+        scheduler.end_elsewhere(task, permit, Outcome::Aborted);
     }
     let parcel = Arc::new(Parcel(Mutex::new(Stage::Passing(waiting))));
     let on_pool = OnPoolThread(parcel.clone());
     // It panics if the system gives no thread.
-    let passed = panic::catch(|| core.spawn_blocking(move || on_pool.run()));
+    let passed = panic::catch(|| scheduler.spawn_blocking(move || on_pool.run()));
     let Some(mut waiting) = parcel.passed() else {
         return;
     };
     match (passed, waiting.take_task()) {
         (Err(payload), Some((task, permit))) => {
-            core.end_elsewhere(task, permit, Outcome::Panicked(payload));
+            scheduler.end_elsewhere(task, permit, Outcome::Panicked(payload));
         }
         (_, task) => waiting.drop_unrun(task),
     }
@@ -200,7 +200,7 @@ struct WaitingJob<E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
-    core: Arc<Scheduler<Queue<E>>>,
+    scheduler: Arc<Scheduler<Queue<E>>>,
     /// `None` if it counts as ended already.
     id: Option<OnPoolId>,
     job: Option<BlockingJob<E>>,
@@ -211,7 +211,7 @@ where
     E: From<ContextError> + Display + Send + 'static,
 {
     fn run(mut self) {
-        if self.core.ctx().is_done() {
+        if self.scheduler.ctx().is_done() {
             return;
         }
         let Some((mut task, permit)) = self.take_task() else {
@@ -219,9 +219,9 @@ where
         };
         let Some(job) = self.job.take() else { return };
         task.started();
-        let ctx = self.core.ctx().clone();
+        let ctx = self.scheduler.ctx().clone();
         let entered = tracing::enter(task.span());
-        let mut current = Some(CurrentJob::new(self.core.clone()));
+        let mut current = Some(CurrentJob::new(self.scheduler.clone()));
         let on_thread = current::enter_blocking(&mut current);
         let ended = panic::catch(|| job(ctx));
         drop(on_thread);
@@ -232,8 +232,8 @@ where
             Err(payload) => Outcome::Panicked(payload),
         };
         match permit {
-            HadPermit::Yes => self.core.end_off_counter(task, outcome, lender),
-            HadPermit::No => self.core.end_elsewhere(task, permit, outcome),
+            HadPermit::Yes => self.scheduler.end_off_counter(task, outcome, lender),
+            HadPermit::No => self.scheduler.end_elsewhere(task, permit, outcome),
         }
     }
 
@@ -243,7 +243,7 @@ where
         match task {
             Some((task, permit)) => {
                 let outcome = Outcome::of_drop(panic::catch(|| drop(job)));
-                self.core.end_elsewhere(task, permit, outcome);
+                self.scheduler.end_elsewhere(task, permit, outcome);
             }
             None => panic::discard(job),
         }
@@ -252,7 +252,7 @@ where
     /// The task, unless an abort was first.
     fn take_task(&mut self) -> Option<(Task, HadPermit)> {
         let id = self.id.take()?;
-        self.core
+        self.scheduler
             .with(|state, _| state.source.on_pool.tasks.remove(&id))
     }
 }

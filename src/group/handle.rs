@@ -13,7 +13,7 @@ use crate::sync::Arc;
 /// The number of a task in the order in which the tasks of its group start.
 pub(crate) type Number = u64;
 
-/// Where an admission is decided: a group's core, whatever its error type.
+/// Where an admission is decided: a group's scheduler, whatever its error type.
 pub(crate) trait DecideAdmission: Send + Sync {
     fn poll_decision(
         self: Arc<Self>,

@@ -26,15 +26,15 @@ use crate::sync::{Arc, Mutex};
 /// Names a local task within its group.
 pub(crate) type LocalId = usize;
 
-/// Where a local task waits. Its lock is taken under the core's, and nothing is taken under it.
+/// Where a local task waits. Its lock is taken under the scheduler's, and nothing is taken under it.
 pub(crate) struct LocalWait(Mutex<WaitState>);
 
 struct WaitState {
     stage: Stage,
     waker: Option<Waker>,
-    /// Its number in the queue, if it has to wait there. Written under the core's lock.
+    /// Its number in the queue, if it has to wait there. Written under the scheduler's lock.
     number: Option<Number>,
-    /// Whether it starts, once that is decided: what its admission says. Written under the core's
+    /// Whether it starts, once that is decided: what its admission says. Written under the scheduler's
     /// lock, in the section in which the waiter is told, so the two never differ. The stage may: a
     /// task leaves it outside that lock.
     decision: Option<bool>,
@@ -157,7 +157,7 @@ pin_project! {
         E: Send,
         E: 'static,
     {
-        core: Arc<Scheduler<Queue<E>>>,
+        scheduler: Arc<Scheduler<Queue<E>>>,
         wait: Arc<LocalWait>,
         // `None` once it has been accounted for.
         task: Option<Task>,
@@ -177,7 +177,7 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             let dropped = panic::catch(|| this.future.set(None));
-            end(this.core, this.wait, this.task.take(), Outcome::of_drop(dropped), renew(this.current));
+            end(this.scheduler, this.wait, this.task.take(), Outcome::of_drop(dropped), renew(this.current));
         }
     }
 }
@@ -204,7 +204,7 @@ where
             _ => Outcome::of_drop(panic::catch(|| this.future.set(None))),
         };
         let (task, lender) = (this.task.take(), renew(this.current));
-        end(this.core, this.wait, task, outcome, lender);
+        end(this.scheduler, this.wait, task, outcome, lender);
         Poll::Ready(())
     }
 }
@@ -215,7 +215,7 @@ fn renew(current: &mut Option<CurrentJob>) -> Option<LenderId> {
 
 /// The accounting, once.
 fn end<E>(
-    core: &Arc<Scheduler<Queue<E>>>,
+    scheduler: &Arc<Scheduler<Queue<E>>>,
     wait: &Arc<LocalWait>,
     task: Option<Task>,
     outcome: Outcome<Queue<E>>,
@@ -225,15 +225,15 @@ fn end<E>(
 {
     let Some(task) = task else { return };
     match wait.leave() {
-        Stage::Admitted => core.end_off_counter(task, outcome, lender),
+        Stage::Admitted => scheduler.end_off_counter(task, outcome, lender),
         Stage::Waiting => {
-            core.with(|state, effects| state.source.forget(wait, &mut state.permits, effects));
-            core.end_unstarted(task, outcome);
+            scheduler.with(|state, effects| state.source.forget(wait, &mut state.permits, effects));
+            scheduler.end_unstarted(task, outcome);
         }
-        Stage::Refused => core.end_unstarted(task, outcome),
+        Stage::Refused => scheduler.end_unstarted(task, outcome),
         Stage::New | Stage::Dismissed | Stage::Left => {
             if let Some(observer) = task.observer {
-                observer.ended(&**core, false);
+                observer.ended(&**scheduler, false);
             }
         }
     }
@@ -255,7 +255,7 @@ where
         task.local = Some(id);
         task.open_span(&self.shared);
         let local = LocalTask {
-            core: self.clone(),
+            scheduler: self.clone(),
             wait: wait.clone(),
             task: Some(task),
             future: Some(future),

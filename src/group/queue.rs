@@ -340,14 +340,14 @@ where
         }
     }
 
-    fn dispose(core: &Arc<Scheduler<Self>>, rejected: Rejected<Self>) {
+    fn dispose(scheduler: &Arc<Scheduler<Self>>, rejected: Rejected<Self>) {
         match rejected {
             Rejected {
                 tag,
                 work: Work::Blocking(job),
                 permit,
-            } => blocking::hand_over(core, tag, job, permit),
-            rejected => core.dispose(rejected),
+            } => blocking::hand_over(scheduler, tag, job, permit),
+            rejected => scheduler.dispose(rejected),
         }
     }
 

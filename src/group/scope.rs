@@ -87,8 +87,8 @@ where
             };
             if let Some(outcome) = failure {
                 let mut body = Task::new(label, None);
-                body.open_span(&g.core.shared);
-                g.core.record(&mut body, outcome);
+                body.open_span(&g.scheduler.shared);
+                g.scheduler.record(&mut body, outcome);
             }
             g.wait().await?;
             match value {

@@ -25,7 +25,7 @@ where
 {
     /// `None` if the group has gone: nothing starts any more. Borrowed where that can be: workers and whoever starts tasks would
     /// contend for the count.
-    pub(crate) core: Option<Cow<'a, Arc<Scheduler<Queue<E>>>>>,
+    pub(crate) scheduler: Option<Cow<'a, Arc<Scheduler<Queue<E>>>>>,
     pub(crate) label: Label,
 }
 
@@ -36,7 +36,9 @@ where
     /// To be kept for later.
     pub(crate) fn into_owned(self) -> SpawnBuilder<'static, E> {
         SpawnBuilder {
-            core: self.core.map(|core| Cow::Owned(core.into_owned())),
+            scheduler: self
+                .scheduler
+                .map(|scheduler| Cow::Owned(scheduler.into_owned())),
             label: self.label,
         }
     }
@@ -49,14 +51,14 @@ where
         work: W,
         into_work: impl FnOnce(W, &Context) -> Work<E>,
     ) -> Admission {
-        let Some(core) = self.core else {
+        let Some(scheduler) = self.scheduler else {
             // The group has gone, and with it what a panic of this destructor could be reported to.
             into_work(work, &Context::background()).discard();
             return Admission::decided(false);
         };
-        core.bind(what);
-        let work = into_work(work, core.ctx());
-        core.submit(Task::new(self.label, observer), work)
+        scheduler.bind(what);
+        let work = into_work(work, scheduler.ctx());
+        scheduler.submit(Task::new(self.label, observer), work)
     }
 
     #[track_caller]
@@ -138,11 +140,11 @@ where
         future: F,
         into_work: impl FnOnce(F) -> Work<E>,
     ) -> Result<(), TryGoError<F>> {
-        let Some(core) = self.core else {
+        let Some(scheduler) = self.scheduler else {
             return Err(TryGoError::Ended(future));
         };
-        core.bind("try_go");
-        core.try_submit(self.label, future, into_work)
+        scheduler.bind("try_go");
+        scheduler.try_submit(self.label, future, into_work)
     }
 
     /// In a box, in which it stays.
@@ -159,13 +161,13 @@ where
     where
         F: Future<Output = Result<(), E>> + 'static,
     {
-        let Some(core) = self.core else {
+        let Some(scheduler) = self.scheduler else {
             panic::discard(future);
             return Admission::decided(false);
         };
-        core.bind("go_local");
+        scheduler.bind("go_local");
         let task = Task::new(self.label, None);
-        core.go_local(task, job::of_future(future, job::result))
+        scheduler.go_local(task, job::of_future(future, job::result))
     }
 
     #[track_caller]
@@ -174,12 +176,12 @@ where
         T: Send + 'static,
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
-        let Some(core) = &self.core else {
+        let Some(scheduler) = &self.scheduler else {
             panic::discard(future);
             return TaskHandle::empty();
         };
         let slot = Slot::new();
-        let weak: Weak<dyn Lending> = Arc::<Scheduler<Queue<E>>>::downgrade(core);
+        let weak: Weak<dyn Lending> = Arc::<Scheduler<Queue<E>>>::downgrade(scheduler);
         let handle = TaskHandle::new(slot.clone(), weak);
         let observer: Arc<dyn Observer> = slot.clone();
         self.submit("spawn", Some(observer), future, |future, _| {

@@ -186,16 +186,16 @@ pub struct Spawner<E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
-    core: Weak<Scheduler<Queue<E>>>,
+    scheduler: Weak<Scheduler<Queue<E>>>,
 }
 
 impl<E> Spawner<E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
-    pub(crate) fn new(core: &Arc<Scheduler<Queue<E>>>) -> Spawner<E> {
+    pub(crate) fn new(scheduler: &Arc<Scheduler<Queue<E>>>) -> Spawner<E> {
         Spawner {
-            core: Arc::downgrade(core),
+            scheduler: Arc::downgrade(scheduler),
         }
     }
 
@@ -210,7 +210,7 @@ where
     #[track_caller]
     fn builder(&self) -> SpawnBuilder<'static, E> {
         SpawnBuilder {
-            core: self.core.upgrade().map(Cow::Owned),
+            scheduler: self.scheduler.upgrade().map(Cow::Owned),
             label: Label {
                 name: None,
                 site: Location::caller(),
@@ -225,7 +225,7 @@ where
 {
     fn clone(&self) -> Self {
         Spawner {
-            core: self.core.clone(),
+            scheduler: self.scheduler.clone(),
         }
     }
 }
@@ -236,7 +236,7 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Spawner")
-            .field("gone", &(self.core.strong_count() == 0))
+            .field("gone", &(self.scheduler.strong_count() == 0))
             .finish_non_exhaustive()
     }
 }

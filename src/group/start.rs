@@ -8,9 +8,9 @@
 //! 1. A call leaves [`Stage::Starting`] once: by `ok`, or by the failure of its task. The first
 //!    decides: a value that comes after the failure is dropped, and a failure that comes after the
 //!    value is the group's.
-//! 2. A caller is entered in the core's [`Calls`](crate::scheduler::calls::Calls) from before its task is
+//! 2. A caller is entered in the scheduler's [`Calls`](crate::scheduler::calls::Calls) from before its task is
 //!    submitted until it has its outcome or is dropped. A failure that decides a call is kept
-//!    there, under the core's lock, before the task counts as ended. If the caller is not entered
+//!    there, under the scheduler's lock, before the task counts as ended. If the caller is not entered
 //!    any more, the failure is the group's at once. A panic is the group's in any case.
 //! 3. A failure that is kept leaves once, under that lock: to its caller; or to the group, when the
 //!    caller is dropped, or when a wait finds it and has nothing else left to wait for. So no wait
@@ -65,8 +65,8 @@ impl<R> Ready<R> {
         let unwanted = self.call.slot.try_put(value);
         drop(stage);
         drop(unwanted);
-        let core = self.call.core.upgrade();
-        self.call.slot.end(core.as_deref(), true);
+        let scheduler = self.call.scheduler.upgrade();
+        self.call.slot.end(scheduler.as_deref(), true);
     }
 }
 
@@ -80,7 +80,7 @@ impl<R> fmt::Debug for Ready<R> {
 struct Call<R> {
     /// Where the value waits, and the caller for it: until the task is ready, or has ended.
     slot: Arc<Slot<R>>,
-    core: Weak<dyn Lending>,
+    scheduler: Weak<dyn Lending>,
     /// Its lock is taken before that of `slot`.
     stage: Mutex<Stage>,
 }
@@ -108,9 +108,9 @@ impl<R> Call<R> {
 }
 
 impl<R: Send> Observer for Call<R> {
-    fn ended(&self, core: &dyn Lending, _: bool) {
+    fn ended(&self, scheduler: &dyn Lending, _: bool) {
         // What it was ready with stays, however it ended later.
-        self.slot.end(Some(core), true);
+        self.slot.end(Some(scheduler), true);
     }
 
     fn failed_call(&self) -> Option<CallId> {
@@ -123,7 +123,7 @@ struct Caller<R, E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
-    core: Arc<Scheduler<Queue<E>>>,
+    scheduler: Arc<Scheduler<Queue<E>>>,
     /// Kept, so that no other call gets its id.
     call: Arc<Call<R>>,
 }
@@ -132,14 +132,15 @@ impl<R, E> Caller<R, E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
-    fn enter(core: Arc<Scheduler<Queue<E>>>, call: Arc<Call<R>>) -> Caller<R, E> {
-        core.with(|state, _| state.calls.enter(call.id()));
-        Caller { core, call }
+    fn enter(scheduler: Arc<Scheduler<Queue<E>>>, call: Arc<Call<R>>) -> Caller<R, E> {
+        scheduler.with(|state, _| state.calls.enter(call.id()));
+        Caller { scheduler, call }
     }
 
     /// Takes the failure that was kept for it, and goes.
     fn leave(&self) -> Option<Failure<E>> {
-        self.core.with(|state, _| state.calls.leave(self.call.id()))
+        self.scheduler
+            .with(|state, _| state.calls.leave(self.call.id()))
     }
 }
 
@@ -149,7 +150,7 @@ where
 {
     fn drop(&mut self) {
         if let Some(failure) = self.leave() {
-            self.core.fail(failure);
+            self.scheduler.fail(failure);
         }
     }
 }
@@ -166,23 +167,23 @@ where
     F: Future<Output = Result<(), E>> + Send + 'static,
 {
     let stopped = |why| ContextError::cancelled(Some(Cause::from_static(why)));
-    let Some(core) = builder.core else {
+    let Some(scheduler) = builder.scheduler else {
         // It waits for nothing, and a loop around it is to yield all the same.
         poll_fn(coop::poll_proceed).await.made_progress();
         return Err(E::from(stopped(&GROUP_GONE)));
     };
-    let core = core.into_owned();
-    core.bind("start");
-    let weak: Weak<dyn Lending> = Arc::<Scheduler<Queue<E>>>::downgrade(&core);
+    let scheduler = scheduler.into_owned();
+    scheduler.bind("start");
+    let weak: Weak<dyn Lending> = Arc::<Scheduler<Queue<E>>>::downgrade(&scheduler);
     let slot = Slot::new();
     // Awaiting it lends, as awaiting any handle does.
     let value = TaskHandle::new(slot.clone(), weak.clone());
     let call = Arc::new(Call {
         slot,
-        core: weak,
+        scheduler: weak,
         stage: Mutex::new(Stage::Starting),
     });
-    let caller = Caller::enter(core, call.clone());
+    let caller = Caller::enter(scheduler, call.clone());
     let work = {
         let call = call.clone();
         let ready = Ready { call: call.clone() };
@@ -204,7 +205,7 @@ where
         }
     };
     let task = Task::new(builder.label, Some(call));
-    caller.core.submit(task, work);
+    caller.scheduler.submit(task, work);
     if let Some(value) = value.await {
         return Ok(value);
     }
@@ -214,7 +215,7 @@ where
         Some(TaskErrorKind::Aborted(error)) => E::from(error),
         // It panicked, or ended `Ok`, or a wait has taken its failure.
         Some(TaskErrorKind::Panicked(_)) | None => {
-            let ended = caller.core.ctx().err();
+            let ended = caller.scheduler.ctx().err();
             E::from(ended.unwrap_or_else(|| stopped(&NOT_READY)))
         }
     })

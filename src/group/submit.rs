@@ -111,8 +111,8 @@ where
             }
             Decision::Queued(number) => Admission::queued(self.clone(), number),
             Decision::QueuedLocal(wait) => {
-                let core = self.clone();
-                Admission::queued(Arc::new(LocalDecider { core, wait }), 0)
+                let scheduler = self.clone();
+                Admission::queued(Arc::new(LocalDecider { scheduler, wait }), 0)
             }
             Decision::Refused(queued) => {
                 self.refuse(queued);
@@ -311,7 +311,7 @@ struct LocalDecider<E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
-    core: Arc<Scheduler<Queue<E>>>,
+    scheduler: Arc<Scheduler<Queue<E>>>,
     wait: Arc<LocalWait>,
 }
 
@@ -320,11 +320,13 @@ where
     E: From<ContextError> + Display + Send + 'static,
 {
     fn poll_decision(self: Arc<Self>, _: Number, lease: &mut Lease, waker: &Waker) -> Poll<bool> {
-        self.core.poll_asked(Asked::Local(&self.wait), lease, waker)
+        self.scheduler
+            .poll_asked(Asked::Local(&self.wait), lease, waker)
     }
 
     fn give_up(self: Arc<Self>, _: Number, lease: &mut Lease) {
-        self.core.give_up_asked(Asked::Local(&self.wait), lease);
+        self.scheduler
+            .give_up_asked(Asked::Local(&self.wait), lease);
     }
 
     fn decision(&self, _: Number) -> Option<bool> {

@@ -44,11 +44,11 @@ use crate::sync::{Arc, Mutex, Weak};
 /// ```
 pub struct TaskHandle<T> {
     slot: Arc<Slot<T>>,
-    core: Option<Weak<dyn Lending>>,
+    scheduler: Option<Weak<dyn Lending>>,
     lease: Lease,
 }
 
-/// Where the value waits. Its lock is taken before the core's.
+/// Where the value waits. Its lock is taken before the scheduler's.
 pub(crate) struct Slot<T>(Mutex<State<T>>);
 
 struct State<T> {
@@ -83,14 +83,14 @@ impl<T> Slot<T> {
         state.value.replace(value)
     }
 
-    pub(crate) fn end(&self, core: Option<&dyn Lending>, succeeded: bool) {
+    pub(crate) fn end(&self, scheduler: Option<&dyn Lending>, succeeded: bool) {
         let mut state = self.0.lock();
         state.ended = true;
         // A destructor may have panicked after the value was put here.
         let failed = if succeeded { None } else { state.value.take() };
         let mut wake = Wakers::default();
         if let Some(waiter) = state.waiter.take() {
-            decide(waiter, core, &mut wake);
+            decide(waiter, scheduler, &mut wake);
         }
         drop(state);
         panic::discard(failed);
@@ -99,13 +99,13 @@ impl<T> Slot<T> {
 }
 
 /// Tells a waiter; its permit, if it has lent one, before that goes to a queued task.
-fn decide(waiter: Waiter, core: Option<&dyn Lending>, wake: &mut Wakers) {
-    let Some(core) = core else {
+fn decide(waiter: Waiter, scheduler: Option<&dyn Lending>, wake: &mut Wakers) {
+    let Some(scheduler) = scheduler else {
         wake.push(waiter.waker);
         return;
     };
     let mut waiter = Some(waiter);
-    core.read(&mut |permits| {
+    scheduler.read(&mut |permits| {
         if let Some(waiter) = waiter.take() {
             permits.decide(waiter, wake);
         }
@@ -114,16 +114,16 @@ fn decide(waiter: Waiter, core: Option<&dyn Lending>, wake: &mut Wakers) {
 }
 
 impl<T: Send> Observer for Slot<T> {
-    fn ended(&self, core: &dyn Lending, succeeded: bool) {
-        self.end(Some(core), succeeded);
+    fn ended(&self, scheduler: &dyn Lending, succeeded: bool) {
+        self.end(Some(scheduler), succeeded);
     }
 }
 
 impl<T> TaskHandle<T> {
-    pub(crate) fn new(slot: Arc<Slot<T>>, core: Weak<dyn Lending>) -> TaskHandle<T> {
+    pub(crate) fn new(slot: Arc<Slot<T>>, scheduler: Weak<dyn Lending>) -> TaskHandle<T> {
         TaskHandle {
             slot,
-            core: Some(core),
+            scheduler: Some(scheduler),
             lease: Lease::None,
         }
     }
@@ -134,7 +134,7 @@ impl<T> TaskHandle<T> {
         slot.end(None, false);
         TaskHandle {
             slot,
-            core: None,
+            scheduler: None,
             lease: Lease::None,
         }
     }
@@ -147,8 +147,8 @@ impl<T> TaskHandle<T> {
         self.slot.0.lock().value.take()
     }
 
-    fn core(&self) -> Option<Arc<dyn Lending>> {
-        self.core.as_ref().and_then(Weak::upgrade)
+    fn scheduler(&self) -> Option<Arc<dyn Lending>> {
+        self.scheduler.as_ref().and_then(Weak::upgrade)
     }
 }
 
@@ -158,22 +158,23 @@ impl<T> Future for TaskHandle<T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<T>> {
         let budget = ready!(coop::poll_proceed(cx));
         let this = &mut *self;
-        let core = this.core.as_ref().and_then(Weak::upgrade);
-        let how = core
+        let scheduler = this.scheduler.as_ref().and_then(Weak::upgrade);
+        let how = scheduler
             .as_ref()
-            .and_then(|core| current::own_poll(core.id(), cx.waker()));
+            .and_then(|scheduler| current::own_poll(scheduler.id(), cx.waker()));
         let mut waker = Some(cx.waker().clone());
         let mut unneeded = Wakers::default();
         let lease = &mut this.lease;
         let mut state = this.slot.0.lock();
-        let is_ready = state.ended && lease.resume_in(core.as_deref(), &mut waker, &mut unneeded);
+        let is_ready =
+            state.ended && lease.resume_in(scheduler.as_deref(), &mut waker, &mut unneeded);
         let mut is_free = false;
         let value = if is_ready {
             state.value.take()
         } else {
             if !state.ended {
                 let lent;
-                (lent, is_free) = lease.wait_in(how, core.as_deref());
+                (lent, is_free) = lease.wait_in(how, scheduler.as_deref());
                 let waiter = waker.take().map(|waker| Waiter { waker, lent });
                 let old = std::mem::replace(&mut state.waiter, waiter);
                 unneeded.extend(old.map(|old| old.waker));
@@ -186,11 +187,11 @@ impl<T> Future for TaskHandle<T> {
             budget.made_progress();
             return Poll::Ready(value);
         }
-        if let Some(core) = &core {
+        if let Some(scheduler) = &scheduler {
             if is_free {
-                core.clone().update(&mut |_, _| true);
+                scheduler.clone().update(&mut |_, _| true);
             }
-            current::wait_for_job(core, cx.waker());
+            current::wait_for_job(scheduler, cx.waker());
         }
         Poll::Pending
     }
@@ -198,14 +199,14 @@ impl<T> Future for TaskHandle<T> {
 
 impl<T> Drop for TaskHandle<T> {
     fn drop(&mut self) {
-        let core = self.core();
+        let scheduler = self.scheduler();
         let mut unneeded = Wakers::default();
         let mut state = self.slot.0.lock();
         state.abandoned = true;
         let left = (state.waiter.take(), state.value.take());
-        if let (Some(core), false) = (&core, self.lease.is_none()) {
+        if let (Some(scheduler), false) = (&scheduler, self.lease.is_none()) {
             let (lease, ended) = (&mut self.lease, state.ended);
-            core.read(&mut |permits| lease.end(ended, permits, &mut unneeded));
+            scheduler.read(&mut |permits| lease.end(ended, permits, &mut unneeded));
         }
         drop(state);
         drop((left, unneeded));
