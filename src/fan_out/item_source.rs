@@ -219,7 +219,7 @@ where
     P: Next<Future: Future<Output = Result<T, E>> + Send + 'static> + Send + 'static,
     C: Collector<T, E, Collected: Send + 'static> + Send + 'static,
     T: Send + 'static,
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     type Error = E;
     type Value = C::Collected;

@@ -1,6 +1,5 @@
 //! A run on workers: tasks of the runtime run the items, many at once.
 
-use std::fmt::Display;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{self, Poll, ready};
@@ -26,7 +25,7 @@ where
     P: Next<Future: Future<Output = Result<T, E>> + Send + 'static> + Send + 'static,
     C: Collector<T, E, Collected: Send + 'static> + Send + 'static,
     T: Send + 'static,
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     core: Arc<Scheduler<ItemSource<P, C, T, E>>>,
     stage: Stage,
@@ -44,7 +43,7 @@ where
     P: Next<Future: Future<Output = Result<T, E>> + Send + 'static> + Send + 'static,
     C: Collector<T, E, Collected: Send + 'static> + Send + 'static,
     T: Send + 'static,
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     pub(crate) fn new(
         parent: &Context,
@@ -93,7 +92,7 @@ where
     P: Next<Future: Future<Output = Result<T, E>> + Send + 'static> + Send + 'static,
     C: Collector<T, E, Collected: Send + 'static> + Send + 'static,
     T: Send + 'static,
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     type Collector = C;
 
@@ -162,7 +161,7 @@ where
     P: Next<Future: Future<Output = Result<T, E>> + Send + 'static> + Send + 'static,
     C: Collector<T, E, Collected: Send + 'static> + Send + 'static,
     T: Send + 'static,
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     fn drop(&mut self) {
         if let Stage::Finished = self.stage {

@@ -18,16 +18,14 @@
 //!    the closure is dropped later, when the pool has a thread for it.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
 
 use super::queue::{Queue, Task};
 use crate::context::Context;
-use crate::context::ContextError;
 use crate::panic;
 use crate::scheduler::Scheduler;
 use crate::scheduler::current::{self, CurrentJob};
 use crate::scheduler::error::TaskErrorKind;
-use crate::scheduler::source::{Outcome, Tag};
+use crate::scheduler::source::{GroupError, Outcome, Tag};
 use crate::scheduler::state::HadPermit;
 use crate::sync::{Arc, Handle, Mutex};
 use crate::tracing;
@@ -70,7 +68,7 @@ pub(crate) fn hand_over<E>(
     job: BlockingJob<E>,
     permit: HadPermit,
 ) where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     let id = scheduler.with(|state, _| match state.is_open() {
         true => Ok(state.source.on_pool.insert(task, permit)),
@@ -106,11 +104,11 @@ pub(crate) fn hand_over<E>(
 /// `hand_over` drops it, under no lock.
 struct Parcel<E>(Mutex<Stage<E>>)
 where
-    E: From<ContextError> + Display + Send + 'static;
+    E: GroupError;
 
 enum Stage<E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     /// `hand_over` is at it.
     Passing(WaitingJob<E>),
@@ -123,7 +121,7 @@ where
 
 impl<E> Parcel<E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     /// `hand_over` is done. Gives the job if the pool has refused it.
     fn passed(&self) -> Option<WaitingJob<E>> {
@@ -163,11 +161,11 @@ where
 /// What the pool has of a job.
 struct OnPoolThread<E>(Arc<Parcel<E>>)
 where
-    E: From<ContextError> + Display + Send + 'static;
+    E: GroupError;
 
 impl<E> OnPoolThread<E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     fn run(self) {
         if let Some(job) = self.0.take() {
@@ -178,7 +176,7 @@ where
 
 impl<E> Drop for OnPoolThread<E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     fn drop(&mut self) {
         drop(self.0.refuse());
@@ -198,7 +196,7 @@ pub(crate) fn discard<E: 'static>(job: BlockingJob<E>) {
 /// A job that has not begun. Dropped unrun, it counts as aborted.
 struct WaitingJob<E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     scheduler: Arc<Scheduler<Queue<E>>>,
     /// `None` if it counts as ended already.
@@ -208,7 +206,7 @@ where
 
 impl<E> WaitingJob<E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     fn run(mut self) {
         if self.scheduler.ctx().is_done() {
@@ -259,7 +257,7 @@ where
 
 impl<E> Drop for WaitingJob<E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     fn drop(&mut self) {
         if self.job.is_some() {

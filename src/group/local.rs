@@ -3,7 +3,6 @@
 //! A worker may run on any thread, so it cannot run these. Each is a local task of its own, which waits for its permit in
 //! the group's queue like any other (its [`LocalWait`]), and holds it while it runs.
 
-use std::fmt::Display;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{self, Poll, Waker, ready};
@@ -12,7 +11,6 @@ use pin_project_lite::pin_project;
 
 use super::handle::{Admission, Number};
 use super::queue::{Queue, Task};
-use crate::context::ContextError;
 use crate::panic;
 use crate::scheduler::Scheduler;
 use crate::scheduler::current::{self, CurrentJob};
@@ -20,7 +18,7 @@ use crate::scheduler::effects::Effects;
 use crate::scheduler::error::TaskErrorKind;
 use crate::scheduler::job::poll_job;
 use crate::scheduler::lending::LenderId;
-use crate::scheduler::source::{Outcome, Tag};
+use crate::scheduler::source::{GroupError, Outcome, Tag};
 use crate::sync::{Arc, Mutex};
 
 /// Names a local task within its group.
@@ -152,10 +150,7 @@ impl LocalWait {
 pin_project! {
     struct LocalTask<E, F>
     where
-        E: From<ContextError>,
-        E: Display,
-        E: Send,
-        E: 'static,
+        E: GroupError,
     {
         scheduler: Arc<Scheduler<Queue<E>>>,
         wait: Arc<LocalWait>,
@@ -169,10 +164,7 @@ pin_project! {
 
     impl<E, F> PinnedDrop for LocalTask<E, F>
     where
-        E: From<ContextError>,
-        E: Display,
-        E: Send,
-        E: 'static,
+        E: GroupError,
     {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
@@ -184,7 +176,7 @@ pin_project! {
 
 impl<E, F> Future for LocalTask<E, F>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
     F: Future<Output = Result<(), TaskErrorKind<E>>>,
 {
     type Output = ();
@@ -221,7 +213,7 @@ fn end<E>(
     outcome: Outcome<Queue<E>>,
     lender: Option<LenderId>,
 ) where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     let Some(task) = task else { return };
     match wait.leave() {
@@ -241,7 +233,7 @@ fn end<E>(
 
 impl<E> Scheduler<Queue<E>>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     /// Starts a local task, or queues it. It is spawned first, and waits: only then can it be counted on to do the
     /// accounting.

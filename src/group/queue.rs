@@ -30,7 +30,6 @@ use super::burst::Burst;
 use super::handle::Number;
 use super::local::{LocalId, LocalWait};
 use super::worker::Worker;
-use crate::context::ContextError;
 use crate::panic;
 use crate::scheduler::Scheduler;
 use crate::scheduler::calls::CallId;
@@ -258,7 +257,7 @@ fn shrink_if_empty<T>(queue: &mut VecDeque<T>) {
 
 impl<E> Source for Queue<E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     type Error = E;
     type Value = ();

@@ -1,27 +1,25 @@
 //! Every way to start a task, once: what the faces of `Group`, `Named` and `Spawner` stand on.
 
 use std::borrow::Cow;
-use std::fmt::Display;
 use std::future::Future;
 
 use super::handle::Admission;
 use super::queue::{Queue, Task, Work};
 use super::start::{self, Ready};
 use super::task_handle::{Slot, TaskHandle};
-use crate::context::ContextError;
 use crate::context::{Context, RunOwned};
 use crate::group::error::TryGoError;
 use crate::panic;
 use crate::scheduler::Scheduler;
 use crate::scheduler::error::{Label, TaskErrorKind};
 use crate::scheduler::job;
-use crate::scheduler::source::{Lending, Observer};
+use crate::scheduler::source::{GroupError, Lending, Observer};
 use crate::sync::{Arc, Weak};
 
 /// A task about to be started: where, and under which name.
 pub(crate) struct SpawnBuilder<'a, E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     /// `None` if the group has gone: nothing starts any more. Borrowed where that can be: workers and whoever starts tasks would
     /// contend for the count.
@@ -31,7 +29,7 @@ where
 
 impl<E> SpawnBuilder<'_, E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     /// To be kept for later.
     pub(crate) fn into_owned(self) -> SpawnBuilder<'static, E> {

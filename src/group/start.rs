@@ -20,7 +20,7 @@
 //!    for ever. It yields some turns, so that a caller that has been woken takes its failure first,
 //!    and then the failure is the group's.
 
-use std::fmt::{self, Display};
+use std::fmt;
 use std::future::poll_fn;
 
 use tokio::task::coop;
@@ -34,7 +34,7 @@ use crate::scheduler::Scheduler;
 use crate::scheduler::calls::{CallId, Failure};
 use crate::scheduler::error::TaskErrorKind;
 use crate::scheduler::job;
-use crate::scheduler::source::{Lending, Observer};
+use crate::scheduler::source::{GroupError, Lending, Observer};
 use crate::sync::{Arc, Mutex, Weak};
 
 static NOT_READY: StaticCause = StaticCause("the task ended without saying that it was ready");
@@ -121,7 +121,7 @@ impl<R: Send> Observer for Call<R> {
 /// The caller's side: while it is there, a failure before readiness is the call's (invariant 2).
 struct Caller<R, E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     scheduler: Arc<Scheduler<Queue<E>>>,
     /// Kept, so that no other call gets its id.
@@ -130,7 +130,7 @@ where
 
 impl<R, E> Caller<R, E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     fn enter(scheduler: Arc<Scheduler<Queue<E>>>, call: Arc<Call<R>>) -> Caller<R, E> {
         scheduler.with(|state, _| state.calls.enter(call.id()));
@@ -146,7 +146,7 @@ where
 
 impl<R, E> Drop for Caller<R, E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     fn drop(&mut self) {
         if let Some(failure) = self.leave() {
@@ -161,7 +161,7 @@ pub(crate) async fn start<E, R, S, F>(
     begin: Box<S>,
 ) -> Result<R, E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
     R: Send + 'static,
     S: FnOnce(Ready<R>) -> F + Send + 'static,
     F: Future<Output = Result<(), E>> + Send + 'static,

@@ -1,6 +1,5 @@
 //! How a task gets into a group's queue, and how its admission is awaited.
 
-use std::fmt::Display;
 use std::task::{Poll, Waker};
 
 use tokio::task::AbortHandle;
@@ -8,7 +7,6 @@ use tokio::task::AbortHandle;
 use super::handle::{Admission, DecideAdmission, Number};
 use super::local::{LocalId, LocalWait};
 use super::queue::{Entry, Position, Queue, Queued, Task, Work};
-use crate::context::ContextError;
 use crate::group::error::TryGoError;
 use crate::scheduler::Scheduler;
 use crate::scheduler::current;
@@ -17,7 +15,7 @@ use crate::scheduler::error::Label;
 use crate::scheduler::job::Job;
 use crate::scheduler::lease::Lease;
 use crate::scheduler::lending::Waiter;
-use crate::scheduler::source::{Lending, Source};
+use crate::scheduler::source::{GroupError, Lending, Source};
 use crate::scheduler::state::{HadPermit, Rejected, State};
 use crate::sync::Arc;
 
@@ -40,7 +38,7 @@ enum TryStart {
 
 impl<E> State<Queue<E>>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     /// Whether a task may still be accepted, as far as the lock says it; the caller has asked the
     /// context before.
@@ -51,7 +49,7 @@ where
 
 impl<E> Scheduler<Queue<E>>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     /// Starts a job, or queues it.
     pub(crate) fn submit(self: &Arc<Self>, mut task: Task, work: Work<E>) -> Admission {
@@ -285,7 +283,7 @@ impl Asked<'_> {
 
 impl<E> DecideAdmission for Scheduler<Queue<E>>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     fn poll_decision(
         self: Arc<Self>,
@@ -309,7 +307,7 @@ where
 /// Where the admission of a local task that had to wait is decided: by its `LocalWait`.
 struct LocalDecider<E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     scheduler: Arc<Scheduler<Queue<E>>>,
     wait: Arc<LocalWait>,
@@ -317,7 +315,7 @@ where
 
 impl<E> DecideAdmission for LocalDecider<E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     fn poll_decision(self: Arc<Self>, _: Number, lease: &mut Lease, waker: &Waker) -> Poll<bool> {
         self.scheduler
@@ -336,7 +334,7 @@ where
 
 impl<E> Scheduler<Queue<E>>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     fn poll_asked(
         self: &Arc<Self>,

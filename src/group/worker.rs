@@ -13,27 +13,25 @@
 //! (see [`Burst`](super::burst::Burst)). What comes behind them is queued, and a searching worker
 //! comes for it. Completing a job and taking the next one is one critical section.
 
-use std::fmt::Display;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{self, Poll, ready};
 
 use super::blocking;
 use super::queue::{Entry, Queue, Task, Work};
-use crate::context::ContextError;
 use crate::panic;
 use crate::scheduler::current::{self, CurrentJob};
 use crate::scheduler::job::{Job, poll_job};
 use crate::scheduler::permits::Yielded;
 use crate::scheduler::poll_budget::PollBudget;
-use crate::scheduler::source::{Outcome, Source, Tag};
+use crate::scheduler::source::{GroupError, Outcome, Source, Tag};
 use crate::scheduler::state::{Completion, HadPermit, Rejected};
 use crate::scheduler::{Scheduler, Spawned};
 use crate::sync::Arc;
 
 pub(crate) struct Worker<E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     jobs: Jobs<E>,
     /// On the thread while this is polled.
@@ -43,7 +41,7 @@ where
 /// The jobs of a worker, one after another.
 struct Jobs<E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     scheduler: Arc<Scheduler<Queue<E>>>,
     state: State,
@@ -68,7 +66,7 @@ enum State {
 /// What a worker does next.
 enum Next<E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     Run(Task, Job<E>),
     /// A closure, which goes to the blocking pool with its permit.
@@ -80,7 +78,7 @@ where
 
 impl<E> Worker<E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     /// A worker that looks in the queue.
     pub(crate) fn searching(scheduler: Arc<Scheduler<Queue<E>>>) -> Worker<E> {
@@ -111,7 +109,7 @@ where
 
 impl<E> Future for Worker<E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     type Output = ();
 
@@ -143,7 +141,7 @@ where
 
 impl<E> Jobs<E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     /// Runs the job that the worker was spawned with, and leaves. It takes nothing from the queue:
     /// on one thread, all workers that do are polled between two polls of another task.
@@ -241,7 +239,7 @@ where
 /// shut down.
 impl<E> Drop for Worker<E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     fn drop(&mut self) {
         let Worker { jobs, current } = self;
@@ -264,7 +262,7 @@ where
 
 impl<E> Scheduler<Queue<E>>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     /// Completes what a worker has run, and decides what it does next.
     fn next_job(
