@@ -88,6 +88,12 @@ pub(crate) struct Scheduler<S: Source> {
     pub(crate) all_aborted: AtomicBool,
 }
 
+// A panic cannot leave a scheduler half-changed: no user code runs under its locks, and the panics
+// of jobs, wakers and destructors are caught where these are called. It has to be stated,
+// because the compiler cannot see it for the span that all jobs share: a span holds the subscriber.
+impl<S: Source> UnwindSafe for Scheduler<S> {}
+impl<S: Source> RefUnwindSafe for Scheduler<S> {}
+
 /// The runtime of the tasks.
 struct Runtime {
     handle: Handle,

@@ -6,7 +6,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 
 use errgroup::{
     AfterFunc, AfterFuncGuard, CancelGuard, CancelHandle, Cause, Context, ContextError, Done,
-    DoneOwned, Run,
+    DoneOwned, Group, Named, Run, Spawner,
 };
 
 fn send<T: Send>() {}
@@ -95,6 +95,9 @@ fn layers_and_services_have_the_auto_traits_that_servers_need() {
     layer::<Aborted>();
     send_sync::<Handlers>();
     debug::<Handlers>();
+    unwind_safe::<DetachedLayer>();
+    unwind_safe::<DetachedService<()>>();
+    unwind_safe::<Handlers>();
     fn error<T: std::error::Error + Copy + Send + Sync + 'static>() {}
     error::<ClientGone>();
     error::<RequestFinished>();
@@ -106,4 +109,17 @@ fn layers_and_services_have_the_auto_traits_that_servers_need() {
     polled::<ResponseFuture<()>>();
     polled::<DetachedFuture<(), ()>>();
     polled::<CallFuture<()>>();
+}
+
+#[test]
+fn a_group_and_its_spawners_are_shared_and_unwind_safe() {
+    send_sync::<Group<String>>();
+    send_sync::<Spawner<String>>();
+    send_sync::<Named<String>>();
+    unpin::<Group<String>>();
+    unpin::<Spawner<String>>();
+    unpin::<Named<String>>();
+    unwind_safe::<Group<String>>();
+    unwind_safe::<Spawner<String>>();
+    unwind_safe::<Named<String>>();
 }
