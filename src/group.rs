@@ -23,7 +23,6 @@ pub use task_handle::TaskHandle;
 use std::borrow::Cow;
 use std::fmt::{self, Display};
 use std::future::Future;
-use std::panic::Location;
 use std::time::Duration;
 
 use crate::context::ContextError;
@@ -409,7 +408,11 @@ where
         S: FnOnce(Ready<R>) -> F + Send + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
-        self.builder().start(Box::new(start))
+        start::start(
+            Some(self.scheduler.clone()),
+            Label::unnamed(),
+            Box::new(start),
+        )
     }
 
     /// Gives the task that comes next a name, which stands in its errors; then any way to start it.
@@ -427,18 +430,12 @@ where
     /// ```
     #[track_caller]
     pub fn named(&self, name: impl Into<Cow<'static, str>>) -> Named<E> {
-        Named::new(self.builder().into_owned(), name.into())
+        Named::new(Some(self.scheduler.clone()), name.into())
     }
 
     #[track_caller]
     fn builder(&self) -> SpawnBuilder<'_, E> {
-        SpawnBuilder {
-            scheduler: Some(Cow::Borrowed(&self.scheduler)),
-            label: Label {
-                name: None,
-                site: Location::caller(),
-            },
-        }
+        SpawnBuilder::new(Some(&self.scheduler), Label::unnamed())
     }
 
     /// A handle for tasks that start siblings. It is weak: it does not keep the group alive, and cannot wait for it.

@@ -2,7 +2,6 @@
 
 use std::fmt::Display;
 use std::future::{Future, poll_fn};
-use std::panic::Location;
 use std::pin::pin;
 
 use super::queue::Task;
@@ -64,10 +63,7 @@ where
         F: AsyncFnOnce(&Group<E>, Context) -> Result<T, E>,
     {
         let (g, ctx) = Group::with_context(parent);
-        let label = Label {
-            name: Some("the body of the scope".into()),
-            site: Location::caller(),
-        };
+        let label = Label::named("the body of the scope".into());
         async move {
             let ended = {
                 // The call, each poll and the drop are the user's code: none of them may get past `wait`.

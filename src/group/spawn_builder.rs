@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 use std::future::Future;
+use std::panic::Location;
 
 use super::handle::Admission;
 use super::queue::{Queue, Task, Work};
-use super::start::{self, Ready};
 use super::task_handle::{Slot, TaskHandle};
 use crate::context::{Context, RunOwned};
 use crate::group::error::TryGoError;
@@ -16,29 +16,48 @@ use crate::scheduler::job;
 use crate::scheduler::source::{GroupError, Lending, Observer};
 use crate::sync::{Arc, Weak};
 
-/// A task about to be started: where, and under which name.
+impl Label {
+    /// Returns the label of a task that has no name and that the caller starts.
+    #[track_caller]
+    pub(crate) fn unnamed() -> Label {
+        Label {
+            name: None,
+            site: Location::caller(),
+        }
+    }
+
+    /// Returns the label of a task with a name, to which the caller gave it.
+    #[track_caller]
+    pub(crate) fn named(name: Cow<'static, str>) -> Label {
+        Label {
+            name: Some(name),
+            site: Location::caller(),
+        }
+    }
+}
+
+/// A task about to be started: in which group, and under which name.
+///
+/// It borrows the scheduler: counting a reference to it for each task would have workers and the
+/// threads that start tasks contend for the count.
 pub(crate) struct SpawnBuilder<'a, E>
 where
     E: GroupError,
 {
-    /// `None` if the group has gone: nothing starts any more. Borrowed where that can be: workers and whoever starts tasks would
-    /// contend for the count.
-    pub(crate) scheduler: Option<Cow<'a, Arc<Scheduler<Queue<E>>>>>,
-    pub(crate) label: Label,
+    /// `None` if the group was dropped: nothing starts any more.
+    scheduler: Option<&'a Arc<Scheduler<Queue<E>>>>,
+    label: Label,
 }
 
-impl<E> SpawnBuilder<'_, E>
+impl<'a, E> SpawnBuilder<'a, E>
 where
     E: GroupError,
 {
-    /// To be kept for later.
-    pub(crate) fn into_owned(self) -> SpawnBuilder<'static, E> {
-        SpawnBuilder {
-            scheduler: self
-                .scheduler
-                .map(|scheduler| Cow::Owned(scheduler.into_owned())),
-            label: self.label,
-        }
+    pub(crate) fn new(
+        scheduler: Option<&'a Arc<Scheduler<Queue<E>>>>,
+        label: Label,
+    ) -> SpawnBuilder<'a, E> {
+        SpawnBuilder { scheduler, label }
     }
 
     #[track_caller]
@@ -174,7 +193,7 @@ where
         T: Send + 'static,
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
-        let Some(scheduler) = &self.scheduler else {
+        let Some(scheduler) = self.scheduler else {
             panic::discard(future);
             return TaskHandle::empty();
         };
@@ -188,19 +207,5 @@ where
             Work::Future(Box::pin(job::of_future(future, finish)))
         });
         handle
-    }
-
-    /// In a box whatever its size, so that the future that holds it is small; one that captures
-    /// nothing allocates nothing.
-    pub(crate) fn start<R, S, F>(
-        self,
-        begin: Box<S>,
-    ) -> impl Future<Output = Result<R, E>> + Send + use<E, R, S, F>
-    where
-        R: Send + 'static,
-        S: FnOnce(Ready<R>) -> F + Send + 'static,
-        F: Future<Output = Result<(), E>> + Send + 'static,
-    {
-        start::start(self.into_owned(), begin)
     }
 }

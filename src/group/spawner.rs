@@ -3,12 +3,11 @@
 use std::borrow::Cow;
 use std::fmt::{self, Display};
 use std::future::Future;
-use std::panic::Location;
 
 use super::handle::Admission;
 use super::queue::Queue;
 use super::spawn_builder::SpawnBuilder;
-use super::start::Ready;
+use super::start::{self, Ready};
 use super::task_handle::TaskHandle;
 use crate::context::Context;
 use crate::context::ContextError;
@@ -99,24 +98,6 @@ macro_rules! ways_to_start {
         {
             boxed_if_big!(future: F, Send => $builder.spawn(future))
         }
-
-        /// Starts a task, and waits until it says that it is ready: [`Group::start`](crate::Group::start).
-        ///
-        /// # Errors
-        ///
-        /// As there.
-        #[track_caller]
-        pub fn start<R, S, F>(
-            $self: $receiver,
-            start: S,
-        ) -> impl Future<Output = Result<R, E>> + Send + use<E, R, S, F>
-        where
-            R: Send + 'static,
-            S: FnOnce(Ready<R>) -> F + Send + 'static,
-            F: Future<Output = Result<(), E>> + Send + 'static,
-        {
-            $builder.start(Box::new(start))
-        }
     };
 }
 
@@ -126,19 +107,45 @@ pub struct Named<E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
-    builder: SpawnBuilder<'static, E>,
+    /// `None` if the group was dropped.
+    scheduler: Option<Arc<Scheduler<Queue<E>>>>,
+    label: Label,
 }
 
 impl<E> Named<E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
-    pub(crate) fn new(mut builder: SpawnBuilder<'static, E>, name: Cow<'static, str>) -> Named<E> {
-        builder.label.name = Some(name);
-        Named { builder }
+    #[track_caller]
+    pub(crate) fn new(
+        scheduler: Option<Arc<Scheduler<Queue<E>>>>,
+        name: Cow<'static, str>,
+    ) -> Named<E> {
+        Named {
+            scheduler,
+            label: Label::named(name),
+        }
     }
 
-    ways_to_start!(self: Self => self.builder);
+    ways_to_start!(self: Self => SpawnBuilder::new(self.scheduler.as_ref(), self.label));
+
+    /// Starts a task, and waits until it says that it is ready: [`Group::start`](crate::Group::start).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[track_caller]
+    pub fn start<R, S, F>(
+        self,
+        start: S,
+    ) -> impl Future<Output = Result<R, E>> + Send + use<E, R, S, F>
+    where
+        R: Send + 'static,
+        S: FnOnce(Ready<R>) -> F + Send + 'static,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        start::start(self.scheduler, self.label, Box::new(start))
+    }
 }
 
 impl<E> fmt::Debug for Named<E>
@@ -147,7 +154,7 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Named")
-            .field("name", &self.builder.label.name)
+            .field("name", &self.label.name)
             .finish_non_exhaustive()
     }
 }
@@ -199,23 +206,30 @@ where
         }
     }
 
-    ways_to_start!(self: &Self => self.builder());
+    ways_to_start!(self: &Self => SpawnBuilder::new(self.scheduler.upgrade().as_ref(), Label::unnamed()));
+
+    /// Starts a task, and waits until it says that it is ready: [`Group::start`](crate::Group::start).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[track_caller]
+    pub fn start<R, S, F>(
+        &self,
+        start: S,
+    ) -> impl Future<Output = Result<R, E>> + Send + use<E, R, S, F>
+    where
+        R: Send + 'static,
+        S: FnOnce(Ready<R>) -> F + Send + 'static,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        start::start(self.scheduler.upgrade(), Label::unnamed(), Box::new(start))
+    }
 
     /// Gives the task that comes next a name: [`Group::named`](crate::Group::named).
     #[track_caller]
     pub fn named(&self, name: impl Into<Cow<'static, str>>) -> Named<E> {
-        Named::new(self.builder(), name.into())
-    }
-
-    #[track_caller]
-    fn builder(&self) -> SpawnBuilder<'static, E> {
-        SpawnBuilder {
-            scheduler: self.scheduler.upgrade().map(Cow::Owned),
-            label: Label {
-                name: None,
-                site: Location::caller(),
-            },
-        }
+        Named::new(self.scheduler.upgrade(), name.into())
     }
 }
 

@@ -26,13 +26,12 @@ use std::future::poll_fn;
 use tokio::task::coop;
 
 use super::queue::{Queue, Task, Work};
-use super::spawn_builder::SpawnBuilder;
 use super::task_handle::{Slot, TaskHandle};
 use crate::context::ContextError;
 use crate::context::{Cause, StaticCause};
 use crate::scheduler::Scheduler;
 use crate::scheduler::calls::{CallId, Failure};
-use crate::scheduler::error::TaskErrorKind;
+use crate::scheduler::error::{Label, TaskErrorKind};
 use crate::scheduler::job;
 use crate::scheduler::source::{GroupError, Lending, Observer};
 use crate::sync::{Arc, Mutex, Weak};
@@ -155,9 +154,11 @@ where
     }
 }
 
-/// The whole of `start`.
+/// The whole of `start`. The function is in a box whatever its size, so that the future that holds it
+/// is small; one that captures nothing allocates nothing.
 pub(crate) async fn start<E, R, S, F>(
-    builder: SpawnBuilder<'static, E>,
+    scheduler: Option<Arc<Scheduler<Queue<E>>>>,
+    label: Label,
     begin: Box<S>,
 ) -> Result<R, E>
 where
@@ -167,12 +168,11 @@ where
     F: Future<Output = Result<(), E>> + Send + 'static,
 {
     let stopped = |why| ContextError::cancelled(Some(Cause::from_static(why)));
-    let Some(scheduler) = builder.scheduler else {
+    let Some(scheduler) = scheduler else {
         // It waits for nothing, and a loop around it is to yield all the same.
         poll_fn(coop::poll_proceed).await.made_progress();
         return Err(E::from(stopped(&GROUP_GONE)));
     };
-    let scheduler = scheduler.into_owned();
     scheduler.bind("start");
     let weak: Weak<dyn Lending> = Arc::<Scheduler<Queue<E>>>::downgrade(&scheduler);
     let slot = Slot::new();
@@ -204,7 +204,7 @@ where
             Work::Future(Box::pin(job::of_start(move || begin(ready), finish)))
         }
     };
-    let task = Task::new(builder.label, Some(call));
+    let task = Task::new(label, Some(call));
     caller.scheduler.submit(task, work);
     if let Some(value) = value.await {
         return Ok(value);
