@@ -70,9 +70,12 @@ pub(crate) fn hand_over<E>(
 ) where
     E: GroupError,
 {
-    let id = scheduler.with(|state, _| match state.is_open() {
-        true => Ok(state.source.on_pool.insert(task, permit)),
-        false => Err(task),
+    let id = scheduler.with(|state, _| {
+        if state.is_open() {
+            Ok(state.source.on_pool.insert(task, permit))
+        } else {
+            Err(task)
+        }
     });
     let waiting = WaitingJob {
         scheduler: scheduler.clone(),

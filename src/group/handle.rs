@@ -67,9 +67,17 @@ impl Admitted {
 }
 
 impl Admission {
-    pub(crate) fn decided(started: bool) -> Admission {
+    /// The admission of a task that has its permit.
+    pub(crate) fn started() -> Admission {
         Admission {
-            state: State::Decided(started),
+            state: State::Decided(true),
+        }
+    }
+
+    /// The admission of a task that never starts.
+    pub(crate) fn never_started() -> Admission {
+        Admission {
+            state: State::Decided(false),
         }
     }
 

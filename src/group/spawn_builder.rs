@@ -71,7 +71,7 @@ where
         let Some(scheduler) = self.scheduler else {
             // The group has gone, and with it what a panic of this destructor could be reported to.
             into_work(work, &Context::background()).discard();
-            return Admission::decided(false);
+            return Admission::never_started();
         };
         scheduler.bind(what);
         let work = into_work(work, scheduler.ctx());
@@ -180,7 +180,7 @@ where
     {
         let Some(scheduler) = self.scheduler else {
             panic::discard(future);
-            return Admission::decided(false);
+            return Admission::never_started();
         };
         scheduler.bind("go_local");
         let task = Task::new(self.label, None);

@@ -65,7 +65,7 @@ impl<R> Ready<R> {
         drop(stage);
         drop(unwanted);
         let scheduler = self.call.scheduler.upgrade();
-        self.call.slot.end(scheduler.as_deref(), true);
+        self.call.slot.end(scheduler.as_deref());
     }
 }
 
@@ -109,7 +109,7 @@ impl<R> Call<R> {
 impl<R: Send> Observer for Call<R> {
     fn ended(&self, scheduler: &dyn Lending, _: bool) {
         // What it was ready with stays, however it ended later.
-        self.slot.end(Some(scheduler), true);
+        self.slot.end(Some(scheduler));
     }
 
     fn failed_call(&self) -> Option<CallId> {

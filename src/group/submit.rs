@@ -65,7 +65,7 @@ where
         abort: AbortHandle,
     ) -> Admission {
         if !wait.begin() {
-            return Admission::decided(false);
+            return Admission::never_started();
         }
         self.enqueue(Queued::Local(wait), Some((id, abort)))
     }
@@ -102,10 +102,10 @@ where
             decision
         });
         match decision {
-            Decision::Started => Admission::decided(true),
+            Decision::Started => Admission::started(),
             Decision::GetsWorker(task, job) => {
                 self.spawn_with_job(task, job);
-                Admission::decided(true)
+                Admission::started()
             }
             Decision::Queued(number) => Admission::queued(self.clone(), number),
             Decision::QueuedLocal(wait) => {
@@ -114,7 +114,7 @@ where
             }
             Decision::Refused(queued) => {
                 self.refuse(queued);
-                Admission::decided(false)
+                Admission::never_started()
             }
         }
     }
@@ -233,9 +233,10 @@ where
                 state.count_in(1);
             }
             if let Queued::Local(wait) = &queued {
-                match counts {
-                    true => wait.refuse(effects),
-                    false => wait.dismiss(effects),
+                if counts {
+                    wait.refuse(effects);
+                } else {
+                    wait.dismiss(effects);
                 }
             }
             counts
@@ -350,9 +351,10 @@ where
             if let Some(started) = asked.decision(&state.source) {
                 let resumes = lease.resume(permits, &mut new, &mut effects.replaced);
                 effects.replaced.extend(new.take());
-                return match resumes {
-                    true => Poll::Ready(started),
-                    false => Poll::Pending,
+                return if resumes {
+                    Poll::Ready(started)
+                } else {
+                    Poll::Pending
                 };
             }
             let (lent, is_free) = lease.wait(how, permits);

@@ -83,17 +83,31 @@ impl<T> Slot<T> {
         state.value.replace(value)
     }
 
-    pub(crate) fn end(&self, scheduler: Option<&dyn Lending>, succeeded: bool) {
+    /// Wakes the handle: the task has ended, and a value that is here stays.
+    pub(crate) fn end(&self, scheduler: Option<&dyn Lending>) {
+        self.end_after(scheduler, |_| None);
+    }
+
+    /// Wakes the handle: the task has failed, so a value that is here is dropped. (A destructor of
+    /// the task may have panicked after it had put the value here.)
+    pub(crate) fn end_without_value(&self, scheduler: Option<&dyn Lending>) {
+        self.end_after(scheduler, Option::take);
+    }
+
+    fn end_after(
+        &self,
+        scheduler: Option<&dyn Lending>,
+        take: impl FnOnce(&mut Option<T>) -> Option<T>,
+    ) {
         let mut state = self.0.lock();
         state.ended = true;
-        // A destructor may have panicked after the value was put here.
-        let failed = if succeeded { None } else { state.value.take() };
+        let unwanted = take(&mut state.value);
         let mut wake = Wakers::default();
         if let Some(waiter) = state.waiter.take() {
             decide(waiter, scheduler, &mut wake);
         }
         drop(state);
-        panic::discard(failed);
+        panic::discard(unwanted);
         wake.for_each(panic::wake);
     }
 }
@@ -115,7 +129,11 @@ fn decide(waiter: Waiter, scheduler: Option<&dyn Lending>, wake: &mut Wakers) {
 
 impl<T: Send> Observer for Slot<T> {
     fn ended(&self, scheduler: &dyn Lending, succeeded: bool) {
-        self.end(Some(scheduler), succeeded);
+        if succeeded {
+            self.end(Some(scheduler));
+        } else {
+            self.end_without_value(Some(scheduler));
+        }
     }
 }
 
@@ -131,7 +149,7 @@ impl<T> TaskHandle<T> {
     /// That of a task whose group had gone.
     pub(crate) fn empty() -> TaskHandle<T> {
         let slot = Slot::new();
-        slot.end(None, false);
+        slot.end_without_value(None);
         TaskHandle {
             slot,
             scheduler: None,
