@@ -5,6 +5,7 @@ mod burst;
 mod error;
 mod handle;
 mod local;
+mod named;
 mod queue;
 mod scope;
 mod spawn_builder;
@@ -16,7 +17,8 @@ mod worker;
 
 pub use error::TryGoError;
 pub use handle::{Admission, Admitted};
-pub use spawner::{Named, Spawner};
+pub use named::Named;
+pub use spawner::Spawner;
 pub use start::Ready;
 pub use task_handle::TaskHandle;
 

@@ -1,170 +1,32 @@
-//! The other two faces from which tasks are started: a builder with a name, and a handle for tasks that start siblings.
+//! A handle with which tasks start other tasks of their group.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display};
 use std::future::Future;
 
+use super::error::{self, TryGoError};
 use super::handle::Admission;
+use super::named::Named;
 use super::queue::Queue;
 use super::spawn_builder::SpawnBuilder;
 use super::start::{self, Ready};
 use super::task_handle::TaskHandle;
-use crate::context::Context;
-use crate::context::ContextError;
-use crate::group::error::TryGoError;
+use crate::context::{Context, ContextError};
 use crate::scheduler::Scheduler;
 use crate::scheduler::error::Label;
 use crate::scheduler::job::{self, boxed_if_big};
 use crate::sync::{Arc, Weak};
 
-/// Every way to start a task, as on [`Group`](crate::Group).
-macro_rules! ways_to_start {
-    ($self:ident: $receiver:ty => $builder:expr) => {
-        /// Starts a task, or queues it: [`Group::go`](crate::Group::go), with all that is said there.
-        #[track_caller]
-        pub fn go<F>($self: $receiver, future: F) -> Admission
-        where
-            F: Future<Output = Result<(), E>> + Send + 'static,
-        {
-            boxed_if_big!(future: F, Send => $builder.go(future))
-        }
-
-        /// Starts a task that is handed the group's context: [`Group::go_with`](crate::Group::go_with).
-        #[track_caller]
-        pub fn go_with<S, F>($self: $receiver, start: S) -> Admission
-        where
-            S: FnOnce(Context) -> F + Send + 'static,
-            F: Future<Output = Result<(), E>> + Send + 'static,
-        {
-            if job::is_big::<S>() {
-            return $builder.go_with(Box::new(start));
-        }
-        $builder.go_with(start)
-        }
-
-        /// Starts a task that may be dropped at its await:
-        /// [`Group::go_cancellable`](crate::Group::go_cancellable).
-        #[track_caller]
-        pub fn go_cancellable<F>($self: $receiver, future: F) -> Admission
-        where
-            F: Future<Output = Result<(), E>> + Send + 'static,
-        {
-            boxed_if_big!(future: F, Send => $builder.go_cancellable(future))
-        }
-
-        /// Starts a task now, or hands the future back: [`Group::try_go`](crate::Group::try_go).
-        ///
-        /// # Errors
-        ///
-        /// As there.
-        #[track_caller]
-        pub fn try_go<F>($self: $receiver, future: F) -> Result<(), TryGoError<F>>
-        where
-            F: Future<Output = Result<(), E>> + Send + 'static,
-        {
-            if job::is_big::<F>() {
-            return match $builder.try_go_boxed(Box::new(future)) {
-                Ok(()) => Ok(()),
-                Err(refused) => crate::group::error::unboxed(refused),
-            };
-        }
-        $builder.try_go(future)
-        }
-
-        /// Starts a task on the blocking pool: [`Group::go_blocking`](crate::Group::go_blocking).
-        #[track_caller]
-        pub fn go_blocking<F>($self: $receiver, run: F) -> Admission
-        where
-            F: FnOnce(Context) -> Result<(), E> + Send + 'static,
-        {
-            $builder.go_blocking(Box::new(run))
-        }
-
-        /// Starts a task that is not `Send`: [`Group::go_local`](crate::Group::go_local).
-        #[track_caller]
-        pub fn go_local<F>($self: $receiver, future: F) -> Admission
-        where
-            F: Future<Output = Result<(), E>> + 'static,
-        {
-            boxed_if_big!(future: F => $builder.go_local(future))
-        }
-
-        /// Starts a task whose value waits in the handle: [`Group::spawn`](crate::Group::spawn).
-        #[track_caller]
-        pub fn spawn<T, F>($self: $receiver, future: F) -> TaskHandle<T>
-        where
-            T: Send + 'static,
-            F: Future<Output = Result<T, E>> + Send + 'static,
-        {
-            boxed_if_big!(future: F, Send => $builder.spawn(future))
-        }
-    };
-}
-
-/// A task that has a name and has not been started yet: see [`Group::named`](crate::Group::named).
-#[must_use = "a name starts nothing: go on with `go` or another way to start a task"]
-pub struct Named<E>
-where
-    E: From<ContextError> + Display + Send + 'static,
-{
-    /// `None` if the group was dropped.
-    scheduler: Option<Arc<Scheduler<Queue<E>>>>,
-    label: Label,
-}
-
-impl<E> Named<E>
-where
-    E: From<ContextError> + Display + Send + 'static,
-{
-    #[track_caller]
-    pub(crate) fn new(
-        scheduler: Option<Arc<Scheduler<Queue<E>>>>,
-        name: Cow<'static, str>,
-    ) -> Named<E> {
-        Named {
-            scheduler,
-            label: Label::named(name),
-        }
-    }
-
-    ways_to_start!(self: Self => SpawnBuilder::new(self.scheduler.as_ref(), self.label));
-
-    /// Starts a task, and waits until it says that it is ready: [`Group::start`](crate::Group::start).
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    #[track_caller]
-    pub fn start<R, S, F>(
-        self,
-        start: S,
-    ) -> impl Future<Output = Result<R, E>> + Send + use<E, R, S, F>
-    where
-        R: Send + 'static,
-        S: FnOnce(Ready<R>) -> F + Send + 'static,
-        F: Future<Output = Result<(), E>> + Send + 'static,
-    {
-        start::start(self.scheduler, self.label, Box::new(start))
-    }
-}
-
-impl<E> fmt::Debug for Named<E>
-where
-    E: From<ContextError> + Display + Send + 'static,
-{
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Named")
-            .field("name", &self.label.name)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Starts tasks in a group, from inside its tasks or from anywhere else.
+/// A handle that starts tasks in a group, from inside its tasks or from anywhere else.
 ///
-/// A task cannot borrow its group, since it may run longer than the borrow; it takes a clone of this. A spawner is weak: it
-/// does not keep the group alive. Once the group has gone (its `wait` has ended, or it was dropped) nothing starts any
-/// more: what it is given is dropped, admissions resolve as not started, [`try_go`](Spawner::try_go) hands back,
-/// [`spawn`](Spawner::spawn) gives an empty handle, [`start`](Spawner::start) fails.
+/// A task cannot borrow its group, since it may outlive the borrow. Give it a clone of a spawner
+/// instead, from [`Group::spawner`](crate::Group::spawner).
+///
+/// A spawner is weak: it does not keep the group alive, and it cannot wait for the tasks. Once the
+/// group was dropped, or its `wait` has returned, nothing starts any more: futures and closures are
+/// dropped, admissions say that the task was not started, [`try_go`](Spawner::try_go) returns the
+/// future, the handle of [`spawn`](Spawner::spawn) resolves to `None`, and
+/// [`start`](Spawner::start) fails.
 ///
 /// # Examples
 ///
@@ -206,13 +68,190 @@ where
         }
     }
 
-    ways_to_start!(self: &Self => SpawnBuilder::new(self.scheduler.upgrade().as_ref(), Label::unnamed()));
+    /// Starts a task, or queues it if no permit is free.
+    ///
+    /// The call never waits. Awaiting the returned [`Admission`] waits until the task has started,
+    /// for backpressure; not awaiting it is fine. If the group's context is done before the task
+    /// starts, or if the group was dropped, it never starts: `future` is dropped, and the admission
+    /// says so.
+    ///
+    /// See [`Group::go`](crate::Group::go).
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a tokio runtime. All tasks of a group run on the runtime of the first.
+    #[track_caller]
+    pub fn go<F>(&self, future: F) -> Admission
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        let scheduler = self.upgrade();
+        let builder = SpawnBuilder::new(scheduler.as_ref(), Label::unnamed());
+        boxed_if_big!(future: F, Send => builder.go(future))
+    }
 
-    /// Starts a task, and waits until it says that it is ready: [`Group::start`](crate::Group::start).
+    /// Starts a task that is given the group's context, or queues it if no permit is free.
+    ///
+    /// `start` is called when the task starts, by the worker that runs it. If the group's context
+    /// is done before the task starts, or if the group was dropped, it never starts: `start` is
+    /// dropped, and the admission says so.
+    ///
+    /// See [`Group::go_with`](crate::Group::go_with).
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a tokio runtime. A panic of `start` is a panic of the task.
+    #[track_caller]
+    pub fn go_with<S, F>(&self, start: S) -> Admission
+    where
+        S: FnOnce(Context) -> F + Send + 'static,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        let scheduler = self.upgrade();
+        let builder = SpawnBuilder::new(scheduler.as_ref(), Label::unnamed());
+        if job::is_big::<S>() {
+            return builder.go_with(Box::new(start));
+        }
+        builder.go_with(start)
+    }
+
+    /// Starts a task if a permit is free now, and otherwise returns the future in the error.
+    ///
+    /// See [`Group::try_go`](crate::Group::try_go).
     ///
     /// # Errors
     ///
-    /// As there.
+    /// Returns [`TryGoError::Full`] if no permit is free or other tasks are queued for one, and
+    /// [`TryGoError::Ended`] if the group's context is done or the group was dropped. Neither
+    /// counts as a failure of the group.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a tokio runtime.
+    #[track_caller]
+    pub fn try_go<F>(&self, future: F) -> Result<(), TryGoError<F>>
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        let scheduler = self.upgrade();
+        let builder = SpawnBuilder::new(scheduler.as_ref(), Label::unnamed());
+        if job::is_big::<F>() {
+            return match builder.try_go_boxed(Box::new(future)) {
+                Ok(()) => Ok(()),
+                Err(refused) => error::unboxed(refused),
+            };
+        }
+        builder.try_go(future)
+    }
+
+    /// Starts a task that is dropped at its current await when the group's context is done.
+    ///
+    /// It then counts as failed with the [`ContextError`]. Until then it is a task like that of
+    /// [`go`](Spawner::go): it is queued if no permit is free. If the group's context is done
+    /// before the task starts, or if the group was dropped, it never starts: `future` is dropped,
+    /// and the admission says so.
+    ///
+    /// See [`Group::go_cancellable`](crate::Group::go_cancellable).
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a tokio runtime.
+    #[track_caller]
+    pub fn go_cancellable<F>(&self, future: F) -> Admission
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        let scheduler = self.upgrade();
+        let builder = SpawnBuilder::new(scheduler.as_ref(), Label::unnamed());
+        boxed_if_big!(future: F, Send => builder.go_cancellable(future))
+    }
+
+    /// Starts a closure on the blocking pool, or queues it if no permit is free.
+    ///
+    /// The closure is given the group's context. Once it runs, it cannot be aborted, so it should
+    /// check the context in each loop. If the group's context is done before the task starts, or if
+    /// the group was dropped, it never starts: the closure is dropped on the pool, and the
+    /// admission says so.
+    ///
+    /// See [`Group::go_blocking`](crate::Group::go_blocking).
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a tokio runtime.
+    #[track_caller]
+    pub fn go_blocking<F>(&self, run: F) -> Admission
+    where
+        F: FnOnce(Context) -> Result<(), E> + Send + 'static,
+    {
+        let scheduler = self.upgrade();
+        let builder = SpawnBuilder::new(scheduler.as_ref(), Label::unnamed());
+        builder.go_blocking(Box::new(run))
+    }
+
+    /// Starts a task that is not `Send` on the current `LocalSet` or local runtime, or queues it if
+    /// no permit is free.
+    ///
+    /// If the group's context is done before the task starts, or if the group was dropped, it never
+    /// starts: `future` is dropped, and the admission says so.
+    ///
+    /// See [`Group::go_local`](crate::Group::go_local).
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a `LocalSet` or local runtime.
+    #[track_caller]
+    pub fn go_local<F>(&self, future: F) -> Admission
+    where
+        F: Future<Output = Result<(), E>> + 'static,
+    {
+        let scheduler = self.upgrade();
+        let builder = SpawnBuilder::new(scheduler.as_ref(), Label::unnamed());
+        boxed_if_big!(future: F => builder.go_local(future))
+    }
+
+    /// Starts a task that returns a value, or queues it if no permit is free.
+    ///
+    /// The value is kept in the returned [`TaskHandle`]. If the task fails or never starts, or if
+    /// the group was dropped, the handle resolves to `None`.
+    ///
+    /// See [`Group::spawn`](crate::Group::spawn).
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a tokio runtime.
+    #[track_caller]
+    pub fn spawn<T, F>(&self, future: F) -> TaskHandle<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let scheduler = self.upgrade();
+        let builder = SpawnBuilder::new(scheduler.as_ref(), Label::unnamed());
+        boxed_if_big!(future: F, Send => builder.spawn(future))
+    }
+
+    /// Starts a task and waits until it is ready, then lets it run on as a task of the group.
+    ///
+    /// Returns the value that the task passes to [`Ready::ok`]. A failure before that is the
+    /// failure of this call, and one after it is a failure of the group.
+    ///
+    /// See [`Group::start`](crate::Group::start).
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the task if it fails before it is ready. Returns `E::from` of a
+    /// [`ContextError`], whose cause says why, if the task returns `Ok` before it is ready, panics,
+    /// is stopped or never starts, or if the group was dropped.
+    ///
+    /// # Panics
+    ///
+    /// Panics when it is polled outside a tokio runtime.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing starts before the first poll. If the future is dropped after that and before the
+    /// task is ready, the task becomes an ordinary task of the group, and a failure that this call
+    /// has not returned becomes a failure of the group.
     #[track_caller]
     pub fn start<R, S, F>(
         &self,
@@ -223,13 +262,20 @@ where
         S: FnOnce(Ready<R>) -> F + Send + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
-        start::start(self.scheduler.upgrade(), Label::unnamed(), Box::new(start))
+        start::start(self.upgrade(), Label::unnamed(), Box::new(start))
     }
 
-    /// Gives the task that comes next a name: [`Group::named`](crate::Group::named).
+    /// Returns a builder that gives the next task a name.
+    ///
+    /// The name appears in the errors of the task and, with feature `tracing`, in its span. See
+    /// [`Group::named`](crate::Group::named).
     #[track_caller]
     pub fn named(&self, name: impl Into<Cow<'static, str>>) -> Named<E> {
-        Named::new(self.scheduler.upgrade(), name.into())
+        Named::new(self.upgrade(), name.into())
+    }
+
+    fn upgrade(&self) -> Option<Arc<Scheduler<Queue<E>>>> {
+        self.scheduler.upgrade()
     }
 }
 

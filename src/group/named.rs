@@ -1,0 +1,266 @@
+//! A builder that gives a task a name.
+
+use std::borrow::Cow;
+use std::fmt::{self, Display};
+use std::future::Future;
+
+use super::error::{self, TryGoError};
+use super::handle::Admission;
+use super::queue::Queue;
+use super::spawn_builder::SpawnBuilder;
+use super::start::{self, Ready};
+use super::task_handle::TaskHandle;
+use crate::context::{Context, ContextError};
+use crate::scheduler::Scheduler;
+use crate::scheduler::error::Label;
+use crate::scheduler::job::{self, boxed_if_big};
+use crate::sync::Arc;
+
+/// A named task that has not been started yet, from [`Group::named`](crate::Group::named) or
+/// [`Spawner::named`](crate::Spawner::named).
+///
+/// The name appears in the errors of the task and, with feature `tracing`, in its span. Each method
+/// starts the task and consumes the builder. A `Named` that is dropped starts nothing.
+///
+/// It does not keep the group alive: if the group is dropped first, the task never starts.
+///
+/// # Examples
+///
+/// ```
+/// use errgroup::{Context, Group};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() {
+/// let (g, _ctx) = Group::<String>::with_context(Context::background());
+/// g.named("replica eu-1").go(async { Err("refused".into()) });
+///
+/// let errors = g.wait_all().await.unwrap_err();
+/// assert_eq!(errors.iter().next().unwrap().name(), Some("replica eu-1"));
+/// # }
+/// ```
+#[must_use = "a name starts nothing: call `go` or another method that starts the task"]
+pub struct Named<E>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    /// `None` if the group was dropped.
+    scheduler: Option<Arc<Scheduler<Queue<E>>>>,
+    label: Label,
+}
+
+impl<E> Named<E>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    #[track_caller]
+    pub(crate) fn new(
+        scheduler: Option<Arc<Scheduler<Queue<E>>>>,
+        name: Cow<'static, str>,
+    ) -> Named<E> {
+        Named {
+            scheduler,
+            label: Label::named(name),
+        }
+    }
+
+    /// Starts the task, or queues it if no permit is free.
+    ///
+    /// The call never waits. Awaiting the returned [`Admission`] waits until the task has started,
+    /// for backpressure; not awaiting it is fine. If the group's context is done before the task
+    /// starts, or if the group was dropped, it never starts: `future` is dropped, and the admission
+    /// says so.
+    ///
+    /// See [`Group::go`](crate::Group::go).
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a tokio runtime. All tasks of a group run on the runtime of the first.
+    #[track_caller]
+    pub fn go<F>(self, future: F) -> Admission
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        let builder = SpawnBuilder::new(self.scheduler.as_ref(), self.label);
+        boxed_if_big!(future: F, Send => builder.go(future))
+    }
+
+    /// Starts a task that is given the group's context, or queues it if no permit is free.
+    ///
+    /// `start` is called when the task starts, by the worker that runs it. If the group's context
+    /// is done before the task starts, or if the group was dropped, it never starts: `start` is
+    /// dropped, and the admission says so.
+    ///
+    /// See [`Group::go_with`](crate::Group::go_with).
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a tokio runtime. A panic of `start` is a panic of the task.
+    #[track_caller]
+    pub fn go_with<S, F>(self, start: S) -> Admission
+    where
+        S: FnOnce(Context) -> F + Send + 'static,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        let builder = SpawnBuilder::new(self.scheduler.as_ref(), self.label);
+        if job::is_big::<S>() {
+            return builder.go_with(Box::new(start));
+        }
+        builder.go_with(start)
+    }
+
+    /// Starts the task if a permit is free now, and otherwise returns the future in the error.
+    ///
+    /// See [`Group::try_go`](crate::Group::try_go).
+    ///
+    /// # Errors
+    ///
+    /// Returns [`TryGoError::Full`] if no permit is free or other tasks are queued for one, and
+    /// [`TryGoError::Ended`] if the group's context is done or the group was dropped. Neither
+    /// counts as a failure of the group.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a tokio runtime.
+    #[track_caller]
+    pub fn try_go<F>(self, future: F) -> Result<(), TryGoError<F>>
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        let builder = SpawnBuilder::new(self.scheduler.as_ref(), self.label);
+        if job::is_big::<F>() {
+            return match builder.try_go_boxed(Box::new(future)) {
+                Ok(()) => Ok(()),
+                Err(refused) => error::unboxed(refused),
+            };
+        }
+        builder.try_go(future)
+    }
+
+    /// Starts a task that is dropped at its current await when the group's context is done.
+    ///
+    /// It then counts as failed with the [`ContextError`]. Until then it is a task like that of
+    /// [`go`](Named::go): it is queued if no permit is free. If the group's context is done before
+    /// the task starts, or if the group was dropped, it never starts: `future` is dropped, and the
+    /// admission says so.
+    ///
+    /// See [`Group::go_cancellable`](crate::Group::go_cancellable).
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a tokio runtime.
+    #[track_caller]
+    pub fn go_cancellable<F>(self, future: F) -> Admission
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        let builder = SpawnBuilder::new(self.scheduler.as_ref(), self.label);
+        boxed_if_big!(future: F, Send => builder.go_cancellable(future))
+    }
+
+    /// Starts a closure on the blocking pool, or queues it if no permit is free.
+    ///
+    /// The closure is given the group's context. Once it runs, it cannot be aborted, so it should
+    /// check the context in each loop. If the group's context is done before the task starts, or if
+    /// the group was dropped, it never starts: the closure is dropped on the pool, and the
+    /// admission says so.
+    ///
+    /// See [`Group::go_blocking`](crate::Group::go_blocking).
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a tokio runtime.
+    #[track_caller]
+    pub fn go_blocking<F>(self, run: F) -> Admission
+    where
+        F: FnOnce(Context) -> Result<(), E> + Send + 'static,
+    {
+        let builder = SpawnBuilder::new(self.scheduler.as_ref(), self.label);
+        builder.go_blocking(Box::new(run))
+    }
+
+    /// Starts a task that is not `Send` on the current `LocalSet` or local runtime, or queues it if
+    /// no permit is free.
+    ///
+    /// If the group's context is done before the task starts, or if the group was dropped, it never
+    /// starts: `future` is dropped, and the admission says so.
+    ///
+    /// See [`Group::go_local`](crate::Group::go_local).
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a `LocalSet` or local runtime.
+    #[track_caller]
+    pub fn go_local<F>(self, future: F) -> Admission
+    where
+        F: Future<Output = Result<(), E>> + 'static,
+    {
+        let builder = SpawnBuilder::new(self.scheduler.as_ref(), self.label);
+        boxed_if_big!(future: F => builder.go_local(future))
+    }
+
+    /// Starts a task that returns a value, or queues it if no permit is free.
+    ///
+    /// The value is kept in the returned [`TaskHandle`]. If the task fails or never starts, or if
+    /// the group was dropped, the handle resolves to `None`.
+    ///
+    /// See [`Group::spawn`](crate::Group::spawn).
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a tokio runtime.
+    #[track_caller]
+    pub fn spawn<T, F>(self, future: F) -> TaskHandle<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let builder = SpawnBuilder::new(self.scheduler.as_ref(), self.label);
+        boxed_if_big!(future: F, Send => builder.spawn(future))
+    }
+
+    /// Starts a task and waits until it is ready, then lets it run on as a task of the group.
+    ///
+    /// Returns the value that the task passes to [`Ready::ok`]. A failure before that is the
+    /// failure of this call, and one after it is a failure of the group.
+    ///
+    /// See [`Group::start`](crate::Group::start).
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the task if it fails before it is ready. Returns `E::from` of a
+    /// [`ContextError`], whose cause says why, if the task returns `Ok` before it is ready, panics,
+    /// is stopped or never starts, or if the group was dropped.
+    ///
+    /// # Panics
+    ///
+    /// Panics when it is polled outside a tokio runtime.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing starts before the first poll. If the future is dropped after that and before the
+    /// task is ready, the task becomes an ordinary task of the group, and a failure that this call
+    /// has not returned becomes a failure of the group.
+    #[track_caller]
+    pub fn start<R, S, F>(
+        self,
+        start: S,
+    ) -> impl Future<Output = Result<R, E>> + Send + use<E, R, S, F>
+    where
+        R: Send + 'static,
+        S: FnOnce(Ready<R>) -> F + Send + 'static,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        start::start(self.scheduler, self.label, Box::new(start))
+    }
+}
+
+impl<E> fmt::Debug for Named<E>
+where
+    E: From<ContextError> + Display + Send + 'static,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Named")
+            .field("name", &self.label.name)
+            .finish_non_exhaustive()
+    }
+}
