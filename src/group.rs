@@ -1,4 +1,4 @@
-//! The face of the group.
+//! The public type [`Group`]: starts tasks, limits them, cancels them and waits for them.
 
 mod blocking;
 mod burst;
@@ -38,73 +38,80 @@ use crate::tracing::Span;
 use queue::Queue;
 use spawn_builder::SpawnBuilder;
 
-static WAIT_ENDED: StaticCause = StaticCause("the group's wait has ended");
+static WAIT_ENDED: StaticCause = StaticCause("the group's wait has finished");
 static GROUP_ABORTED: StaticCause = StaticCause("the group was aborted");
 static GROUP_DROPPED: StaticCause = StaticCause("the group was dropped");
 
-/// Tasks that belong together: they are waited for together, stopped together, and bounded together.
+/// A group of tasks that are waited for, cancelled and limited together.
 ///
 /// ```text
 ///     with_context ──┬── go(a) ──────────────┐
-///                    ├── go(b) ─────── Err ──┼─► the context ends: a and c are asked to stop
+///                    ├── go(b) ─────── Err ──┼─► cancels the context: a and c are asked to stop
 ///                    ├── go(c) ───────────┐  │
 ///                    │                    ▼  ▼
-///     wait ──────────┴────────────────────────── every task has ended ──► b's error
+///     wait ──────────┴────────────────────────── every task has finished ──► returns b's error
 /// ```
 ///
-/// # What it promises
+/// # Guarantees
 ///
-/// - **No task outlives its group.** [`wait`](Group::wait) returns when all have ended. Dropping the group, or the future of
-///   `wait`, ends the context and aborts the tasks: none is polled again once its present poll returns.
-/// - **The first failure stops the rest**, politely: it ends the context that [`with_context`](Group::with_context)
-///   derived, with a cause that reads as the error does. Tasks see it in the context and return when it suits them;
-///   nothing is dropped at an await that was not told it may be. What is queued and has not started never starts.
-/// - **Nothing is lost.** `wait` gives the first error in order of completion, by value. A panic ends the context at the
-///   instant it happens, and `wait` resumes it with its payload, before any error.
-/// - **The limit holds and cannot deadlock**, also where tasks start tasks and wait for that: see
+/// - **No task outlives its group.** [`wait`](Group::wait) returns when every task has finished.
+///   Dropping the group, or the future of `wait`, cancels the context and aborts the tasks: no task
+///   is polled again once its current poll returns.
+/// - **The first failure cancels the others.** It cancels the context that
+///   [`with_context`](Group::with_context) derived, with a cause that displays as the error does.
+///   Running tasks see that in the context and return in their own time. A task is dropped at an
+///   await only if it opted in, or when a [grace period](Group::set_grace) has passed. Queued tasks
+///   never start.
+/// - **Failures reach the caller.** `wait` returns the first error in order of completion, by
+///   value, and [`wait_all`](Group::wait_all) every failure. A panic cancels the context as soon as
+///   it happens, and `wait` resumes it with its payload. A panic wins over an error.
+/// - **The limit holds and cannot deadlock**, even if tasks start tasks and wait for them: see
 ///   [`set_limit`](Group::set_limit).
-/// - **It holds what runs now, no more.** A finished task leaves nothing behind, so a group may live as long as the program.
+/// - **A finished task uses no memory.** A group holds its running and queued tasks only, so it may
+///   live as long as the program.
 ///
-/// # Which one do I want
+/// # Choosing a method
 ///
 /// | the task | start it with |
 /// |---|---|
-/// | looks at the context by itself, or need not | [`go`](Group::go) |
-/// | is to be handed the group's context | [`go_with`](Group::go_with) |
-/// | may be dropped at any await once the context has ended | [`go_cancellable`](Group::go_cancellable) |
-/// | is worth starting only if there is a permit right now | [`try_go`](Group::try_go) |
-/// | blocks its thread: a synchronous library, a computation | [`go_blocking`](Group::go_blocking) |
+/// | observes the context itself, or does not need to | [`go`](Group::go) |
+/// | is given the group's context | [`go_with`](Group::go_with) |
+/// | may be dropped when the context is done | [`go_cancellable`](Group::go_cancellable) |
+/// | should start only if a permit is free now | [`try_go`](Group::try_go) |
+/// | blocks its thread: synchronous I/O, a computation | [`go_blocking`](Group::go_blocking) |
 /// | is not `Send` | [`go_local`](Group::go_local) |
-/// | gives a value | [`spawn`](Group::spawn) |
-/// | has to be ready before you go on: a server, a connection | [`start`](Group::start) |
+/// | returns a value | [`spawn`](Group::spawn) |
+/// | must be ready before you continue: a server, a connection | [`start`](Group::start) |
 /// | is started by another task of the group | any of these, through a [`Spawner`] |
 ///
-/// All of them stand under the same limit, in the same queue, and under the same failure rule; each can be
+/// All of them share one limit, one queue and one failure rule, and each can be
 /// [`named`](Group::named).
 ///
-/// # Winding down
+/// # Shutdown
 ///
 /// ```text
-///  the context ends      go_cancellable tasks        what still runs is        wait returns: the
-///  (failure, cancel,     are dropped, queued ones    aborted, if there         last destructor
+///  the context is done   go_cancellable tasks        tasks that still run      wait returns: the
+///  (failure, cancel,     are dropped, queued ones    are aborted, if there     last destructor
 ///  deadline, parent)     never start                 is a set_grace            has run
 ///     ──●──────────────────────●──────────────────────────●───────────────────────●──►
-///       │   the others see it, and finish by themselves   │
-///       └───────────────── the grace ─────────────────────┘
+///       │   the others observe it and return by themselves│
+///       └────────────── the grace period ─────────────────┘
 /// ```
 ///
 /// # The error type
 ///
-/// `E` is yours. It must say how a task ended that the group itself had to stop (`From<ContextError>`), and read as a cause
-/// (`Display`): `anyhow::Error`, `Box<dyn Error + Send + Sync>`, `std::io::Error`, `String`, and a `thiserror` enum with a
-/// `#[from] ContextError` variant all do. Rust does not infer it through `g.wait().await?`; say
+/// `E` is your error type. It needs `From<ContextError>`, for tasks that the group itself stopped,
+/// and `Display`, for the cause of the context. `anyhow::Error`, `Box<dyn Error + Send + Sync>`,
+/// `std::io::Error`, `String` and a `thiserror` enum with a `#[from] ContextError` variant all
+/// work. Rust cannot infer it through `g.wait().await?`: write
 /// `Group::<anyhow::Error>::with_context(..)`, or end the function with `g.wait().await`.
 ///
-/// # Next to its neighbours
+/// # Comparison
 ///
-/// A tokio `JoinSet` is the tasks alone: errors, stopping, bounding and the order of all that are yours to write. A
-/// `TaskTracker` waits, and knows of no errors. `try_join_all` runs a fixed set in one task and drops the rest at the first
-/// error. Go's `errgroup.Group` is the model; its words mean here what they mean there.
+/// A tokio `JoinSet` holds tasks and nothing else: errors, cancellation and a limit are yours to
+/// write. A `TaskTracker` waits for tasks and ignores their results. `try_join_all` runs a fixed
+/// set of futures in one task and drops the rest at the first error. Go's `errgroup.Group` is the
+/// model: its names mean here what they mean there.
 ///
 /// # Examples
 ///
@@ -115,7 +122,7 @@ static GROUP_DROPPED: StaticCause = StaticCause("the group was dropped");
 /// # async fn main() {
 /// let (g, ctx) = Group::<anyhow::Error>::with_context(Context::background());
 /// g.go(async move {
-///     // Asked to stop by the other's failure.
+///     // Cancelled by the failure of the other task.
 ///     let why = ctx.done().await;
 ///     assert_eq!(ctx.cause().unwrap().to_string(), "disk full");
 ///     Err(why.into())
@@ -125,7 +132,7 @@ static GROUP_DROPPED: StaticCause = StaticCause("the group was dropped");
 /// assert_eq!(g.wait().await.unwrap_err().to_string(), "disk full");
 /// # }
 /// ```
-#[must_use = "dropping a group aborts its tasks: end it with `wait().await`"]
+#[must_use = "dropping a group aborts its tasks: call `wait().await`"]
 pub struct Group<E>
 where
     E: From<ContextError> + Display + Send + 'static,
@@ -133,23 +140,27 @@ where
     scheduler: Arc<Scheduler<Queue<E>>>,
 }
 
-/// Making one.
+/// Constructors.
 impl<E> Group<E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
-    /// A group that waits for all its tasks and gives the first error; a failure stops nobody. Go's zero `Group`.
+    /// Creates a group in which a failure does not cancel the other tasks, as Go's zero `Group`.
     ///
-    /// It has a context, which no failure and no panic ends: only [`cancel`](Group::cancel), [`abort`](Group::abort), the end
-    /// of `wait`, and dropping the group.
+    /// [`wait`](Group::wait) waits for all tasks and returns the first error. The group has a
+    /// context, but no failure and no panic cancels it: only [`cancel`](Group::cancel),
+    /// [`abort`](Group::abort), the end of `wait`, and dropping the group do.
     pub fn new() -> Group<E> {
         Group::with_parent(&Context::background(), OnFailure::GoOn).0
     }
 
-    /// A group, and the child of `parent` that ends when a task fails, when `wait` ends, or when `parent` ends.
+    /// Creates a group and a child of `parent` that is cancelled when a task fails, when `wait`
+    /// finishes, or when the group is dropped.
     ///
-    /// Give the child to the tasks, as [`go_with`](Group::go_with) does by itself. Keep the group: in
-    /// `let (_, ctx) = Group::with_context(..)` the context is born ended, and its cause says so.
+    /// The child is also done when `parent` is. Give it to the tasks, or start them with
+    /// [`go_with`](Group::go_with), which does so itself. Keep the group in a variable: `let (_,
+    /// ctx) = Group::with_context(..)` drops it at once, so the context is cancelled from the
+    /// start. Its cause says so.
     ///
     /// `parent` may be a [`Context`] or a reference to one.
     pub fn with_context(parent: impl AsRef<Context>) -> (Group<E>, Context) {
@@ -174,25 +185,26 @@ impl<E> Group<E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
-    /// Starts a task, or queues it: awaiting what it returns waits until the task has *started*, not until it has ended.
+    /// Starts a task, or queues it if no permit is free.
     ///
-    /// The call itself never waits. If there is a permit, the task starts now; otherwise it starts the moment a permit
-    /// is free, first in, first out. Await the [`Admission`] for backpressure, as Go's `Go` blocks at the limit; or do not, and
-    /// the queue grows.
+    /// The call itself never waits. If a permit is free, the task starts now. Otherwise it starts
+    /// as soon as one is free, first in, first out. Awaiting the returned [`Admission`] waits until
+    /// the task has *started*, not until it has finished: that is backpressure, as Go's `Go` blocks
+    /// at the limit. If you do not await it, the queue may grow.
     ///
-    /// Once the group's context has ended, nothing starts any more: `future` is dropped, counts as ended with the
-    /// [`ContextError`], and the admission says so.
+    /// Once the group's context is done, no task starts any more: `future` is dropped and counts as
+    /// failed with the [`ContextError`], and the admission says that it was not started.
     ///
-    /// A task that fails ends the group's context (see [`with_context`](Group::with_context)). One that panics does too, and
-    /// the panic goes on in [`wait`](Group::wait).
+    /// A task that fails cancels the group's context (see [`with_context`](Group::with_context)).
+    /// So does one that panics, and [`wait`](Group::wait) resumes the panic.
     ///
-    /// On a runtime of several threads, tasks start on idle threads while the caller computes. As
-    /// with `tokio::spawn`, the last task may wait until the caller yields, and of tasks that are
-    /// started in quick succession up to seven may. So do not block a thread until they have run.
+    /// On a multi-thread runtime, tasks start on idle threads while the caller computes. As with
+    /// `tokio::spawn`, the last task may wait until the caller yields. Of tasks that are started in
+    /// quick succession, up to seven may. So do not block the thread until they have run.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime. All tasks of a group run on the runtime of the first.
+    /// Panics outside a tokio runtime. All tasks of a group run on the runtime of the first.
     ///
     /// # Examples
     ///
@@ -217,14 +229,16 @@ where
         boxed_if_big!(future: F, Send => self.builder().go(future))
     }
 
-    /// Starts a task that is handed the *group's* context, so that it cannot use the wrong one.
+    /// Starts a task that is given the *group's* context, or queues it if no permit is free.
     ///
-    /// `start` is called by the task's worker when the task starts; it may so make what should not exist before: a buffer, a
-    /// connection. In all else this is [`go`](Group::go).
+    /// So the task cannot use the wrong context. `start` is called when the task starts, by the
+    /// worker that runs it. So it can create what should not exist before: a buffer, a connection.
+    /// The task is otherwise like one of [`go`](Group::go): the admission says when it has started,
+    /// and once the context is done it never starts.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime. A panic in `start` is the task's.
+    /// Panics outside a tokio runtime. A panic of `start` is a panic of the task.
     #[track_caller]
     pub fn go_with<S, F>(&self, start: S) -> Admission
     where
@@ -237,16 +251,17 @@ where
         self.builder().go_with(start)
     }
 
-    /// Starts a task now, or hands the future back.
+    /// Starts a task if a permit is free now, and otherwise returns the future in the error.
     ///
     /// # Errors
     ///
-    /// [`TryGoError::Full`] if every permit is taken or others queue for one; [`TryGoError::Ended`] if the group's context has
-    /// ended. Neither counts as a failure of the group.
+    /// Returns [`TryGoError::Full`] if no permit is free or other tasks are queued for one, and
+    /// [`TryGoError::Ended`] if the group's context is done. Neither counts as a failure of the
+    /// group.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime.
+    /// Panics outside a tokio runtime.
     #[track_caller]
     pub fn try_go<F>(&self, future: F) -> Result<(), TryGoError<F>>
     where
@@ -261,15 +276,16 @@ where
         self.builder().try_go(future)
     }
 
-    /// Starts a task that may be dropped: the moment the group's context ends, `future` is dropped at its await, and the
-    /// task counts as ended with that [`ContextError`].
+    /// Starts a task that is dropped at its current await when the group's context is done, or
+    /// queues it if no permit is free.
     ///
-    /// It is for what knows nothing of contexts and has nothing to clean up: a read, a computation in pieces, a wait. If `future`
-    /// is ready in the poll in which the context's end is seen, its output wins.
+    /// The task then counts as failed with the [`ContextError`]. Use it for futures that know
+    /// nothing of contexts and need no cleanup: a read, a computation in steps, a wait. If `future`
+    /// is ready in the poll that finds the context done, its output wins.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime.
+    /// Panics outside a tokio runtime.
     #[track_caller]
     pub fn go_cancellable<F>(&self, future: F) -> Admission
     where
@@ -278,16 +294,23 @@ where
         boxed_if_big!(future: F, Send => self.builder().go_cancellable(future))
     }
 
-    /// Starts a closure on the blocking pool, under the same limit and the same failure rule; it is handed the group's
-    /// context.
+    /// Starts a closure on the blocking pool, or queues it if no permit is free.
     ///
-    /// **A closure that runs cannot be aborted by anyone**: not by [`abort`](Group::abort), not by a grace, not by dropping
-    /// the group. It is told through its context, so ask it in every loop; or have what it calls interrupted:
+    /// The closure is given the group's context. The limit, the queue and the failure rule are
+    /// those of all tasks.
+    ///
+    /// **A closure that runs cannot be aborted**: not by [`abort`](Group::abort), not by a grace
+    /// period, not by dropping the group. It learns of a cancellation through its context, so check
+    /// the context in each loop. Or interrupt what the closure calls:
     ///
     /// ```
     /// # use errgroup::{Context, Group};
     /// # use std::sync::Arc;
-    /// # struct Query; impl Query { fn interrupt(&self) {} fn rows(&self) -> std::ops::Range<u32> { 0..3 } }
+    /// # struct Query;
+    /// # impl Query {
+    /// #     fn interrupt(&self) {}
+    /// #     fn rows(&self) -> std::ops::Range<u32> { 0..3 }
+    /// # }
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() {
     /// # let (g, _ctx) = Group::<String>::with_context(Context::background());
@@ -303,18 +326,18 @@ where
     /// # g.wait().await.unwrap() }
     /// ```
     ///
-    /// The guard disarms the interrupt at the end of the closure, also at an early return and a
-    /// panic, so that it cannot hit the next query of the same connection: see
+    /// The guard disarms the interrupt when the closure returns, also early or with a panic, so
+    /// that it cannot hit the next query of the same connection: see
     /// [`AfterFunc::guard`](crate::AfterFunc::guard).
     ///
-    /// A closure that has not begun on its thread when the context is done never begins. It is
-    /// dropped on the blocking pool, since what it owns may block in its destructor. `wait` waits
-    /// for that, except after an [`abort`](Group::abort) or when a grace period has passed: then
-    /// the closure counts as ended at once, however long the pool has no thread for it.
+    /// A closure that no thread has begun when the context is done never begins. It is dropped on
+    /// the blocking pool, since what it owns may block in its destructor. [`wait`](Group::wait)
+    /// waits for that, except after an [`abort`](Group::abort) and after a grace period: then the
+    /// closure counts as finished at once, however long the pool has no thread for it.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime.
+    /// Panics outside a tokio runtime.
     #[track_caller]
     pub fn go_blocking<F>(&self, run: F) -> Admission
     where
@@ -323,11 +346,14 @@ where
         self.builder().go_blocking(Box::new(run))
     }
 
-    /// Starts a task that is not `Send`, on the current `LocalSet` or local runtime, under the same limit and in the same queue.
+    /// Starts a task that is not `Send` on the current `LocalSet` or local runtime, or queues it if
+    /// no permit is free.
+    ///
+    /// The limit, the queue and the failure rule are those of all tasks.
     ///
     /// # Panics
     ///
-    /// Outside a `LocalSet` or local runtime.
+    /// Panics outside a `LocalSet` or local runtime.
     #[track_caller]
     pub fn go_local<F>(&self, future: F) -> Admission
     where
@@ -336,11 +362,14 @@ where
         boxed_if_big!(future: F => self.builder().go_local(future))
     }
 
-    /// Starts a task that gives a value, which waits in the [`TaskHandle`]. Tasks may give values of different types.
+    /// Starts a task that returns a value, or queues it if no permit is free.
+    ///
+    /// The value is kept in the returned [`TaskHandle`], which resolves to `None` if the task fails
+    /// or never starts. Tasks of one group may return values of different types.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime.
+    /// Panics outside a tokio runtime.
     #[track_caller]
     pub fn spawn<T, F>(&self, future: F) -> TaskHandle<T>
     where
@@ -350,33 +379,34 @@ where
         boxed_if_big!(future: F, Send => self.builder().spawn(future))
     }
 
-    /// Starts a task, and waits until it says that it is ready; the task then goes on.
+    /// Starts a task and waits until it is ready, then lets it run on as a task of the group.
     ///
-    /// What the task passes to [`Ready::ok`] is returned: the address that a server is bound to, say. Until then its failure
-    /// is this call's, and not the group's; from then on it is a task like any other. A panic is
-    /// the group's in any case. The first decides: a value that is passed to `ok` after the failure
-    /// is dropped.
+    /// Returns the value that the task passes to [`Ready::ok`]: the address that a server is bound
+    /// to, say. A failure before that is the failure of this call, and not of the group. From then
+    /// on the task is a task like any other. Whichever comes first decides: a value that is passed
+    /// to `ok` after the failure is dropped. A panic is always the group's.
     ///
     /// # Errors
     ///
-    /// What the task fails with before it is ready. If it ends `Ok` without having been ready, panics, or is stopped, `E::from` of a
-    /// [`ContextError`] whose cause says so.
+    /// Returns the error of the task if it fails before it is ready. Returns `E::from` of a
+    /// [`ContextError`], whose cause says why, if the task returns `Ok` before it is ready, panics,
+    /// is stopped or never starts.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime, when polled.
+    /// Panics when it is polled outside a tokio runtime.
     ///
     /// # Cancel safety
     ///
-    /// Nothing starts before the first poll. Dropped after that and before the task is ready, it leaves an ordinary task of the
-    /// group. If the task has failed, was stopped or was kept from starting, and this future is
-    /// dropped before it has returned that, the failure is the group's: it ends the group's
-    /// context, and `wait` returns it.
+    /// Nothing starts before the first poll. If the future is dropped after that and before the
+    /// task is ready, the task becomes an ordinary task of the group. If the task has failed, was
+    /// stopped or was kept from starting, and the future is dropped before it has returned that,
+    /// the failure becomes the group's: it cancels the group's context, and `wait` returns it.
     ///
-    /// `wait` does not wait for this future, which may have been leaked, or be alive and not polled
-    /// any more. If nothing else is left to wait for, `wait` yields some turns, so that a call that
-    /// was woken takes its failure; then it returns the failure itself, and this call returns the
-    /// [`ContextError`].
+    /// `wait` does not wait for this future, which may have been leaked, or may be alive and never
+    /// polled again. If nothing else is left to wait for, `wait` yields a few times, so that a
+    /// woken call can take its failure. Then `wait` returns the failure itself, and this call
+    /// returns the [`ContextError`].
     ///
     /// # Examples
     ///
@@ -417,7 +447,12 @@ where
         )
     }
 
-    /// Gives the task that comes next a name, which stands in its errors; then any way to start it.
+    /// Returns a builder that gives the next task a name.
+    ///
+    /// The name appears in the errors of the task and, with feature `tracing`, in its span. Any
+    /// method of the builder starts the task.
+    ///
+    /// # Examples
     ///
     /// ```
     /// # use errgroup::{Context, Group};
@@ -440,45 +475,48 @@ where
         SpawnBuilder::new(Some(&self.scheduler), Label::unnamed())
     }
 
-    /// A handle for tasks that start siblings. It is weak: it does not keep the group alive, and cannot wait for it.
+    /// Returns a handle with which tasks start other tasks of the group.
+    ///
+    /// The handle is weak: it does not keep the group alive, and cannot wait for it.
     #[must_use]
     pub fn spawner(&self) -> Spawner<E> {
         Spawner::new(&self.scheduler)
     }
 }
 
-/// Bounding.
+/// The limit.
 impl<E> Group<E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
-    /// Lets at most `limit` tasks run at once; `None` is no limit, `0` pauses.
+    /// Lets at most `limit` tasks run at once. `None` is no limit, and `0` pauses the group.
     ///
-    /// It may change at any time: raising it starts queued tasks at once, lowering it stops no task.
-    /// A task that has lent its permit goes on even in a paused group, one at a time.
+    /// The limit may change at any time: raising it starts queued tasks at once, lowering it stops
+    /// no task. A task that has lent its permit runs on even in a paused group, one at a time.
     ///
     /// # No deadlock at the limit
     ///
-    /// A task that awaits the [`Admission`] or the [`TaskHandle`] of a sibling lends its permit
-    /// meanwhile, and is not polled again before it has one; such tasks come before queued ones. So
-    /// no more than `limit` tasks run, and a limit of 1 with tasks that start tasks that start
-    /// tasks, each awaiting the next, finishes.
+    /// A task that awaits the [`Admission`] or the [`TaskHandle`] of a sibling lends its permit for
+    /// that time. It is polled again only when it has a permit again, and gets one before queued
+    /// tasks do. So no more than `limit` tasks run at once, and at a limit of 1 a task can start a
+    /// task that starts a task, each awaiting the next, and all of them finish.
     ///
-    /// A task also lends if it awaits a nested group, a scope or a fan-out whose tasks await tasks of
-    /// this group, to any depth, and if a [`go_blocking`](Group::go_blocking) closure awaits a
-    /// sibling with `Handle::block_on`.
+    /// A task also lends its permit if it awaits a nested group, a scope or a fan-out whose tasks
+    /// await tasks of this group, to any depth, and if a [`go_blocking`](Group::go_blocking)
+    /// closure awaits a sibling with `Handle::block_on`.
     ///
-    /// While its permit is lent, the whole task waits, other branches of a `join!` or a `select!`
-    /// too: a timeout around an admission is seen when the task has a permit again. So a task must
-    /// not await a sibling in one branch and feed that sibling in another if the limit leaves no
-    /// permit for both: at a limit of 1 neither would go on.
+    /// While its permit is lent, the whole task waits, including the other branches of a `join!` or
+    /// a `select!`: a timeout around an admission fires only when the task has a permit again. So a
+    /// task must not await a sibling in one branch and feed that sibling in another branch if the
+    /// limit leaves no permit for both. At a limit of 1 neither would make progress.
     ///
     /// Not covered:
     ///
-    /// - What a task starts with `tokio::spawn`, and `block_on` inside `block_in_place`: they are
-    ///   not found, so the task keeps its permit and such a wait may never end.
-    /// - A blocking closure cannot be held back. If it gives up what it awaits, it has its permit
-    ///   again at once, and counts on top of the limit until a permit is free.
+    /// - Waits that the group cannot attribute to a task: those of a future that the task has given
+    ///   to `tokio::spawn`, and those of `block_on` inside `block_in_place`. The task keeps its
+    ///   permit, so such a wait may never finish.
+    /// - A blocking closure cannot be held back. If it stops awaiting a sibling before that is
+    ///   decided, it runs on at once, and counts on top of the limit until a permit is free.
     ///
     /// # Examples
     ///
@@ -498,111 +536,129 @@ where
         });
     }
 
-    /// How many tasks may run at once; `None` if there is no limit.
+    /// Returns how many tasks may run at once, or `None` if there is no limit.
     #[must_use]
     pub fn limit(&self) -> Option<usize> {
         let limit = self.scheduler.read(|state| state.permits.limit());
         (limit != usize::MAX).then_some(limit)
     }
 
-    /// How many tasks run now: they have started, have not ended, and have not lent their permit.
+    /// Returns how many tasks run now: they have started, have not finished, and have not lent
+    /// their permit.
     ///
-    /// By the time it is looked at, it may have changed.
+    /// The number may have changed by the time you look at it.
     #[must_use]
     pub fn running(&self) -> usize {
         self.scheduler.read(|state| state.permits.running())
     }
 
-    /// How many tasks wait for a permit.
+    /// Returns how many tasks are queued for a permit.
     ///
-    /// By the time it is looked at, it may have changed.
+    /// The number may have changed by the time you look at it.
     #[must_use]
     pub fn queued(&self) -> usize {
         self.scheduler.read(|state| state.source.waiting())
     }
 }
 
-/// Stopping and waiting.
+/// Cancelling and waiting.
 impl<E> Group<E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
-    /// The group's context: the one that [`with_context`](Group::with_context) gave.
+    /// Returns the group's context, the one that [`with_context`](Group::with_context) returned.
     #[must_use]
     pub fn context(&self) -> Context {
         self.scheduler.ctx().clone()
     }
 
-    /// Asks every task to stop: ends the group's context, without a cause.
+    /// Cancels the group's context, without a cause.
     ///
-    /// What runs decides for itself; what is queued never starts, and so `wait` gives a [`ContextError`] for it.
+    /// Running tasks observe that and return in their own time. Queued tasks never start, so `wait`
+    /// returns a [`ContextError`] for them.
     pub fn cancel(&self) {
         self.scheduler.cancel(None);
     }
 
-    /// Asks every task to stop, and says why.
+    /// Cancels the group's context with a cause.
+    ///
+    /// Running tasks observe that and return in their own time. Queued tasks never start, so `wait`
+    /// returns a [`ContextError`] for them, with the cause.
     pub fn cancel_with(&self, cause: impl Into<Cause>) {
         self.scheduler.cancel(Some(cause.into()));
     }
 
-    /// Drops every task now: ends the group's context, and aborts what runs.
+    /// Cancels the group's context and aborts every task.
     ///
-    /// None is polled again once its present poll returns. What was dropped counts as ended with the [`ContextError`]. When
-    /// this returns, tasks may still be in their last poll or in a destructor: only [`wait`](Group::wait) proves that they
-    /// are gone. What was queued is dropped by the group's workers, not in the calling thread.
+    /// No task is polled again once its current poll returns. A task that was dropped counts as
+    /// failed with the [`ContextError`]. When this returns, tasks may still be in their last poll
+    /// or in a destructor: only after [`wait`](Group::wait) are they known to be dropped. Queued
+    /// tasks are dropped by the group's workers, not in the calling thread. A
+    /// [`go_blocking`](Group::go_blocking) closure that runs is not aborted.
     pub fn abort(&self) {
         self.scheduler.abort(&GROUP_ABORTED);
     }
 
-    /// Lets tasks run on for at most `grace` once the group's context has ended; what runs then is aborted, and counts as
-    /// ended with the [`ContextError`]. `None`, the default, waits for them as Go does.
+    /// Aborts tasks that still run when `grace` has passed since the group's context was done.
     ///
-    /// It needs a runtime with its timer enabled; without one, the group fails with the panic that says so.
+    /// An aborted task counts as failed with the [`ContextError`]. `None`, the default, waits for
+    /// the tasks however long they take, as Go does.
     ///
-    /// It may be set at any time, also while a grace runs: it counts from the end. Only `wait` makes use of it: a group that is
-    /// dropped aborts at once. A blocking closure that runs is not aborted by it ([`go_blocking`](Group::go_blocking)).
+    /// The grace period may be set at any time, also while one runs: it is measured from the moment
+    /// in which the context was done. Dropping the group aborts the tasks without a grace period. A
+    /// blocking closure that runs is not aborted ([`go_blocking`](Group::go_blocking)).
+    ///
+    /// It needs a runtime with its timer enabled. Without a timer the group fails, with a panic
+    /// that says so.
     pub fn set_grace(&self, grace: impl Into<Option<Duration>>) {
         let grace = grace.into();
         self.scheduler
             .with(|state, effects| state.set_grace(grace, effects));
     }
 
-    /// Waits until every task has ended, then ends the group's context, and gives the first error.
+    /// Waits until every task has finished, then cancels the group's context and returns the first
+    /// error.
     ///
-    /// When it returns, every destructor of every task has run, except of blocking closures that an
-    /// abort or a grace period has kept from beginning ([`go_blocking`](Group::go_blocking)). Tasks
-    /// may start others meanwhile, through a [`Spawner`]; these are waited for too.
+    /// When it returns, every destructor of every task has run, except those of blocking closures
+    /// that an abort or a grace period has kept from beginning
+    /// ([`go_blocking`](Group::go_blocking)). Tasks may start other tasks meanwhile, through a
+    /// [`Spawner`]. `wait` waits for these, too.
     ///
-    /// If the parent's end stopped the tasks but each returned `Ok`, this is `Ok`: nothing was lost.
+    /// If the parent was cancelled but every task returned `Ok`, this returns `Ok`.
     ///
     /// # Errors
     ///
-    /// The first error in order of completion, by value, as the task made it. A task that never started or was aborted
-    /// fails with `E::from` of the [`ContextError`].
+    /// Returns the first error in order of completion, by value, as the task returned it. A task
+    /// that never started or was aborted fails with `E::from` of the [`ContextError`].
     ///
     /// # Panics
     ///
-    /// With the payload of the first task that panicked, if one did, whatever errors there were.
+    /// Resumes the panic of the first task that panicked, if one did. A panic wins over an error.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future is dropping the group: the context ends and the tasks are aborted. An error that a task had
-    /// returned by then is lost.
+    /// Dropping the future drops the group: it cancels the context and aborts the tasks. Errors
+    /// that tasks had returned by then are lost.
     pub async fn wait(self) -> Result<(), E> {
         self.scheduler.over().await;
         self.scheduler.end_context(&WAIT_ENDED);
         self.scheduler.take_failures().into_result()
     }
 
-    /// Waits as [`wait`](Group::wait) does, and gives every failure, in the order in which the tasks ended.
+    /// Waits until every task has finished, then cancels the group's context and returns every
+    /// failure, in the order in which the tasks finished.
+    ///
+    /// It waits for what [`wait`](Group::wait) waits for: for every destructor, and for tasks that
+    /// are started meanwhile.
     ///
     /// # Errors
     ///
-    /// All of them, as [`Errors`]. A panic is one of them, and is not resumed.
+    /// Returns all failures, as [`Errors`]. A panic is one of them, and is not resumed.
     ///
     /// # Cancel safety
     ///
-    /// As [`wait`](Group::wait): dropping the future is dropping the group.
+    /// Dropping the future drops the group: it cancels the context and aborts the tasks. Failures
+    /// that were collected by then are lost.
     pub async fn wait_all(self) -> Result<(), Errors<E>> {
         self.scheduler.over().await;
         self.scheduler.end_context(&WAIT_ENDED);
@@ -614,7 +670,7 @@ impl<E> Drop for Group<E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
-    /// Ends the context and aborts the tasks; it waits for nothing.
+    /// Cancels the context and aborts the tasks. It waits for nothing.
     fn drop(&mut self) {
         self.scheduler.abort(&GROUP_DROPPED);
     }
@@ -624,7 +680,7 @@ impl<E> Default for Group<E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
-    /// [`Group::new`].
+    /// Creates a group in which a failure does not cancel the other tasks, as [`Group::new`] does.
     fn default() -> Group<E> {
         Group::new()
     }

@@ -183,7 +183,7 @@ async fn the_context_ends_when_wait_ends() {
     assert!(ctx.err().unwrap().is_cancelled());
     assert_eq!(
         ctx.cause().unwrap().to_string(),
-        "the group's wait has ended"
+        "the group's wait has finished"
     );
 }
 

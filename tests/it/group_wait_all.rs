@@ -444,7 +444,7 @@ async fn the_context_has_ended_afterwards() {
         assert_eq!(g.wait_all().await.is_err(), fails);
         assert_eq!(
             ctx.cause().unwrap().to_string(),
-            "the group's wait has ended"
+            "the group's wait has finished"
         );
     }
 }
