@@ -232,7 +232,7 @@ where
     /// Starts a task that is given the *group's* context, or queues it if no permit is free.
     ///
     /// So the task cannot use the wrong context. `start` is called when the task starts, by the
-    /// worker that runs it. So it can create what should not exist before: a buffer, a connection.
+    /// worker that runs it, and may create what should not exist before: a buffer, a connection.
     /// The task is otherwise like one of [`go`](Group::go): the admission says when it has started,
     /// and once the context is done it never starts.
     ///

@@ -2,19 +2,20 @@
 
 use std::fmt;
 
-/// Why [`try_go`](crate::Group::try_go) did not start a future, and the future itself.
+/// The reason why [`try_go`](crate::Group::try_go) did not start a task, with the future that it
+/// was given.
 #[derive(thiserror::Error)]
 pub enum TryGoError<F> {
-    /// As many tasks run as the limit allows.
+    /// No permit is free, or other tasks are queued for one.
     #[error("every permit of the group is taken")]
     Full(F),
-    /// The group's context has ended, or the group has gone: nothing starts any more.
-    #[error("the group has ended")]
+    /// The group's context is done, or the group was dropped: no task starts any more.
+    #[error("the group's context is done")]
     Ended(F),
 }
 
 impl<F> TryGoError<F> {
-    /// The future that was not started.
+    /// Returns the future that was not started.
     pub fn into_inner(self) -> F {
         match self {
             TryGoError::Full(future) | TryGoError::Ended(future) => future,
@@ -31,8 +32,10 @@ impl<F> fmt::Debug for TryGoError<F> {
     }
 }
 
-/// Hands back a future that was boxed. Not inlined into the call, whose stack would hold it even
-/// where nothing is handed back.
+/// Takes a future that was refused out of its box.
+///
+/// It is not inlined into the caller, whose stack frame would otherwise hold the future even if
+/// nothing was refused.
 #[cold]
 #[inline(never)]
 pub(crate) fn unboxed<F>(refused: TryGoError<Box<F>>) -> Result<(), TryGoError<F>> {

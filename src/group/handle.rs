@@ -1,4 +1,4 @@
-//! What `go` gives back.
+//! The admission of a task: the future that `go` returns.
 
 use std::fmt;
 use std::future::Future;
@@ -10,33 +10,40 @@ use tokio::task::coop;
 use crate::scheduler::lease::Lease;
 use crate::sync::Arc;
 
-/// The number of a task in the order in which the tasks of its group start.
+/// The position of a queued task in the order in which the queued tasks of its group start.
 pub(crate) type Number = u64;
 
-/// Where an admission is decided: a group's scheduler, whatever its error type.
+/// Decides an admission: a group's scheduler, whatever its error type.
 pub(crate) trait DecideAdmission: Send + Sync {
+    /// Returns whether the task starts, once that is decided. Until then, keeps the waker.
     fn poll_decision(
         self: Arc<Self>,
         number: Number,
         lease: &mut Lease,
         waker: &Waker,
     ) -> Poll<bool>;
+    /// Removes the waker of an admission that is dropped.
     fn give_up(self: Arc<Self>, number: Number, lease: &mut Lease);
-    /// For `Debug`: never blocks.
+    /// Returns whether the task starts, if that is decided. It is for `Debug` and never blocks.
     fn decision(&self, number: Number) -> Option<bool>;
 }
 
-/// Whether and when a task was admitted: given back by [`go`](crate::Group::go), to be awaited or not.
+/// A future that resolves when a task has started, from [`go`](crate::Group::go).
 ///
-/// Awaiting it waits until the task has *started*, not until it has ended: that is backpressure, and what Go's blocking
-/// `Go` does. Not awaiting it is fine. The task starts either way, as soon as there is a permit.
+/// Awaiting it waits until the task has *started*, not until it has finished. That is backpressure,
+/// as Go's blocking `Go` has it. You need not await it: the task starts as soon as a permit is
+/// free, with or without that.
 ///
-/// A task of the group that awaits one lends its own permit meanwhile, so that a limit cannot deadlock; see
-/// [`Group::set_limit`](crate::Group::set_limit).
+/// A task of the group that awaits an admission lends its own permit for that time, so that the
+/// limit cannot deadlock. See [`Group::set_limit`](crate::Group::set_limit).
+///
+/// It is no handle of the task, unlike tokio's `JoinHandle`: it has no result and cannot abort. For
+/// a result, start the task with [`spawn`](crate::Group::spawn).
 ///
 /// # Cancel safety
 ///
-/// Dropping it changes nothing for the task.
+/// Dropping an admission does not affect the task. Polling `&mut admission` again later loses
+/// nothing.
 pub struct Admission {
     state: State,
 }
@@ -47,19 +54,23 @@ enum State {
         decider: Arc<dyn DecideAdmission>,
         number: Number,
         lease: Lease,
+        /// Whether the decider may have a waker of this admission.
         polled: bool,
     },
 }
 
-/// What became of a task that asked for a permit.
+/// The outcome of an [`Admission`]: whether the task has started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Admitted {
     started: bool,
 }
 
 impl Admitted {
-    /// Whether the task has started. If not, the group's context ended first: the task was dropped unpolled, and counts as
-    /// ended with the [`ContextError`](crate::ContextError).
+    /// Returns `true` if the task has started.
+    ///
+    /// If it has not, it never will: the group's context was done first, or the group was dropped.
+    /// The task was dropped without being polled, and counts as failed with the
+    /// [`ContextError`](crate::ContextError).
     #[must_use]
     pub fn is_started(&self) -> bool {
         self.started
@@ -67,14 +78,14 @@ impl Admitted {
 }
 
 impl Admission {
-    /// The admission of a task that has its permit.
+    /// Returns the admission of a task that has its permit.
     pub(crate) fn started() -> Admission {
         Admission {
             state: State::Decided(true),
         }
     }
 
-    /// The admission of a task that never starts.
+    /// Returns the admission of a task that never starts.
     pub(crate) fn never_started() -> Admission {
         Admission {
             state: State::Decided(false),
@@ -120,7 +131,7 @@ impl Future for Admission {
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        // One that was never polled has told nobody of itself.
+        // The decider has no waker of an admission that was never polled.
         if let State::Queued {
             decider,
             number,

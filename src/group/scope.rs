@@ -1,4 +1,4 @@
-//! The form of a group that cannot be left early.
+//! A group in a scope: its tasks are waited for however the body ends.
 
 use std::fmt::Display;
 use std::future::{Future, poll_fn};
@@ -16,26 +16,30 @@ impl<E> Group<E>
 where
     E: From<ContextError> + Display + Send + 'static,
 {
-    /// Runs `body` with a group of its own, and waits for the tasks whatever the body returned: an early `?` cannot leave one
-    /// behind.
+    /// Runs `body` with a group of its own, and waits for all tasks of the group before it returns.
     ///
-    /// The body's error counts as a failure of the group, so the tasks are asked to stop. A panic in the body does the same,
-    /// and goes on when they have ended. The future does not borrow `parent`; it can be spawned.
+    /// It waits whatever the body returned, so an early `?` cannot leave a task behind. An error of
+    /// the body is a failure of the group, which cancels the context of the tasks. So does a panic
+    /// of the body, which is resumed when every task has finished. The future does not borrow
+    /// `parent`, and can be spawned.
     ///
-    /// Inside, `g.go(async { g.go(..) })` does not compile: a task cannot borrow its group. Take a
-    /// [`spawner`](Group::spawner).
+    /// Inside the body, `g.go(async { g.go(..) })` does not compile, since a task cannot borrow its
+    /// group. Use a [`spawner`](Group::spawner).
     ///
     /// # Errors
     ///
-    /// The first failure, the body's or a task's.
+    /// Returns the first failure, of the body or of a task, in order of completion.
     ///
     /// # Panics
     ///
-    /// With the first panic, the body's or a task's, when every task has ended. As [`go`](Group::go) does.
+    /// Resumes the first panic, of the body or of a task, when every task has finished. A panic
+    /// wins over an error. Starting a task outside a tokio runtime panics, as [`go`](Group::go)
+    /// does.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future drops the body and the group: the context ends and the tasks are aborted.
+    /// Dropping the future drops the body and the group: it cancels the context and aborts the
+    /// tasks.
     ///
     /// # Examples
     ///
@@ -66,7 +70,8 @@ where
         let label = Label::named("the body of the scope".into());
         async move {
             let ended = {
-                // The call, each poll and the drop are the user's code: none of them may get past `wait`.
+                // The call, each poll and the drop are user code. A panic in any of them must not
+                // skip the `wait` below.
                 let mut running = pin!(None);
                 match panic::catch(|| running.set(Some(body(&g, ctx)))) {
                     Err(payload) => Err(payload),
@@ -89,7 +94,9 @@ where
             g.wait().await?;
             match value {
                 Some(value) => Ok(value),
-                None => unreachable!("a body without a value has failed, and `wait` has said so"),
+                None => unreachable!(
+                    "a body without a value has failed, so `wait` has returned its failure"
+                ),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Every way to start a task, once: what the faces of `Group`, `Named` and `Spawner` stand on.
+//! The implementation of every method that starts a task, shared by `Group`, `Named` and `Spawner`.
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -69,7 +69,8 @@ where
         into_work: impl FnOnce(W, &Context) -> Work<E>,
     ) -> Admission {
         let Some(scheduler) = self.scheduler else {
-            // The group has gone, and with it what a panic of this destructor could be reported to.
+            // The group was dropped, so there is nothing to which a panic of the destructor could
+            // be reported.
             into_work(work, &Context::background()).discard();
             return Admission::never_started();
         };
@@ -139,7 +140,8 @@ where
         })
     }
 
-    /// The same with a future in a box, which is not pinned yet: it may be handed back.
+    /// Starts a boxed future if a permit is free. The box is not pinned yet, since it may have to
+    /// be returned.
     #[track_caller]
     pub(crate) fn try_go_boxed<F>(self, future: Box<F>) -> Result<(), TryGoError<Box<F>>>
     where
@@ -164,7 +166,7 @@ where
         scheduler.try_submit(self.label, future, into_work)
     }
 
-    /// In a box, in which it stays.
+    /// Starts a closure on the blocking pool. It stays in the box that it comes in.
     #[track_caller]
     pub(crate) fn go_blocking<F>(self, run: Box<F>) -> Admission
     where

@@ -1,4 +1,4 @@
-//! The result of a task: given back by `spawn`.
+//! A handle to the result of a task: what `spawn` returns.
 
 use std::fmt;
 use std::future::Future;
@@ -15,18 +15,22 @@ use crate::scheduler::lending::Waiter;
 use crate::scheduler::source::{Lending, Observer};
 use crate::sync::{Arc, Mutex, Weak};
 
-/// The value of a task that [`spawn`](crate::Group::spawn) started.
+/// A handle to the value of a task, from [`spawn`](crate::Group::spawn).
 ///
-/// It waits in the handle: [`take`](TaskHandle::take) it after `wait`. Or await the handle, in a sibling or anywhere else: it
-/// resolves when the task has ended, to the value, or to `None` at once when the task has failed, panicked, was stopped
-/// or never started. A task of the group that awaits one lends its own permit meanwhile, as with an
-/// [`Admission`](crate::Admission).
+/// The value is kept in the handle: [`take`](TaskHandle::take) it after `wait`. Or await the
+/// handle, in a sibling or anywhere else. It resolves when the task has finished: to the value, or
+/// to `None` if the task has failed, panicked, was stopped or never started, or if the value was
+/// taken before. The error of the task is not in the handle. It goes to `wait`.
 ///
-/// Dropping it changes nothing for the task; the value is then dropped.
+/// A task of the group that awaits a handle lends its own permit for that time, as with an
+/// [`Admission`](crate::Admission), so that the limit cannot deadlock.
+///
+/// Dropping the handle does not affect the task, and drops its value. A tokio `JoinHandle` differs:
+/// it resolves to an error if the task failed, and it can abort the task.
 ///
 /// # Cancel safety
 ///
-/// Awaiting `&mut handle` loses nothing: it can be awaited again.
+/// Awaiting `&mut handle` loses nothing if it is dropped: the handle can be awaited again.
 ///
 /// # Examples
 ///
@@ -48,13 +52,13 @@ pub struct TaskHandle<T> {
     lease: Lease,
 }
 
-/// Where the value waits. Its lock is taken before the scheduler's.
+/// Keeps the value of a task for its handle. Its lock is taken before the scheduler's.
 pub(crate) struct Slot<T>(Mutex<State<T>>);
 
 struct State<T> {
     value: Option<T>,
     ended: bool,
-    /// Nobody will take the value.
+    /// The handle was dropped, so no one takes the value.
     abandoned: bool,
     waiter: Option<Waiter>,
 }
@@ -69,12 +73,14 @@ impl<T> Slot<T> {
         })))
     }
 
-    /// Keeps the value for the handle. Without one it is dropped here, in the task, whose panic it is if that panics.
+    /// Keeps the value for the handle. If the handle was dropped, drops the value here, in the
+    /// task: a panic of its destructor is then a panic of the task.
     pub(crate) fn put(&self, value: T) {
         drop(self.try_put(value));
     }
 
-    /// The same; hands the value back if there is no handle, to be dropped under no lock.
+    /// Keeps the value for the handle. If the handle was dropped, returns the value, which the
+    /// caller drops when it holds no lock.
     pub(crate) fn try_put(&self, value: T) -> Option<T> {
         let mut state = self.0.lock();
         if state.abandoned {
@@ -83,13 +89,13 @@ impl<T> Slot<T> {
         state.value.replace(value)
     }
 
-    /// Wakes the handle: the task has ended, and a value that is here stays.
+    /// Wakes the handle because the task has ended. Keeps a value that is here.
     pub(crate) fn end(&self, scheduler: Option<&dyn Lending>) {
         self.end_after(scheduler, |_| None);
     }
 
-    /// Wakes the handle: the task has failed, so a value that is here is dropped. (A destructor of
-    /// the task may have panicked after it had put the value here.)
+    /// Wakes the handle because the task has failed, and drops a value that is here: a destructor
+    /// of the task may have panicked after the value was put here.
     pub(crate) fn end_without_value(&self, scheduler: Option<&dyn Lending>) {
         self.end_after(scheduler, Option::take);
     }
@@ -112,7 +118,7 @@ impl<T> Slot<T> {
     }
 }
 
-/// Tells a waiter; its permit, if it has lent one, before that goes to a queued task.
+/// Wakes a waiter. If it has lent its permit, claims a permit for it before a queued task gets it.
 fn decide(waiter: Waiter, scheduler: Option<&dyn Lending>, wake: &mut Wakers) {
     let Some(scheduler) = scheduler else {
         wake.push(waiter.waker);
@@ -146,7 +152,7 @@ impl<T> TaskHandle<T> {
         }
     }
 
-    /// That of a task whose group had gone.
+    /// Returns the handle of a task that never starts, because its group was dropped.
     pub(crate) fn empty() -> TaskHandle<T> {
         let slot = Slot::new();
         slot.end_without_value(None);
@@ -157,9 +163,9 @@ impl<T> TaskHandle<T> {
         }
     }
 
-    /// Takes the value, if it is there: the task has returned `Ok`, and nobody has taken it before.
+    /// Takes the value, if the task has returned `Ok` and the value was not taken before.
     ///
-    /// After `wait` has returned `Ok`, it is there.
+    /// It never waits. After `wait` has returned `Ok`, the value is there.
     #[must_use]
     pub fn take(&self) -> Option<T> {
         self.slot.0.lock().value.take()
