@@ -1,7 +1,8 @@
 //! Tasks that are not `Send`, under the group's limit.
 //!
-//! A worker may run on any thread, so it cannot run these. Each is a local task of its own, which waits for its permit in
-//! the group's queue like any other (its [`LocalWait`]), and holds it while it runs.
+//! A worker may run on any thread, so it cannot run these. Each is a local task of its own. It
+//! waits for its permit in the group's queue like any other task (see [`LocalWait`]), and holds the
+//! permit while it runs.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -21,10 +22,12 @@ use crate::scheduler::lending::LenderId;
 use crate::scheduler::source::{GroupError, Outcome, Tag};
 use crate::sync::{Arc, Mutex};
 
-/// Names a local task within its group.
+/// Identifies a local task within its group.
 pub(crate) type LocalId = usize;
 
-/// Where a local task waits. Its lock is taken under the scheduler's, and nothing is taken under it.
+/// The wait of a local task for its permit.
+///
+/// Its lock may be taken while the scheduler's lock is held. No lock is taken while it is held.
 pub(crate) struct LocalWait(Mutex<WaitState>);
 
 struct WaitState {
@@ -32,9 +35,9 @@ struct WaitState {
     waker: Option<Waker>,
     /// Its number in the queue, if it has to wait there. Written under the scheduler's lock.
     number: Option<Number>,
-    /// Whether it starts, once that is decided: what its admission says. Written under the scheduler's
-    /// lock, in the section in which the waiter is told, so the two never differ. The stage may: a
-    /// task leaves it outside that lock.
+    /// Whether the task starts, once that is decided: its admission resolves to this. It is written
+    /// under the scheduler's lock, in the section in which the waiter is woken, so a waiter that is
+    /// woken finds it. `stage` does not serve for that: a task leaves it outside that lock.
     decision: Option<bool>,
 }
 
@@ -44,13 +47,13 @@ enum Stage {
     New,
     /// Counted, and waiting for a permit.
     Waiting,
-    /// It has a permit.
+    /// The task has a permit.
     Admitted,
-    /// It never starts, and counts as ended when it has been dropped.
+    /// The task never starts, and counts as ended when it has been dropped.
     Refused,
-    /// It never starts, and does not count: the group has gone.
+    /// The task never starts, and does not count: a wait of the group is over.
     Dismissed,
-    /// The task is gone.
+    /// The task has finished or was dropped.
     Left,
 }
 
@@ -64,7 +67,8 @@ impl LocalWait {
         })))
     }
 
-    /// Begins to wait, unless the task has gone: its `LocalSet` was being dropped.
+    /// Begins to wait. Returns `false` if the task was dropped already, because its `LocalSet` was
+    /// being dropped when it was spawned.
     pub(crate) fn begin(&self) -> bool {
         let mut state = self.0.lock();
         let new = state.stage == Stage::New;
@@ -74,15 +78,17 @@ impl LocalWait {
         new
     }
 
-    /// Gives it a permit, unless it has left.
+    /// Gives the task a permit. Returns `false` if the task was dropped, and needs none.
     pub(crate) fn admit(&self, effects: &mut Effects) -> bool {
         self.decide(Stage::Admitted, effects)
     }
 
+    /// Decides that the task never starts. It counts as ended when it has been dropped.
     pub(crate) fn refuse(&self, effects: &mut Effects) {
         self.decide(Stage::Refused, effects);
     }
 
+    /// Decides that the task never starts and does not count, because a wait of the group is over.
     pub(crate) fn dismiss(&self, effects: &mut Effects) {
         self.decide(Stage::Dismissed, effects);
     }
@@ -99,7 +105,7 @@ impl LocalWait {
         true
     }
 
-    /// It waits in the queue. The task that it is of may have gone.
+    /// Notes the number in the queue. The task may have been dropped already.
     pub(crate) fn set_number(&self, number: Number) {
         self.0.lock().number = Some(number);
     }
@@ -108,17 +114,17 @@ impl LocalWait {
         self.0.lock().number
     }
 
-    /// It has gone, and the queue forgets it.
+    /// Notes that the task was dropped in the queue: unless it was decided before, it never starts.
     pub(crate) fn forget(&self) {
         self.0.lock().decision.get_or_insert(false);
     }
 
-    /// Whether it starts, if that is decided.
+    /// Returns whether the task starts, if that is decided.
     pub(crate) fn decision(&self) -> Option<bool> {
         self.0.lock().decision
     }
 
-    /// The same, for `Debug`, which never blocks.
+    /// Returns whether the task starts, if that is decided. It is for `Debug` and never blocks.
     pub(crate) fn try_decision(&self) -> Option<bool> {
         self.0.try_lock().and_then(|state| state.decision)
     }
@@ -154,7 +160,7 @@ pin_project! {
     {
         scheduler: Arc<Scheduler<Queue<E>>>,
         wait: Arc<LocalWait>,
-        // `None` once it has been accounted for.
+        // `None` once the task has been counted as ended.
         task: Option<Task>,
         #[pin]
         future: Option<F>,
@@ -169,7 +175,8 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             let dropped = panic::catch(|| this.future.set(None));
-            end(this.scheduler, this.wait, this.task.take(), Outcome::of_drop(dropped), renew(this.current));
+            let (task, lender) = (this.task.take(), renew(this.current));
+            end(this.scheduler, this.wait, task, Outcome::of_drop(dropped), lender);
         }
     }
 }
@@ -205,7 +212,7 @@ fn renew(current: &mut Option<CurrentJob>) -> Option<LenderId> {
     current.as_mut().and_then(CurrentJob::renew)
 }
 
-/// The accounting, once.
+/// Counts the task as ended, once.
 fn end<E>(
     scheduler: &Arc<Scheduler<Queue<E>>>,
     wait: &Arc<LocalWait>,
@@ -235,8 +242,10 @@ impl<E> Scheduler<Queue<E>>
 where
     E: GroupError,
 {
-    /// Starts a local task, or queues it. It is spawned first, and waits: only then can it be counted on to do the
-    /// accounting.
+    /// Starts a local task, or queues it.
+    ///
+    /// The task is spawned first and then waits. Only when it is spawned is it certain that its
+    /// future is polled or dropped, and so counted as ended.
     #[track_caller]
     pub(crate) fn go_local<F>(self: &Arc<Self>, mut task: Task, future: F) -> Admission
     where

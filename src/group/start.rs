@@ -1,24 +1,25 @@
-//! Readiness: a task that says when it is ready, and goes on.
+//! Implements `start`: a task that says when it is ready, and then runs on.
 //!
 //! # Invariants
 //!
-//! What a failed task leaves is on its way to a caller that may be dropped at any moment, on any
+//! The failure of a task is on its way to a caller that may be dropped at any moment, on any
 //! thread.
 //!
-//! 1. A call leaves [`Stage::Starting`] once: by `ok`, or by the failure of its task. The first
-//!    decides: a value that comes after the failure is dropped, and a failure that comes after the
-//!    value is the group's.
-//! 2. A caller is entered in the scheduler's [`Calls`](crate::scheduler::calls::Calls) from before its task is
-//!    submitted until it has its outcome or is dropped. A failure that decides a call is kept
-//!    there, under the scheduler's lock, before the task counts as ended. If the caller is not entered
-//!    any more, the failure is the group's at once. A panic is the group's in any case.
-//! 3. A failure that is kept leaves once, under that lock: to its caller; or to the group, when the
-//!    caller is dropped, or when a wait finds it and has nothing else left to wait for. So no wait
-//!    returns `Ok` beside a failure that is lost.
-//! 4. A wait does not wait for a caller. A caller that was leaked, or that is alive and not polled
-//!    any more (`select! { r = &mut start => .., _ = stop => .. }`, and then `wait`), would hang it
-//!    for ever. It yields some turns, so that a caller that has been woken takes its failure first,
-//!    and then the failure is the group's.
+//! 1. A call leaves [`Stage::Starting`] once: through `ok`, or through the failure of its task. The
+//!    first decides: a value that comes after the failure is dropped, and a failure that comes
+//!    after the value is the group's.
+//! 2. A caller is entered in the scheduler's [`Calls`](crate::scheduler::calls::Calls) before its
+//!    task is submitted, and stays there until it has its outcome or is dropped. A failure that
+//!    decides a call is kept there, under the scheduler's lock, before the task counts as ended. If
+//!    the caller is not entered any more, the failure is the group's at once. A panic is the
+//!    group's in any case.
+//! 3. A failure that is kept is taken out once, under that lock: by its caller, or for the group.
+//!    The group gets it when the caller is dropped, or when a wait finds it and has nothing else
+//!    left to wait for. So no wait returns `Ok` while a failure is lost.
+//! 4. A wait does not wait for a caller. It would never return if the caller was leaked, or is
+//!    alive and not polled any more (`select! { r = &mut start => .., _ = stop => .. }`, and then
+//!    `wait`). It yields a few times, so that a caller that was woken takes its failure first.
+//!    After that the failure is the group's.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -36,22 +37,24 @@ use crate::scheduler::job;
 use crate::scheduler::source::{GroupError, Lending, Observer};
 use crate::sync::{Arc, Mutex, Weak};
 
-static NOT_READY: StaticCause = StaticCause("the task ended without saying that it was ready");
-static GROUP_GONE: StaticCause = StaticCause("the group has gone");
+static NOT_READY: StaticCause = StaticCause("the task finished without calling `Ready::ok`");
+static GROUP_DROPPED: StaticCause = StaticCause("the group was dropped");
 
-/// How a task that [`start`](crate::Group::start) started says that it is ready.
+/// Reports that a task of [`start`](crate::Group::start) is ready.
 ///
-/// Dropping it says nothing: what `start` waits for then is the end of the task.
+/// Dropping it without calling [`ok`](Ready::ok) reports nothing: `start` then waits until the task
+/// has finished, and fails.
 #[must_use = "`start` waits until `ok` is called, or the task ends"]
 pub struct Ready<R> {
     call: Arc<Call<R>>,
 }
 
 impl<R> Ready<R> {
-    /// The task is ready; `value` is what `start` returns. The task goes on, as an ordinary one of its group.
+    /// Reports that the task is ready, and makes `start` return `value`. The task runs on as an
+    /// ordinary task of its group.
     ///
-    /// If the task has failed before (another task may hold this, or a destructor of the task
-    /// itself), `value` is dropped: `start` returns the failure.
+    /// If the task has failed before, `value` is dropped and `start` returns the failure. This can
+    /// happen if another task holds the `Ready`, or a destructor of the task itself does.
     pub fn ok(self, value: R) {
         let mut stage = self.call.stage.lock();
         if *stage == Stage::Failed {
@@ -60,7 +63,7 @@ impl<R> Ready<R> {
             return;
         }
         *stage = Stage::Ready;
-        // In one with the stage: a task that ends now finds the value there.
+        // Under the lock on the stage: a task that ends now finds the value there.
         let unwanted = self.call.slot.try_put(value);
         drop(stage);
         drop(unwanted);
@@ -75,12 +78,12 @@ impl<R> fmt::Debug for Ready<R> {
     }
 }
 
-/// A call of `start`, as its task and its caller see it.
+/// A call of `start`, shared by its task and its caller.
 struct Call<R> {
-    /// Where the value waits, and the caller for it: until the task is ready, or has ended.
+    /// Keeps the value, and the waker of the caller until the task is ready or has ended.
     slot: Arc<Slot<R>>,
     scheduler: Weak<dyn Lending>,
-    /// Its lock is taken before that of `slot`.
+    /// This lock is taken before that of `slot`.
     stage: Mutex<Stage>,
 }
 
@@ -96,7 +99,7 @@ impl<R> Call<R> {
         std::ptr::from_ref(self).cast::<()>() as CallId
     }
 
-    /// The task has failed. Says whether that decides the call.
+    /// Notes that the task has failed. Returns whether that decides the call.
     fn fail(&self) -> bool {
         let mut stage = self.stage.lock();
         if *stage == Stage::Starting {
@@ -108,7 +111,7 @@ impl<R> Call<R> {
 
 impl<R: Send> Observer for Call<R> {
     fn ended(&self, scheduler: &dyn Lending, _: bool) {
-        // What it was ready with stays, however it ended later.
+        // A value that was passed to `ok` stays, however the task ended later.
         self.slot.end(Some(scheduler));
     }
 
@@ -117,13 +120,13 @@ impl<R: Send> Observer for Call<R> {
     }
 }
 
-/// The caller's side: while it is there, a failure before readiness is the call's (invariant 2).
+/// The caller's side. While it exists, a failure before readiness is the call's (invariant 2).
 struct Caller<R, E>
 where
     E: GroupError,
 {
     scheduler: Arc<Scheduler<Queue<E>>>,
-    /// Kept, so that no other call gets its id.
+    /// Keeps the address in use, so that no other call gets the same id.
     call: Arc<Call<R>>,
 }
 
@@ -136,7 +139,7 @@ where
         Caller { scheduler, call }
     }
 
-    /// Takes the failure that was kept for it, and goes.
+    /// Removes the caller, and returns the failure that was kept for it.
     fn leave(&self) -> Option<Failure<E>> {
         self.scheduler
             .with(|state, _| state.calls.leave(self.call.id()))
@@ -154,8 +157,10 @@ where
     }
 }
 
-/// The whole of `start`. The function is in a box whatever its size, so that the future that holds it
-/// is small; one that captures nothing allocates nothing.
+/// Starts a task and waits until it is ready.
+///
+/// `begin` is in a box whatever its size, so that this future is small. A box of a closure that
+/// captures nothing allocates nothing.
 pub(crate) async fn start<E, R, S, F>(
     scheduler: Option<Arc<Scheduler<Queue<E>>>>,
     label: Label,
@@ -169,14 +174,14 @@ where
 {
     let stopped = |why| ContextError::cancelled(Some(Cause::from_static(why)));
     let Some(scheduler) = scheduler else {
-        // It waits for nothing, and a loop around it is to yield all the same.
+        // There is nothing to wait for, but a loop around this call must yield to other tasks.
         poll_fn(coop::poll_proceed).await.made_progress();
-        return Err(E::from(stopped(&GROUP_GONE)));
+        return Err(E::from(stopped(&GROUP_DROPPED)));
     };
     scheduler.bind("start");
     let weak: Weak<dyn Lending> = Arc::<Scheduler<Queue<E>>>::downgrade(&scheduler);
     let slot = Slot::new();
-    // Awaiting it lends, as awaiting any handle does.
+    // Awaiting it lends the permit of the caller, as awaiting any handle does.
     let value = TaskHandle::new(slot.clone(), weak.clone());
     let call = Arc::new(Call {
         slot,
@@ -189,8 +194,8 @@ where
         let ready = Ready { call: call.clone() };
         let finish = move |result: Result<(), E>| {
             if result.is_err() {
-                // Now, and not when it is recorded: the destructors that run in between may say
-                // `ok`.
+                // Now, and not when the failure is recorded: a destructor that runs in between may
+                // call `ok`.
                 call.fail();
             }
             job::result(result)
@@ -213,7 +218,7 @@ where
     Err(match kind {
         Some(TaskErrorKind::Failed(error)) => error,
         Some(TaskErrorKind::Aborted(error)) => E::from(error),
-        // It panicked, or ended `Ok`, or a wait has taken its failure.
+        // The task panicked or returned `Ok`, or a wait has taken its failure.
         Some(TaskErrorKind::Panicked(_)) | None => {
             let ended = caller.scheduler.ctx().err();
             E::from(ended.unwrap_or_else(|| stopped(&NOT_READY)))

@@ -127,7 +127,7 @@ async fn ok_without_ready_is_a_context_error_with_that_cause() {
         Ok(())
     });
     let error = started.await.unwrap_err();
-    let says = "the task ended without saying that it was ready";
+    let says = "the task finished without calling `Ready::ok`";
     assert_eq!(cause(&error), says);
     assert!(!ctx.is_done(), "it is not the group's failure");
     assert!(g.wait().await.is_ok());
@@ -365,7 +365,7 @@ async fn the_spawner_of_an_ended_group_fails() {
                 Ok(())
             }
         });
-        assert_eq!(cause(&started.await.unwrap_err()), "the group has gone");
+        assert_eq!(cause(&started.await.unwrap_err()), "the group was dropped");
         assert_eq!(calls.get(), 0);
     }
 }
