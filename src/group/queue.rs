@@ -1,7 +1,7 @@
-//! A group's source: what `go` was given, first in, first out.
+//! The queue of a group: what `go` was given, first in, first out.
 //!
 //! ```text
-//!     go ─► ready: have a permit, wait for a worker's next turn ─► workers
+//!     go ─► ready: have a permit, wait for a worker ─► workers
 //!       │     ▲
 //!       │     │ a permit is free
 //!       └─► waiting:  7   8   9   10   next: 11
@@ -9,14 +9,16 @@
 //!                    head
 //! ```
 //!
-//! What has to wait is numbered, and starts in the order of the numbers. So an admission is a number: it has started when
-//! `head` has passed it, and that costs nothing a task. When the context ends, `head` stops for good and what waits is
-//! removed: those numbers never start.
+//! Tasks that wait for a permit are numbered, and start in the order of their numbers. So an
+//! admission is a number: its task has started when `head` has passed the number, which costs
+//! nothing per task. When the context is done, `head` stops for good and what waits is removed. The
+//! tasks with those numbers never start.
 //!
-//! A local task may be dropped before its turn, with its `LocalSet`. So its admission asks its `LocalWait`
-//! instead, and its number only says where it stands. A position whose task has gone leaves a gap,
-//! since the numbers behind it stay; a gap goes when it is the first or the last in the queue. The
-//! number of a last one is then given again.
+//! A local task may be dropped while it is queued, together with its `LocalSet`. So its admission
+//! is decided by its [`LocalWait`], and its number says only where it is in the queue. When such a
+//! task is dropped, its position becomes a gap, since the numbers behind it must not change. A gap
+//! is removed when it is the first or the last position. The number of a last one is then used
+//! again.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Display;
@@ -45,22 +47,24 @@ use crate::sync::Arc;
 use crate::tracing::Span;
 
 pub(crate) struct Queue<E> {
+    /// Tasks that have a permit and wait for a worker.
     pub(crate) ready: VecDeque<Entry<E>>,
+    /// Tasks that wait for a permit.
     pub(crate) waiting: VecDeque<Position<E>>,
-    /// The number of the first that waits, or of the next to come.
+    /// The number of the first position in `waiting`. If that is empty, the next number to be used.
     pub(crate) head: Number,
-    /// Whether the context has ended, and `head` stopped.
+    /// Whether the context is done, so that `head` has stopped.
     pub(crate) closed: bool,
-    /// The local tasks, which are in no `JoinSet`.
+    /// The local tasks, which are in no `JoinSet`. An abort needs their handles.
     pub(crate) locals: BTreeMap<LocalId, AbortHandle>,
     /// The blocking closures that wait for a thread of the pool.
     pub(crate) on_pool: OnPool,
-    /// How many of `waiting` are local tasks that went before their turn.
-    gone_waiting: usize,
+    /// How many positions in `waiting` are gaps.
+    gaps: usize,
     pub(crate) burst: Burst,
 }
 
-/// What `go` was given.
+/// A task and its work, as `go` was given them.
 pub(crate) struct Entry<E> {
     pub(crate) task: Task,
     pub(crate) work: Work<E>,
@@ -72,7 +76,8 @@ pub(crate) enum Work<E> {
 }
 
 impl<E: 'static> Work<E> {
-    /// Drops it where no group is left to report a panic of its destructor to.
+    /// Drops the work when there is no group left to which a panic of its destructor could be
+    /// reported.
     pub(crate) fn discard(self) {
         match self {
             Work::Future(job) => panic::discard(job),
@@ -83,19 +88,22 @@ impl<E: 'static> Work<E> {
 
 /// What takes a turn in the queue: a job that a worker will run, or a local task that runs by itself once it may.
 pub(crate) enum Queued<E> {
+    /// A job that a worker will run.
     Entry(Entry<E>),
+    /// A local task, which runs by itself once it has a permit.
     Local(Arc<LocalWait>),
-    /// A local task that has gone.
-    Gone,
+    /// A gap: a local task that was dropped.
+    Gap,
 }
 
+/// A position in the queue, which has a number.
 pub(crate) struct Position<E> {
     pub(crate) queued: Queued<E>,
-    /// Who awaits the admission.
+    /// The task that awaits the admission, if one does.
     pub(crate) waiter: Option<Waiter>,
 }
 
-/// A task, as it is known while it waits and runs.
+/// The bookkeeping of a task while it waits and while it runs.
 pub(crate) struct Task {
     pub(crate) label: Label,
     pub(crate) observer: Option<Arc<dyn Observer>>,
@@ -115,7 +123,7 @@ impl Task {
         }
     }
 
-    /// Makes its span; `group` is that in which its group was made.
+    /// Opens the task's span. `group` is the span in which its group was made.
     pub(crate) fn open_span(&mut self, group: &Span) {
         self.span = group.task(self.label.name.as_deref(), self.label.site);
     }
@@ -152,17 +160,18 @@ impl<E> Queue<E> {
             closed: false,
             locals: BTreeMap::new(),
             on_pool: OnPool::new(),
-            gone_waiting: 0,
+            gaps: 0,
             burst: Burst::new(),
         }
     }
 
-    /// How many wait; a local task that has gone does not, though it keeps its number.
+    /// Returns how many tasks wait for a permit. Gaps do not count.
     pub(crate) fn waiting(&self) -> usize {
-        self.waiting.len() - self.gone_waiting
+        self.waiting.len() - self.gaps
     }
 
-    /// A local task has gone before its turn came. Not searched for: its `LocalWait` knows its number.
+    /// Removes a local task that was dropped while it was queued. Its `LocalWait` knows its number,
+    /// so that no search is needed.
     pub(crate) fn forget(
         &mut self,
         wait: &Arc<LocalWait>,
@@ -171,17 +180,17 @@ impl<E> Queue<E> {
     ) {
         let is_it = |position: &&mut Position<E>| match &position.queued {
             Queued::Local(it) => Arc::ptr_eq(it, wait),
-            Queued::Entry(_) | Queued::Gone => false,
+            Queued::Entry(_) | Queued::Gap => false,
         };
         let position = wait.number().and_then(|number| self.position_at(number));
-        // Its turn may have come while it went, and its number have been given again.
+        // It may have been started while it was being dropped, and its number used again.
         let Some(position) = position.filter(is_it) else {
             return;
         };
-        position.queued = Queued::Gone;
+        position.queued = Queued::Gap;
         let waiter = position.waiter.take();
         wait.forget();
-        self.gone_waiting += 1;
+        self.gaps += 1;
         self.trim();
         if let Some(waiter) = waiter {
             permits.decide(waiter, &mut effects.wake);
@@ -192,21 +201,22 @@ impl<E> Queue<E> {
     /// Removes the gaps at both ends.
     fn trim(&mut self) {
         let is_gap = |end: Option<&Position<E>>| {
-            end.is_some_and(|position| matches!(position.queued, Queued::Gone))
+            end.is_some_and(|position| matches!(position.queued, Queued::Gap))
         };
         while is_gap(self.waiting.back()) {
             self.waiting.pop_back();
-            self.gone_waiting -= 1;
+            self.gaps -= 1;
         }
         while is_gap(self.waiting.front()) {
             self.waiting.pop_front();
             self.head += 1;
-            self.gone_waiting -= 1;
+            self.gaps -= 1;
         }
         shrink_if_empty(&mut self.waiting);
     }
 
-    /// Whether it has been decided that `number` starts, or that it does not. Not of a local task.
+    /// Returns whether the task with this number starts, if that is decided. The number must not be
+    /// that of a local task.
     pub(crate) fn decision(&self, number: Number) -> Option<bool> {
         if number < self.head {
             return Some(true);
@@ -214,7 +224,7 @@ impl<E> Queue<E> {
         self.closed.then_some(false)
     }
 
-    /// Where the waiter for an undecided number is.
+    /// Returns the waiter at an undecided number.
     pub(crate) fn waiter_of(&mut self, number: Number) -> Option<&mut Option<Waiter>> {
         self.position_at(number)
             .map(|position| &mut position.waiter)
@@ -232,7 +242,8 @@ impl<E> Queue<E> {
         entry
     }
 
-    /// Starts what has been given a permit. Says whether it took the permit: a local task may have gone meanwhile.
+    /// Starts an entry for which there is a permit. Returns whether it takes the permit: a local
+    /// task may have been dropped meanwhile.
     pub(crate) fn begin(&mut self, queued: Queued<E>, effects: &mut Effects) -> bool {
         match queued {
             Queued::Entry(entry) => {
@@ -240,15 +251,15 @@ impl<E> Queue<E> {
                 true
             }
             Queued::Local(wait) => wait.admit(effects),
-            Queued::Gone => {
-                self.gone_waiting -= 1;
+            Queued::Gap => {
+                self.gaps -= 1;
                 false
             }
         }
     }
 }
 
-/// An empty queue gives back what a burst has made it take.
+/// Frees the memory of an empty queue that a burst has made large.
 fn shrink_if_empty<T>(queue: &mut VecDeque<T>) {
     if queue.is_empty() && queue.capacity() > 1024 {
         *queue = VecDeque::new();
@@ -267,7 +278,7 @@ where
     type Shared = Span;
     type Worker = Worker<E>;
 
-    /// What is queued is dropped.
+    /// No: what is queued is dropped when the group is stopped, and that is user code.
     const STOPS_ANYWHERE: bool = false;
     const LENDS: bool = true;
 
@@ -286,7 +297,7 @@ where
             }
             if let Some(waiter) = waiter {
                 permits.decide(waiter, &mut effects.wake);
-                // Its claim comes before what still waits.
+                // Its claim comes before the tasks that still wait.
                 permits.grant(&mut effects.wake);
             }
         }
@@ -298,7 +309,7 @@ where
     }
 
     fn ready(&self) -> usize {
-        // What waits starts as soon as a ready one has ended.
+        // A task that waits starts as soon as one that is ready has ended.
         self.ready.len() + self.waiting.len()
     }
 
@@ -323,10 +334,10 @@ where
             match queued {
                 Queued::Entry(Entry { task, work }) => unstarted.push((task, work)),
                 Queued::Local(wait) => wait.refuse(effects),
-                Queued::Gone => {}
+                Queued::Gap => {}
             }
         }
-        self.gone_waiting = 0;
+        self.gaps = 0;
         unstarted
     }
 

@@ -1,4 +1,4 @@
-//! How a task gets into a group's queue, and how its admission is awaited.
+//! Puts tasks into a group's queue, and decides their admissions.
 
 use std::task::{Poll, Waker};
 
@@ -19,17 +19,17 @@ use crate::scheduler::source::{GroupError, Lending, Source};
 use crate::scheduler::state::{HadPermit, Rejected, State};
 use crate::sync::Arc;
 
-/// What `submit` decided under the lock.
+/// The decision about a new task, made under the lock and carried out after it.
 enum Decision<E> {
     Started,
-    /// It has its permit, and gets a worker of its own.
+    /// The task has its permit, and gets a worker of its own.
     GetsWorker(Task, Job<E>),
     Queued(Number),
     QueuedLocal(Arc<LocalWait>),
     Refused(Queued<E>),
 }
 
-/// What `try_submit` found.
+/// Whether `try_submit` has got a permit.
 enum TryStart {
     HasPermit,
     Full,
@@ -40,8 +40,8 @@ impl<E> State<Queue<E>>
 where
     E: GroupError,
 {
-    /// Whether a task may still be accepted, as far as the lock says it; the caller has asked the
-    /// context before.
+    /// Returns whether a new task is still accepted, as far as the state under the lock tells. The
+    /// caller checks the context before it takes the lock.
     fn takes_new(&self) -> bool {
         self.is_open() && !self.source.closed && !self.ended_by_failure
     }
@@ -70,6 +70,7 @@ where
         self.enqueue(Queued::Local(wait), Some((id, abort)))
     }
 
+    /// Starts a task or queues it, or rejects it because the context is done.
     fn enqueue(
         self: &Arc<Self>,
         queued: Queued<E>,
@@ -92,7 +93,7 @@ where
                     wait.set_number(number);
                     Decision::QueuedLocal(wait.clone())
                 }
-                Queued::Entry(_) | Queued::Gone => Decision::Queued(number),
+                Queued::Entry(_) | Queued::Gap => Decision::Queued(number),
             };
             let waiter = None;
             state.source.waiting.push_back(Position { queued, waiter });
@@ -119,7 +120,7 @@ where
         }
     }
 
-    /// Gives a permit to a task that need not wait for one.
+    /// Starts a task for which a permit is free.
     fn start_now(
         &self,
         queued: Queued<E>,
@@ -165,7 +166,8 @@ where
                 state.call_searcher_for_start(|| self.slot(), effects);
                 Decision::Started
             }
-            // A closure starts at once, as one of `spawn_blocking` does.
+            // A closure starts at once, as one that is given to `spawn_blocking` does. So the
+            // searcher that is sent for it must not stay in the LIFO slot of the caller's thread.
             Work::Blocking(_) => {
                 state.source.ready.push_back(Entry { task, work });
                 state.call_searcher(effects);
@@ -174,7 +176,7 @@ where
         }
     }
 
-    /// Starts the future now, or hands it back.
+    /// Starts the future if a permit is free now, or returns it.
     pub(crate) fn try_submit<F>(
         self: &Arc<Self>,
         label: Label,
@@ -182,7 +184,7 @@ where
         into_work: impl FnOnce(F) -> Work<E>,
     ) -> Result<(), TryGoError<F>> {
         let ended = self.ctx().is_done();
-        // The permit first: a future that is boxed could not be handed back.
+        // The permit is taken first: once the future is in a job, it cannot be returned.
         let tried = self.with(|state, _| {
             if ended || !state.takes_new() {
                 return TryStart::Ended;
@@ -213,19 +215,20 @@ where
         });
         match decision {
             Decision::GetsWorker(task, job) => self.spawn_with_job(task, job),
-            // An abort came in between.
+            // The group was aborted between the two sections.
             Decision::Refused(Queued::Entry(entry)) => self.reject(entry, HadPermit::Yes),
             _ => {}
         }
         Ok(())
     }
 
-    /// Drops what never runs, and counts it as ended.
+    /// Drops work that never runs, and counts its task as ended.
     fn reject(self: &Arc<Self>, Entry { task: tag, work }: Entry<E>, permit: HadPermit) {
         Source::dispose(self, Rejected { tag, work, permit });
     }
 
-    /// The context has ended, so this never starts; it counts as ended, unless a wait is already over.
+    /// Refuses a task because the context is done. It counts as ended, unless a wait is already
+    /// over.
     fn refuse(self: &Arc<Self>, queued: Queued<E>) {
         let counts = self.with(|state, effects| {
             let counts = !state.is_closed();
@@ -249,12 +252,12 @@ where
                     observer.ended(&**self, false);
                 }
             }
-            Queued::Local(_) | Queued::Gone => {}
+            Queued::Local(_) | Queued::Gap => {}
         }
     }
 }
 
-/// What an admission asks about.
+/// The task whose admission is asked for.
 #[derive(Clone, Copy)]
 enum Asked<'a> {
     Job(Number),
@@ -269,8 +272,8 @@ impl Asked<'_> {
         }
     }
 
-    /// Where its waiter is, unless it has been decided: the number of a local task may then be that
-    /// of another.
+    /// Returns the task's waiter, or `None` if the admission is decided: the number of a local task
+    /// may then be in use for another task.
     fn waiter<E>(self, queue: &mut Queue<E>) -> Option<&mut Option<Waiter>> {
         if self.decision(queue).is_some() {
             return None;
@@ -305,7 +308,7 @@ where
     }
 }
 
-/// Where the admission of a local task that had to wait is decided: by its `LocalWait`.
+/// Decides the admission of a local task that had to wait, by its `LocalWait`.
 struct LocalDecider<E>
 where
     E: GroupError,
@@ -366,7 +369,7 @@ where
             if is_free {
                 state.hand_out(ended, effects);
             }
-            // A deadline of which nobody has told yet.
+            // A deadline may have passed without a notification: the queue is closed here.
             effects.cut_if(ended);
             Poll::Pending
         });

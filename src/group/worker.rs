@@ -235,8 +235,8 @@ where
     }
 }
 
-/// The accounting of a worker that is dropped before it has left: it was aborted, or its runtime has
-/// shut down.
+/// The accounting of a worker that is dropped before it has left: it was aborted, or its runtime
+/// has shut down.
 impl<E> Drop for Worker<E>
 where
     E: GroupError,
