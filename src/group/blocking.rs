@@ -1,21 +1,21 @@
 //! Tasks on the blocking pool, under the group's limit.
 //!
-//! A closure that runs cannot be aborted. So the worker that takes such a task hands it, with its
-//! permit, to the pool, and goes on to the next; the thread that runs the closure does the
-//! accounting. A `wait` waits for it by the count.
+//! A closure that runs cannot be aborted. So the worker that takes such a task gives it to the
+//! pool, together with its permit, and continues with the next task. The thread that runs the
+//! closure counts it as ended. A `wait` waits for it through that count.
 //!
-//! A closure may block in its destructor too: a client with a runtime of its own does, and panics
-//! on a thread that polls tasks. So one that never begins is dropped on the pool as well. It takes
-//! the same way as one that begins, and is dropped where it would have begun.
+//! A closure may also block in its destructor. A client with a runtime of its own does so, and
+//! panics on a thread that polls tasks. So a closure that never begins is dropped on the pool as
+//! well. It takes the same way as one that begins, and is dropped where it would have begun.
 //!
 //! # Invariants
 //!
-//! 1. Until a thread takes it, a closure on its way is in `OnPool`, with its task. Whichever
-//!    removes it from there, the thread or an abort, counts it as ended.
+//! 1. Until a thread takes it, a closure that was given to the pool is in `OnPool`, with its task.
+//!    Whichever removes it from there, the thread or an abort, counts it as ended.
 //! 2. A closure begins only if its thread has removed it, the group is open, and its context is not
 //!    done.
-//! 3. An abort does not wait for a thread of the pool: what it removes counts as ended at once, and
-//!    the closure is dropped later, when the pool has a thread for it.
+//! 3. An abort does not wait for a thread of the pool: what it removes counts as ended at once. The
+//!    closure is dropped later, when the pool has a thread for it.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ use crate::scheduler::state::HadPermit;
 use crate::sync::{Arc, Handle, Mutex};
 use crate::tracing;
 
-/// What runs on the pool.
+/// A closure for the blocking pool.
 pub(crate) type BlockingJob<E> = Box<dyn FnOnce(Context) -> Result<(), E> + Send>;
 
 /// The tasks whose closures wait for a thread of the pool.
@@ -55,13 +55,13 @@ impl OnPool {
         self.next
     }
 
-    /// For an abort.
+    /// Takes all tasks, for an abort.
     pub(crate) fn take_all(&mut self) -> Vec<(Task, HadPermit)> {
         std::mem::take(&mut self.tasks).into_values().collect()
     }
 }
 
-/// Hands a job to the pool, to run there, or to be dropped there if it may not run any more.
+/// Gives a job to the pool. It runs there, or is dropped there if it may not run any more.
 pub(crate) fn hand_over<E>(
     scheduler: &Arc<Scheduler<Queue<E>>>,
     task: Task,
@@ -87,7 +87,7 @@ pub(crate) fn hand_over<E>(
     }
     let parcel = Arc::new(Parcel(Mutex::new(Stage::Passing(waiting))));
     let on_pool = OnPoolThread(parcel.clone());
-    // It panics if the system gives no thread.
+    // This panics if the system cannot start a thread.
     let passed = panic::catch(|| scheduler.spawn_blocking(move || on_pool.run()));
     let Some(mut waiting) = parcel.passed() else {
         return;
@@ -102,9 +102,9 @@ pub(crate) fn hand_over<E>(
 
 /// A job on its way into the pool.
 ///
-/// A runtime that has shut down drops what is handed to its pool, in some versions of tokio under
-/// the pool's lock. What is dropped while it is being handed over therefore stays here, and
-/// `hand_over` drops it, under no lock.
+/// A runtime that has shut down drops what is given to its pool, in some versions of tokio while it
+/// holds the pool's lock. So a job that the pool drops during `hand_over` stays here, and
+/// `hand_over` drops it when no lock is held.
 struct Parcel<E>(Mutex<Stage<E>>)
 where
     E: GroupError;
@@ -113,11 +113,11 @@ enum Stage<E>
 where
     E: GroupError,
 {
-    /// `hand_over` is at it.
+    /// `hand_over` is giving the job to the pool.
     Passing(WaitingJob<E>),
-    /// The pool has refused it.
+    /// The pool has dropped its half without running the job.
     Refused(WaitingJob<E>),
-    /// The pool has it.
+    /// `hand_over` has returned, and the pool has the job.
     Passed(WaitingJob<E>),
     Taken,
 }
@@ -126,7 +126,7 @@ impl<E> Parcel<E>
 where
     E: GroupError,
 {
-    /// `hand_over` is done. Gives the job if the pool has refused it.
+    /// Notes that `hand_over` is done. Returns the job if the pool has refused it.
     fn passed(&self) -> Option<WaitingJob<E>> {
         let mut stage = self.0.lock();
         match std::mem::replace(&mut *stage, Stage::Taken) {
@@ -139,7 +139,7 @@ where
         }
     }
 
-    /// The pool runs it.
+    /// Takes the job for the thread that runs it.
     fn take(&self) -> Option<WaitingJob<E>> {
         match std::mem::replace(&mut *self.0.lock(), Stage::Taken) {
             Stage::Passing(job) | Stage::Passed(job) => Some(job),
@@ -147,7 +147,7 @@ where
         }
     }
 
-    /// The pool drops it. Gives the job unless `hand_over` takes it.
+    /// Notes that the pool drops the job. Returns it, unless `hand_over` will take it.
     fn refuse(&self) -> Option<WaitingJob<E>> {
         let mut stage = self.0.lock();
         match std::mem::replace(&mut *stage, Stage::Taken) {
@@ -161,7 +161,7 @@ where
     }
 }
 
-/// What the pool has of a job.
+/// The pool's half of a job.
 struct OnPoolThread<E>(Arc<Parcel<E>>)
 where
     E: GroupError;
@@ -186,7 +186,7 @@ where
     }
 }
 
-/// Drops a job that no group waits for, on the pool.
+/// Drops a job for which no group waits, on the pool if there is a runtime.
 pub(crate) fn discard<E: 'static>(job: BlockingJob<E>) {
     match Handle::try_current() {
         Ok(runtime) => {
@@ -196,13 +196,13 @@ pub(crate) fn discard<E: 'static>(job: BlockingJob<E>) {
     }
 }
 
-/// A job that has not begun. Dropped unrun, it counts as aborted.
+/// A job that has not begun. If it is dropped without being run, its task counts as aborted.
 struct WaitingJob<E>
 where
     E: GroupError,
 {
     scheduler: Arc<Scheduler<Queue<E>>>,
-    /// `None` if it counts as ended already.
+    /// `None` if the task counts as ended already.
     id: Option<OnPoolId>,
     job: Option<BlockingJob<E>>,
 }
@@ -238,7 +238,7 @@ where
         }
     }
 
-    /// Drops the job, and counts its task as ended if that has not been done.
+    /// Drops the job, and counts its task as ended unless that was done already.
     fn drop_unrun(&mut self, task: Option<(Task, HadPermit)>) {
         let Some(job) = self.job.take() else { return };
         match task {
@@ -250,7 +250,7 @@ where
         }
     }
 
-    /// The task, unless an abort was first.
+    /// Takes the task out of `OnPool`. Returns `None` if an abort has taken it.
     fn take_task(&mut self) -> Option<(Task, HadPermit)> {
         let id = self.id.take()?;
         self.scheduler
