@@ -44,7 +44,7 @@ static GROUP_DROPPED: StaticCause = StaticCause("the group was dropped");
 ///
 /// Dropping it without calling [`ok`](Ready::ok) reports nothing: `start` then waits until the task
 /// has finished, and fails.
-#[must_use = "`start` waits until `ok` is called, or the task ends"]
+#[must_use = "`start` waits until `ok` is called or the task has finished"]
 pub struct Ready<R> {
     call: Arc<Call<R>>,
 }

@@ -58,7 +58,7 @@ pub(crate) struct Slot<T>(Mutex<State<T>>);
 struct State<T> {
     value: Option<T>,
     ended: bool,
-    /// The handle was dropped, so no one takes the value.
+    /// The handle was dropped, so a value is not kept.
     abandoned: bool,
     waiter: Option<Waiter>,
 }
