@@ -47,6 +47,7 @@ pub(crate) mod source;
 pub(crate) mod state;
 mod watch;
 
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::task;
 use std::thread::ThreadId;
 

@@ -10,7 +10,6 @@
 
 mod pull;
 
-use std::fmt::Display;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
@@ -26,14 +25,13 @@ use super::parking::Parking;
 use super::progress::Progress;
 use super::shared_iter::SharedIter;
 use super::worker::{Pulled, PulledItem, Pulls, UnusedPermit, Worker};
-use crate::context::ContextError;
 use crate::panic;
 use crate::scheduler::Scheduler;
 use crate::scheduler::effects::Effects;
 use crate::scheduler::end::Reclaimed;
 use crate::scheduler::error::Label;
 use crate::scheduler::permits::Permits;
-use crate::scheduler::source::{JobOutput, Observer, Outcome, Source, Tag};
+use crate::scheduler::source::{GroupError, JobOutput, Observer, Outcome, Source, Tag};
 use crate::scheduler::state::Rejected;
 use crate::sync::Arc;
 use crate::tracing::{self, Span};
@@ -356,7 +354,7 @@ where
     P: Next<Future: Future<Output = Result<T, E>> + Send + 'static> + Send + 'static,
     C: Collector<T, E, Collected: Send + 'static> + Send + 'static,
     T: Send + 'static,
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     type Item = P::Future;
     type Taken = TakenIter<P>;

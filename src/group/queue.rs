@@ -21,7 +21,6 @@
 //! again.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt::Display;
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
@@ -41,7 +40,7 @@ use crate::scheduler::error::Label;
 use crate::scheduler::job::Job;
 use crate::scheduler::lending::Waiter;
 use crate::scheduler::permits::Permits;
-use crate::scheduler::source::{Observer, Source, Tag};
+use crate::scheduler::source::{GroupError, Observer, Source, Tag};
 use crate::scheduler::state::Rejected;
 use crate::sync::Arc;
 use crate::tracing::Span;

@@ -18,11 +18,19 @@ use crate::scheduler::error::{Label, TaskErrorKind};
 use crate::sync::Arc;
 use crate::tracing::Span;
 
+/// What the error type of a group or a fan-out must be.
+///
+/// Public items write these bounds out, so that the documentation and the compiler's messages name
+/// traits that users know.
+pub(crate) trait GroupError: From<ContextError> + Display + Send + 'static {}
+
+impl<E: From<ContextError> + Display + Send + 'static> GroupError for E {}
+
 /// The jobs of a scheduler: a group's queue, or the items of a fan-out.
 ///
 /// Methods that take `&mut self` run under the lock and call no user code.
 pub(crate) trait Source: Send + Sized + 'static {
-    type Error: From<ContextError> + Display + Send + 'static;
+    type Error: GroupError;
     /// The value of a job that succeeds, as the source keeps it.
     type Value: Send + 'static;
     /// Identifies a job while it runs.
