@@ -47,6 +47,9 @@ pub(crate) struct ItemSource<P, C, T, E> {
     /// How many permits are out for pulls that have not got an item yet.
     pulling: usize,
     kind: ItemsKind,
+    /// Whether the worker that has pulled the last item, by the iterator's own count, is about to
+    /// look whether there is another one.
+    looks_for_end: bool,
     parking: Parking,
     pub(crate) counts: ItemCounts<C>,
     reporter: Option<Reporter>,
@@ -144,6 +147,7 @@ where
             puller: None,
             pulling: 0,
             kind,
+            looks_for_end: false,
             parking: Parking::new(),
             counts: ItemCounts::new(collector, left),
             reporter: report.map(|call| Reporter {
@@ -238,13 +242,16 @@ where
 
     fn start(&mut self, _: &mut Permits, _: &mut Effects) {}
 
-    /// No worker is woken for items that an iterator does not have by its own count. That there
-    /// are no more is seen by the worker that has pulled the last one.
+    /// No worker is woken for an item that an iterator does not have by its own count, nor to see the
+    /// end while the worker that has pulled the last item is about to look.
     fn has_supply(&self, permits: &Permits) -> bool {
-        let expects_more = self.kind == ItemsKind::Stream
-            || self.counts.left().is_none_or(|left| left > self.pulling)
-            || permits.running() == 0;
-        expects_more && self.has_room(permits)
+        let is_needed = match self.counts.left() {
+            _ if self.kind == ItemsKind::Stream || permits.running() == 0 => true,
+            None => true,
+            Some(0) => self.pulling == 0 && !self.looks_for_end,
+            Some(left) => left > self.pulling,
+        };
+        is_needed && self.has_room(permits)
     }
 
     fn unpark_one(&mut self) -> Option<Waker> {
@@ -377,6 +384,10 @@ where
 
     fn is_pulling(&self) -> bool {
         self.counts.is_pulling()
+    }
+
+    fn looked_for_end(&mut self) {
+        self.looks_for_end = false;
     }
 
     fn block(&mut self) {

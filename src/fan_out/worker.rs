@@ -54,6 +54,8 @@ pub(crate) trait Pulls: Source<Work = UnusedPermit> {
     fn most_left(&self) -> Option<usize>;
     /// Returns whether more items will come. Under the lock.
     fn is_pulling(&self) -> bool;
+    /// Notes that the worker that has pulled the last item will not look for the end. Under the lock.
+    fn looked_for_end(&mut self);
     /// Notes that a worker has found the iterator in use: no other worker is needed until it is
     /// free. Under the lock.
     fn block(&mut self);
@@ -288,12 +290,22 @@ impl<S: Pulls> Items<'_, S> {
     /// Completes what has finished, and decides what to do next.
     fn next(&mut self) -> Next<S> {
         let searching = std::mem::take(&mut self.searching);
+        self.look_no_more();
         let next = self
             .scheduler
             .next(searching, &mut self.batch, self.completed.take());
         // What a destructor or a report may have awaited is no wait of the next item.
         current::forget();
         next
+    }
+
+    /// The item that may be the last one has finished. The next pull sees the end, if there is room
+    /// for one.
+    fn look_no_more(&mut self) {
+        if std::mem::take(&mut self.may_be_last) {
+            self.scheduler
+                .with(|state, _| state.source.looked_for_end());
+        }
     }
 
     /// Does what is next. It is pending if the worker waits or parks; otherwise there is an item
@@ -348,7 +360,7 @@ impl<S: Pulls> Items<'_, S> {
         let span = self.tag.as_ref().and_then(S::Tag::span);
         let Poll::Ready(ended) = poll_job(self.item.as_mut(), span, cx) else {
             self.scheduler.complete_batch(&mut self.batch);
-            if self.may_be_last {
+            if std::mem::take(&mut self.may_be_last) {
                 S::look_for_end(self.scheduler, cx);
             }
             return Poll::Pending;
@@ -374,6 +386,7 @@ impl<S: Pulls> Items<'_, S> {
 
     /// The poll has taken its time: other tasks of the runtime are polled before the next item.
     fn yield_now(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+        self.look_no_more();
         self.scheduler.complete_batch(&mut self.batch);
         *self.state = match self.scheduler.yield_worker(self.completed.take()) {
             Yielded::AsSearcher => WorkerState::Searching(Backoff::new(S::pulled(self.scheduler))),

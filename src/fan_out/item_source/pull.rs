@@ -116,8 +116,12 @@ pub(super) fn look_for_end<P, C, T, E>(
     P: Next,
     C: Collector<T, E>,
 {
-    if !core.read(|state| state.source.has_room(&state.permits)) {
-        // The worker that makes room pulls.
+    let has_room = core.with(|state, _| {
+        state.source.looks_for_end = false;
+        state.source.has_room(&state.permits)
+    });
+    if !has_room {
+        // A worker is woken for the end when there is room.
         return;
     }
     let shared = &core.shared;
@@ -162,14 +166,16 @@ pub(super) fn start<P, C, T, E>(
     left: SizeHint,
 ) -> bool
 where
-    ItemSource<P, C, T, E>: Source,
+    ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
     C: Collector<T, E>,
 {
+    let shared = &core.shared;
     core.with(|state, effects| {
         let source = &mut state.source;
         source.counts.start(number, left);
         source.blocked = false;
         source.pulling -= 1;
+        source.looks_for_end |= shared.may_be_last(left);
         // Another worker may have found the items exhausted meanwhile: this item runs all the same.
         if source.counts.is_cut() {
             return false;
