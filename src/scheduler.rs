@@ -366,7 +366,9 @@ impl<S: Source> Scheduler<S> {
         if phase == Phase::Closed {
             return;
         }
-        self.searcher_lost.store(true, Ordering::SeqCst);
+        // A read-modify-write, like the one in `spawn_guarded`: the later of the two sees what the
+        // thread of the earlier one did before it.
+        self.searcher_lost.swap(true, Ordering::SeqCst);
         if self.spawning.load(Ordering::SeqCst) > 0 {
             return;
         }
