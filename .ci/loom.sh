@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The models of the cores, in every interleaving that loom tries; then each mutant, which the models named in its head must find.
-# A mutant is a patch to a copy under target/, so that no trace of it is in the code.
+# The models of the cores, in every interleaving that loom tries. Then each mutant, which the models
+# named in its head must find. A mutant is a patch to a copy under target/, so the code has no trace
+# of it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -15,10 +16,18 @@ cd "$copy/models"
 
 # Quiet: a mutant says a lot when it is found.
 models() {
-    timeout 600 cargo test --release --quiet -- --test-threads 2 "$@"
+    timeout 600 cargo test --release --quiet "$@"
 }
 
-models
+models -- --test-threads 2
+
+# A mutant changes a few lines, so it is compiled incrementally, and with fewer optimizations: its
+# model fails soon, and most of the time is that of the compiler.
+export CARGO_INCREMENTAL=1
+quickly=(--lib)
+for crate in errgroup models; do
+    quickly+=(--config "profile.release.package.$crate.opt-level=1")
+done
 
 log=$CARGO_TARGET_DIR/mutant.log
 cd "$copy"
@@ -26,12 +35,12 @@ found=0
 for mutant in models/mutants/*.patch; do
     git apply "$mutant"
     # Its warnings say nothing: a mutant is meant to leave something out.
-    if ! cargo test --release --quiet --manifest-path models/Cargo.toml --no-run >"$log" 2>&1; then
+    if ! (cd models && models "${quickly[@]}" --no-run) >"$log" 2>&1; then
         cat "$log" >&2
         exit 1
     fi
     for model in $(sed -n 's/^Model: //p' "$mutant"); do
-        if (cd models && models --exact "$model") >"$log" 2>&1; then
+        if (cd models && models "${quickly[@]}" -- --exact "$model") >"$log" 2>&1; then
             echo "loom: $model does not find $mutant" >&2
             exit 1
         # A deadlock ends the process, with threads that hold guards.
