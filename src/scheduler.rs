@@ -156,7 +156,7 @@ impl<S: Source> Scheduler<S> {
     }
 
     /// A critical section, and then what follows from it.
-    pub(crate) fn with<T>(
+    pub(crate) fn with_effects<T>(
         self: &Arc<Self>,
         section: impl FnOnce(&mut State<S>, &mut Effects) -> T,
     ) -> T {
@@ -191,7 +191,7 @@ impl<S: Source> Scheduler<S> {
         for (observer, succeeded) in effects.observers {
             observer.ended(&**self, succeeded);
             panic::discard(observer);
-            self.with(State::count_out);
+            self.with_effects(State::count_out);
         }
         if effects.spawn {
             self.spawn_worker();
@@ -200,7 +200,7 @@ impl<S: Source> Scheduler<S> {
             self.watch();
         }
         if effects.cut {
-            self.with(State::cut);
+            self.with_effects(State::cut);
         }
         if effects.flush {
             self.flush_lifo_slot();
@@ -391,7 +391,7 @@ impl<S: Source> Scheduler<S> {
     /// An abort has hit a worker. What it would have done is for another one to do, or for this
     /// thread if there is no runtime for workers any more.
     fn replace_worker(self: &Arc<Self>) {
-        let is_runtime_lost = self.with(|state, effects| {
+        let is_runtime_lost = self.with_effects(|state, effects| {
             state.call_searcher(effects);
             state.runtime_lost
         });
@@ -422,14 +422,14 @@ impl<S: Source> Scheduler<S> {
     /// left in mid-job has made room for.
     pub(crate) fn hand_out(self: &Arc<Self>) {
         let ended = self.ctx.is_done();
-        self.with(|state, effects| state.hand_out(ended, effects));
+        self.with_effects(|state, effects| state.hand_out(ended, effects));
     }
 
     /// Completes a job whose end is awaited, in a section of its own: its observer claims a permit
     /// before that goes to a job that has not started.
     pub(crate) fn complete_observed(self: &Arc<Self>, completed: &mut Option<Completion<S>>) {
         if let Some(observed) = completed.take_if(|completed| completed.tag.is_observed()) {
-            self.with(|state, effects| state.complete(observed, effects));
+            self.with_effects(|state, effects| state.complete(observed, effects));
         }
     }
 
@@ -438,7 +438,7 @@ impl<S: Source> Scheduler<S> {
     pub(crate) fn yield_worker(self: &Arc<Self>, mut completed: Option<Completion<S>>) -> Yielded {
         let ended = self.ctx.is_done();
         self.complete_observed(&mut completed);
-        let yielded = self.with(|state, effects| {
+        let yielded = self.with_effects(|state, effects| {
             if let Some(completed) = completed {
                 state.complete(completed, effects);
             }
@@ -508,7 +508,7 @@ impl<S: Source> Lending for Scheduler<S> {
 
     fn update(self: Arc<Self>, section: &mut dyn FnMut(&mut Permits, &mut Wakers) -> bool) {
         let ended = self.ctx.is_done();
-        self.with(|state, effects| {
+        self.with_effects(|state, effects| {
             if section(&mut state.permits, &mut effects.replaced) {
                 state.hand_out(ended, effects);
             }

@@ -209,7 +209,7 @@ where
     if pull.is_some() {
         close(core, pull);
     }
-    let (reporter, collector) = core.with(|state, _| state.source.take_all());
+    let (reporter, collector) = core.with_effects(|state, _| state.source.take_all());
     if let Err(payload) = drop_in(&core.shared.call_site.span, reporter) {
         core.record(&mut JobTag::OnProgress, Outcome::Panicked(payload));
     }
@@ -324,21 +324,23 @@ where
     }
 
     fn report(core: &Arc<Scheduler<Self>>) {
-        while let Some((mut call, progress)) = core.with(|state, _| state.source.take_report()) {
+        while let Some((mut call, progress)) =
+            core.with_effects(|state, _| state.source.take_report())
+        {
             let entered = tracing::enter(Some(&core.shared.call_site.span));
             let called = panic::catch(|| call(progress));
             drop(entered);
             if let Err(payload) = called {
                 panic::discard(call);
                 core.record(&mut JobTag::OnProgress, Outcome::Panicked(payload));
-                core.with(|state, effects| {
+                core.with_effects(|state, effects| {
                     state.source.reporter = None;
                     state.wake_waiter(effects);
                 });
                 return;
             }
             let mut call = Some(call);
-            let runtime_lost = core.with(|state, effects| {
+            let runtime_lost = core.with_effects(|state, effects| {
                 if let Some(reporter) = &mut state.source.reporter {
                     reporter.call = call.take();
                 }

@@ -69,7 +69,7 @@ where
         if let Stage::Unstarted = self.stage {
             self.core.bind("a fan-out");
             self.stage = Stage::Running(None);
-            self.core.with(|state, effects| {
+            self.core.with_effects(|state, effects| {
                 state.source.check_decided(effects);
                 state.set_grace(Some(self.core.shared.grace), effects);
             });
@@ -110,7 +110,7 @@ where
     {
         self.start();
         let budget = ready!(coop::poll_proceed(cx));
-        let taken = self.core.with(|state, effects| {
+        let taken = self.core.with_effects(|state, effects| {
             let taken = state.source.counts.collector.take();
             if taken.is_some() {
                 // There is room for another item. The consumer may block its thread now, so a
@@ -142,7 +142,7 @@ where
         let collector = item_source::take_collector(&self.core);
         let failures = self.core.take_failures();
         let shared = &self.core.shared;
-        self.core.with(|state, _| {
+        self.core.with_effects(|state, _| {
             let counts = &state.source.counts;
             let summary = RunSummary {
                 failures,
@@ -169,7 +169,7 @@ where
             return;
         }
         self.core.abort(&FAN_OUT_DROPPED);
-        let (reporter, collector) = self.core.with(|state, _| state.source.take_all());
+        let (reporter, collector) = self.core.with_effects(|state, _| state.source.take_all());
         let shared = &self.core.shared;
         panic::discard(drop_in(&shared.call_site.span, shared.iter.take()));
         panic::discard(drop_in(&shared.call_site.span, reporter));

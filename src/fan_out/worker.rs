@@ -417,7 +417,7 @@ impl<S: Pulls> Scheduler<S> {
     /// A searching worker would wake the next one only after its pull, and so on.
     pub(crate) fn spawn_first(self: &Arc<Self>, most: usize) -> bool {
         let ended = self.ctx().is_done();
-        let count = self.with(|state, _| {
+        let count = self.with_effects(|state, _| {
             let few = state.source.most_left().filter(|left| *left <= most);
             let mut count = 0;
             while !ended && state.is_open() && few.is_some_and(|few| count < few) {
@@ -457,7 +457,7 @@ impl<S: Pulls> Scheduler<S> {
         completed: Option<Completion<S>>,
     ) -> Next<S> {
         let ended = self.ctx().is_done();
-        self.with(|state, effects| {
+        self.with_effects(|state, effects| {
             if searching {
                 state.permits.searcher_arrived();
             }
@@ -472,7 +472,7 @@ impl<S: Pulls> Scheduler<S> {
     /// Completes the items of a batch whose last item has to wait: they do not wait for it.
     fn complete_batch(self: &Arc<Self>, batch: &mut Batch<S>) {
         if !batch.is_empty() {
-            self.with(|state, effects| state.complete_batch(batch, effects));
+            self.with_effects(|state, effects| state.complete_batch(batch, effects));
         }
     }
 
@@ -493,7 +493,7 @@ impl<S: Pulls> Scheduler<S> {
     /// Parks a worker, unless nothing more will come.
     fn park(self: &Arc<Self>, found: Found, cx: &mut task::Context<'_>) -> Option<ParkId> {
         let waker = cx.waker().clone();
-        let parked = self.with(|state, effects| {
+        let parked = self.with_effects(|state, effects| {
             if found == Found::InUse {
                 state.source.block();
                 state.return_permit(effects);
@@ -512,7 +512,7 @@ impl<S: Pulls> Scheduler<S> {
 
     /// Ends a stay. Returns whether the worker was woken as a searching worker.
     fn unpark(self: &Arc<Self>, id: ParkId) -> bool {
-        self.with(|state, effects| {
+        self.with_effects(|state, effects| {
             let waker = state.source.parking().unpark(id);
             let was_woken = waker.is_none();
             effects.replaced.extend(waker);
@@ -522,7 +522,7 @@ impl<S: Pulls> Scheduler<S> {
 
     /// Returns a permit for which there is no item.
     pub(crate) fn return_permit(self: &Arc<Self>) {
-        self.with(|state, effects| state.return_permit(effects));
+        self.with_effects(|state, effects| state.return_permit(effects));
     }
 }
 

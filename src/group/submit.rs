@@ -77,7 +77,7 @@ where
         local: Option<(LocalId, AbortHandle)>,
     ) -> Admission {
         let ended = self.ctx().is_done();
-        let decision = self.with(|state, effects| {
+        let decision = self.with_effects(|state, effects| {
             if ended || !state.takes_new() {
                 return Decision::Refused(queued);
             }
@@ -206,7 +206,7 @@ where
             task,
             work: into_work(future),
         };
-        let decision = self.with(|state, effects| {
+        let decision = self.with_effects(|state, effects| {
             if !state.is_open() {
                 return Decision::Refused(Queued::Entry(entry));
             }
@@ -349,7 +349,7 @@ where
         let ended = self.ctx().is_done();
         let mut new = Some(waker.clone());
         let how = current::own_poll(Lending::id(&**self), waker);
-        let poll = self.with(|state, effects| {
+        let poll = self.with_effects(|state, effects| {
             let permits = &mut state.permits;
             if let Some(started) = asked.decision(&state.source) {
                 let resumes = lease.resume(permits, &mut new, &mut effects.replaced);
@@ -380,7 +380,7 @@ where
     }
 
     fn give_up_asked(self: &Arc<Self>, asked: Asked<'_>, lease: &mut Lease) {
-        self.with(|state, effects| {
+        self.with_effects(|state, effects| {
             let is_decided = asked.decision(&state.source).is_some();
             if let Some(waiter) = asked.waiter(&mut state.source).and_then(Option::take) {
                 effects.replaced.push(waiter.waker);

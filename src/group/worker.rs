@@ -272,7 +272,7 @@ where
     ) -> Next<E> {
         let ended = self.ctx().is_done();
         self.complete_observed(&mut completed);
-        let entry = self.with(|state, effects| {
+        let entry = self.with_effects(|state, effects| {
             if searching {
                 state.permits.searcher_arrived();
             }
@@ -312,7 +312,7 @@ where
     ) -> Option<Rejected<Queue<E>>> {
         let ended = self.ctx().is_done();
         self.complete_observed(&mut completed);
-        self.with(|state, effects| {
+        self.with_effects(|state, effects| {
             if let Some(completed) = completed {
                 state.complete(completed, effects);
             }

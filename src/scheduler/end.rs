@@ -73,7 +73,7 @@ impl<S: Source> Scheduler<S> {
         };
         let failure = match tag.failed_call() {
             Some(call) if !matches!(failure.kind, TaskErrorKind::Panicked(_)) => {
-                self.with(|state, _| state.calls.keep(call, failure))
+                self.with_effects(|state, _| state.calls.keep(call, failure))
             }
             _ => Some(failure),
         };
@@ -86,7 +86,7 @@ impl<S: Source> Scheduler<S> {
     /// A failure is the group's.
     pub(crate) fn fail(self: &Arc<Self>, failure: Failure<S::Error>) {
         let cause = failure.report(self.on_failure);
-        let (later, cause) = self.with(|state, _| {
+        let (later, cause) = self.with_effects(|state, _| {
             if failure.is_own() {
                 state.source.failed();
             }
@@ -95,7 +95,7 @@ impl<S: Source> Scheduler<S> {
         panic::discard(later);
         if let Some(cause) = cause {
             self.end_context_with(cause);
-            self.with(|state, _| state.ended_by_failure = true);
+            self.with_effects(|state, _| state.ended_by_failure = true);
         }
     }
 
@@ -109,7 +109,7 @@ impl<S: Source> Scheduler<S> {
     }
 
     pub(crate) fn abort_workers(self: &Arc<Self>) {
-        let stopped = self.with(|state, effects| self.stop(state, effects));
+        let stopped = self.with_effects(|state, effects| self.stop(state, effects));
         self.drop_stopped(stopped);
     }
 
@@ -144,7 +144,7 @@ impl<S: Source> Scheduler<S> {
         for (tag, permit) in stopped.lost {
             self.end_elsewhere(tag, permit, Outcome::Aborted);
         }
-        self.with(State::call_searcher);
+        self.with_effects(State::call_searcher);
     }
 
     /// The watcher cannot watch. Its panic is the group's, and nothing runs on that it should have stopped.
@@ -154,7 +154,8 @@ impl<S: Source> Scheduler<S> {
             site: Location::caller(),
         };
         let kind = TaskErrorKind::Panicked(Panic::new(payload));
-        let later = self.with(|state, _| state.failures.add(label, Duration::ZERO, kind, false));
+        let later =
+            self.with_effects(|state, _| state.failures.add(label, Duration::ZERO, kind, false));
         panic::discard(later);
         self.abort(&WATCHER_FAILED);
     }
@@ -182,7 +183,7 @@ impl<S: Source> Scheduler<S> {
     /// Counts a job as ended that never had a permit.
     pub(crate) fn end_unstarted(self: &Arc<Self>, mut tag: S::Tag, outcome: Outcome<S>) {
         let value = self.record(&mut tag, outcome);
-        self.with(|state, effects| state.end(tag, value, effects));
+        self.with_effects(|state, effects| state.end(tag, value, effects));
     }
 
     /// Counts a job as ended that does not come to the counter with its permit.
@@ -194,7 +195,7 @@ impl<S: Source> Scheduler<S> {
     ) {
         let value = self.record(&mut tag, outcome);
         let completion = Completion { lender, tag, value };
-        self.with(|state, effects| state.complete(completion, effects));
+        self.with_effects(|state, effects| state.complete(completion, effects));
         self.hand_out();
     }
 
@@ -244,7 +245,7 @@ impl<S: Source> Scheduler<S> {
     /// Resolves when every task has ended, and closes the door.
     fn poll_closed(self: &Arc<Self>, cx: &mut task::Context<'_>) -> Poll<()> {
         let waker = cx.waker().clone();
-        let untaken = ready!(self.with(|state, effects| {
+        let untaken = ready!(self.with_effects(|state, effects| {
             if state.source.has_outcome() {
                 // It came just now: it goes out first.
                 effects.wake.push(waker);
@@ -304,6 +305,6 @@ impl<S: Source> Scheduler<S> {
 
     /// The failures, once it is over.
     pub(crate) fn take_failures(self: &Arc<Self>) -> Failures<S::Error> {
-        self.with(|state, _| std::mem::replace(&mut state.failures, Failures::new()))
+        self.with_effects(|state, _| std::mem::replace(&mut state.failures, Failures::new()))
     }
 }

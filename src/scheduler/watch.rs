@@ -119,7 +119,7 @@ impl<S: Source> State<S> {
 impl<S: Source> Scheduler<S> {
     /// Sees to it that the end is told, and that there is a watcher if one is needed.
     pub(crate) fn watch(self: &Arc<Self>) {
-        let tell = self.with(|state, _| !std::mem::replace(&mut state.watch.told, true));
+        let tell = self.with_effects(|state, _| !std::mem::replace(&mut state.watch.told, true));
         if tell {
             let waker = Waker::from(Arc::new(TellCore(Arc::downgrade(self))));
             if !self.ctx().wake_on_cancel(waker) {
@@ -136,7 +136,7 @@ impl<S: Source> Scheduler<S> {
             return;
         }
         let ended = self.ctx().ended_at().unwrap_or_else(Instant::now);
-        let stopped = self.with(|state, effects| {
+        let stopped = self.with_effects(|state, effects| {
             state.cut(effects);
             state.watch.ended.get_or_insert(ended);
             state.call_watcher(effects);
@@ -155,7 +155,7 @@ impl<S: Source> Scheduler<S> {
         if self.runtime().is_none() {
             return;
         }
-        let send = self.with(|state, _| {
+        let send = self.with_effects(|state, _| {
             let send = state.needs_watcher() && matches!(state.watch.watcher, Watcher::None);
             if send {
                 state.watch.watcher = Watcher::Coming;
@@ -201,7 +201,7 @@ enum Next {
 
 impl<S: Source> WatchTask<S> {
     fn next(&self, waker: Waker) -> Next {
-        self.core.with(|state, effects| {
+        self.core.with_effects(|state, effects| {
             let next = match (state.needs_watcher(), state.watch.ended, state.watch.grace) {
                 (false, _, _) => Next::Leave,
                 (true, Some(ended), Some(grace)) => Next::Grace(deadline_after(ended, grace)),

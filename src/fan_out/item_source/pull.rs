@@ -139,7 +139,7 @@ pub(super) fn look_for_end<P, C, T, E>(
         Poll::Ready(Ok(Some(left))) => {
             state.left = left;
             drop(state);
-            core.with(|state, effects| {
+            core.with_effects(|state, effects| {
                 state.source.counts.correct_left(left);
                 state.call_searcher(effects);
             });
@@ -197,7 +197,7 @@ where
     ItemSource<P, C, T, E>: Source,
 {
     let waker = cx.waker().clone();
-    core.with(|state, effects| {
+    core.with_effects(|state, effects| {
         let source = &mut state.source;
         if !source.counts.is_pulling() {
             effects.replaced.push(waker);
@@ -217,7 +217,7 @@ where
     P: Next,
     C: Collector<T, E>,
 {
-    let is_open = core.with(|state, effects| {
+    let is_open = core.with_effects(|state, effects| {
         state.source.blocked = false;
         state.call_searcher(effects);
         state.is_open()
@@ -233,7 +233,7 @@ where
     ItemSource<P, C, T, E>: Source,
     C: Collector<T, E>,
 {
-    core.with(|state, effects| {
+    core.with_effects(|state, effects| {
         let source = &mut state.source;
         source.counts.exhaust(count);
         effects.replaced.extend(source.puller.take());
@@ -249,7 +249,7 @@ where
     ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
     C: Collector<T, E>,
 {
-    core.with(|state, _| state.source.counts.break_at(number));
+    core.with_effects(|state, _| state.source.counts.break_at(number));
     let tag = ItemTag::unstarted(number, &core.shared.call_site);
     core.record(&mut JobTag::Item(tag), Outcome::Panicked(payload));
 }
@@ -266,7 +266,7 @@ pub(super) fn close<P, C, T, E>(
     if let Err(payload) = drop_in(&core.shared.call_site.span, pull) {
         fail(core, core.shared.iter.next_number(), payload);
     }
-    core.with(|state, effects| {
+    core.with_effects(|state, effects| {
         let source = &mut state.source;
         source.counts.cut();
         effects.replaced.extend(source.puller.take());
