@@ -162,7 +162,7 @@ impl<S: Source> Scheduler<S> {
     ) -> T {
         let mut effects = Effects::default();
         let output = section(&mut self.state.lock(), &mut effects);
-        self.follow(effects);
+        self.run_effects(effects);
         output
     }
 
@@ -176,7 +176,7 @@ impl<S: Source> Scheduler<S> {
         self.state.try_lock().map(|state| look(&state))
     }
 
-    fn follow(self: &Arc<Self>, effects: Effects) {
+    fn run_effects(self: &Arc<Self>, effects: Effects) {
         if effects.is_nothing() {
             // Its lists are empty: there is nothing to drop, and that need not be asked of each.
             std::mem::forget(effects);
