@@ -186,7 +186,7 @@ impl<S: Source> Scheduler<S> {
             self.end_context(why);
         }
         effects.wake.for_each(panic::wake);
-        effects.replaced.for_each(panic::discard);
+        effects.stale_wakers.for_each(panic::discard);
         effects.garbage.into_iter().for_each(panic::discard);
         for (observer, succeeded) in effects.observers {
             observer.ended(&**self, succeeded);
@@ -509,7 +509,7 @@ impl<S: Source> Lending for Scheduler<S> {
     fn update(self: Arc<Self>, section: &mut dyn FnMut(&mut Permits, &mut Wakers) -> bool) {
         let ended = self.ctx.is_done();
         self.with_effects(|state, effects| {
-            if section(&mut state.permits, &mut effects.replaced) {
+            if section(&mut state.permits, &mut effects.stale_wakers) {
                 state.hand_out(ended, effects);
             }
         });

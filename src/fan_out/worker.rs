@@ -499,7 +499,7 @@ impl<S: Pulls> Scheduler<S> {
                 state.return_permit(effects);
             }
             if !state.can_park() {
-                effects.replaced.push(waker);
+                effects.stale_wakers.push(waker);
                 return None;
             }
             Some(state.source.parking().park(waker))
@@ -515,7 +515,7 @@ impl<S: Pulls> Scheduler<S> {
         self.with_effects(|state, effects| {
             let waker = state.source.parking().unpark(id);
             let was_woken = waker.is_none();
-            effects.replaced.extend(waker);
+            effects.stale_wakers.extend(waker);
             was_woken
         })
     }

@@ -364,7 +364,7 @@ where
             let waiter = new.take().map(|waker| Waiter { waker, lent });
             if let Some(slot) = asked.waiter(&mut state.source) {
                 let old = std::mem::replace(slot, waiter);
-                effects.replaced.extend(old.map(|old| old.waker));
+                effects.stale_wakers.extend(old.map(|old| old.waker));
             }
             if is_free {
                 state.hand_out(ended, effects);
@@ -383,9 +383,9 @@ where
         self.with_effects(|state, effects| {
             let is_decided = asked.decision(&state.source).is_some();
             if let Some(waiter) = asked.waiter(&mut state.source).and_then(Option::take) {
-                effects.replaced.push(waiter.waker);
+                effects.stale_wakers.push(waiter.waker);
             }
-            lease.end(is_decided, &mut state.permits, &mut effects.replaced);
+            lease.end(is_decided, &mut state.permits, &mut effects.stale_wakers);
         });
     }
 }

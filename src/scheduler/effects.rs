@@ -12,7 +12,7 @@ use crate::sync::Arc;
 pub(crate) struct Effects {
     pub(crate) wake: Wakers,
     /// Wakers that were replaced: dropping one is a call into user code too.
-    pub(crate) replaced: Wakers,
+    pub(crate) stale_wakers: Wakers,
     /// Who is to be told that a job has ended, and whether it succeeded.
     pub(crate) observers: Vec<(Arc<dyn Observer>, bool)>,
     /// Other user code that is not needed any more.
@@ -35,7 +35,7 @@ impl Effects {
         !flags
             && self.enough.is_none()
             && self.wake.is_empty()
-            && self.replaced.is_empty()
+            && self.stale_wakers.is_empty()
             && self.observers.is_empty()
             && self.garbage.is_empty()
     }

@@ -252,7 +252,7 @@ impl<S: Source> Scheduler<S> {
                 return Poll::Pending;
             }
             if !state.is_over() {
-                effects.replaced.extend(state.waiter.replace(waker));
+                effects.stale_wakers.extend(state.waiter.replace(waker));
                 return Poll::Pending;
             }
             match state.calls.take_untaken() {
@@ -262,11 +262,11 @@ impl<S: Source> Scheduler<S> {
                     return Poll::Pending;
                 }
                 Untaken::Failures(failures) => {
-                    effects.replaced.push(waker);
+                    effects.stale_wakers.push(waker);
                     return Poll::Ready(failures);
                 }
             }
-            effects.replaced.push(waker);
+            effects.stale_wakers.push(waker);
             if state.phase == Phase::Open {
                 state.phase = Phase::Closed;
             }

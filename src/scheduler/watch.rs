@@ -209,13 +209,13 @@ impl<S: Source> WatchTask<S> {
             };
             let watcher = match next {
                 Next::Leave => {
-                    effects.replaced.push(waker);
+                    effects.stale_wakers.push(waker);
                     Watcher::None
                 }
                 _ => Watcher::Waiting(waker),
             };
             if let Watcher::Waiting(old) = std::mem::replace(&mut state.watch.watcher, watcher) {
-                effects.replaced.push(old);
+                effects.stale_wakers.push(old);
             }
             next
         })

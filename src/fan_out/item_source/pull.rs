@@ -180,7 +180,7 @@ where
         if source.counts.is_cut() {
             return false;
         }
-        effects.replaced.extend(source.puller.take());
+        effects.stale_wakers.extend(source.puller.take());
         source.check_decided(effects);
         source.report_due(effects);
         state.call_searcher(effects);
@@ -200,10 +200,10 @@ where
     core.with_effects(|state, effects| {
         let source = &mut state.source;
         if !source.counts.is_pulling() {
-            effects.replaced.push(waker);
+            effects.stale_wakers.push(waker);
             return false;
         }
-        effects.replaced.extend(source.puller.replace(waker));
+        effects.stale_wakers.extend(source.puller.replace(waker));
         source.blocked = true;
         true
     })
@@ -236,7 +236,7 @@ where
     core.with_effects(|state, effects| {
         let source = &mut state.source;
         source.counts.exhaust(count);
-        effects.replaced.extend(source.puller.take());
+        effects.stale_wakers.extend(source.puller.take());
         effects.wake.extend(source.parking.drain());
         source.check_decided(effects);
         state.wake_waiter(effects);
@@ -269,7 +269,7 @@ pub(super) fn close<P, C, T, E>(
     core.with_effects(|state, effects| {
         let source = &mut state.source;
         source.counts.cut();
-        effects.replaced.extend(source.puller.take());
+        effects.stale_wakers.extend(source.puller.take());
         effects.wake.extend(source.parking.drain());
         state.wake_waiter(effects);
     });
