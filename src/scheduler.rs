@@ -187,7 +187,7 @@ impl<S: Source> Scheduler<S> {
         }
         effects.wake.for_each(panic::wake);
         effects.stale_wakers.for_each(panic::discard);
-        effects.garbage.into_iter().for_each(panic::discard);
+        effects.drop_later.into_iter().for_each(panic::discard);
         for (observer, succeeded) in effects.observers {
             observer.ended(&**self, succeeded);
             panic::discard(observer);

@@ -274,7 +274,7 @@ where
     ) -> Option<Arc<dyn Observer>> {
         if let JobTag::Item(tag) = tag {
             if let Some(unneeded) = self.counts.collect(tag.number, collected) {
-                effects.garbage.push(Box::new(unneeded));
+                effects.drop_later.push(Box::new(unneeded));
             }
             self.check_decided(effects);
             self.report_due(effects);

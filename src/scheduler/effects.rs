@@ -16,7 +16,7 @@ pub(crate) struct Effects {
     /// Who is to be told that a job has ended, and whether it succeeded.
     pub(crate) observers: Vec<(Arc<dyn Observer>, bool)>,
     /// Other user code that is not needed any more.
-    pub(crate) garbage: Vec<Box<dyn Any + Send>>,
+    pub(crate) drop_later: Vec<Box<dyn Any + Send>>,
     pub(crate) spawn: bool,
     /// A task of ours was spawned or woken, and the caller may now block its thread.
     pub(crate) flush: bool,
@@ -37,7 +37,7 @@ impl Effects {
             && self.wake.is_empty()
             && self.stale_wakers.is_empty()
             && self.observers.is_empty()
-            && self.garbage.is_empty()
+            && self.drop_later.is_empty()
     }
 
     /// Has what is queued removed: the context has ended, by a deadline of which nobody tells.
