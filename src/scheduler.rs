@@ -245,7 +245,7 @@ impl<S: Source> Scheduler<S> {
             let wanted = self.with_state(|state| {
                 let wanted = state.is_open() || state.has_work();
                 if !wanted {
-                    state.permits.searcher_arrived();
+                    state.permits.search_done();
                 }
                 wanted
             });
@@ -345,7 +345,7 @@ impl<S: Source> Scheduler<S> {
     /// and `spawn_worker` does the rest.
     pub(crate) fn lose_searcher(self: &Arc<Self>) {
         let phase = self.with_state(|state| {
-            state.permits.searcher_arrived();
+            state.permits.search_done();
             state.phase
         });
         self.lose_worker(phase);

@@ -459,7 +459,7 @@ impl<S: Pulls> Scheduler<S> {
         let ended = self.ctx().is_done();
         self.with_effects(|state, effects| {
             if searching {
-                state.permits.searcher_arrived();
+                state.permits.search_done();
             }
             state.complete_batch(batch, effects);
             if let Some(completed) = completed {

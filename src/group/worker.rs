@@ -274,7 +274,7 @@ where
         self.complete_observed(&mut completed);
         let entry = self.with_effects(|state, effects| {
             if searching {
-                state.permits.searcher_arrived();
+                state.permits.search_done();
             }
             if let Some(completed) = completed {
                 state.complete(completed, effects);

@@ -245,7 +245,7 @@ impl Permits {
         takes_over
     }
 
-    pub(crate) fn searcher_arrived(&mut self) {
+    pub(crate) fn search_done(&mut self) {
         self.searcher = match self.searcher {
             Searcher::OnTheWayAndInSlot { count: 1, thread } => Searcher::InSlot(thread),
             Searcher::OnTheWayAndInSlot { count, thread } => {
