@@ -76,11 +76,11 @@ pub(crate) struct Scheduler<S: Source> {
     runtime: OnceLock<Runtime>,
     pub(crate) workers: Mutex<JoinSet<()>>,
     state: Mutex<State<S>>,
-    /// Threads inside `spawn_worker`. `SeqCst` with `searcher_lost`: of a thread that leaves there and a searcher that is dropped, at
+    /// Threads inside `spawn_worker`. `SeqCst` with `lost_while_spawning`: of a thread that leaves there and a searcher that is dropped, at
     /// least one sees the other.
     spawning: AtomicUsize,
     /// A searcher was dropped while a thread was inside `spawn_worker`, which sees to it.
-    searcher_lost: AtomicBool,
+    lost_while_spawning: AtomicBool,
     /// Set with `Phase::Aborted`, for those who do not take the lock to look.
     pub(crate) stopped: AtomicBool,
     /// How many workers have left.
@@ -140,7 +140,7 @@ impl<S: Source> Scheduler<S> {
             workers: Mutex::new(JoinSet::new()),
             state: Mutex::new(State::new(source, limit, timed)),
             spawning: AtomicUsize::new(0),
-            searcher_lost: AtomicBool::new(false),
+            lost_while_spawning: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             left: AtomicUsize::new(0),
             all_aborted: AtomicBool::new(false),
@@ -272,10 +272,10 @@ impl<S: Source> Scheduler<S> {
             spawn(&mut workers, runtime)
         };
         self.spawning.fetch_sub(1, Ordering::SeqCst);
-        if self.searcher_lost.swap(false, Ordering::SeqCst) {
+        if self.lost_while_spawning.swap(false, Ordering::SeqCst) {
             match spawned {
                 // A runtime that has shut down drops what is spawned on it at once.
-                Spawned::Finished => self.lose_runtime(),
+                Spawned::Finished => self.runtime_lost(),
                 Spawned::Alive | Spawned::Refused => self.replace_worker(),
             }
         }
@@ -343,26 +343,26 @@ impl<S: Source> Scheduler<S> {
     ///
     /// If that happened inside `spawn_worker`, the lock on `workers` is held further up the stack,
     /// and `spawn_worker` does the rest.
-    pub(crate) fn lose_searcher(self: &Arc<Self>) {
+    pub(crate) fn searcher_lost(self: &Arc<Self>) {
         let phase = self.with_state(|state| {
             state.permits.search_done();
             state.phase
         });
-        self.lose_worker(phase);
+        self.worker_lost(phase);
     }
 
     /// A worker was dropped unpolled, with the job that it was spawned with. As with a searcher, its
     /// runtime has shut down or an abort has hit it. The job is user code, so it is dropped where no
     /// lock is held.
-    pub(crate) fn lose_worker_with(self: &Arc<Self>, tag: S::Tag, work: S::Work) {
+    pub(crate) fn worker_lost_with_job(self: &Arc<Self>, tag: S::Tag, work: S::Work) {
         let phase = self.with_state(|state| {
             state.reject(vec![(tag, work)], HadPermit::Yes);
             state.phase
         });
-        self.lose_worker(phase);
+        self.worker_lost(phase);
     }
 
-    fn lose_worker(self: &Arc<Self>, phase: Phase) {
+    fn worker_lost(self: &Arc<Self>, phase: Phase) {
         if phase == Phase::Closed {
             return;
         }
@@ -372,16 +372,16 @@ impl<S: Source> Scheduler<S> {
         if self.spawning.load(Ordering::SeqCst) > 0 {
             return;
         }
-        if self.searcher_lost.swap(false, Ordering::SeqCst) {
+        if self.lost_while_spawning.swap(false, Ordering::SeqCst) {
             match phase {
-                Phase::Open => self.lose_runtime(),
+                Phase::Open => self.runtime_lost(),
                 Phase::Aborted | Phase::Closed => self.replace_worker(),
             }
         }
     }
 
     /// The runtime has shut down: nothing will ever run, and what is left is dropped here.
-    fn lose_runtime(self: &Arc<Self>) {
+    fn runtime_lost(self: &Arc<Self>) {
         self.with_state(|state| state.runtime_lost = true);
         self.abort(&RUNTIME_GONE);
         self.dispose_all();

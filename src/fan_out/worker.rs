@@ -144,12 +144,12 @@ pin_project! {
                 // The lock on the workers may be held further up the stack, and to return a permit
                 // may wake a task.
                 WorkerState::HasPermit => {
-                    this.scheduler.lose_worker_with(S::tag_of_permit(), UnusedPermit);
+                    this.scheduler.worker_lost_with_job(S::tag_of_permit(), UnusedPermit);
                 }
-                WorkerState::Searching(_) => this.scheduler.lose_searcher(),
+                WorkerState::Searching(_) => this.scheduler.searcher_lost(),
                 WorkerState::Parked(id) => {
                     if this.scheduler.unpark(id) {
-                        this.scheduler.lose_searcher();
+                        this.scheduler.searcher_lost();
                     }
                 }
                 WorkerState::Working | WorkerState::Left => {}

@@ -246,7 +246,7 @@ where
         match (jobs.state, jobs.task.take(), jobs.job.take()) {
             // The lock on the workers may be held further up the stack, so the job is not dropped here.
             (State::HasOwnJob, Some(task), Some(job)) => {
-                jobs.scheduler.lose_worker_with(task, Work::Future(job));
+                jobs.scheduler.worker_lost_with_job(task, Work::Future(job));
             }
             (_, Some(task), job) => {
                 let outcome = Outcome::of_drop(panic::catch(|| drop(job)));
@@ -254,7 +254,7 @@ where
                 let lender = current.as_mut().and_then(CurrentJob::renew);
                 jobs.scheduler.end_off_counter(task, outcome, lender);
             }
-            (State::Searching, ..) => jobs.scheduler.lose_searcher(),
+            (State::Searching, ..) => jobs.scheduler.searcher_lost(),
             _ => {}
         }
     }
