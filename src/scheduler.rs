@@ -4,7 +4,7 @@
 //!     go, an iterator           Scheduler                   tokio
 //!          │              ┌──────────────────┐
 //!          ▼              │ state (one lock) │        ┌─ JoinSet ─────────┐
-//!       Source ─ supply ─►│  permits         │─ turn ►│ worker: job, job… │
+//!       Source ── job ────►│  permits         │─ job ─►│ worker: job, job… │
 //!  (queue, item source)  │  source          │◄───────│ worker: job, job… │
 //!                         │  failures        │        └───────────────────┘
 //!                         └──────────────────┘

@@ -534,7 +534,7 @@ impl<S: Pulls> State<S> {
         }
         if self.source.has_report() {
             // The report is user code. Another worker pulls meanwhile.
-            if self.is_open() && self.source.has_supply(&self.permits) {
+            if self.is_open() && self.source.has_job(&self.permits) {
                 self.call_searcher(effects);
             }
             return Next::Report;

@@ -303,7 +303,7 @@ where
         self.trim();
     }
 
-    fn has_supply(&self, _: &Permits) -> bool {
+    fn has_job(&self, _: &Permits) -> bool {
         !self.ready.is_empty()
     }
 

@@ -52,7 +52,7 @@ pub(crate) trait Source: Send + Sized + 'static {
     /// Gives free permits to the jobs that wait for one.
     fn start(&mut self, permits: &mut Permits, effects: &mut Effects);
     /// Returns whether one more worker would find a job.
-    fn has_supply(&self, permits: &Permits) -> bool;
+    fn has_job(&self, permits: &Permits) -> bool;
     /// Returns how many jobs wait for a worker, now or as soon as another one has finished. It is
     /// asked where jobs are started one by one.
     fn ready(&self) -> usize {

@@ -165,7 +165,7 @@ impl<S: Source> State<S> {
     }
 
     pub(crate) fn has_work(&self) -> bool {
-        let starts = self.is_open() && self.source.has_supply(&self.permits);
+        let starts = self.is_open() && self.source.has_job(&self.permits);
         starts || !self.rejected.is_empty() || self.source.has_report()
     }
 
