@@ -532,7 +532,7 @@ where
         let ended = self.scheduler.ctx().is_done();
         self.scheduler.with(|state, effects| {
             state.permits.set_limit(limit);
-            state.hand_out(ended, effects);
+            state.start_ready(ended, effects);
         });
     }
 

@@ -420,9 +420,9 @@ impl<S: Source> Scheduler<S> {
 
     /// Starts what may start and has somebody look: for a source that has something from the start, and for what a worker that
     /// left in mid-job has made room for.
-    pub(crate) fn hand_out(self: &Arc<Self>) {
+    pub(crate) fn start_ready(self: &Arc<Self>) {
         let ended = self.ctx.is_done();
-        self.with_effects(|state, effects| state.hand_out(ended, effects));
+        self.with_effects(|state, effects| state.start_ready(ended, effects));
     }
 
     /// Completes a job whose end is awaited, in a section of its own: its observer claims a permit
@@ -510,7 +510,7 @@ impl<S: Source> Lending for Scheduler<S> {
         let ended = self.ctx.is_done();
         self.with_effects(|state, effects| {
             if section(&mut state.permits, &mut effects.stale_wakers) {
-                state.hand_out(ended, effects);
+                state.start_ready(ended, effects);
             }
         });
     }

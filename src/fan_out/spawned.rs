@@ -74,7 +74,7 @@ where
                 state.set_grace(Some(self.core.shared.grace), effects);
             });
             if !self.core.spawn_first(sync::MOST_IN_BURST) {
-                self.core.hand_out();
+                self.core.start_ready();
             }
         }
     }

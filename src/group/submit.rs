@@ -367,7 +367,7 @@ where
                 effects.stale_wakers.extend(old.map(|old| old.waker));
             }
             if is_free {
-                state.hand_out(ended, effects);
+                state.start_ready(ended, effects);
             }
             // A deadline may have passed without a notification: the queue is closed here.
             effects.cut_if(ended);

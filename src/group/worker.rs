@@ -318,7 +318,7 @@ where
             }
             let rejected = state.next_rejected_in_turn(ended, effects);
             if rejected.is_none() {
-                state.hand_out(ended, effects);
+                state.start_ready(ended, effects);
             }
             rejected
         })

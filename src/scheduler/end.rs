@@ -196,7 +196,7 @@ impl<S: Source> Scheduler<S> {
         let value = self.record(&mut tag, outcome);
         let completion = Completion { lender, tag, value };
         self.with_effects(|state, effects| state.complete(completion, effects));
-        self.hand_out();
+        self.start_ready();
     }
 
     /// Waits until every task has ended and every worker has gone. Nothing is accepted from then on.

@@ -218,7 +218,7 @@ impl<S: Source> State<S> {
     }
 
     /// Permits have become free: claims first, then what may start.
-    pub(crate) fn hand_out(&mut self, ended: bool, effects: &mut Effects) {
+    pub(crate) fn start_ready(&mut self, ended: bool, effects: &mut Effects) {
         self.start(ended, effects);
         self.call_searcher(effects);
     }
