@@ -496,7 +496,7 @@ impl<S: Pulls> Scheduler<S> {
         let parked = self.with_effects(|state, effects| {
             if found == Found::InUse {
                 state.source.block();
-                state.return_permit(effects);
+                state.return_unused_permit(effects);
             }
             if !state.can_park() {
                 effects.stale_wakers.push(waker);
@@ -522,7 +522,7 @@ impl<S: Pulls> Scheduler<S> {
 
     /// Returns a permit for which there is no item.
     pub(crate) fn return_permit(self: &Arc<Self>) {
-        self.with_effects(|state, effects| state.return_permit(effects));
+        self.with_effects(|state, effects| state.return_unused_permit(effects));
     }
 }
 
@@ -569,8 +569,8 @@ impl<S: Pulls> State<S> {
         }
     }
 
-    fn return_permit(&mut self, effects: &mut Effects) {
+    fn return_unused_permit(&mut self, effects: &mut Effects) {
         self.source.permit_returned();
-        self.give_back(effects);
+        self.return_permit(effects);
     }
 }

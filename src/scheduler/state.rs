@@ -232,7 +232,7 @@ impl<S: Source> State<S> {
     }
 
     /// Takes back the permit of a supply that no job came out of.
-    pub(crate) fn give_back(&mut self, effects: &mut Effects) {
+    pub(crate) fn return_permit(&mut self, effects: &mut Effects) {
         self.permits.put_back(None, &mut effects.stale_wakers);
         self.count_out(effects);
     }
