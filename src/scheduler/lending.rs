@@ -366,7 +366,7 @@ impl Permits {
     }
 
     /// Takes back the permit of a task that has ended.
-    pub(crate) fn put_back(&mut self, lender: Option<LenderId>, unneeded: &mut Wakers) {
+    pub(crate) fn release(&mut self, lender: Option<LenderId>, unneeded: &mut Wakers) {
         match lender.and_then(|id| self.forget(id, unneeded)) {
             None | Some(TaskPermit::Held) => self.running -= 1,
             Some(TaskPermit::Lent) => {}

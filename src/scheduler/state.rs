@@ -233,14 +233,14 @@ impl<S: Source> State<S> {
 
     /// Takes back the permit of a supply that no job came out of.
     pub(crate) fn return_permit(&mut self, effects: &mut Effects) {
-        self.permits.put_back(None, &mut effects.stale_wakers);
+        self.permits.release(None, &mut effects.stale_wakers);
         self.count_out(effects);
     }
 
     /// Takes the permit of a job that has ended, and keeps what it gave.
     pub(crate) fn complete(&mut self, completion: Completion<S>, effects: &mut Effects) {
         self.permits
-            .put_back(completion.lender, &mut effects.stale_wakers);
+            .release(completion.lender, &mut effects.stale_wakers);
         self.end(completion.tag, completion.value, effects);
     }
 
