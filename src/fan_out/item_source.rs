@@ -423,7 +423,7 @@ where
                     return Pulled::Item(PulledItem { tag, may_be_last });
                 }
                 let outcome = Outcome::of_drop(panic::catch(|| slot.set(None)));
-                core.end_off_counter(tag, outcome, None);
+                core.complete_elsewhere(tag, outcome, None);
                 close(core, core.shared.iter.take());
                 Pulled::Nothing
             }

@@ -131,7 +131,7 @@ pin_project! {
             if let Some(tag) = this.tag.take() {
                 let outcome = Outcome::of_drop(panic::catch(|| this.item.set(None)));
                 let lender = this.current.as_mut().and_then(CurrentJob::renew);
-                this.scheduler.end_off_counter(tag, outcome, lender);
+                this.scheduler.complete_elsewhere(tag, outcome, lender);
                 return;
             }
             // The stream may have waited for a task.

@@ -252,7 +252,7 @@ where
                 let outcome = Outcome::of_drop(panic::catch(|| drop(job)));
                 // What the destructor has polled is no wait of the job any more.
                 let lender = current.as_mut().and_then(CurrentJob::renew);
-                jobs.scheduler.end_off_counter(task, outcome, lender);
+                jobs.scheduler.complete_elsewhere(task, outcome, lender);
             }
             (State::Searching, ..) => jobs.scheduler.searcher_lost(),
             _ => {}

@@ -142,7 +142,7 @@ impl<S: Source> Scheduler<S> {
             task.abort();
         }
         for (tag, permit) in stopped.lost {
-            self.end_elsewhere(tag, permit, Outcome::Aborted);
+            self.complete_without_worker(tag, permit, Outcome::Aborted);
         }
         self.with_effects(State::call_searcher);
     }
@@ -164,30 +164,30 @@ impl<S: Source> Scheduler<S> {
     pub(crate) fn dispose(self: &Arc<Self>, rejected: Rejected<S>) {
         let Rejected { tag, work, permit } = rejected;
         let outcome = Outcome::of_drop(panic::catch(|| drop(work)));
-        self.end_elsewhere(tag, permit, outcome);
+        self.complete_without_worker(tag, permit, outcome);
     }
 
     /// Counts a job as ended that ran in no worker, or not at all.
-    pub(crate) fn end_elsewhere(
+    pub(crate) fn complete_without_worker(
         self: &Arc<Self>,
         tag: S::Tag,
         permit: HadPermit,
         outcome: Outcome<S>,
     ) {
         match permit {
-            HadPermit::Yes => self.end_off_counter(tag, outcome, None),
-            HadPermit::No => self.end_unstarted(tag, outcome),
+            HadPermit::Yes => self.complete_elsewhere(tag, outcome, None),
+            HadPermit::No => self.complete_unstarted(tag, outcome),
         }
     }
 
     /// Counts a job as ended that never had a permit.
-    pub(crate) fn end_unstarted(self: &Arc<Self>, mut tag: S::Tag, outcome: Outcome<S>) {
+    pub(crate) fn complete_unstarted(self: &Arc<Self>, mut tag: S::Tag, outcome: Outcome<S>) {
         let value = self.record(&mut tag, outcome);
         self.with_effects(|state, effects| state.end(tag, value, effects));
     }
 
     /// Counts a job as ended that does not come to the counter with its permit.
-    pub(crate) fn end_off_counter(
+    pub(crate) fn complete_elsewhere(
         self: &Arc<Self>,
         mut tag: S::Tag,
         outcome: Outcome<S>,
