@@ -199,8 +199,8 @@ impl<S: Source> Scheduler<S> {
         if effects.watch {
             self.watch();
         }
-        if effects.cut {
-            self.with_effects(State::cut);
+        if effects.reject_unstarted {
+            self.with_effects(State::reject_unstarted);
         }
         if effects.flush {
             self.flush_lifo_slot();

@@ -286,7 +286,11 @@ where
         self.counts.collector.is_ready()
     }
 
-    fn cut(&mut self, _: &mut Permits, effects: &mut Effects) -> Vec<(Self::Tag, UnusedPermit)> {
+    fn take_unstarted(
+        &mut self,
+        _: &mut Permits,
+        effects: &mut Effects,
+    ) -> Vec<(Self::Tag, UnusedPermit)> {
         self.counts.cut();
         effects.wake.extend(self.puller.take());
         effects.wake.extend(self.parking.drain());

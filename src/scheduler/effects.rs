@@ -20,7 +20,7 @@ pub(crate) struct Effects {
     pub(crate) spawn: bool,
     /// A task of ours was spawned or woken, and the caller may now block its thread.
     pub(crate) flush: bool,
-    pub(crate) cut: bool,
+    pub(crate) reject_unstarted: bool,
     pub(crate) watch: bool,
     /// What has come is enough, or what is to come cannot be: the context is to end, and why.
     pub(crate) enough: Option<&'static StaticCause>,
@@ -31,7 +31,7 @@ pub(crate) struct Effects {
 impl Effects {
     /// Mostly nothing follows.
     pub(crate) fn is_nothing(&self) -> bool {
-        let flags = self.spawn | self.flush | self.cut | self.watch | self.report;
+        let flags = self.spawn | self.flush | self.reject_unstarted | self.watch | self.report;
         !flags
             && self.enough.is_none()
             && self.wake.is_empty()
@@ -41,8 +41,8 @@ impl Effects {
     }
 
     /// Has what is queued removed: the context has ended, by a deadline of which nobody tells.
-    pub(crate) fn cut_if(&mut self, ended: bool) {
-        self.cut |= ended;
+    pub(crate) fn reject_unstarted_if(&mut self, ended: bool) {
+        self.reject_unstarted |= ended;
     }
 }
 

@@ -116,7 +116,7 @@ impl<S: Source> Scheduler<S> {
     /// Nothing runs or starts any more. What `drop_stopped` is to do follows, outside the lock.
     pub(crate) fn stop(&self, state: &mut State<S>, effects: &mut Effects) -> Reclaimed<S> {
         // No worker is called yet: it would be aborted with the others.
-        state.reject_unstarted(effects);
+        state.reject_unstarted_without_worker(effects);
         if state.is_open() {
             state.phase = Phase::Aborted;
             self.stopped.store(true, Ordering::Relaxed);

@@ -79,8 +79,11 @@ pub(crate) trait Source: Send + Sized + 'static {
         false
     }
     /// Removes the work that has not started and, the context being done, never will.
-    fn cut(&mut self, permits: &mut Permits, effects: &mut Effects)
-    -> Vec<(Self::Tag, Self::Work)>;
+    fn take_unstarted(
+        &mut self,
+        permits: &mut Permits,
+        effects: &mut Effects,
+    ) -> Vec<(Self::Tag, Self::Work)>;
     /// Removes the work that has started and is in no worker.
     fn reclaim(&mut self) -> Reclaimed<Self>;
     /// Drops work that never runs, outside the lock, and counts it as finished.

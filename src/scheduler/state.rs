@@ -170,14 +170,14 @@ impl<S: Source> State<S> {
     }
 
     /// Decides all that is queued: it never starts. A worker drops it.
-    pub(crate) fn cut(&mut self, effects: &mut Effects) {
-        self.reject_unstarted(effects);
+    pub(crate) fn reject_unstarted(&mut self, effects: &mut Effects) {
+        self.reject_unstarted_without_worker(effects);
         self.call_searcher(effects);
     }
 
     /// Decides all that is queued. The caller has a worker called.
-    pub(crate) fn reject_unstarted(&mut self, effects: &mut Effects) {
-        let unstarted = self.source.cut(&mut self.permits, effects);
+    pub(crate) fn reject_unstarted_without_worker(&mut self, effects: &mut Effects) {
+        let unstarted = self.source.take_unstarted(&mut self.permits, effects);
         self.reject(unstarted, HadPermit::No);
         self.permits.grant(&mut effects.wake);
         self.relieve_watcher(effects);
@@ -210,7 +210,7 @@ impl<S: Source> State<S> {
     ) -> Option<Rejected<S>> {
         let ended = ended || self.ended_by_failure;
         if ended && self.is_open() && self.source.has_unstarted() {
-            self.cut(effects);
+            self.reject_unstarted(effects);
         }
         let rejected = self.next_rejected()?;
         self.call_searcher(effects);

@@ -137,7 +137,7 @@ impl<S: Source> Scheduler<S> {
         }
         let ended = self.ctx().ended_at().unwrap_or_else(Instant::now);
         let stopped = self.with_effects(|state, effects| {
-            state.cut(effects);
+            state.reject_unstarted(effects);
             state.watch.ended.get_or_insert(ended);
             state.call_watcher(effects);
             effects.flush = true;
