@@ -82,11 +82,11 @@ pub(crate) struct Scheduler<S: Source> {
     /// A searcher was dropped while a thread was inside `spawn_worker`, which sees to it.
     lost_while_spawning: AtomicBool,
     /// Set with `Phase::Aborted`, for those who do not take the lock to look.
-    pub(crate) stopped: AtomicBool,
+    aborted: AtomicBool,
     /// How many workers have left.
     left: AtomicUsize,
     /// Whether the workers have been aborted.
-    pub(crate) all_aborted: AtomicBool,
+    pub(crate) workers_aborted: AtomicBool,
 }
 
 // A panic cannot leave a scheduler half-changed: no user code runs under its locks, and the panics
@@ -141,9 +141,9 @@ impl<S: Source> Scheduler<S> {
             state: Mutex::new(State::new(source, limit, timed)),
             spawning: AtomicUsize::new(0),
             lost_while_spawning: AtomicBool::new(false),
-            stopped: AtomicBool::new(false),
+            aborted: AtomicBool::new(false),
             left: AtomicUsize::new(0),
-            all_aborted: AtomicBool::new(false),
+            workers_aborted: AtomicBool::new(false),
         })
     }
 
@@ -283,7 +283,7 @@ impl<S: Source> Scheduler<S> {
 
     /// Whether an abort has hit the workers. Known to a caller that has the lock on `workers`.
     pub(crate) fn are_workers_aborted(&self) -> bool {
-        self.all_aborted.load(Ordering::Relaxed)
+        self.workers_aborted.load(Ordering::Relaxed)
     }
 
     /// Lets the other threads of the runtime see what was just spawned or woken.
@@ -487,9 +487,9 @@ impl<S: Source> Scheduler<S> {
     }
 
     /// Whether everything was stopped, as far as this thread knows.
-    pub(crate) fn is_stopped(&self) -> bool {
+    pub(crate) fn is_aborted(&self) -> bool {
         // `Relaxed`: a hint. What was taken before is stopped a little later.
-        self.stopped.load(Ordering::Relaxed)
+        self.aborted.load(Ordering::Relaxed)
     }
 }
 
@@ -498,8 +498,8 @@ impl<S: Source> Lending for Scheduler<S> {
         std::ptr::from_ref(self).cast::<()>() as usize
     }
 
-    fn is_stopped(&self) -> bool {
-        Scheduler::is_stopped(self)
+    fn is_aborted(&self) -> bool {
+        Scheduler::is_aborted(self)
     }
 
     fn read(&self, section: &mut dyn FnMut(&mut Permits)) {

@@ -233,7 +233,7 @@ where
 
     /// Stopping drops no user code: a worker or the task that awaits the fan-out drops the
     /// iterator.
-    const STOPS_ANYWHERE: bool = true;
+    const ABORTS_ANYWHERE: bool = true;
     const LENDS: bool = false;
 
     fn worker(core: Arc<Scheduler<Self>>) -> Worker<Self> {
@@ -451,7 +451,7 @@ where
         slot: Pin<&mut Option<P::Future>>,
         cx: &mut task::Context<'_>,
     ) -> Option<PulledItem<Self>> {
-        if core.shared.reports || core.is_stopped() || core.ctx().is_done() {
+        if core.shared.reports || core.is_aborted() || core.ctx().is_done() {
             return None;
         }
         let next = match pull(core, slot, cx) {

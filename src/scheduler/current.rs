@@ -212,7 +212,7 @@ impl CurrentJob {
     /// Forgets what was pending in this poll, so that the next one says whether it is awaited;
     /// `None` if nothing is to be asked. After an abort, the poll in which it came is the last one.
     fn begin_probe(&mut self) -> Option<()> {
-        let probes = self.seems_to_wait() && !self.core.is_stopped();
+        let probes = self.seems_to_wait() && !self.core.is_aborted();
         probes.then(|| self.forget_pending())
     }
 

@@ -109,17 +109,17 @@ impl<S: Source> Scheduler<S> {
     }
 
     pub(crate) fn abort_workers(self: &Arc<Self>) {
-        let stopped = self.with_effects(|state, effects| self.stop(state, effects));
-        self.drop_stopped(stopped);
+        let reclaimed = self.with_effects(|state, effects| self.begin_abort(state, effects));
+        self.finish_abort(reclaimed);
     }
 
-    /// Nothing runs or starts any more. What `drop_stopped` is to do follows, outside the lock.
-    pub(crate) fn stop(&self, state: &mut State<S>, effects: &mut Effects) -> Reclaimed<S> {
+    /// Nothing runs or starts any more. What `finish_abort` is to do follows, outside the lock.
+    pub(crate) fn begin_abort(&self, state: &mut State<S>, effects: &mut Effects) -> Reclaimed<S> {
         // No worker is called yet: it would be aborted with the others.
         state.reject_unstarted_without_worker(effects);
         if state.is_open() {
             state.phase = Phase::Aborted;
-            self.stopped.store(true, Ordering::Relaxed);
+            self.aborted.store(true, Ordering::Relaxed);
         }
         let mut reclaimed = state.source.reclaim();
         state.reject(std::mem::take(&mut reclaimed.works), HadPermit::Yes);
@@ -131,17 +131,17 @@ impl<S: Source> Scheduler<S> {
     fn abort_all_workers(&self) {
         let mut workers = self.workers.lock();
         // `Relaxed`: it is only touched under this lock.
-        if !self.all_aborted.swap(true, Ordering::Relaxed) {
+        if !self.workers_aborted.swap(true, Ordering::Relaxed) {
             workers.abort_all();
         }
     }
 
-    pub(crate) fn drop_stopped(self: &Arc<Self>, stopped: Reclaimed<S>) {
+    pub(crate) fn finish_abort(self: &Arc<Self>, reclaimed: Reclaimed<S>) {
         self.abort_all_workers();
-        for task in stopped.tasks {
+        for task in reclaimed.tasks {
             task.abort();
         }
-        for (tag, permit) in stopped.lost {
+        for (tag, permit) in reclaimed.lost {
             self.complete_without_worker(tag, permit, Outcome::Aborted);
         }
         self.with_effects(State::call_searcher);

@@ -43,7 +43,7 @@ pub(crate) trait Source: Send + Sized + 'static {
     type Shared: Send + Sync;
 
     /// Whether stopping drops no user code, so that the thread that cancels the context may do it.
-    const STOPS_ANYWHERE: bool;
+    const ABORTS_ANYWHERE: bool;
     /// Whether jobs may wait for permits or for jobs of their own scheduler.
     const LENDS: bool;
 
@@ -140,7 +140,7 @@ pub(crate) trait Observer: Send + Sync {
 pub(crate) trait Lending: Send + Sync {
     fn id(&self) -> CoreId;
     /// Whether everything was stopped, as far as this thread knows. Takes no lock.
-    fn is_stopped(&self) -> bool;
+    fn is_aborted(&self) -> bool;
     /// Runs `section` under the lock. Nothing may follow from what it does.
     fn read(&self, section: &mut dyn FnMut(&mut Permits));
     /// Runs `section` under the lock. It adds wakers that are not needed any more, and says whether

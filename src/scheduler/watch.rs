@@ -136,16 +136,16 @@ impl<S: Source> Scheduler<S> {
             return;
         }
         let ended = self.ctx().ended_at().unwrap_or_else(Instant::now);
-        let stopped = self.with_effects(|state, effects| {
+        let reclaimed = self.with_effects(|state, effects| {
             state.reject_unstarted(effects);
             state.watch.ended.get_or_insert(ended);
             state.call_watcher(effects);
             effects.flush = true;
-            let at_once = S::STOPS_ANYWHERE && state.watch.grace == Some(Duration::ZERO);
-            at_once.then(|| self.stop(state, effects))
+            let at_once = S::ABORTS_ANYWHERE && state.watch.grace == Some(Duration::ZERO);
+            at_once.then(|| self.begin_abort(state, effects))
         });
-        match stopped {
-            Some(stopped) => self.drop_stopped(stopped),
+        match reclaimed {
+            Some(reclaimed) => self.finish_abort(reclaimed),
             None => self.send_watcher(),
         }
     }
