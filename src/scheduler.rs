@@ -129,7 +129,7 @@ impl<S: Source> Scheduler<S> {
         limit: usize,
         on_failure: OnFailure,
     ) -> Arc<Scheduler<S>> {
-        let timed = ctx.deadline().is_some();
+        let has_deadline = ctx.deadline().is_some();
         ctx.record_end_time();
         Arc::new(Scheduler {
             ctx,
@@ -138,7 +138,7 @@ impl<S: Source> Scheduler<S> {
             shared,
             runtime: OnceLock::new(),
             workers: Mutex::new(JoinSet::new()),
-            state: Mutex::new(State::new(source, limit, timed)),
+            state: Mutex::new(State::new(source, limit, has_deadline)),
             spawning: AtomicUsize::new(0),
             lost_while_spawning: AtomicBool::new(false),
             aborted: AtomicBool::new(false),

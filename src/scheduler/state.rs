@@ -62,7 +62,7 @@ pub(crate) struct Completion<S: Source> {
 }
 
 impl<S: Source> State<S> {
-    pub(crate) fn new(source: S, limit: usize, timed: bool) -> State<S> {
+    pub(crate) fn new(source: S, limit: usize, has_deadline: bool) -> State<S> {
         State {
             permits: Permits::new(limit, S::LENDS),
             source,
@@ -72,7 +72,7 @@ impl<S: Source> State<S> {
             open: 0,
             rejected: VecDeque::new(),
             waiter: None,
-            watch: Watch::new(timed),
+            watch: Watch::new(has_deadline),
             ended_by_failure: false,
             runtime_lost: false,
         }

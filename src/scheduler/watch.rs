@@ -28,9 +28,9 @@ use crate::sync::{Arc, Weak};
 /// What a core knows about being told.
 pub(crate) struct Watch {
     /// Whether the context tells the core of its cancel.
-    told: bool,
+    subscribed: bool,
     /// Whether the context has a deadline, of which nobody tells.
-    timed: bool,
+    has_deadline: bool,
     /// How long tasks may run on after the end.
     grace: Option<Duration>,
     /// When the end was seen, while there is a grace.
@@ -46,10 +46,10 @@ enum Watcher {
 }
 
 impl Watch {
-    pub(crate) fn new(timed: bool) -> Watch {
+    pub(crate) fn new(has_deadline: bool) -> Watch {
         Watch {
-            told: false,
-            timed,
+            subscribed: false,
+            has_deadline,
             grace: None,
             ended: None,
             watcher: Watcher::None,
@@ -61,7 +61,7 @@ impl<S: Source> State<S> {
     /// Something has been queued, or a grace was set: the end of the context must now be seen by somebody.
     pub(crate) fn watch(&mut self, effects: &mut Effects) {
         let send = self.needs_watcher() && matches!(self.watch.watcher, Watcher::None);
-        effects.watch |= send || !self.watch.told;
+        effects.watch |= send || !self.watch.subscribed;
     }
 
     pub(crate) fn set_grace(&mut self, grace: Option<Duration>, effects: &mut Effects) {
@@ -90,7 +90,7 @@ impl<S: Source> State<S> {
         // would otherwise each pay for a watcher of their own.
         let stays = !matches!(watch.watcher, Watcher::None) && self.has_open();
         let queue = stays || self.source.has_unstarted();
-        let before_the_end = watch.timed && (watch.grace.is_some() || queue);
+        let before_the_end = watch.has_deadline && (watch.grace.is_some() || queue);
         self.is_open()
             && (if watch.ended.is_some() {
                 grace
@@ -117,11 +117,12 @@ impl<S: Source> State<S> {
 }
 
 impl<S: Source> Scheduler<S> {
-    /// Sees to it that the end is told, and that there is a watcher if one is needed.
+    /// Sees to it that the end of the context is seen, and that there is a watcher if one is needed.
     pub(crate) fn watch(self: &Arc<Self>) {
-        let tell = self.with_effects(|state, _| !std::mem::replace(&mut state.watch.told, true));
+        let tell =
+            self.with_effects(|state, _| !std::mem::replace(&mut state.watch.subscribed, true));
         if tell {
-            let waker = Waker::from(Arc::new(TellCore(Arc::downgrade(self))));
+            let waker = Waker::from(Arc::new(CancelWaker(Arc::downgrade(self))));
             if !self.ctx().wake_on_cancel(waker) {
                 self.see_end();
             }
@@ -174,9 +175,9 @@ impl<S: Source> Scheduler<S> {
 }
 
 /// How the context tells the core of a cancel, in the thread that cancels. Weak: the context is the core's own.
-struct TellCore<S: Source>(Weak<Scheduler<S>>);
+struct CancelWaker<S: Source>(Weak<Scheduler<S>>);
 
-impl<S: Source> Wake for TellCore<S> {
+impl<S: Source> Wake for CancelWaker<S> {
     fn wake(self: std::sync::Arc<Self>) {
         if let Some(core) = self.0.upgrade() {
             core.see_end();
