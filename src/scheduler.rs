@@ -30,7 +30,7 @@
 //! 6. If something could start, a searcher is on its way or a worker is in its turn (permits, 5).
 //! 7. A failure sets the error, then ends the context, then gives its permit back, then counts as ended. The cause is
 //!    that of the first failure, whichever task comes to say so.
-//! 8. Nobody need come to the counter for the context's end to be seen: see [`watch`].
+//! 8. Nobody need come to the counter for the context's end to be seen: see [`shutdown`].
 
 pub(crate) mod calls;
 pub(crate) mod current;
@@ -43,9 +43,9 @@ pub(crate) mod lease;
 pub(crate) mod lending;
 pub(crate) mod permits;
 pub(crate) mod poll_budget;
+mod shutdown;
 pub(crate) mod source;
 pub(crate) mod state;
-mod watch;
 
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::task;

@@ -82,7 +82,7 @@ where
     /// Waits until every item has finished and every worker has been joined.
     fn poll_gone(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         match &mut self.stage {
-            Stage::Running(leaving) => self.core.poll_over(leaving, cx),
+            Stage::Running(leaving) => self.core.poll_joined(leaving, cx),
             Stage::Unstarted | Stage::Finished => Poll::Ready(()),
         }
     }

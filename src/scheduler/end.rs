@@ -200,10 +200,10 @@ impl<S: Source> Scheduler<S> {
     }
 
     /// Waits until every task has ended and every worker has gone. Nothing is accepted from then on.
-    pub(crate) async fn over(self: &Arc<Self>) {
+    pub(crate) async fn join(self: &Arc<Self>) {
         let mut leaving = None;
         std::future::poll_fn(|cx| {
-            ready!(self.poll_over(&mut leaving, cx));
+            ready!(self.poll_joined(&mut leaving, cx));
             // A wait that is ready at once yields too when the task has used its budget up.
             ready!(coop::poll_proceed(cx)).made_progress();
             Poll::Ready(())
@@ -213,19 +213,19 @@ impl<S: Source> Scheduler<S> {
 
     /// The same; `leaving` is where it keeps the workers from one poll to the next. A task that
     /// awaits it waits for this core.
-    pub(crate) fn poll_over(
+    pub(crate) fn poll_joined(
         self: &Arc<Self>,
         leaving: &mut Option<JoinSet<()>>,
         cx: &mut task::Context<'_>,
     ) -> Poll<()> {
-        let polled = self.poll_gone(leaving, cx);
+        let polled = self.poll_workers_joined(leaving, cx);
         if polled.is_pending() {
             current::wait_for_all(self, cx.waker());
         }
         polled
     }
 
-    fn poll_gone(
+    fn poll_workers_joined(
         self: &Arc<Self>,
         leaving: &mut Option<JoinSet<()>>,
         cx: &mut task::Context<'_>,
@@ -233,7 +233,7 @@ impl<S: Source> Scheduler<S> {
         let workers = match leaving {
             Some(workers) => workers,
             None => {
-                ready!(self.poll_closed(cx));
+                ready!(self.poll_complete(cx));
                 // Taken out, so that nobody's waker is touched under the lock; nothing is added any more.
                 leaving.insert(std::mem::take(&mut *self.workers.lock()))
             }
@@ -243,7 +243,7 @@ impl<S: Source> Scheduler<S> {
     }
 
     /// Resolves when every task has ended, and closes the door.
-    fn poll_closed(self: &Arc<Self>, cx: &mut task::Context<'_>) -> Poll<()> {
+    fn poll_complete(self: &Arc<Self>, cx: &mut task::Context<'_>) -> Poll<()> {
         let waker = cx.waker().clone();
         let untaken = ready!(self.with_effects(|state, effects| {
             if state.source.has_outcome() {
@@ -251,7 +251,7 @@ impl<S: Source> Scheduler<S> {
                 effects.wake.push(waker);
                 return Poll::Pending;
             }
-            if !state.is_over() {
+            if !state.is_complete() {
                 effects.stale_wakers.extend(state.waiter.replace(waker));
                 return Poll::Pending;
             }
@@ -280,7 +280,7 @@ impl<S: Source> Scheduler<S> {
             self.fail(failure);
         }
         // Ends: a failure is taken once, and no task is left that could fail.
-        self.poll_closed(cx)
+        self.poll_complete(cx)
     }
 
     /// Asks everybody to stop.

@@ -9,8 +9,8 @@ use super::effects::Effects;
 use super::failures::Failures;
 use super::lending::LenderId;
 use super::permits::Permits;
+use super::shutdown::Shutdown;
 use super::source::Source;
-use super::watch::Watch;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -32,7 +32,7 @@ pub(crate) struct State<S: Source> {
     pub(crate) rejected: VecDeque<Rejected<S>>,
     /// The one who waits for the end.
     pub(crate) waiter: Option<Waker>,
-    pub(crate) watch: Watch,
+    pub(crate) shutdown: Shutdown,
     /// A failure has ended the context. Set before the permit of what failed is free, so that a
     /// thread that looked at the context before that starts nothing with it.
     pub(crate) ended_by_failure: bool,
@@ -72,7 +72,7 @@ impl<S: Source> State<S> {
             open: 0,
             rejected: VecDeque::new(),
             waiter: None,
-            watch: Watch::new(has_deadline),
+            shutdown: Shutdown::new(has_deadline),
             ended_by_failure: false,
             runtime_lost: false,
         }
@@ -84,7 +84,7 @@ impl<S: Source> State<S> {
     }
 
     /// Whether every task has ended, none will come, and all of that has been reported.
-    pub(crate) fn is_over(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.open == 0 && !self.source.has_unstarted() && !self.source.is_reporting()
     }
 
@@ -103,7 +103,7 @@ impl<S: Source> State<S> {
     }
 
     pub(crate) fn wake_waiter(&mut self, effects: &mut Effects) {
-        if self.is_over() {
+        if self.is_complete() {
             effects.wake.extend(self.waiter.take());
         }
     }

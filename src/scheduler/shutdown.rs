@@ -26,7 +26,7 @@ use crate::panic;
 use crate::sync::{Arc, Weak};
 
 /// What a core knows about being told.
-pub(crate) struct Watch {
+pub(crate) struct Shutdown {
     /// Whether the context tells the core of its cancel.
     subscribed: bool,
     /// Whether the context has a deadline, of which nobody tells.
@@ -45,9 +45,9 @@ enum Watcher {
     Waiting(Waker),
 }
 
-impl Watch {
-    pub(crate) fn new(has_deadline: bool) -> Watch {
-        Watch {
+impl Shutdown {
+    pub(crate) fn new(has_deadline: bool) -> Shutdown {
+        Shutdown {
             subscribed: false,
             has_deadline,
             grace: None,
@@ -60,39 +60,39 @@ impl Watch {
 impl<S: Source> State<S> {
     /// Something has been queued, or a grace was set: the end of the context must now be seen by somebody.
     pub(crate) fn watch(&mut self, effects: &mut Effects) {
-        let send = self.needs_watcher() && matches!(self.watch.watcher, Watcher::None);
-        effects.watch |= send || !self.watch.subscribed;
+        let send = self.needs_watcher() && matches!(self.shutdown.watcher, Watcher::None);
+        effects.watch |= send || !self.shutdown.subscribed;
     }
 
     pub(crate) fn set_grace(&mut self, grace: Option<Duration>, effects: &mut Effects) {
-        self.watch.grace = grace;
+        self.shutdown.grace = grace;
         self.call_watcher(effects);
         effects.flush = true;
         self.watch_grace(effects);
     }
 
     pub(crate) fn has_grace(&self) -> bool {
-        self.watch.grace.is_some()
+        self.shutdown.grace.is_some()
     }
 
     /// Something has started, so that a grace is of use.
     pub(crate) fn watch_grace(&mut self, effects: &mut Effects) {
-        if self.watch.grace.is_some() {
+        if self.shutdown.grace.is_some() {
             self.watch(effects);
         }
     }
 
     /// Whether there is something for a watcher to see.
     fn needs_watcher(&self) -> bool {
-        let watch = &self.watch;
-        let grace = watch.grace.is_some() && self.has_open();
+        let shutdown = &self.shutdown;
+        let grace = shutdown.grace.is_some() && self.has_open();
         // Once there is one, it stays while tasks run: tasks that queue and start one after another
         // would otherwise each pay for a watcher of their own.
-        let stays = !matches!(watch.watcher, Watcher::None) && self.has_open();
+        let stays = !matches!(shutdown.watcher, Watcher::None) && self.has_open();
         let queue = stays || self.source.has_unstarted();
-        let before_the_end = watch.has_deadline && (watch.grace.is_some() || queue);
+        let before_the_end = shutdown.has_deadline && (shutdown.grace.is_some() || queue);
         self.is_open()
-            && (if watch.ended.is_some() {
+            && (if shutdown.ended.is_some() {
                 grace
             } else {
                 before_the_end
@@ -101,14 +101,14 @@ impl<S: Source> State<S> {
 
     /// If there is nothing left to see, the watcher may go.
     pub(crate) fn relieve_watcher(&mut self, effects: &mut Effects) {
-        if matches!(self.watch.watcher, Watcher::Waiting(_)) && !self.needs_watcher() {
+        if matches!(self.shutdown.watcher, Watcher::Waiting(_)) && !self.needs_watcher() {
             self.call_watcher(effects);
         }
     }
 
     fn call_watcher(&mut self, effects: &mut Effects) {
-        if let Watcher::Waiting(_) = self.watch.watcher {
-            let waiting = std::mem::replace(&mut self.watch.watcher, Watcher::Coming);
+        if let Watcher::Waiting(_) = self.shutdown.watcher {
+            let waiting = std::mem::replace(&mut self.shutdown.watcher, Watcher::Coming);
             if let Watcher::Waiting(waker) = waiting {
                 effects.wake.push(waker);
             }
@@ -120,18 +120,18 @@ impl<S: Source> Scheduler<S> {
     /// Sees to it that the end of the context is seen, and that there is a watcher if one is needed.
     pub(crate) fn watch(self: &Arc<Self>) {
         let tell =
-            self.with_effects(|state, _| !std::mem::replace(&mut state.watch.subscribed, true));
+            self.with_effects(|state, _| !std::mem::replace(&mut state.shutdown.subscribed, true));
         if tell {
             let waker = Waker::from(Arc::new(CancelWaker(Arc::downgrade(self))));
             if !self.ctx().wake_on_cancel(waker) {
-                self.see_end();
+                self.context_done();
             }
         }
         self.send_watcher();
     }
 
     /// The context has ended: what is queued never starts, and the grace begins.
-    fn see_end(self: &Arc<Self>) {
+    fn context_done(self: &Arc<Self>) {
         if self.read(State::is_closed) {
             // A fan-out cancels its context when everything has finished.
             return;
@@ -139,10 +139,10 @@ impl<S: Source> Scheduler<S> {
         let ended = self.ctx().ended_at().unwrap_or_else(Instant::now);
         let reclaimed = self.with_effects(|state, effects| {
             state.reject_unstarted(effects);
-            state.watch.ended.get_or_insert(ended);
+            state.shutdown.ended.get_or_insert(ended);
             state.call_watcher(effects);
             effects.flush = true;
-            let at_once = S::ABORTS_ANYWHERE && state.watch.grace == Some(Duration::ZERO);
+            let at_once = S::ABORTS_ANYWHERE && state.shutdown.grace == Some(Duration::ZERO);
             at_once.then(|| self.begin_abort(state, effects))
         });
         match reclaimed {
@@ -157,14 +157,14 @@ impl<S: Source> Scheduler<S> {
             return;
         }
         let send = self.with_effects(|state, _| {
-            let send = state.needs_watcher() && matches!(state.watch.watcher, Watcher::None);
+            let send = state.needs_watcher() && matches!(state.shutdown.watcher, Watcher::None);
             if send {
-                state.watch.watcher = Watcher::Coming;
+                state.shutdown.watcher = Watcher::Coming;
             }
             send
         });
         if send {
-            self.spawn_task(|core| WatchTask {
+            self.spawn_task(|core| WatcherTask {
                 done: core.ctx().done_owned(),
                 core: core.clone(),
                 timer: None,
@@ -180,13 +180,13 @@ struct CancelWaker<S: Source>(Weak<Scheduler<S>>);
 impl<S: Source> Wake for CancelWaker<S> {
     fn wake(self: std::sync::Arc<Self>) {
         if let Some(core) = self.0.upgrade() {
-            core.see_end();
+            core.context_done();
         }
     }
 }
 
 /// The watcher task.
-struct WatchTask<S: Source> {
+struct WatcherTask<S: Source> {
     core: Arc<Scheduler<S>>,
     done: DoneOwned,
     /// Armed when the grace begins, for the instant at which it runs out.
@@ -200,10 +200,14 @@ enum Next {
     Grace(Instant),
 }
 
-impl<S: Source> WatchTask<S> {
+impl<S: Source> WatcherTask<S> {
     fn next(&self, waker: Waker) -> Next {
         self.core.with_effects(|state, effects| {
-            let next = match (state.needs_watcher(), state.watch.ended, state.watch.grace) {
+            let next = match (
+                state.needs_watcher(),
+                state.shutdown.ended,
+                state.shutdown.grace,
+            ) {
                 (false, _, _) => Next::Leave,
                 (true, Some(ended), Some(grace)) => Next::Grace(deadline_after(ended, grace)),
                 (true, _, _) => Next::End,
@@ -215,7 +219,7 @@ impl<S: Source> WatchTask<S> {
                 }
                 _ => Watcher::Waiting(waker),
             };
-            if let Watcher::Waiting(old) = std::mem::replace(&mut state.watch.watcher, watcher) {
+            if let Watcher::Waiting(old) = std::mem::replace(&mut state.shutdown.watcher, watcher) {
                 effects.stale_wakers.push(old);
             }
             next
@@ -223,7 +227,7 @@ impl<S: Source> WatchTask<S> {
     }
 }
 
-impl<S: Source> Future for WatchTask<S> {
+impl<S: Source> Future for WatcherTask<S> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
@@ -235,14 +239,14 @@ impl<S: Source> Future for WatchTask<S> {
     }
 }
 
-impl<S: Source> WatchTask<S> {
+impl<S: Source> WatcherTask<S> {
     fn watch(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
         loop {
             match self.next(cx.waker().clone()) {
                 Next::Leave => return Poll::Ready(()),
                 Next::End => {
                     ready!(Pin::new(&mut self.done).poll(cx));
-                    self.core.see_end();
+                    self.core.context_done();
                 }
                 Next::Grace(until) if until <= Instant::now() => self.core.abort_workers(),
                 Next::Grace(until) => {
