@@ -32,13 +32,15 @@
 //!    that of the first failure, whichever task comes to say so.
 //! 8. Nobody need come to the counter for the context's end to be seen: see [`shutdown`].
 
+pub(crate) mod abort;
 pub(crate) mod calls;
+mod complete;
 pub(crate) mod current;
 pub(crate) mod effects;
-pub(crate) mod end;
 pub(crate) mod error;
 pub(crate) mod failures;
 pub(crate) mod job;
+mod join;
 pub(crate) mod lease;
 pub(crate) mod lending;
 pub(crate) mod permits;

@@ -6,9 +6,9 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::Scheduler;
+use super::abort::Reclaimed;
 use super::calls::CallId;
 use super::effects::{Effects, Wakers};
-use super::end::Reclaimed;
 use super::lending::CoreId;
 use super::permits::Permits;
 use super::state::Rejected;

@@ -1,0 +1,123 @@
+//! How a finished job is recorded and completed.
+
+use super::Scheduler;
+use super::calls::Failure;
+use super::error::{Panic, TaskErrorKind};
+use super::failures::Failures;
+use super::lending::LenderId;
+use super::source::{Outcome, Source, Tag};
+use super::state::{Completion, HadPermit, Rejected};
+use crate::context::{Cause, ContextError, StaticCause};
+use crate::panic;
+use crate::sync::Arc;
+use crate::tracing;
+
+static TASK_ABORTED: StaticCause = StaticCause("the task was aborted");
+
+impl<S: Source> Scheduler<S> {
+    /// Records how a job ended, and stops the others if it failed (invariant 7). Hands back what a success gave.
+    #[inline]
+    pub(crate) fn record(
+        self: &Arc<Self>,
+        tag: &mut S::Tag,
+        outcome: Outcome<S>,
+    ) -> Option<S::Value> {
+        let value = if let Outcome::Returned(Ok(value)) = outcome {
+            Some(value)
+        } else {
+            self.record_failure(tag, outcome);
+            None
+        };
+        tag.close_span();
+        value
+    }
+
+    #[cold]
+    fn record_failure(self: &Arc<Self>, tag: &mut S::Tag, outcome: Outcome<S>) {
+        let kind = match outcome {
+            Outcome::Returned(Ok(_)) => return,
+            Outcome::Returned(Err(kind)) => kind,
+            Outcome::Panicked(payload) => TaskErrorKind::Panicked(Panic::new(payload)),
+            Outcome::Aborted => TaskErrorKind::Aborted(self.ctx().err().unwrap_or_else(|| {
+                ContextError::cancelled(Some(Cause::from_static(&TASK_ABORTED)))
+            })),
+        };
+        let (label, elapsed) = S::describe(&self.shared, tag);
+        let failure = Failure {
+            label,
+            elapsed,
+            kind,
+            ended: self.ctx().is_done(),
+        };
+        let failure = match tag.failed_call() {
+            Some(call) if !matches!(failure.kind, TaskErrorKind::Panicked(_)) => {
+                self.with_effects(|state, _| state.calls.keep(call, failure))
+            }
+            _ => Some(failure),
+        };
+        let _entered = tracing::enter(tag.span());
+        if let Some(failure) = failure {
+            self.fail(failure);
+        }
+    }
+
+    /// A failure is the group's.
+    pub(crate) fn fail(self: &Arc<Self>, failure: Failure<S::Error>) {
+        let cause = failure.report(self.on_failure);
+        let (later, cause) = self.with_effects(|state, _| {
+            if failure.is_own() {
+                state.source.failed();
+            }
+            state.failures.record(failure, cause)
+        });
+        panic::discard(later);
+        if let Some(cause) = cause {
+            self.end_context_with(cause);
+            self.with_effects(|state, _| state.ended_by_failure = true);
+        }
+    }
+
+    /// Drops what was never polled, and counts it as ended.
+    pub(crate) fn dispose(self: &Arc<Self>, rejected: Rejected<S>) {
+        let Rejected { tag, work, permit } = rejected;
+        let outcome = Outcome::of_drop(panic::catch(|| drop(work)));
+        self.complete_without_worker(tag, permit, outcome);
+    }
+
+    /// Counts a job as ended that ran in no worker, or not at all.
+    pub(crate) fn complete_without_worker(
+        self: &Arc<Self>,
+        tag: S::Tag,
+        permit: HadPermit,
+        outcome: Outcome<S>,
+    ) {
+        match permit {
+            HadPermit::Yes => self.complete_elsewhere(tag, outcome, None),
+            HadPermit::No => self.complete_unstarted(tag, outcome),
+        }
+    }
+
+    /// Counts a job as ended that never had a permit.
+    pub(crate) fn complete_unstarted(self: &Arc<Self>, mut tag: S::Tag, outcome: Outcome<S>) {
+        let value = self.record(&mut tag, outcome);
+        self.with_effects(|state, effects| state.end(tag, value, effects));
+    }
+
+    /// Counts a job as ended that does not come to the counter with its permit.
+    pub(crate) fn complete_elsewhere(
+        self: &Arc<Self>,
+        mut tag: S::Tag,
+        outcome: Outcome<S>,
+        lender: Option<LenderId>,
+    ) {
+        let value = self.record(&mut tag, outcome);
+        let completion = Completion { lender, tag, value };
+        self.with_effects(|state, effects| state.complete(completion, effects));
+        self.start_ready();
+    }
+
+    /// The failures, once it is over.
+    pub(crate) fn take_failures(self: &Arc<Self>) -> Failures<S::Error> {
+        self.with_effects(|state, _| std::mem::replace(&mut state.failures, Failures::new()))
+    }
+}
