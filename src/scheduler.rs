@@ -26,7 +26,7 @@
 //! 4. Locks: `workers` before `state`, because spawning on a dead runtime drops the worker inside `spawn_on`. `state` is
 //!    never held while another is taken.
 //! 5. A worker that is spawned holds no user code until it is polled. If it is dropped unpolled, the runtime is gone (or
-//!    the core aborted): nothing will ever run, and what is left is disposed of, by whoever is not under a lock.
+//!    the scheduler aborted): nothing will ever run, and what is left is disposed of, by whoever is not under a lock.
 //! 6. If something could start, a searcher is on its way or a worker is in its turn (permits, 5).
 //! 7. A failure sets the error, then ends the context, then gives its permit back, then counts as ended. The cause is
 //!    that of the first failure, whichever task comes to say so.
@@ -59,7 +59,7 @@ use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{self, Arc, Handle, JoinSet, Mutex, OnceLock};
 use effects::{Effects, Wakers};
 use failures::OnFailure;
-use lending::CoreId;
+use lending::SchedulerId;
 use permits::{Permits, Yielded};
 use source::{Lending, Source, Tag};
 use state::{Completion, HadPermit, Phase, State};
@@ -215,7 +215,7 @@ impl<S: Source> Scheduler<S> {
 
 /// Workers.
 impl<S: Source> Scheduler<S> {
-    /// Binds the core to the runtime that the caller is in, the first time.
+    /// Binds the scheduler to the runtime that the caller is in, the first time.
     ///
     /// # Panics
     ///
@@ -496,7 +496,7 @@ impl<S: Source> Scheduler<S> {
 }
 
 impl<S: Source> Lending for Scheduler<S> {
-    fn id(&self) -> CoreId {
+    fn id(&self) -> SchedulerId {
         std::ptr::from_ref(self).cast::<()>() as usize
     }
 

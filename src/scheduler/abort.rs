@@ -98,7 +98,7 @@ impl<S: Source> Scheduler<S> {
         }
     }
 
-    /// Ends the context on the core's own account.
+    /// Ends the context on the scheduler's own account.
     pub(crate) fn end_context(&self, why: &'static StaticCause) {
         self.end_context_with(Cause::from_static(why));
     }

@@ -19,7 +19,7 @@ use std::task::{self, Poll, Waker};
 
 use super::effects::Wakers;
 use super::lending::{
-    ActsFor, Claimant, CoreId, Edge, Lasts, LenderId, Part, Target, all_asked, all_awaiters,
+    ActsFor, Claimant, Edge, Lasts, LenderId, Part, SchedulerId, Target, all_asked, all_awaiters,
 };
 use super::permits::Permits;
 use super::source::Lending;
@@ -29,13 +29,13 @@ use crate::sync::{Arc, Weak, thread_static};
 /// at a time, and has it on the thread while it is polled.
 pub(crate) struct CurrentJob {
     /// Whose job it is.
-    core: Arc<dyn Lending>,
+    scheduler: Arc<dyn Lending>,
     /// Its name, from the first time that it waits.
     lender: Option<LenderId>,
     polled: Polled,
-    /// Whether, in this poll, it waits for its own core.
+    /// Whether, in this poll, it waits for its own scheduler.
     waits: bool,
-    /// `None` for a job that does not wait for another core.
+    /// `None` for a job that does not wait for another scheduler.
     abroad: Option<Box<Abroad>>,
 }
 
@@ -62,12 +62,12 @@ impl WakerId {
     }
 }
 
-/// What a job waits for in other cores.
+/// What a job waits for in other schedulers.
 #[derive(Default)]
 struct Abroad {
     /// Those that were pending in this poll.
     pending: Vec<Edge>,
-    /// Those of the last poll, as the cores know them.
+    /// Those of the last poll, as the schedulers know them.
     edges: Vec<Edge>,
     /// The tasks on whose behalf it waited: it is polled only with their permits.
     acts_for: Vec<ActsFor>,
@@ -85,9 +85,9 @@ thread_static! {
 }
 
 impl CurrentJob {
-    pub(crate) fn new(core: Arc<dyn Lending>) -> CurrentJob {
+    pub(crate) fn new(scheduler: Arc<dyn Lending>) -> CurrentJob {
         CurrentJob {
-            core,
+            scheduler,
             lender: None,
             polled: Polled::Blocking,
             waits: false,
@@ -103,23 +103,23 @@ impl CurrentJob {
         };
         let begin = |permits: &mut Permits| permits.begin_poll(lender, Claimant::Task);
         let Some(abroad) = &mut self.abroad else {
-            return reserve(&self.core, lender, Claimant::Task, waker, begin);
+            return reserve(&self.scheduler, lender, Claimant::Task, waker, begin);
         };
-        let claimant = Claimant::Job(self.core.id(), lender);
-        abroad.find_tasks(&*self.core, claimant);
+        let claimant = Claimant::Job(self.scheduler.id(), lender);
+        abroad.find_tasks(&*self.scheduler, claimant);
         let acts_for = &abroad.acts_for;
         // Its own first, and then outwards. The other way round it would keep the permit of an
         // outer group while it waits for one of an inner group, whose tasks may need the outer one.
-        let has_all = reserve(&self.core, lender, Claimant::Task, waker, |_| {})
+        let has_all = reserve(&self.scheduler, lender, Claimant::Task, waker, |_| {})
             && acts_for
                 .iter()
-                .all(|task| reserve(&task.core, task.lender, claimant, waker, |_| {}));
+                .all(|task| reserve(&task.scheduler, task.lender, claimant, waker, |_| {}));
         if has_all {
             for task in acts_for {
-                task.core
+                task.scheduler
                     .read(&mut |permits| permits.begin_poll(task.lender, claimant));
             }
-            self.core.read(&mut |permits| begin(permits));
+            self.scheduler.read(&mut |permits| begin(permits));
         }
         has_all
     }
@@ -135,15 +135,16 @@ impl CurrentJob {
         }
         let lender = self.name();
         let waits = self.waits;
-        let core = &self.core;
+        let scheduler = &self.scheduler;
         // First the edges, then the search: invariant 2 of `lending`.
         if let Some(abroad) = &mut self.abroad {
-            abroad.publish(core, lender);
+            abroad.publish(scheduler, lender);
         }
-        core.clone()
+        scheduler
+            .clone()
             .update(&mut |permits, _| permits.end_own_poll(lender, waits, waker));
         if let Some(abroad) = &mut self.abroad {
-            abroad.lend(core, lender);
+            abroad.lend(scheduler, lender);
             abroad.acts_for.drain(..).for_each(|task| task.end_poll());
         }
     }
@@ -158,8 +159,8 @@ impl CurrentJob {
     /// The next job begins. Hands back the name of the last one.
     pub(crate) fn renew(&mut self) -> Option<LenderId> {
         self.waits = false;
-        let core = self.core.id();
-        let claimant = self.lender.map(|lender| Claimant::Job(core, lender));
+        let scheduler = self.scheduler.id();
+        let claimant = self.lender.map(|lender| Claimant::Job(scheduler, lender));
         for task in self.leave_abroad() {
             claimant.into_iter().for_each(|it| task.abandon(it));
         }
@@ -170,20 +171,20 @@ impl CurrentJob {
     pub(crate) fn forget(&mut self) {
         if let Some(lender) = self.renew() {
             let mut unneeded = Wakers::default();
-            self.core
+            self.scheduler
                 .read(&mut |permits| permits.forget_waits(lender, &mut unneeded));
         }
     }
 
-    /// It waits for no other core any more. Hands back the tasks for which it acts.
+    /// It waits for no other scheduler any more. Hands back the tasks for which it acts.
     fn leave_abroad(&mut self) -> Vec<ActsFor> {
         let Some(mut abroad) = self.abroad.take() else {
             return Vec::new();
         };
         if let Some(lender) = self.lender {
             for edge in abroad.edges.drain(..) {
-                let me = (self.core.id(), lender, edge.target.part);
-                if let Some(other) = edge.core.upgrade() {
+                let me = (self.scheduler.id(), lender, edge.target.part);
+                if let Some(other) = edge.scheduler.upgrade() {
                     other.read(&mut |permits| permits.remove_awaiter(me));
                 }
             }
@@ -192,10 +193,10 @@ impl CurrentJob {
     }
 
     fn name(&mut self) -> LenderId {
-        let core = self.core.clone();
+        let scheduler = self.scheduler.clone();
         self.name_with(|polled| {
             let mut lender = 0;
-            core.read(&mut |permits| lender = polled.name(permits));
+            scheduler.read(&mut |permits| lender = polled.name(permits));
             lender
         })
     }
@@ -212,7 +213,7 @@ impl CurrentJob {
     /// Forgets what was pending in this poll, so that the next one says whether it is awaited;
     /// `None` if nothing is to be asked. After an abort, the poll in which it came is the last one.
     fn begin_probe(&mut self) -> Option<()> {
-        let probes = self.seems_to_wait() && !self.core.is_aborted();
+        let probes = self.seems_to_wait() && !self.scheduler.is_aborted();
         probes.then(|| self.forget_pending())
     }
 
@@ -227,7 +228,7 @@ impl CurrentJob {
             .into_iter()
             .any(|edge| edge.lasts == Lasts::ThisPoll)
         {
-            self.core
+            self.scheduler
                 .read(&mut |permits| is_awaited = permits.has_awaiters());
         }
         is_awaited
@@ -240,7 +241,7 @@ impl CurrentJob {
         }
     }
 
-    /// The job waits for another core. A blocking closure has no end of a poll: the cores are told
+    /// The job waits for another scheduler. A blocking closure has no end of a poll: the schedulers are told
     /// at once.
     fn wait_for(&mut self, edge: Edge) {
         let abroad = self.abroad.get_or_insert_default();
@@ -256,8 +257,8 @@ impl CurrentJob {
         if self.polled == Polled::Blocking {
             let lender = self.name();
             if let Some(abroad) = &mut self.abroad {
-                abroad.publish(&self.core, lender);
-                abroad.lend(&self.core, lender);
+                abroad.publish(&self.scheduler, lender);
+                abroad.lend(&self.scheduler, lender);
             }
         }
     }
@@ -283,7 +284,7 @@ impl Polled {
 /// Reserves a permit, and does what is to follow under the same lock. If it has been lent, `waker`
 /// is woken when it is back.
 fn reserve(
-    core: &Arc<dyn Lending>,
+    scheduler: &Arc<dyn Lending>,
     lender: LenderId,
     claimant: Claimant,
     waker: &Waker,
@@ -291,7 +292,7 @@ fn reserve(
 ) -> bool {
     let mut waker = Some(waker.clone());
     let mut is_reserved = false;
-    core.clone().update(&mut |permits, unneeded| {
+    scheduler.clone().update(&mut |permits, unneeded| {
         if let Some(waker) = waker.take() {
             is_reserved = permits.reserve(lender, claimant, waker, unneeded);
         }
@@ -304,37 +305,38 @@ fn reserve(
 }
 
 impl Abroad {
-    /// Finds the tasks on whose behalf the job waited: the nearest ones of each core. Those whose
+    /// Finds the tasks on whose behalf the job waited: the nearest ones of each scheduler. Those whose
     /// permit it claimed before, and that are not among them any more, are left.
-    fn find_tasks(&mut self, core: &dyn Lending, claimant: Claimant) {
+    fn find_tasks(&mut self, scheduler: &dyn Lending, claimant: Claimant) {
         let before = std::mem::take(&mut self.acts_for);
         if !self.edges.is_empty() {
-            let awaits = |id| self.edges.iter().any(|edge| edge.target.core == id);
-            for task in all_awaiters(core, awaits) {
-                let id = task.core.id();
-                // One permit of each core: several tasks may wait for this job.
-                let is_known = self.acts_for.iter().any(|it| it.core.id() == id);
+            let awaits = |id| self.edges.iter().any(|edge| edge.target.scheduler == id);
+            for task in all_awaiters(scheduler, awaits) {
+                let id = task.scheduler.id();
+                // One permit of each scheduler: several tasks may wait for this job.
+                let is_known = self.acts_for.iter().any(|it| it.scheduler.id() == id);
                 if awaits(id) && !is_known {
                     self.acts_for.push(task);
                 }
             }
         }
         for task in before {
-            let is_it = |it: &ActsFor| it.lender == task.lender && it.core.id() == task.core.id();
+            let is_it =
+                |it: &ActsFor| it.lender == task.lender && it.scheduler.id() == task.scheduler.id();
             if !self.acts_for.iter().any(is_it) {
                 task.abandon(claimant);
             }
         }
     }
 
-    /// Tells the cores what has changed since the last poll.
-    fn publish(&mut self, core: &Arc<dyn Lending>, lender: LenderId) {
+    /// Tells the schedulers what has changed since the last poll.
+    fn publish(&mut self, scheduler: &Arc<dyn Lending>, lender: LenderId) {
         let mut edges = std::mem::take(&mut self.pending);
         let before = std::mem::take(&mut self.edges);
         let had: Vec<Target> = before.iter().map(|edge| edge.target).collect();
         let mut ended = Vec::new();
         for edge in before {
-            let lasts = edge.lasts == Lasts::TheJob && edge.core.strong_count() > 0;
+            let lasts = edge.lasts == Lasts::TheJob && edge.scheduler.strong_count() > 0;
             match edges.iter_mut().find(|it| it.target == edge.target) {
                 Some(again) if lasts => again.lasts = Lasts::TheJob,
                 Some(_) => {}
@@ -348,7 +350,7 @@ impl Abroad {
         if ended.is_empty() && begun.is_empty() {
             return;
         }
-        core.read(&mut |permits| {
+        scheduler.read(&mut |permits| {
             for edge in &ended {
                 permits.end_abroad(lender, edge.target);
             }
@@ -356,31 +358,35 @@ impl Abroad {
                 permits.begin_abroad(lender, edge);
             }
         });
-        let me = |edge: &Edge| (core.id(), lender, edge.target.part);
+        let me = |edge: &Edge| (scheduler.id(), lender, edge.target.part);
         for edge in &ended {
-            if let Some(other) = edge.core.upgrade() {
+            if let Some(other) = edge.scheduler.upgrade() {
                 other.read(&mut |permits| permits.remove_awaiter(me(edge)));
             }
         }
         for edge in begun {
-            if let Some(other) = edge.core.upgrade() {
-                other.read(&mut |permits| permits.add_awaiter(me(edge), Arc::downgrade(core)));
+            if let Some(other) = edge.scheduler.upgrade() {
+                other.read(&mut |permits| permits.add_awaiter(me(edge), Arc::downgrade(scheduler)));
             }
         }
     }
 
-    /// Lends the permits of the tasks that wait for their own core because of what this job waits
-    /// for: its own, and those of tasks that wait for its core.
-    fn lend(&self, core: &Arc<dyn Lending>, lender: LenderId) {
+    /// Lends the permits of the tasks that wait for their own scheduler because of what this job waits
+    /// for: its own, and those of tasks that wait for its scheduler.
+    fn lend(&self, scheduler: &Arc<dyn Lending>, lender: LenderId) {
         let edges = self.edges.iter();
-        let asked = all_asked(edges.map(|it| (it.target.part, it.core.clone())).collect());
+        let asked = all_asked(
+            edges
+                .map(|it| (it.target.part, it.scheduler.clone()))
+                .collect(),
+        );
         let own = ActsFor {
-            core: core.clone(),
+            scheduler: scheduler.clone(),
             lender,
         };
-        let awaiters = all_awaiters(&**core, |_| false);
+        let awaiters = all_awaiters(&**scheduler, |_| false);
         for task in awaiters.into_iter().chain([own]) {
-            if asked.contains(&task.core.id()) {
+            if asked.contains(&task.scheduler.id()) {
                 task.lend();
             }
         }
@@ -532,24 +538,24 @@ pub(crate) enum How {
     Blocking,
 }
 
-/// How the job on this thread, if it is one of `core`, polls with this waker. Takes no lock.
-pub(crate) fn own_poll(core: CoreId, waker: &Waker) -> Option<How> {
-    let how = look(|job| (job.core.id() == core).then(|| job.how(waker)));
+/// How the job on this thread, if it is one of `scheduler`, polls with this waker. Takes no lock.
+pub(crate) fn own_poll(scheduler: SchedulerId, waker: &Waker) -> Option<How> {
+    let how = look(|job| (job.scheduler.id() == scheduler).then(|| job.how(waker)));
     how.filter(|_| !wakes_nothing(waker))
 }
 
-/// Returns whether a job of that core runs on this thread.
-pub(crate) fn is_job_of(core: CoreId) -> bool {
-    look(|job| Some(job.core.id() == core)).unwrap_or(false)
+/// Returns whether a job of that scheduler runs on this thread.
+pub(crate) fn is_job_of(scheduler: SchedulerId) -> bool {
+    look(|job| Some(job.scheduler.id() == scheduler)).unwrap_or(false)
 }
 
-/// Names the job on this thread, which is one of these permits' core and waits for that. Under the
-/// lock of the core.
+/// Names the job on this thread, which is one of these permits' scheduler and waits for that. Under the
+/// lock of the scheduler.
 pub(crate) fn name_own(permits: &mut Permits) -> Option<LenderId> {
     look(|job| Some(job.name_with(|polled| polled.name(permits))))
 }
 
-/// That job waits for its own core, in this poll.
+/// That job waits for its own scheduler, in this poll.
 pub(crate) fn note_own() {
     look(|job| {
         job.waits = true;
@@ -562,42 +568,52 @@ fn wakes_nothing(waker: &Waker) -> bool {
     waker.will_wake(Waker::noop()) || waker.will_wake(futures_util::task::noop_waker_ref())
 }
 
-/// The job on this thread, if there is one, waits for all jobs of `core`. Called under no lock, as
+/// The job on this thread, if there is one, waits for all jobs of `scheduler`. Called under no lock, as
 /// are the next two.
-pub(crate) fn wait_for_all<C: Lending + 'static>(core: &Arc<C>, waker: &Waker) {
-    wait_for(core.id(), Part::All, waker, || weak(core));
+pub(crate) fn wait_for_all<C: Lending + 'static>(scheduler: &Arc<C>, waker: &Waker) {
+    wait_for(scheduler.id(), Part::All, waker, || weak(scheduler));
 }
 
-/// It waits for a permit of `core`.
-pub(crate) fn wait_for_permit<C: Lending + 'static>(core: &Arc<C>, waker: &Waker) {
-    wait_for(core.id(), Part::One, waker, || weak(core));
+/// It waits for a permit of `scheduler`.
+pub(crate) fn wait_for_permit<C: Lending + 'static>(scheduler: &Arc<C>, waker: &Waker) {
+    wait_for(scheduler.id(), Part::One, waker, || weak(scheduler));
 }
 
-/// It waits for the end of a job of `core`.
-pub(crate) fn wait_for_job(core: &Arc<dyn Lending>, waker: &Waker) {
-    wait_for(core.id(), Part::One, waker, || Arc::downgrade(core));
+/// It waits for the end of a job of `scheduler`.
+pub(crate) fn wait_for_job(scheduler: &Arc<dyn Lending>, waker: &Waker) {
+    wait_for(scheduler.id(), Part::One, waker, || {
+        Arc::downgrade(scheduler)
+    });
 }
 
-fn weak<C: Lending + 'static>(core: &Arc<C>) -> Weak<dyn Lending> {
-    let core: Arc<dyn Lending> = core.clone();
-    Arc::downgrade(&core)
+fn weak<C: Lending + 'static>(scheduler: &Arc<C>) -> Weak<dyn Lending> {
+    let scheduler: Arc<dyn Lending> = scheduler.clone();
+    Arc::downgrade(&scheduler)
 }
 
-/// Not of its own core: what a job waits for there is in the waiter.
-fn wait_for(id: CoreId, part: Part, waker: &Waker, core: impl FnOnce() -> Weak<dyn Lending>) {
+/// Not of its own scheduler: what a job waits for there is in the waiter.
+fn wait_for(
+    id: SchedulerId,
+    part: Part,
+    waker: &Waker,
+    scheduler: impl FnOnce() -> Weak<dyn Lending>,
+) {
     look(|job| {
-        if job.core.id() == id || wakes_nothing(waker) {
+        if job.scheduler.id() == id || wakes_nothing(waker) {
             return None;
         }
         let lasts = match job.how(waker) {
             How::WithOwnWaker => Lasts::ThisPoll,
             How::InList | How::Blocking => Lasts::TheJob,
         };
-        let target = Target { core: id, part };
-        let core = core();
+        let target = Target {
+            scheduler: id,
+            part,
+        };
+        let scheduler = scheduler();
         job.wait_for(Edge {
             target,
-            core,
+            scheduler,
             lasts,
         });
         Some(())

@@ -25,7 +25,7 @@ impl<S: Source> Scheduler<S> {
     }
 
     /// The same; `leaving` is where it keeps the workers from one poll to the next. A task that
-    /// awaits it waits for this core.
+    /// awaits it waits for this scheduler.
     pub(crate) fn poll_joined(
         self: &Arc<Self>,
         leaving: &mut Option<JoinSet<()>>,

@@ -18,9 +18,9 @@ pub(crate) enum Lease {
 }
 
 impl Lease {
-    /// It is undecided, and is polled: by a job of its core in that way, if `how` says so, which then
+    /// It is undecided, and is polled: by a job of its scheduler in that way, if `how` says so, which then
     /// waits for it. Returns what its waiter carries, and whether a
-    /// permit became free. Under the lock of the core.
+    /// permit became free. Under the lock of the scheduler.
     pub(crate) fn wait(&mut self, how: Option<How>, permits: &mut Permits) -> (Option<Lent>, bool) {
         let lender = how.and_then(|how| Some((how, current::name_own(permits)?)));
         let Some((how, lender)) = lender else {
@@ -55,12 +55,12 @@ impl Lease {
     pub(crate) fn wait_in(
         &mut self,
         how: Option<How>,
-        core: Option<&dyn Lending>,
+        scheduler: Option<&dyn Lending>,
     ) -> (Option<Lent>, bool) {
         let mut waits = (None, false);
         let is_elsewhere = how.is_none() && self.is_none();
-        if let Some(core) = core.filter(|_| !is_elsewhere) {
-            core.read(&mut |permits| waits = self.wait(how, permits));
+        if let Some(scheduler) = scheduler.filter(|_| !is_elsewhere) {
+            scheduler.read(&mut |permits| waits = self.wait(how, permits));
         }
         waits
     }
@@ -77,7 +77,7 @@ impl Lease {
     }
 
     /// It has been decided. Whether the task may see that now: a blocking closure goes on only with
-    /// a permit. If not, `waker` is woken when it may. Under the lock of the core.
+    /// a permit. If not, `waker` is woken when it may. Under the lock of the scheduler.
     pub(crate) fn resume(
         &mut self,
         permits: &mut Permits,
@@ -101,19 +101,19 @@ impl Lease {
     /// The same for one that has its own lock, under which this is called.
     pub(crate) fn resume_in(
         &mut self,
-        core: Option<&dyn Lending>,
+        scheduler: Option<&dyn Lending>,
         waker: &mut Option<Waker>,
         unneeded: &mut Wakers,
     ) -> bool {
-        let Some(core) = core.filter(|_| !self.is_none()) else {
+        let Some(scheduler) = scheduler.filter(|_| !self.is_none()) else {
             return true;
         };
         let mut resumes = false;
-        core.read(&mut |permits| resumes = self.resume(permits, waker, unneeded));
+        scheduler.read(&mut |permits| resumes = self.resume(permits, waker, unneeded));
         resumes
     }
 
-    /// It is dropped. Under the lock of the core.
+    /// It is dropped. Under the lock of the scheduler.
     pub(crate) fn end(&mut self, is_decided: bool, permits: &mut Permits, unneeded: &mut Wakers) {
         match std::mem::replace(self, Lease::None) {
             Lease::Listed(lender) if !is_decided => permits.unlist(lender),

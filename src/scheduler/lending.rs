@@ -13,16 +13,16 @@
 //!
 //! # Invariants
 //!
-//! 1. A job *waits for* a core if an awaitable of that core (an admission, a handle, the end of a
+//! 1. A job *waits for* a scheduler if an awaitable of that scheduler (an admission, a handle, the end of a
 //!    group or of a fan-out) was pending in the job's last poll. If it was polled through another
 //!    waker than the job's own, the job waits until the awaitable is decided or dropped: a list of
 //!    futures polls a member only when that member was woken.
-//! 2. A task lends when it waits for its own core: directly, or because it waits for a core of
-//!    which a job does, to any depth. Each core knows what its jobs wait for (`abroad`) and which
+//! 2. A task lends when it waits for its own scheduler: directly, or because it waits for a scheduler of
+//!    which a job does, to any depth. Each scheduler knows what its jobs wait for (`abroad`) and which
 //!    jobs wait for it (`awaiters`). A job that begins to wait writes that down first, and looks
-//!    for tasks that now wait for their own core afterwards; so of two that begin at the same time
+//!    for tasks that now wait for their own scheduler afterwards; so of two that begin at the same time
 //!    the later one sees both.
-//! 3. A job is polled only while its task has its permit, and so is a job of another core that
+//! 3. A job is polled only while its task has its permit, and so is a job of another scheduler that
 //!    waited for this one on the task's behalf. It *reserves* the permit first. A permit that is
 //!    reserved, or under which a poll is running, is not lent. So a permit that is granted leads to
 //!    a poll, and the limit holds however tasks wait.
@@ -40,16 +40,16 @@ use super::permits::Permits;
 use super::source::Lending;
 use crate::sync::{Arc, Weak};
 
-/// Names a job that waits, within its core; never used twice, so that a stale one finds nothing.
+/// Names a job that waits, within its scheduler; never used twice, so that a stale one finds nothing.
 pub(crate) type LenderId = u64;
-/// Names a core while it lives: its address.
-pub(crate) type CoreId = usize;
+/// Names a scheduler while it lives: its address.
+pub(crate) type SchedulerId = usize;
 
-/// Names what reserves or claims the permit of a task: the task itself, or a job of another core.
+/// Names what reserves or claims the permit of a task: the task itself, or a job of another scheduler.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Claimant {
     Task,
-    Job(CoreId, LenderId),
+    Job(SchedulerId, LenderId),
     /// One of the awaitables of a blocking closure.
     Blocking(u64),
 }
@@ -63,15 +63,15 @@ pub(crate) struct Lender {
     reserved: BTreeSet<Claimant>,
     /// Those that are woken when the permit is back.
     claimants: BTreeMap<Claimant, Waker>,
-    /// Whether the task's last poll ended while it waited for its own core.
+    /// Whether the task's last poll ended while it waited for its own scheduler.
     waits: bool,
-    /// How many undecided awaitables of its own core the task has polled through a list's waker.
+    /// How many undecided awaitables of its own scheduler the task has polled through a list's waker.
     listed: usize,
     /// Something was decided during the task's poll, and has woken it: it does not wait.
     is_woken: bool,
     /// The task's own waker, for what is decided in a list.
     waker: Option<Waker>,
-    /// What it waits for in other cores.
+    /// What it waits for in other schedulers.
     abroad: Vec<Target>,
 }
 
@@ -106,9 +106,9 @@ pub(crate) struct Lenders {
     /// A map, so that any of many claims can be withdrawn without a search.
     claims: BTreeMap<u64, LenderId>,
     next_claim: u64,
-    /// What jobs of this core wait for, apart from this core; and how many.
+    /// What jobs of this scheduler wait for, apart from this scheduler; and how many.
     abroad: BTreeMap<Target, (usize, Weak<dyn Lending>)>,
-    /// The jobs of other cores that wait for this one.
+    /// The jobs of other schedulers that wait for this one.
     awaiters: BTreeMap<Awaiter, Weak<dyn Lending>>,
 }
 
@@ -240,7 +240,7 @@ impl Permits {
         lender.is_some_and(|lender| lender.waits || lender.listed > 0) && self.lend(id)
     }
 
-    /// Lends the permit of a task that waits for its own core, unless a poll needs it. Says whether
+    /// Lends the permit of a task that waits for its own scheduler, unless a poll needs it. Says whether
     /// it became free.
     pub(crate) fn lend(&mut self, id: LenderId) -> bool {
         let Some(lender) = self.lenders.tasks.get_mut(&id) else {
@@ -383,8 +383,8 @@ impl Permits {
         let lender = self.lenders.tasks.remove(&id)?;
         unneeded.extend(lender.claimants.into_values());
         unneeded.extend(lender.waker);
-        for core in lender.abroad {
-            self.count_out_abroad(core);
+        for scheduler in lender.abroad {
+            self.count_out_abroad(scheduler);
         }
         Some(lender.permit)
     }
@@ -418,14 +418,14 @@ impl Permits {
     }
 }
 
-/// What jobs wait for in other cores.
+/// What jobs wait for in other schedulers.
 impl Permits {
-    /// A job of this core begins to wait for another one.
+    /// A job of this scheduler begins to wait for another one.
     pub(crate) fn begin_abroad(&mut self, id: LenderId, edge: &Edge) {
         if let Some(lender) = self.lenders.tasks.get_mut(&id) {
             lender.abroad.push(edge.target);
             let entry = self.lenders.abroad.entry(edge.target);
-            entry.or_insert_with(|| (0, edge.core.clone())).0 += 1;
+            entry.or_insert_with(|| (0, edge.scheduler.clone())).0 += 1;
         }
     }
 
@@ -445,28 +445,28 @@ impl Permits {
         }
     }
 
-    /// What one job of this core waits for in other cores.
+    /// What one job of this scheduler waits for in other schedulers.
     fn awaited_by(&self, id: LenderId) -> Vec<(Part, Weak<dyn Lending>)> {
         let lenders = &self.lenders;
         let targets = lenders.tasks.get(&id).map(|lender| &lender.abroad);
         let awaited = targets.into_iter().flatten().filter_map(|target| {
-            let (_, core) = lenders.abroad.get(target)?;
-            Some((target.part, core.clone()))
+            let (_, scheduler) = lenders.abroad.get(target)?;
+            Some((target.part, scheduler.clone()))
         });
         awaited.collect()
     }
 
-    /// What the jobs of this core wait for in other cores.
+    /// What the jobs of this scheduler wait for in other schedulers.
     fn awaited(&self) -> Vec<(Part, Weak<dyn Lending>)> {
         let awaited = self.lenders.abroad.iter();
         awaited
-            .map(|(target, (_, core))| (target.part, core.clone()))
+            .map(|(target, (_, scheduler))| (target.part, scheduler.clone()))
             .collect()
     }
 
-    /// A job of another core begins to wait for this one.
-    pub(crate) fn add_awaiter(&mut self, awaiter: Awaiter, core: Weak<dyn Lending>) {
-        self.lenders.awaiters.insert(awaiter, core);
+    /// A job of another scheduler begins to wait for this one.
+    pub(crate) fn add_awaiter(&mut self, awaiter: Awaiter, scheduler: Weak<dyn Lending>) {
+        self.lenders.awaiters.insert(awaiter, scheduler);
     }
 
     pub(crate) fn remove_awaiter(&mut self, awaiter: Awaiter) {
@@ -478,20 +478,20 @@ impl Permits {
     }
 }
 
-/// A core that a job of another one waits for.
+/// A scheduler that a job of another one waits for.
 pub(crate) struct Edge {
     pub(crate) target: Target,
-    pub(crate) core: Weak<dyn Lending>,
+    pub(crate) scheduler: Weak<dyn Lending>,
     pub(crate) lasts: Lasts,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Target {
-    pub(crate) core: CoreId,
+    pub(crate) scheduler: SchedulerId,
     pub(crate) part: Part,
 }
 
-/// What a job waits for in a core.
+/// What a job waits for in a scheduler.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
     /// The end of one of its jobs, or a permit: it may not come before another job lends.
@@ -500,8 +500,8 @@ pub(crate) enum Part {
     All,
 }
 
-/// A job that waits for a core: whose it is, its name there, and what it waits for.
-pub(crate) type Awaiter = (CoreId, LenderId, Part);
+/// A job that waits for a scheduler: whose it is, its name there, and what it waits for.
+pub(crate) type Awaiter = (SchedulerId, LenderId, Part);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lasts {
@@ -513,23 +513,25 @@ pub(crate) enum Lasts {
 
 /// A task that a job acts for.
 pub(crate) struct ActsFor {
-    pub(crate) core: Arc<dyn Lending>,
+    pub(crate) scheduler: Arc<dyn Lending>,
     pub(crate) lender: LenderId,
 }
 
 impl ActsFor {
-    /// The task waits for its own core, and lends if no poll needs its permit.
+    /// The task waits for its own scheduler, and lends if no poll needs its permit.
     pub(crate) fn lend(&self) {
         let id = self.lender;
-        self.core.clone().update(&mut |permits, _| permits.lend(id));
+        self.scheduler
+            .clone()
+            .update(&mut |permits, _| permits.lend(id));
     }
 
-    /// Lends the permit of a task that waits for its own core through another one.
+    /// Lends the permit of a task that waits for its own scheduler through another one.
     pub(crate) fn lend_if_waiting_abroad(&self) {
         let mut awaited = Vec::new();
-        self.core
+        self.scheduler
             .read(&mut |permits| awaited = permits.awaited_by(self.lender));
-        if !awaited.is_empty() && all_asked(awaited).contains(&self.core.id()) {
+        if !awaited.is_empty() && all_asked(awaited).contains(&self.scheduler.id()) {
             self.lend();
         }
     }
@@ -546,7 +548,7 @@ impl ActsFor {
 
     fn free(&self, section: &mut dyn FnMut(&mut Permits, &mut Wakers) -> bool) {
         let mut lent = false;
-        self.core.clone().update(&mut |permits, unneeded| {
+        self.scheduler.clone().update(&mut |permits, unneeded| {
             lent = section(permits, unneeded);
             lent
         });
@@ -556,44 +558,49 @@ impl ActsFor {
     }
 }
 
-/// Every core of which a job or a permit is waited for, to any depth.
-pub(crate) fn all_asked(from: Vec<(Part, Weak<dyn Lending>)>) -> BTreeSet<CoreId> {
+/// Every scheduler of which a job or a permit is waited for, to any depth.
+pub(crate) fn all_asked(from: Vec<(Part, Weak<dyn Lending>)>) -> BTreeSet<SchedulerId> {
     let (mut asked, mut seen) = (BTreeSet::new(), BTreeSet::new());
     let mut next = from;
-    // Ends: each core is looked at once.
-    while let Some((part, core)) = next.pop() {
-        let Some(core) = core.upgrade() else { continue };
+    // Ends: each scheduler is looked at once.
+    while let Some((part, scheduler)) = next.pop() {
+        let Some(scheduler) = scheduler.upgrade() else {
+            continue;
+        };
         if part == Part::One {
-            asked.insert(core.id());
+            asked.insert(scheduler.id());
         }
-        if seen.insert(core.id()) {
-            core.read(&mut |permits| next.append(&mut permits.awaited()));
+        if seen.insert(scheduler.id()) {
+            scheduler.read(&mut |permits| next.append(&mut permits.awaited()));
         }
     }
     asked
 }
 
-/// Every task that waits for `core`, to any depth. What waits for tasks of a core for which `stops`
+/// Every task that waits for `scheduler`, to any depth. What waits for tasks of a scheduler for which `stops`
 /// holds is left out.
-pub(crate) fn all_awaiters(core: &dyn Lending, stops: impl Fn(CoreId) -> bool) -> Vec<ActsFor> {
-    let awaiters_of = |core: &dyn Lending| {
+pub(crate) fn all_awaiters(
+    scheduler: &dyn Lending,
+    stops: impl Fn(SchedulerId) -> bool,
+) -> Vec<ActsFor> {
+    let awaiters_of = |scheduler: &dyn Lending| {
         let mut awaiters = Vec::new();
-        core.read(&mut |permits| {
+        scheduler.read(&mut |permits| {
             let all = permits.lenders.awaiters.iter();
-            awaiters.extend(all.map(|((_, lender, _), core)| (*lender, core.clone())));
+            awaiters.extend(all.map(|((_, lender, _), scheduler)| (*lender, scheduler.clone())));
         });
-        awaiters.into_iter().filter_map(|(lender, core)| {
-            let core = core.upgrade()?;
-            Some(ActsFor { core, lender })
+        awaiters.into_iter().filter_map(|(lender, scheduler)| {
+            let scheduler = scheduler.upgrade()?;
+            Some(ActsFor { scheduler, lender })
         })
     };
-    let mut seen = BTreeSet::from([core.id()]);
-    let mut found: Vec<_> = awaiters_of(core).collect();
+    let mut seen = BTreeSet::from([scheduler.id()]);
+    let mut found: Vec<_> = awaiters_of(scheduler).collect();
     let mut at = 0;
-    // Ends: each core is looked at once.
-    while let Some(core) = found.get(at).map(|task| task.core.clone()) {
-        if seen.insert(core.id()) && !stops(core.id()) {
-            found.extend(awaiters_of(&*core));
+    // Ends: each scheduler is looked at once.
+    while let Some(scheduler) = found.get(at).map(|task| task.scheduler.clone()) {
+        if seen.insert(scheduler.id()) && !stops(scheduler.id()) {
+            found.extend(awaiters_of(&*scheduler));
         }
         at += 1;
     }

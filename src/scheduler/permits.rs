@@ -1,4 +1,4 @@
-//! The admission core: how many tasks may run, who is next, and who has lent its turn.
+//! The admission scheduler: how many tasks may run, who is next, and who has lent its turn.
 //!
 //! It is bookkeeping only: no futures, no user code, no lock of its own. It stands in the state that
 //! [`Scheduler`](super::Scheduler) guards with one lock, and everything that is bounded in this crate (a group's limit, an
@@ -42,7 +42,7 @@ pub(crate) struct Permits {
     pub(crate) limit: usize,
     pub(crate) running: usize,
     pub(crate) lenders: Lenders,
-    /// Whether tasks may wait for permits or tasks of their own core. Items of a fan-out do not.
+    /// Whether tasks may wait for permits or tasks of their own scheduler. Items of a fan-out do not.
     pub(crate) lends: bool,
     searcher: Searcher,
     pushes: Pushes,

@@ -1,7 +1,7 @@
 //! Seeing the end of the context, while something must follow from it.
 //!
 //! Two things do: what is queued must be dropped, and when the grace has run out, what still runs must be aborted. A cancel is
-//! *told*: the core has an entry in the context's list of waiters, from the first time that it is needed on. A deadline is
+//! *told*: the scheduler has an entry in the context's list of waiters, from the first time that it is needed on. A deadline is
 //! told by nobody, and the grace is a time to wait: for these there is one watcher task, which exists only
 //!
 //! - before the end, if there is a deadline: from the first queued task on while tasks run, or
@@ -25,9 +25,9 @@ use crate::context::{DoneOwned, deadline_after};
 use crate::panic;
 use crate::sync::{Arc, Weak};
 
-/// What a core knows about being told.
+/// What a scheduler knows about being told.
 pub(crate) struct Shutdown {
-    /// Whether the context tells the core of its cancel.
+    /// Whether the context tells the scheduler of its cancel.
     subscribed: bool,
     /// Whether the context has a deadline, of which nobody tells.
     has_deadline: bool,
@@ -164,9 +164,9 @@ impl<S: Source> Scheduler<S> {
             send
         });
         if send {
-            self.spawn_task(|core| WatcherTask {
-                done: core.ctx().done_owned(),
-                core: core.clone(),
+            self.spawn_task(|scheduler| WatcherTask {
+                done: scheduler.ctx().done_owned(),
+                scheduler: scheduler.clone(),
                 timer: None,
             });
             self.flush_lifo_slot();
@@ -174,20 +174,20 @@ impl<S: Source> Scheduler<S> {
     }
 }
 
-/// How the context tells the core of a cancel, in the thread that cancels. Weak: the context is the core's own.
+/// How the context tells the scheduler of a cancel, in the thread that cancels. Weak: the context is the scheduler's own.
 struct CancelWaker<S: Source>(Weak<Scheduler<S>>);
 
 impl<S: Source> Wake for CancelWaker<S> {
     fn wake(self: std::sync::Arc<Self>) {
-        if let Some(core) = self.0.upgrade() {
-            core.context_done();
+        if let Some(scheduler) = self.0.upgrade() {
+            scheduler.context_done();
         }
     }
 }
 
 /// The watcher task.
 struct WatcherTask<S: Source> {
-    core: Arc<Scheduler<S>>,
+    scheduler: Arc<Scheduler<S>>,
     done: DoneOwned,
     /// Armed when the grace begins, for the instant at which it runs out.
     timer: Option<(Instant, Pin<Box<Sleep>>)>,
@@ -202,7 +202,7 @@ enum Next {
 
 impl<S: Source> WatcherTask<S> {
     fn next(&self, waker: Waker) -> Next {
-        self.core.with_effects(|state, effects| {
+        self.scheduler.with_effects(|state, effects| {
             let next = match (
                 state.needs_watcher(),
                 state.shutdown.ended,
@@ -233,7 +233,7 @@ impl<S: Source> Future for WatcherTask<S> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
         // A runtime without a timer panics here. Nobody joins this task for its outcome, so the group takes it.
         panic::catch(|| self.as_mut().watch(cx)).unwrap_or_else(|payload| {
-            self.core.fail_watch(payload);
+            self.scheduler.fail_watch(payload);
             Poll::Ready(())
         })
     }
@@ -246,9 +246,9 @@ impl<S: Source> WatcherTask<S> {
                 Next::Leave => return Poll::Ready(()),
                 Next::End => {
                     ready!(Pin::new(&mut self.done).poll(cx));
-                    self.core.context_done();
+                    self.scheduler.context_done();
                 }
-                Next::Grace(until) if until <= Instant::now() => self.core.abort_workers(),
+                Next::Grace(until) if until <= Instant::now() => self.scheduler.abort_workers(),
                 Next::Grace(until) => {
                     let timer = match &mut self.timer {
                         Some((armed, timer)) if *armed == until => timer,
@@ -259,7 +259,7 @@ impl<S: Source> WatcherTask<S> {
                         }
                     };
                     ready!(timer.as_mut().poll(cx));
-                    self.core.abort_workers();
+                    self.scheduler.abort_workers();
                 }
             }
         }

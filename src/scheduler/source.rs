@@ -9,7 +9,7 @@ use super::Scheduler;
 use super::abort::Reclaimed;
 use super::calls::CallId;
 use super::effects::{Effects, Wakers};
-use super::lending::CoreId;
+use super::lending::SchedulerId;
 use super::permits::Permits;
 use super::state::Rejected;
 use crate::context::ContextError;
@@ -48,7 +48,7 @@ pub(crate) trait Source: Send + Sized + 'static {
     const LENDS: bool;
 
     /// Returns a worker that looks for a job.
-    fn worker(core: Arc<Scheduler<Self>>) -> Self::Worker;
+    fn worker(scheduler: Arc<Scheduler<Self>>) -> Self::Worker;
     /// Gives free permits to the jobs that wait for one.
     fn start(&mut self, permits: &mut Permits, effects: &mut Effects);
     /// Returns whether one more worker would find a job.
@@ -87,8 +87,8 @@ pub(crate) trait Source: Send + Sized + 'static {
     /// Removes the work that has started and is in no worker.
     fn reclaim(&mut self) -> Reclaimed<Self>;
     /// Drops work that never runs, outside the lock, and counts it as finished.
-    fn dispose(core: &Arc<Scheduler<Self>>, rejected: Rejected<Self>) {
-        core.dispose(rejected);
+    fn dispose(scheduler: &Arc<Scheduler<Self>>, rejected: Rejected<Self>) {
+        scheduler.dispose(rejected);
     }
     /// Returns the label of a job and how long it has been running. It is asked when a job failed.
     fn describe(shared: &Self::Shared, tag: &Self::Tag) -> (Label, Duration);
@@ -128,7 +128,7 @@ pub(crate) trait Tag: Send {
 
 /// Somebody who is told when a job has ended and its permit is free.
 pub(crate) trait Observer: Send + Sync {
-    fn ended(&self, core: &dyn Lending, succeeded: bool);
+    fn ended(&self, scheduler: &dyn Lending, succeeded: bool);
     /// The job has failed. Returns the call that takes an error of it, so that it is none of the
     /// group's.
     fn failed_call(&self) -> Option<CallId> {
@@ -136,9 +136,9 @@ pub(crate) trait Observer: Send + Sync {
     }
 }
 
-/// A core, as seen by what waits for it: see [`lending`](super::lending).
+/// A scheduler, as seen by what waits for it: see [`lending`](super::lending).
 pub(crate) trait Lending: Send + Sync {
-    fn id(&self) -> CoreId;
+    fn id(&self) -> SchedulerId;
     /// Whether everything was stopped, as far as this thread knows. Takes no lock.
     fn is_aborted(&self) -> bool;
     /// Runs `section` under the lock. Nothing may follow from what it does.

@@ -1,4 +1,4 @@
-//! What a core's lock guards.
+//! What a scheduler's lock guards.
 
 use std::collections::VecDeque;
 use std::task::Waker;
