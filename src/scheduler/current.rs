@@ -133,7 +133,7 @@ impl CurrentJob {
         if self.lender.is_none() && !has_pending {
             return;
         }
-        let lender = self.name();
+        let lender = self.register_lender();
         let waits = self.waits;
         let scheduler = &self.scheduler;
         // First the edges, then the search: invariant 2 of `lending`.
@@ -192,16 +192,16 @@ impl CurrentJob {
         abroad.acts_for
     }
 
-    fn name(&mut self) -> LenderId {
+    fn register_lender(&mut self) -> LenderId {
         let scheduler = self.scheduler.clone();
-        self.name_with(|polled| {
+        self.lender_or_register(|polled| {
             let mut lender = 0;
-            scheduler.read(&mut |permits| lender = polled.name(permits));
+            scheduler.read(&mut |permits| lender = polled.register_lender(permits));
             lender
         })
     }
 
-    fn name_with(&mut self, new: impl FnOnce(Polled) -> LenderId) -> LenderId {
+    fn lender_or_register(&mut self, new: impl FnOnce(Polled) -> LenderId) -> LenderId {
         *self.lender.get_or_insert_with(|| new(self.polled))
     }
 
@@ -255,7 +255,7 @@ impl CurrentJob {
             None => abroad.pending.push(edge),
         }
         if self.polled == Polled::Blocking {
-            let lender = self.name();
+            let lender = self.register_lender();
             if let Some(abroad) = &mut self.abroad {
                 abroad.publish(&self.scheduler, lender);
                 abroad.lend(&self.scheduler, lender);
@@ -273,10 +273,10 @@ impl CurrentJob {
 }
 
 impl Polled {
-    fn name(self, permits: &mut Permits) -> LenderId {
+    fn register_lender(self, permits: &mut Permits) -> LenderId {
         match self {
-            Polled::With(_) => permits.name(),
-            Polled::Blocking => permits.name_blocking(),
+            Polled::With(_) => permits.register_lender(),
+            Polled::Blocking => permits.register_blocking_lender(),
         }
     }
 }
@@ -551,8 +551,8 @@ pub(crate) fn is_job_of(scheduler: SchedulerId) -> bool {
 
 /// Names the job on this thread, which is one of these permits' scheduler and waits for that. Under the
 /// lock of the scheduler.
-pub(crate) fn name_own(permits: &mut Permits) -> Option<LenderId> {
-    look(|job| Some(job.name_with(|polled| polled.name(permits))))
+pub(crate) fn register_own_lender(permits: &mut Permits) -> Option<LenderId> {
+    look(|job| Some(job.lender_or_register(|polled| polled.register_lender(permits))))
 }
 
 /// That job waits for its own scheduler, in this poll.

@@ -22,7 +22,7 @@ impl Lease {
     /// waits for it. Returns what its waiter carries, and whether a
     /// permit became free. Under the lock of the scheduler.
     pub(crate) fn wait(&mut self, how: Option<How>, permits: &mut Permits) -> (Option<Lent>, bool) {
-        let lender = how.and_then(|how| Some((how, current::name_own(permits)?)));
+        let lender = how.and_then(|how| Some((how, current::register_own_lender(permits)?)));
         let Some((how, lender)) = lender else {
             self.unlist(permits, None);
             return (None, false);

@@ -152,16 +152,16 @@ pub(crate) struct Waiter {
 /// One task.
 impl Permits {
     /// Names a job that begins to wait: one in the midst of a poll.
-    pub(crate) fn name(&mut self) -> LenderId {
-        self.name_new(Lender::new(1))
+    pub(crate) fn register_lender(&mut self) -> LenderId {
+        self.insert_lender(Lender::new(1))
     }
 
     /// Names a blocking closure, which no poll belongs to.
-    pub(crate) fn name_blocking(&mut self) -> LenderId {
-        self.name_new(Lender::new(0))
+    pub(crate) fn register_blocking_lender(&mut self) -> LenderId {
+        self.insert_lender(Lender::new(0))
     }
 
-    fn name_new(&mut self, lender: Lender) -> LenderId {
+    fn insert_lender(&mut self, lender: Lender) -> LenderId {
         let lenders = &mut self.lenders;
         lenders.next += 1;
         lenders.tasks.insert(lenders.next, lender);
