@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 
 use super::Scheduler;
+use super::calls::Failure;
 use super::effects::Effects;
 use super::error::{Label, Panic, TaskErrorKind};
 use super::source::{Outcome, Source};
@@ -79,13 +80,16 @@ impl<S: Source> Scheduler<S> {
 
     /// The watcher cannot watch. Its panic is the group's, and nothing runs on that it should have stopped.
     pub(crate) fn fail_watch(self: &Arc<Self>, payload: Payload) {
-        let label = Label {
-            name: Some("the group's watcher".into()),
-            site: Location::caller(),
+        let failure = Failure {
+            label: Label {
+                name: Some("the group's watcher".into()),
+                site: Location::caller(),
+            },
+            elapsed: Duration::ZERO,
+            kind: TaskErrorKind::Panicked(Panic::new(payload)),
+            ended: false,
         };
-        let kind = TaskErrorKind::Panicked(Panic::new(payload));
-        let later =
-            self.with_effects(|state, _| state.failures.add(label, Duration::ZERO, kind, false));
+        let (later, _) = self.with_effects(|state, _| state.failures.record(failure, None));
         panic::discard(later);
         self.abort(&WATCHER_FAILED);
     }

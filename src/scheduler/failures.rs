@@ -1,7 +1,6 @@
 //! What went wrong, in the order in which it did.
 
 use std::fmt::Display;
-use std::time::Duration;
 
 use super::calls::Failure;
 use crate::context::Cause;
@@ -88,15 +87,14 @@ impl<E> Failures<E> {
         }
     }
 
-    /// Keeps a failure, or hands it back, to be dropped outside the lock: it is user code. `ended` says whether the context
-    /// had ended.
-    pub(crate) fn add(
-        &mut self,
-        label: Label,
-        elapsed: Duration,
-        kind: TaskErrorKind<E>,
-        ended: bool,
-    ) -> Option<TaskError<E>> {
+    /// Keeps a failure, or returns it. It is user code, so the caller drops it outside the lock.
+    fn add(&mut self, failure: Failure<E>) -> Option<TaskError<E>> {
+        let Failure {
+            label,
+            elapsed,
+            kind,
+            ended,
+        } = failure;
         let by_itself = match &kind {
             TaskErrorKind::Panicked(_) => true,
             TaskErrorKind::Failed(_) => !ended,
@@ -121,13 +119,7 @@ impl<E> Failures<E> {
         failure: Failure<E>,
         cause: Option<Cause>,
     ) -> (Option<TaskError<E>>, Option<Cause>) {
-        let Failure {
-            label,
-            elapsed,
-            kind,
-            ended,
-        } = failure;
-        let unkept = self.add(label, elapsed, kind, ended);
+        let unkept = self.add(failure);
         (unkept, cause.map(|cause| self.cause(cause)))
     }
 

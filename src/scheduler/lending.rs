@@ -270,9 +270,11 @@ impl Permits {
         };
         lender.reserved.remove(&claimant);
         unneeded.extend(lender.claimants.remove(&claimant));
-        if let (TaskPermit::Claimed(claim), true) = (lender.permit, lender.claimants.is_empty()) {
-            lender.permit = TaskPermit::Lent;
-            self.lenders.claims.remove(&claim);
+        if lender.claimants.is_empty() {
+            if let TaskPermit::Claimed(claim) = lender.permit {
+                lender.permit = TaskPermit::Lent;
+                self.lenders.claims.remove(&claim);
+            }
         }
         self.lend_if_waiting(id)
     }
@@ -325,7 +327,7 @@ impl Permits {
             }
             Through::OwnWaker => Some(waker),
         };
-        if let (Some(own), false) = (own, is_held) {
+        if let Some(own) = own.filter(|_| !is_held) {
             wake.extend(lender.claimants.insert(Claimant::Task, own));
             self.claim(id);
         }

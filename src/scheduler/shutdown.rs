@@ -106,6 +106,17 @@ impl<S: Source> State<S> {
         }
     }
 
+    /// Returns what the watcher is to wait for.
+    fn next_wait(&self) -> Next {
+        if !self.needs_watcher() {
+            return Next::Leave;
+        }
+        match (self.shutdown.ended, self.shutdown.grace) {
+            (Some(ended), Some(grace)) => Next::Grace(deadline_after(ended, grace)),
+            _ => Next::End,
+        }
+    }
+
     fn call_watcher(&mut self, effects: &mut Effects) {
         if let Watcher::Waiting(_) = self.shutdown.watcher {
             let waiting = std::mem::replace(&mut self.shutdown.watcher, Watcher::Coming);
@@ -203,15 +214,7 @@ enum Next {
 impl<S: Source> WatcherTask<S> {
     fn next(&self, waker: Waker) -> Next {
         self.scheduler.with_effects(|state, effects| {
-            let next = match (
-                state.needs_watcher(),
-                state.shutdown.ended,
-                state.shutdown.grace,
-            ) {
-                (false, _, _) => Next::Leave,
-                (true, Some(ended), Some(grace)) => Next::Grace(deadline_after(ended, grace)),
-                (true, _, _) => Next::End,
-            };
+            let next = state.next_wait();
             let watcher = match next {
                 Next::Leave => {
                     effects.stale_wakers.push(waker);

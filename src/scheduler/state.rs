@@ -130,9 +130,10 @@ impl<S: Source> State<S> {
     /// How many jobs wait for a worker, as far as it matters for searchers: at least two if there may
     /// be more than one.
     fn ready(&self) -> usize {
-        match self.rejected.is_empty() {
-            true => self.source.ready(),
-            false => usize::MAX,
+        if self.rejected.is_empty() {
+            self.source.ready()
+        } else {
+            usize::MAX
         }
     }
 
