@@ -1,36 +1,45 @@
-//! What a group and a fan-out share: permits, lending, workers, effects, failures and completion.
+//! Permits, lending, workers, effects, failures and completion: what a group and a fan-out share.
 //!
 //! ```text
 //!     go, an iterator           Scheduler                   tokio
 //!          │              ┌──────────────────┐
 //!          ▼              │ state (one lock) │        ┌─ JoinSet ─────────┐
-//!       Source ── job ────►│  permits         │─ job ─►│ worker: job, job… │
-//!  (queue, item source)  │  source          │◄───────│ worker: job, job… │
+//!       Source ── job ───►│  permits         │─ job ─►│ worker: job, job… │
+//!  (queue, item source)   │  source          │◄───────│ worker: job, job… │
 //!                         │  failures        │        └───────────────────┘
 //!                         └──────────────────┘
 //! ```
 //!
-//! A *worker* is a task of the `JoinSet` that runs one job after another: it comes to the counter, hands in the permit of
-//! what has ended, and takes what is next. A bounded group so pays for a push and a pop, not for a spawn and a semaphore.
-//! When there is nothing to take, the worker leaves.
+//! A *worker* is a task of the `JoinSet` that runs one job after another. Under one lock, it
+//! releases the permit of the job that has finished and takes the next job. So a task of a bounded
+//! group costs a push and a pop, not a spawn and a semaphore. A worker that finds no job leaves:
+//! its task finishes.
 //!
 //! # Invariants
 //!
-//! These are true at any time; those of the bookkeeping are in [`permits`](permits).
+//! These are true at any time. The invariants of the bookkeeping are in [`permits`](permits).
 //!
-//! 1. `open` counts what was accepted and has not ended. It goes down only after the job's destructor has run, its outcome
-//!    is recorded, and its permit is free: so whoever sees zero sees everything.
-//! 2. `phase` only moves from `Open` to `Closed` (a wait saw the end) or `Aborted`. Nothing is accepted unless `Open`.
-//! 3. No user code runs, and none is dropped, under a lock: what follows from a critical section (wakes, spawns, drains)
-//!    is collected in [`Effects`] and done when the lock is released.
-//! 4. Locks: `workers` before `state`, because spawning on a dead runtime drops the worker inside `spawn_on`. `state` is
-//!    never held while another is taken.
-//! 5. A worker that is spawned holds no user code until it is polled. If it is dropped unpolled, the runtime is gone (or
-//!    the scheduler aborted): nothing will ever run, and what is left is disposed of, by whoever is not under a lock.
-//! 6. If something could start, a searcher is on its way or a worker is in its turn (permits, 5).
-//! 7. A failure sets the error, then ends the context, then gives its permit back, then counts as ended. The cause is
-//!    that of the first failure, whichever task comes to say so.
-//! 8. Nobody need come to the counter for the context's end to be seen: see [`shutdown`].
+//! 1. `open` counts the jobs that were accepted and have not been completed. It is decremented only
+//!    after the job's destructor has run, its outcome is recorded, and its permit is free. So a
+//!    thread that reads zero sees the effects of every job.
+//! 2. `phase` only moves from `Open` to `Closed` (a join has seen that everything is complete) or
+//!    to `Aborted`. A job is accepted only in `Open`.
+//! 3. No user code runs, and none is dropped, under a lock. The actions that follow from a critical
+//!    section (wakes, spawns, drops) are collected in [`Effects`] and performed when the lock is
+//!    released.
+//! 4. Lock order: `workers` before `state`, because spawning on a runtime that has shut down drops
+//!    the worker inside `spawn_on`. While `state` is locked, no other lock is taken.
+//! 5. A worker that is dropped before its first poll drops no user code, because the lock on
+//!    `workers` may be held. A job that it was spawned with is moved to `rejected`. Such a drop
+//!    means that the runtime has shut down or that the workers were aborted: the work that is left
+//!    never runs, and a thread that holds no lock drops it.
+//! 6. If a job could start, a searching worker is on its way or a worker is about to look for a job
+//!    (permits, 5).
+//! 7. A failure is recorded first, then it cancels the context, then its permit is released, then
+//!    its job is counted as completed. The cause is that of the first failure, whichever failing
+//!    task cancels the context.
+//! 8. The scheduler notices that its context is done even if no worker takes the lock: see
+//!    [`shutdown`].
 
 pub(crate) mod abort;
 pub(crate) mod calls;
@@ -64,7 +73,7 @@ use permits::{Permits, Yielded};
 use source::{Lending, Source, Tag};
 use state::{Completion, HadPermit, Phase, State};
 
-/// How many workers may have left before they are joined.
+/// How many workers may have left before one of them joins those.
 const LEFT_UNJOINED: usize = 4;
 
 static RUNTIME_GONE: StaticCause = StaticCause("the runtime of the tasks has shut down");
@@ -74,20 +83,22 @@ pub(crate) struct Scheduler<S: Source> {
     pub(crate) cancel: CancelHandle,
     pub(crate) on_failure: OnFailure,
     pub(crate) shared: S::Shared,
-    /// The runtime that the workers run on: the one in which the first `go` was called.
+    /// The runtime that the workers run on: the one in which the first task was started.
     runtime: OnceLock<Runtime>,
     pub(crate) workers: Mutex<JoinSet<()>>,
     state: Mutex<State<S>>,
-    /// Threads inside `spawn_worker`. `SeqCst` with `lost_while_spawning`: of a thread that leaves there and a searcher that is dropped, at
-    /// least one sees the other.
+    /// The number of threads inside `spawn_guarded`. `SeqCst`, like `lost_while_spawning`: if one
+    /// thread leaves `spawn_guarded` while another drops a worker that was never polled, at least
+    /// one of the two sees the other.
     spawning: AtomicUsize,
-    /// A searcher was dropped while a thread was inside `spawn_worker`, which sees to it.
+    /// A worker was dropped before its first poll while a thread was inside `spawn_guarded`. That
+    /// thread handles it.
     lost_while_spawning: AtomicBool,
-    /// Set with `Phase::Aborted`, for those who do not take the lock to look.
+    /// Set with `Phase::Aborted`, for readers that do not take the lock.
     aborted: AtomicBool,
     /// How many workers have left.
     left: AtomicUsize,
-    /// Whether the workers have been aborted.
+    /// Whether the workers have been aborted. Written under the lock on `workers`.
     pub(crate) workers_aborted: AtomicBool,
 }
 
@@ -100,16 +111,16 @@ impl<S: Source> RefUnwindSafe for Scheduler<S> {}
 /// The runtime of the tasks.
 struct Runtime {
     handle: Handle,
-    /// Whether it has more than one thread, so that its workers may run at once.
+    /// Whether it has several threads, so that workers may run in parallel.
     has_threads: bool,
 }
 
-/// What has become of a worker that was spawned.
+/// The state of a worker right after it was spawned.
 pub(crate) enum Spawned {
     Alive,
-    /// It has ended, or the runtime has dropped it unpolled.
+    /// It has finished, or the runtime has dropped it before its first poll.
     Finished,
-    /// It was not spawned: there is no work for it any more.
+    /// It was not spawned, because it is no longer needed.
     Refused,
 }
 
@@ -157,7 +168,7 @@ impl<S: Source> Scheduler<S> {
         &self.ctx
     }
 
-    /// A critical section, and then what follows from it.
+    /// Runs `section` under the lock, and performs its effects when the lock is released.
     pub(crate) fn with_effects<T>(
         self: &Arc<Self>,
         section: impl FnOnce(&mut State<S>, &mut Effects) -> T,
@@ -168,21 +179,21 @@ impl<S: Source> Scheduler<S> {
         output
     }
 
-    /// Looks at the state without consequences.
+    /// Reads the state. The caller runs no user code in `look`.
     pub(crate) fn read<T>(&self, look: impl FnOnce(&State<S>) -> T) -> T {
         look(&self.state.lock())
     }
 
-    /// For `Debug`, which never blocks.
+    /// Reads the state if the lock is free. `Debug` uses it, because it must never block.
     pub(crate) fn try_read<T>(&self, look: impl FnOnce(&State<S>) -> T) -> Option<T> {
         self.state.try_lock().map(|state| look(&state))
     }
 
     fn run_effects(self: &Arc<Self>, effects: Effects) {
         if effects.is_nothing() {
-            // All lists are empty, so there is nothing to drop. Without this line the compiler checks
-            // each list again: a critical section of which nothing follows takes about 18 ns instead
-            // of 6 ns, in a loop of such sections without a lock (optimized, x86-64).
+            // All lists are empty, so there is nothing to drop. Without this line, the destructor
+            // checks each list again: in a loop of sections without effects (no lock, optimized,
+            // x86-64), a section takes about 18 ns instead of 6 ns.
             std::mem::forget(effects);
             return;
         }
@@ -217,11 +228,11 @@ impl<S: Source> Scheduler<S> {
 
 /// Workers.
 impl<S: Source> Scheduler<S> {
-    /// Binds the scheduler to the runtime that the caller is in, the first time.
+    /// Binds the scheduler to the caller's runtime, unless it is bound already.
     ///
     /// # Panics
     ///
-    /// Outside a runtime, the first time.
+    /// Panics outside a runtime if the scheduler is not bound yet.
     #[track_caller]
     pub(crate) fn bind(&self, what: &str) {
         if self.runtime.get().is_some() {
@@ -236,16 +247,16 @@ impl<S: Source> Scheduler<S> {
                 });
             }
             Err(_) => panic!(
-                "{what} called outside a tokio runtime: call it from a task, inside `Runtime::block_on`, or with \
-                 `Handle::enter` held"
+                "{what} called outside a tokio runtime: call it from a task, inside `Runtime::block_on`, \
+                 or with `Handle::enter` held"
             ),
         }
     }
 
     fn spawn_worker(self: &Arc<Self>) {
         self.spawn_guarded(|workers, runtime| {
-            // Once a wait has locked `workers` after it set the phase, nothing is added any more. An
-            // abort leaves work to be dropped, and a wait is not over before that is done.
+            // A join sets the phase and then locks `workers`; nothing is spawned after that. After
+            // an abort there may still be work to drop, and a join waits until that is done.
             let wanted = self.with_state(|state| {
                 let wanted = state.is_open() || state.has_work();
                 if !wanted {
@@ -261,7 +272,7 @@ impl<S: Source> Scheduler<S> {
         });
     }
 
-    /// Spawns a worker, and does what is left to do if the runtime has dropped it at once.
+    /// Spawns a worker. If the runtime drops it at once, handles that after the lock is released.
     pub(crate) fn spawn_guarded(
         self: &Arc<Self>,
         spawn: impl FnOnce(&mut JoinSet<()>, &Handle) -> Spawned,
@@ -285,29 +296,29 @@ impl<S: Source> Scheduler<S> {
         }
     }
 
-    /// Whether an abort has hit the workers. Known to a caller that has the lock on `workers`.
+    /// Returns whether the workers have been aborted. The caller holds the lock on `workers`.
     pub(crate) fn are_workers_aborted(&self) -> bool {
         self.workers_aborted.load(Ordering::Relaxed)
     }
 
-    /// Lets the other threads of the runtime see what was just spawned or woken.
+    /// Makes the task that was just spawned or woken visible to the other threads of the runtime.
     ///
-    /// tokio puts what a worker thread spawns or wakes into that thread's LIFO slot. No other
-    /// thread takes it from there, and the caller may now compute, or block, for a long time. So an
-    /// empty task pushes it out of the slot, into the queue that others steal from.
+    /// tokio puts a task that a worker thread spawns or wakes into that thread's LIFO slot. No
+    /// other thread takes it from there, and the caller may now compute or block for a long time.
+    /// So an empty task is spawned, which pushes it out of the slot into the queue that other
+    /// threads steal from.
     pub(crate) fn flush_lifo_slot(self: &Arc<Self>) {
         if self.slot().is_some() {
             self.spawn_task(|_| std::future::ready(()));
         }
     }
 
-    /// The calling thread, if what it spawns may stay in a LIFO slot while another thread is idle.
+    /// Returns the calling thread if it has a LIFO slot and the runtime has other threads.
     pub(crate) fn slot(&self) -> Option<ThreadId> {
         self.has_threads().then(sync::thread_with_slot).flatten()
     }
 
-    /// Spawns a task of our own into the `JoinSet`, unless there is nothing left that it could
-    /// serve.
+    /// Spawns an internal task into the `JoinSet`, unless nothing is left that it could serve.
     pub(crate) fn spawn_task<F>(self: &Arc<Self>, future: impl FnOnce(&Arc<Self>) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -317,14 +328,16 @@ impl<S: Source> Scheduler<S> {
         };
         let mut workers = self.workers.lock();
         while workers.try_join_next().is_some() {}
-        // As in `spawn_worker`: what is left of an abort is work, too.
+        // After an abort there may still be work to drop, which counts here as it does in
+        // `spawn_worker`.
         if self.read(|state| state.is_open() || state.has_work()) {
             workers.spawn_on(future(self), runtime);
         }
     }
 
-    /// Joins the workers that have left, for one that leaves now. One in a few does so, so an idle
-    /// group keeps a few of them at most. If another thread has the lock, it does that itself.
+    /// Joins the workers that have left. A worker calls it when it leaves, and one call in
+    /// `LEFT_UNJOINED` joins, so an idle group keeps only a few finished workers. If another thread
+    /// holds the lock, it is spawning, and joins them itself.
     pub(crate) fn reap(&self) {
         // `Relaxed`: only the count matters.
         if self.left.fetch_add(1, Ordering::Relaxed) % LEFT_UNJOINED != LEFT_UNJOINED - 1 {
@@ -335,18 +348,19 @@ impl<S: Source> Scheduler<S> {
         }
     }
 
-    /// Hands something to the blocking pool; if the runtime is gone, it is dropped on the spot, and so under no lock.
+    /// Runs a closure on the blocking pool. If the runtime has shut down, the closure is dropped at
+    /// once, so the caller must not hold a lock.
     pub(crate) fn spawn_blocking(&self, run: impl FnOnce() + Send + 'static) {
         if let Some(runtime) = self.runtime() {
             runtime.spawn_blocking(run);
         }
     }
 
-    /// A searcher was dropped before it came to the counter (invariant 5): its runtime has shut down,
-    /// or an abort has hit it, and then another one drops what never runs.
+    /// Handles a searching worker that was dropped before it looked for work: its runtime has shut
+    /// down, or an abort has hit it (invariant 5).
     ///
-    /// If that happened inside `spawn_worker`, the lock on `workers` is held further up the stack,
-    /// and `spawn_worker` does the rest.
+    /// If the drop happened inside `spawn_guarded`, the lock on `workers` is held further up the
+    /// stack, and `spawn_guarded` does the rest.
     pub(crate) fn searcher_lost(self: &Arc<Self>) {
         let phase = self.with_state(|state| {
             state.permits.search_done();
@@ -355,9 +369,9 @@ impl<S: Source> Scheduler<S> {
         self.worker_lost(phase);
     }
 
-    /// A worker was dropped unpolled, with the job that it was spawned with. As with a searcher, its
-    /// runtime has shut down or an abort has hit it. The job is user code, so it is dropped where no
-    /// lock is held.
+    /// Handles a worker that was dropped before its first poll, together with the job that it was
+    /// spawned with: its runtime has shut down, or an abort has hit it. The job is user code, so it
+    /// is kept and dropped later, where no lock is held.
     pub(crate) fn worker_lost_with_job(self: &Arc<Self>, tag: S::Tag, work: S::Work) {
         let phase = self.with_state(|state| {
             state.reject(vec![(tag, work)], HadPermit::Yes);
@@ -384,7 +398,8 @@ impl<S: Source> Scheduler<S> {
         }
     }
 
-    /// The runtime has shut down: nothing will ever run, and what is left is dropped here.
+    /// Aborts everything after the runtime has shut down: no job will ever run, and this thread
+    /// drops those that are left.
     fn runtime_lost(self: &Arc<Self>) {
         self.with_state(|state| state.runtime_lost = true);
         self.abort(&RUNTIME_GONE);
@@ -392,8 +407,8 @@ impl<S: Source> Scheduler<S> {
         S::report(self);
     }
 
-    /// An abort has hit a worker. What it would have done is for another one to do, or for this
-    /// thread if there is no runtime for workers any more.
+    /// Replaces a worker that an abort has hit. A new worker does what is left, or this thread if
+    /// the runtime has shut down.
     fn replace_worker(self: &Arc<Self>) {
         let is_runtime_lost = self.with_effects(|state, effects| {
             state.call_searcher(effects);
@@ -404,41 +419,41 @@ impl<S: Source> Scheduler<S> {
         }
     }
 
-    /// Drops all that never runs, in this thread, which holds no lock.
+    /// Drops all work that never runs, in this thread, which holds no lock.
     fn dispose_all(self: &Arc<Self>) {
-        // Ends: what was aborted gets no more work.
+        // Ends: an aborted scheduler gets no more work.
         while let Some(rejected) = self.with_state(State::next_rejected) {
             S::dispose(self, rejected);
         }
     }
 
-    /// The permits alone, where nothing follows from a change of them.
+    /// Runs `section` under the lock, with the permits. The section must have no effects.
     pub(crate) fn with_permits<T>(&self, section: impl FnOnce(&mut Permits) -> T) -> T {
         self.with_state(|state| section(&mut state.permits))
     }
 
-    /// The state alone, where nothing follows from a change of it.
+    /// Runs `section` under the lock. The section must have no effects.
     fn with_state<T>(&self, section: impl FnOnce(&mut State<S>) -> T) -> T {
         section(&mut self.state.lock())
     }
 
-    /// Starts what may start and has somebody look: for a source that has something from the start, and for what a worker that
-    /// left in mid-job has made room for.
+    /// Starts the jobs that can start, and calls a worker for them. It serves a source that has
+    /// jobs from the beginning, and a worker that was dropped in the middle of a job.
     pub(crate) fn start_ready(self: &Arc<Self>) {
         let ended = self.ctx.is_done();
         self.with_effects(|state, effects| state.start_ready(ended, effects));
     }
 
-    /// Completes a job whose end is awaited, in a section of its own: its observer claims a permit
-    /// before that goes to a job that has not started.
+    /// Completes a job with an observer in a critical section of its own. Its observer claims a
+    /// permit before that permit goes to a job that has not started.
     pub(crate) fn complete_observed(self: &Arc<Self>, completed: &mut Option<Completion<S>>) {
         if let Some(observed) = completed.take_if(|completed| completed.tag.is_observed()) {
             self.with_effects(|state, effects| state.complete(observed, effects));
         }
     }
 
-    /// A worker that holds no job lets the other tasks of the runtime run. It is scheduled again
-    /// only if no searcher is on its way to take over.
+    /// Completes the job of a worker that yields to the other tasks of the runtime. The worker is
+    /// scheduled again only if no searching worker is on its way to take over.
     pub(crate) fn yield_worker(self: &Arc<Self>, mut completed: Option<Completion<S>>) -> Yielded {
         let ended = self.ctx.is_done();
         self.complete_observed(&mut completed);
@@ -459,10 +474,11 @@ impl<S: Source> Scheduler<S> {
         yielded
     }
 
-    /// On a runtime with one thread, a searcher that takes over from a worker that has yielded lets
-    /// the runtime poll its timers and sockets first. Whether it does, and is woken then.
+    /// Returns whether a searching worker waits until the runtime has polled its timers and
+    /// sockets; it is woken then. It does so on a runtime with one thread, when it takes over from
+    /// a worker that has yielded.
     pub(crate) fn waits_behind_driver(&self, cx: &mut task::Context<'_>) -> bool {
-        // That worker has yielded to this one, and to all other tasks, too.
+        // The worker that has yielded meant to let all other tasks of the runtime run.
         let waits = !self.has_threads() && self.state.lock().permits.takes_over();
         if waits {
             self.wake_behind_others(cx);
@@ -470,18 +486,18 @@ impl<S: Source> Scheduler<S> {
         waits
     }
 
-    /// Whether workers may run at once.
+    /// Returns whether workers may run in parallel.
     pub(crate) fn has_threads(&self) -> bool {
         self.runtime
             .get()
             .is_some_and(|runtime| runtime.has_threads)
     }
 
-    /// Has a worker that yields polled again, behind what else is ready.
+    /// Wakes a worker that yields, so that it is polled again behind the tasks that are ready.
     ///
-    /// Another thread may take it meanwhile. Where there is none, it waits until the runtime has
-    /// polled its timers and sockets: tokio does so after 61 polls of tasks or when nothing is
-    /// ready, and 61 polls of a worker are long.
+    /// With several threads, another thread may take it meanwhile. With one thread, it is woken
+    /// after the runtime has polled its timers and sockets. tokio polls those after 61 polls of
+    /// tasks or when no task is ready, and 61 polls of a worker take long.
     pub(crate) fn wake_behind_others(&self, cx: &mut task::Context<'_>) {
         if self.has_threads() {
             cx.waker().wake_by_ref();
@@ -490,9 +506,9 @@ impl<S: Source> Scheduler<S> {
         }
     }
 
-    /// Whether everything was stopped, as far as this thread knows.
+    /// Returns whether everything was aborted, as far as this thread knows.
     pub(crate) fn is_aborted(&self) -> bool {
-        // `Relaxed`: a hint. What was taken before is stopped a little later.
+        // `Relaxed`: a hint. A job that was taken before is aborted a little later.
         self.aborted.load(Ordering::Relaxed)
     }
 }
