@@ -1,8 +1,8 @@
-//! The admission scheduler: how many tasks may run, who is next, and who has lent its turn.
+//! The permits: how many tasks may run, which is next, and which have lent their permit.
 //!
-//! It is bookkeeping only: no futures, no user code, no lock of its own. It stands in the state that
-//! [`Scheduler`](super::Scheduler) guards with one lock, and everything that is bounded in this crate (a group's limit, an
-//! awaited `go`, a fan-out) goes through it.
+//! This is bookkeeping only: no futures, no user code, no lock of its own. It is part of the state
+//! that [`Scheduler`](super::Scheduler) guards with one lock. Everything with a limit in this crate
+//! (a group, an awaited `go`, a fan-out) goes through it.
 //!
 //! ```text
 //!                    limit = 3
@@ -11,26 +11,28 @@
 //!                  └─▲─┴───┴─┬─┘
 //!     claims    L ───┘       │ lends: its task awaits an admission
 //!     (lenders that want     ▼
-//!      theirs back)          waits with its turn lent, and claims it
-//!                            when what it awaited has been decided
+//!      theirs back)          waits with its permit lent, and claims it
+//!                            when the awaitable has been decided
 //!     queue     q1, q2, …    started first in, first out, behind the claims
 //! ```
 //!
 //! # Invariants
 //!
-//! 1. `running` is the number of permits out: one for each task that has started, has not ended and has not lent it.
-//! 2. `running <= limit` at every moment a permit is handed out. It may be above after the limit was
-//!    lowered (which stops no task), and after a blocking closure gave up what it awaited (nothing can
-//!    hold it back).
-//! 3. No permit is handed out while a claim waits: lenders come before whatever has not started.
+//! 1. `running` is the number of permits in use: one for each task that has started, has not been
+//!    completed and has not lent its permit.
+//! 2. `running <= limit` at every moment at which a permit is given. It may be higher after the
+//!    limit was lowered, which stops no task, and after a blocking closure dropped what it awaited,
+//!    because nothing can make the closure wait.
+//! 3. No permit is given to a job that has not started while a claim waits: the claims of lenders
+//!    come first.
 //! 4. Which tasks have lent their permit, and how they claim it back: see
 //!    [`lending`](super::lending).
-//! 5. A *searcher* is a worker that was spawned or woken and is not yet at the counter. Whenever
-//!    something could start, there is a searcher or a worker in its turn that will look again. At most
-//!    one searcher at a time can be taken by any thread, and the others wait in LIFO slots (see
-//!    [`Searcher`]); so one task that blocks its thread cannot keep the next from starting on another.
-//!    A searcher may come and go (see [`backoff`](super::backoff)), but not once a worker has left
-//!    because of it.
+//! 5. A *searching worker*, or *searcher*, is a worker that was spawned or woken and has not looked
+//!    for a job yet. Whenever a job could start, there is a searcher, or a worker that will look
+//!    again before it leaves. At most one searcher at a time can be taken by any thread; the others
+//!    wait in LIFO slots (see [`Searcher`]). So a task that blocks its thread cannot keep the next
+//!    task from starting on another thread. A searcher may back off (`fan_out/backoff.rs`), but not
+//!    after a worker has left because that searcher was on its way.
 
 use std::thread::ThreadId;
 use std::time::Duration;
@@ -38,11 +40,13 @@ use std::time::Duration;
 use super::lending::Lenders;
 use crate::sync::PollClock;
 
+/// The permits of a scheduler.
 pub(crate) struct Permits {
     pub(crate) limit: usize,
     pub(crate) running: usize,
     pub(crate) lenders: Lenders,
-    /// Whether tasks may wait for permits or tasks of their own scheduler. Items of a fan-out do not.
+    /// Whether tasks may wait for permits or tasks of their own scheduler. Items of a fan-out may
+    /// not.
     pub(crate) lends: bool,
     searcher: Searcher,
     pushes: Pushes,
@@ -50,46 +54,48 @@ pub(crate) struct Permits {
 
 /// Where the searcher is, if there is one.
 ///
-/// A searcher that a thread spawns last waits in that thread's LIFO slot, where no other thread finds
-/// it. A worker that may run user code next pushes it out at once (`flush_lifo_slot`), which costs
-/// another spawn. A `go` leaves it there, as `tokio::spawn` leaves a task there, and the next `go`
-/// sends a second one: on the same thread, that pushes the first one out. So the first tasks of a
-/// group have a searcher each, and the last of them may wait until its starter yields.
+/// The searcher that a thread has spawned last waits in that thread's LIFO slot, where no other
+/// thread finds it. A worker that may run user code next pushes it out at once (`flush_lifo_slot`),
+/// which costs another spawn. A `go` leaves it there, as `tokio::spawn` leaves a task there. The
+/// next `go` on the same thread sends a second searcher, which pushes the first one out. So the
+/// first tasks of a group have a searcher each, and the last of them may wait until the task that
+/// started it yields.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Searcher {
     None,
     /// In the LIFO slot of that thread, as far as is known.
     InSlot(ThreadId),
-    /// As many that any thread can take, and one in the slot of that thread.
+    /// `count` searchers that any thread can take, and one in the slot of that thread.
     OnTheWayAndInSlot {
         count: usize,
         thread: ThreadId,
     },
     /// Any thread can take it.
     OnTheWay,
-    /// It has come, and gone again, and so on until it is needed: a worker is at work that comes again.
+    /// It has looked and backs off until it is needed. A worker that is at work will look again.
     BacksOff,
-    /// A worker has left because it is on its way.
+    /// On its way, and a worker has left because of that.
     TakesOver,
 }
 
-/// How many tasks that are started together have a searcher each.
+/// The largest number of tasks, started together, that have a searcher each.
 const FIRST: usize = 3;
 
-/// How often a `go` has pushed a searcher out of the LIFO slot of its thread, to wake another thread.
+/// Limits how often a `go` pushes a searcher out of the LIFO slot of its thread, which wakes
+/// another thread.
 ///
-/// The first tasks that are started together each get a thread that is idle. A loop that starts
-/// tasks one right behind the other would mostly pay for waking a thread that finds one task, so it
-/// is held back for a while, or until there are several.
+/// The first tasks that are started together each get an idle thread. A loop that starts tasks one
+/// right after the other would mostly pay for waking a thread that finds one task. So its pushes
+/// are held back for a while, or until several jobs are ready.
 struct Pushes {
     count: usize,
     last: Option<PollClock>,
 }
 
 impl Pushes {
-    /// How many come one behind the other.
+    /// How many pushes may follow each other.
     const MOST: usize = 3;
-    /// With as many jobs ready, another one comes in any case.
+    /// With this many jobs ready, the next push is allowed in any case.
     const MANY: usize = 8;
     /// How long a searcher may then stay in the slot of a thread that goes on starting tasks.
     const PAUSE: Duration = Duration::from_micros(200);
@@ -144,16 +150,17 @@ impl Permits {
         self.running
     }
 
-    /// The caller hands out what has become free.
+    /// Sets the limit. The caller then gives away the permits that have become free.
     pub(crate) fn set_limit(&mut self, limit: usize) {
         self.limit = limit;
     }
 
-    /// Whether `take` would give one.
+    /// Returns whether `take` would take a permit.
     pub(crate) fn is_free(&self) -> bool {
         self.running < self.limit && !self.lenders.has_claims()
     }
 
+    /// Takes a permit if one is free. Returns whether it did.
     pub(crate) fn take(&mut self) -> bool {
         let free = self.is_free();
         self.running += usize::from(free);
@@ -161,9 +168,10 @@ impl Permits {
     }
 }
 
-/// Searchers.
+/// Searching workers.
 impl Permits {
-    /// Whether the caller must send one that any thread can take, where `ready` jobs wait for a worker.
+    /// Returns whether the caller must send a searcher that any thread can take. `ready` jobs wait
+    /// for a worker.
     pub(crate) fn send_searcher(&mut self, ready: usize) -> bool {
         let sends = match self.searcher {
             Searcher::None => true,
@@ -180,7 +188,8 @@ impl Permits {
         sends
     }
 
-    /// Whether `send_searcher_in_slot` may be of use, for a caller that does not know its thread yet.
+    /// Returns whether `send_searcher_in_slot` may send one. A caller asks this before it looks up
+    /// its thread.
     pub(crate) fn may_need_searcher(&self, ready: usize) -> bool {
         match self.searcher {
             Searcher::None | Searcher::InSlot(_) => true,
@@ -189,10 +198,11 @@ impl Permits {
         }
     }
 
-    /// Whether the caller, a thread with a LIFO slot, must send one, which may stay in the slot.
+    /// Returns whether the caller, a thread with a LIFO slot, must send a searcher. It may stay in
+    /// the slot.
     pub(crate) fn send_searcher_in_slot(&mut self, thread: ThreadId, ready: usize) -> bool {
         let (searcher, sends) = match self.searcher {
-            // This one pushes that one out.
+            // The new searcher pushes the one in the slot out.
             Searcher::InSlot(other) if other == thread => {
                 let pushes = ready > 1 && self.pushes.may_push(ready);
                 let pushed = Searcher::OnTheWayAndInSlot { count: 1, thread };
@@ -212,7 +222,7 @@ impl Permits {
         sends
     }
 
-    /// Decides that for a worker that holds nothing.
+    /// Decides how a worker that yields, and has no job, is scheduled again.
     pub(crate) fn yields(&mut self) -> Yielded {
         match self.searcher {
             Searcher::None => {
@@ -227,7 +237,8 @@ impl Permits {
         }
     }
 
-    /// Whether the searcher may go again and leave the work to those who are there: nobody has left it to the searcher.
+    /// Returns whether the searcher may back off and leave the jobs to the other workers. It may
+    /// not if a worker has left because the searcher was on its way.
     pub(crate) fn hold_searcher_back(&mut self) -> bool {
         let may = self.searcher != Searcher::TakesOver;
         if may {
@@ -236,7 +247,8 @@ impl Permits {
         may
     }
 
-    /// Whether the searcher takes over from a worker that has yielded; once.
+    /// Returns whether the searcher takes over from a worker that has yielded. Returns true only
+    /// once.
     pub(crate) fn takes_over(&mut self) -> bool {
         let takes_over = self.searcher == Searcher::TakesOver;
         if takes_over {
@@ -245,6 +257,7 @@ impl Permits {
         takes_over
     }
 
+    /// Notes that a searcher has looked for a job, or was dropped.
     pub(crate) fn search_done(&mut self) {
         self.searcher = match self.searcher {
             Searcher::OnTheWayAndInSlot { count: 1, thread } => Searcher::InSlot(thread),
