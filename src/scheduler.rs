@@ -247,8 +247,8 @@ impl<S: Source> Scheduler<S> {
                 });
             }
             Err(_) => panic!(
-                "{what} called outside a tokio runtime: call it from a task, inside `Runtime::block_on`, \
-                 or with `Handle::enter` held"
+                "{what} called outside a tokio runtime: call it from a task, \
+                 inside `Runtime::block_on`, or with `Handle::enter` held"
             ),
         }
     }
@@ -337,7 +337,7 @@ impl<S: Source> Scheduler<S> {
 
     /// Joins the workers that have left. A worker calls it when it leaves, and one call in
     /// `LEFT_UNJOINED` joins, so an idle group keeps only a few finished workers. If another thread
-    /// holds the lock, it is spawning, and joins them itself.
+    /// holds the lock, that thread joins them.
     pub(crate) fn reap(&self) {
         // `Relaxed`: only the count matters.
         if self.left.fetch_add(1, Ordering::Relaxed) % LEFT_UNJOINED != LEFT_UNJOINED - 1 {

@@ -7,29 +7,30 @@ use super::source::Observer;
 use crate::context::StaticCause;
 use crate::sync::Arc;
 
-/// What follows from a critical section, to be done when the lock is released.
+/// The actions that follow from a critical section. They are performed when the lock is released.
 #[derive(Default)]
 pub(crate) struct Effects {
     pub(crate) wake: Wakers,
-    /// Wakers that were replaced: dropping one is a call into user code too.
+    /// Wakers that are not needed any more. Dropping a waker may run user code, too.
     pub(crate) stale_wakers: Wakers,
-    /// Who is to be told that a job has ended, and whether it succeeded.
+    /// The observers of jobs that have finished, each with whether its job succeeded.
     pub(crate) observers: Vec<(Arc<dyn Observer>, bool)>,
     /// Other user code that is not needed any more.
     pub(crate) drop_later: Vec<Box<dyn Any + Send>>,
     pub(crate) spawn: bool,
-    /// A task of ours was spawned or woken, and the caller may now block its thread.
+    /// A worker or an internal task was spawned or woken, and the caller may now block its thread.
     pub(crate) flush: bool,
     pub(crate) reject_unstarted: bool,
     pub(crate) watch: bool,
-    /// What has come is enough, or what is to come cannot be: the context is to end, and why.
+    /// The collector is decided: it has enough results, or can no longer get them. The context is
+    /// cancelled with this cause.
     pub(crate) enough: Option<&'static StaticCause>,
-    /// Something has started or ended, and somebody wants to know.
+    /// A job has started or finished, and the caller of the fan-out wants a report.
     pub(crate) report: bool,
 }
 
 impl Effects {
-    /// Mostly nothing follows.
+    /// Returns whether there is nothing to do, which is the common case.
     pub(crate) fn is_nothing(&self) -> bool {
         let flags = self.spawn | self.flush | self.reject_unstarted | self.watch | self.report;
         !flags
@@ -40,18 +41,19 @@ impl Effects {
             && self.drop_later.is_empty()
     }
 
-    /// Has what is queued removed: the context has ended, by a deadline of which nobody tells.
+    /// Has the unstarted work rejected if the context is done. A deadline that passes notifies
+    /// nothing, so the scheduler may not know yet.
     pub(crate) fn reject_unstarted_if(&mut self, ended: bool) {
         self.reject_unstarted |= ended;
     }
 }
 
-/// Wakers to be woken or dropped after a critical section. There is mostly one at most, which needs
+/// Wakers to be woken or dropped after a critical section. Mostly there is at most one, which needs
 /// no allocation.
 #[derive(Default)]
 pub(crate) struct Wakers {
     first: Option<Waker>,
-    /// Empty while there is no first.
+    /// Empty if `first` is `None`.
     more: Vec<Waker>,
 }
 
@@ -68,7 +70,7 @@ impl Wakers {
         self.first.is_none()
     }
 
-    /// Removes the wakers, in the order in which they came.
+    /// Removes the wakers, in the order in which they were added.
     pub(crate) fn for_each(self, act: impl FnMut(Waker)) {
         self.first.into_iter().chain(self.more).for_each(act);
     }

@@ -1,4 +1,4 @@
-//! What a scheduler needs of its jobs, and what waits for it sees of a scheduler.
+//! The traits between a scheduler and its jobs, and between a scheduler and what waits for it.
 
 use std::fmt::Display;
 use std::future::Future;
@@ -39,10 +39,11 @@ pub(crate) trait Source: Send + Sized + 'static {
     type Work: Send;
     /// A task of the `JoinSet` that runs jobs.
     type Worker: Future<Output = ()> + Send + 'static;
-    /// What all jobs have in common and what never changes: read without the lock.
+    /// The data that all jobs share and that never changes. It is read without the lock.
     type Shared: Send + Sync;
 
-    /// Whether stopping drops no user code, so that the thread that cancels the context may do it.
+    /// Whether an abort drops no user code, so that the thread that cancels the context may perform
+    /// it.
     const ABORTS_ANYWHERE: bool;
     /// Whether jobs may wait for permits or for jobs of their own scheduler.
     const LENDS: bool;
@@ -53,8 +54,8 @@ pub(crate) trait Source: Send + Sized + 'static {
     fn start(&mut self, permits: &mut Permits, effects: &mut Effects);
     /// Returns whether one more worker would find a job.
     fn has_job(&self, permits: &Permits) -> bool;
-    /// Returns how many jobs wait for a worker, now or as soon as another one has finished. It is
-    /// asked where jobs are started one by one.
+    /// Returns how many jobs wait for a worker, now or as soon as another job has finished. Only a
+    /// source whose jobs are started one by one has to know it.
     fn ready(&self) -> usize {
         usize::MAX
     }
@@ -64,21 +65,21 @@ pub(crate) trait Source: Send + Sized + 'static {
     }
     /// Returns whether something is left that has not started.
     fn has_unstarted(&self) -> bool;
-    /// Keeps the value of a job. Returns the observer that is notified before the job counts as
-    /// finished.
+    /// Keeps the value of a job. Returns the observer that is notified before the job is counted as
+    /// completed.
     fn accept(
         &mut self,
         tag: Self::Tag,
         value: Option<Self::Value>,
         effects: &mut Effects,
     ) -> Option<Arc<dyn Observer>>;
-    /// Counts a job that has failed by itself. It is accepted without a value.
+    /// Counts a job that has failed by itself. The job is accepted without a value.
     fn failed(&mut self) {}
     /// Returns whether a consumer can take an outcome before everything has finished.
     fn has_outcome(&self) -> bool {
         false
     }
-    /// Removes the work that has not started and, the context being done, never will.
+    /// Removes and returns the work that has not started. The context is done, so it never will.
     fn take_unstarted(
         &mut self,
         permits: &mut Permits,
@@ -86,13 +87,13 @@ pub(crate) trait Source: Send + Sized + 'static {
     ) -> Vec<(Self::Tag, Self::Work)>;
     /// Removes the work that has started and is in no worker.
     fn reclaim(&mut self) -> Reclaimed<Self>;
-    /// Drops work that never runs, outside the lock, and counts it as finished.
+    /// Drops work that never runs, outside the lock, and counts it as completed.
     fn dispose(scheduler: &Arc<Scheduler<Self>>, rejected: Rejected<Self>) {
         scheduler.dispose(rejected);
     }
-    /// Returns the label of a job and how long it has been running. It is asked when a job failed.
+    /// Returns the label of a job and how long it has been running. Called when a job has failed.
     fn describe(shared: &Self::Shared, tag: &Self::Tag) -> (Label, Duration);
-    /// Returns whether a report of the progress is due and no worker makes one.
+    /// Returns whether a report of the progress is due and no worker is making one.
     fn has_report(&self) -> bool {
         false
     }
@@ -107,57 +108,59 @@ pub(crate) trait Source: Send + Sized + 'static {
 /// The result of a job.
 pub(crate) type JobOutput<S> = Result<<S as Source>::Value, TaskErrorKind<<S as Source>::Error>>;
 
-/// What identifies a job while it runs.
+/// Identifies a job while it runs.
 pub(crate) trait Tag: Send {
-    /// The job starts.
+    /// Notes that the job starts.
     fn started(&mut self);
-    /// That in which it runs.
+    /// Returns the span in which the job runs.
     fn span(&self) -> Option<&Span>;
-    /// Closes it, where no lock is held.
+    /// Closes the span. Called where no lock is held.
     fn close_span(&mut self);
-    /// The job has failed. Returns the call that takes an error of it, so that it is none of the
-    /// group's.
+    /// Notes that the job has failed. Returns the call that receives its error, if one does; the
+    /// error is then not a failure of the group.
     fn failed_call(&self) -> Option<CallId> {
         None
     }
-    /// Whether somebody is told of the end.
+    /// Returns whether the job has an observer.
     fn is_observed(&self) -> bool {
         false
     }
 }
 
-/// Somebody who is told when a job has ended and its permit is free.
+/// An observer that is notified when a job has finished and its permit is free.
 pub(crate) trait Observer: Send + Sync {
+    /// Notifies the observer.
     fn ended(&self, scheduler: &dyn Lending, succeeded: bool);
-    /// The job has failed. Returns the call that takes an error of it, so that it is none of the
-    /// group's.
+    /// Notes that the job has failed. Returns the call that receives its error, if one does; the
+    /// error is then not a failure of the group.
     fn failed_call(&self) -> Option<CallId> {
         None
     }
 }
 
-/// A scheduler, as seen by what waits for it: see [`lending`](super::lending).
+/// A scheduler, as an awaitable or a job of another scheduler sees it: see
+/// [`lending`](super::lending).
 pub(crate) trait Lending: Send + Sync {
     fn id(&self) -> SchedulerId;
-    /// Whether everything was stopped, as far as this thread knows. Takes no lock.
+    /// Returns whether everything was aborted, as far as this thread knows. Takes no lock.
     fn is_aborted(&self) -> bool;
-    /// Runs `section` under the lock. Nothing may follow from what it does.
+    /// Runs `section` under the lock. The section must have no effects.
     fn read(&self, section: &mut dyn FnMut(&mut Permits));
-    /// Runs `section` under the lock. It adds wakers that are not needed any more, and says whether
-    /// a permit has become free, which then goes to the next.
+    /// Runs `section` under the lock. The section adds the wakers that are not needed any more, and
+    /// returns whether a permit has become free. A free permit is given to the next claim or job.
     fn update(self: Arc<Self>, section: &mut dyn FnMut(&mut Permits, &mut Wakers) -> bool);
 }
 
-/// How a job ended.
+/// The outcome of a job.
 pub(crate) enum Outcome<S: Source> {
     Returned(JobOutput<S>),
     Panicked(Payload),
-    /// Dropped before its end, or before its start.
+    /// Dropped before it had finished, or before it had started.
     Aborted,
 }
 
 impl<S: Source> Outcome<S> {
-    /// The outcome of a job whose poll has ended it.
+    /// Returns the outcome of a job that has finished in a poll.
     pub(crate) fn of_poll(ended: Result<JobOutput<S>, Payload>) -> Outcome<S> {
         match ended {
             Ok(output) => Outcome::Returned(output),
@@ -165,7 +168,7 @@ impl<S: Source> Outcome<S> {
         }
     }
 
-    /// That of a job that was dropped.
+    /// Returns the outcome of a job that was dropped.
     pub(crate) fn of_drop(dropped: Result<(), Payload>) -> Outcome<S> {
         match dropped {
             Ok(()) => Outcome::Aborted,

@@ -1,4 +1,4 @@
-//! What a scheduler's lock guards.
+//! The state that a scheduler's lock guards.
 
 use std::collections::VecDeque;
 use std::task::Waker;
@@ -12,49 +12,52 @@ use super::permits::Permits;
 use super::shutdown::Shutdown;
 use super::source::Source;
 
+/// The phase of a scheduler (invariant 2).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Open,
-    /// A wait has seen the end.
+    /// A join has seen that everything is complete.
     Closed,
     Aborted,
 }
 
+/// Permits, jobs, failures and lifecycle of a scheduler.
 pub(crate) struct State<S: Source> {
     pub(crate) permits: Permits,
     pub(crate) source: S,
     pub(crate) failures: Failures<S::Error>,
     pub(crate) calls: Calls<S::Error>,
     pub(crate) phase: Phase,
-    /// What was accepted and has not ended.
+    /// The number of jobs that were accepted and have not been completed.
     pub(crate) open: usize,
-    /// What never runs, on its way to be dropped by a worker.
+    /// Work that never runs, until a worker drops it.
     pub(crate) rejected: VecDeque<Rejected<S>>,
-    /// The one who waits for the end.
+    /// The waker of the task that joins.
     pub(crate) waiter: Option<Waker>,
     pub(crate) shutdown: Shutdown,
-    /// A failure has ended the context. Set before the permit of what failed is free, so that a
-    /// thread that looked at the context before that starts nothing with it.
+    /// Whether a failure has cancelled the context. It is set before the permit of the failed job
+    /// is free, so that a thread that read the context before the failure starts no job with that
+    /// permit.
     pub(crate) ended_by_failure: bool,
-    /// The runtime has shut down, so no worker can be called.
+    /// Whether the runtime has shut down, so that no worker can be called.
     pub(crate) runtime_lost: bool,
 }
 
-/// Work that never runs: the context was done first, or the group was aborted.
+/// Work that never runs: the context was done before it started, or the scheduler was aborted.
 pub(crate) struct Rejected<S: Source> {
     pub(crate) tag: S::Tag,
     pub(crate) work: S::Work,
     pub(crate) permit: HadPermit,
 }
 
-/// Whether work that never runs had been given a permit.
+/// Whether work that never runs was given a permit.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HadPermit {
     Yes,
     No,
 }
 
-/// A job that has ended: its value, and the permit that it gives back.
+/// A job that has finished: its value, and the permit that it releases.
 pub(crate) struct Completion<S: Source> {
     pub(crate) lender: Option<LenderId>,
     pub(crate) tag: S::Tag,
@@ -78,12 +81,12 @@ impl<S: Source> State<S> {
         }
     }
 
-    /// Whether a task has been accepted and has not ended.
+    /// Returns whether a job was accepted and has not been completed.
     pub(crate) fn has_open(&self) -> bool {
         self.open > 0
     }
 
-    /// Whether every task has ended, none will come, and all of that has been reported.
+    /// Returns whether every job is complete, none will come, and all of that has been reported.
     pub(crate) fn is_complete(&self) -> bool {
         self.open == 0 && !self.source.has_unstarted() && !self.source.is_reporting()
     }
@@ -92,30 +95,30 @@ impl<S: Source> State<S> {
         self.phase == Phase::Open
     }
 
-    /// Whether a wait has seen the end.
+    /// Returns whether a join has seen that everything is complete.
     pub(crate) fn is_closed(&self) -> bool {
         self.phase == Phase::Closed
     }
 
-    /// Counts jobs in.
+    /// Counts jobs as accepted.
     pub(crate) fn count_in(&mut self, jobs: usize) {
         self.open += jobs;
     }
 
+    /// Wakes the task that joins if everything is complete.
     pub(crate) fn wake_waiter(&mut self, effects: &mut Effects) {
         if self.is_complete() {
             effects.wake.extend(self.waiter.take());
         }
     }
 
-    /// Makes sure that a worker will come and look, if there is anything to be had, whatever the
-    /// caller does next.
+    /// Calls a worker if there is work, whatever the caller does next.
     pub(crate) fn call_searcher(&mut self, effects: &mut Effects) {
         self.call_searcher_for(usize::MAX, effects);
     }
 
-    /// The same from a worker that goes on to run a job: a single job that is left may wait until
-    /// its starter yields.
+    /// Calls a worker if there is work, for a worker that runs a job next. If a single job is left,
+    /// it may wait until the task that started it yields.
     pub(crate) fn call_searcher_for_rest(&mut self, effects: &mut Effects) {
         self.call_searcher_for(self.ready(), effects);
     }
@@ -127,8 +130,8 @@ impl<S: Source> State<S> {
         }
     }
 
-    /// How many jobs wait for a worker, as far as it matters for searchers: at least two if there may
-    /// be more than one.
+    /// Returns how many jobs wait for a worker, as far as it matters for searchers: at least two if
+    /// there may be more than one.
     fn ready(&self) -> usize {
         if self.rejected.is_empty() {
             self.source.ready()
@@ -137,9 +140,9 @@ impl<S: Source> State<S> {
         }
     }
 
-    /// Makes sure that a worker will come for a task that was just started: one that is alone may
-    /// wait until its starter yields, as one of `tokio::spawn` may. `slot` is the caller's thread,
-    /// if it has a LIFO slot.
+    /// Calls a worker for a task that was just started. A single task may wait until the task that
+    /// started it yields, as it may with `tokio::spawn`. `slot` returns the caller's thread if that
+    /// has a LIFO slot.
     pub(crate) fn call_searcher_for_start(
         &mut self,
         slot: impl FnOnce() -> Option<ThreadId>,
@@ -158,6 +161,7 @@ impl<S: Source> State<S> {
         }
     }
 
+    /// Wakes a parked worker, or has one spawned.
     fn send_searcher(&mut self, effects: &mut Effects) {
         match self.source.unpark_one() {
             Some(waker) => effects.wake.push(waker),
@@ -165,18 +169,19 @@ impl<S: Source> State<S> {
         }
     }
 
+    /// Returns whether a worker that looks now finds something to do.
     pub(crate) fn has_work(&self) -> bool {
         let starts = self.is_open() && self.source.has_job(&self.permits);
         starts || !self.rejected.is_empty() || self.source.has_report()
     }
 
-    /// Decides all that is queued: it never starts. A worker drops it.
+    /// Rejects all work that has not started, and calls a worker that drops it.
     pub(crate) fn reject_unstarted(&mut self, effects: &mut Effects) {
         self.reject_unstarted_without_worker(effects);
         self.call_searcher(effects);
     }
 
-    /// Decides all that is queued. The caller has a worker called.
+    /// Rejects all work that has not started. The caller sees to it that a worker drops it.
     pub(crate) fn reject_unstarted_without_worker(&mut self, effects: &mut Effects) {
         let unstarted = self.source.take_unstarted(&mut self.permits, effects);
         self.reject(unstarted, HadPermit::No);
@@ -185,7 +190,7 @@ impl<S: Source> State<S> {
         self.wake_waiter(effects);
     }
 
-    /// Keeps what never runs until a worker drops it.
+    /// Keeps work that never runs until a worker drops it.
     pub(crate) fn reject(&mut self, works: Vec<(S::Tag, S::Work)>, permit: HadPermit) {
         let rejected = works
             .into_iter()
@@ -193,7 +198,7 @@ impl<S: Source> State<S> {
         self.rejected.extend(rejected);
     }
 
-    /// Takes the next piece of work that never runs. An empty list gives back its memory.
+    /// Takes the next piece of work that never runs. An empty list frees its memory.
     pub(crate) fn next_rejected(&mut self) -> Option<Rejected<S>> {
         let rejected = self.rejected.pop_front();
         if self.rejected.is_empty() {
@@ -202,8 +207,8 @@ impl<S: Source> State<S> {
         rejected
     }
 
-    /// Takes the next piece of work that never runs, for a worker to drop. Another worker is called
-    /// for what is left, since a destructor may take its time.
+    /// Takes the next piece of work that never runs, for a worker that drops it. Calls another
+    /// worker for the rest, because a destructor may take long.
     pub(crate) fn next_rejected_in_turn(
         &mut self,
         ended: bool,
@@ -218,12 +223,14 @@ impl<S: Source> State<S> {
         Some(rejected)
     }
 
-    /// Permits have become free: claims first, then what may start.
+    /// Gives free permits to claims first, then to jobs that can start, and calls a worker for
+    /// those.
     pub(crate) fn start_ready(&mut self, ended: bool, effects: &mut Effects) {
         self.start(ended, effects);
         self.call_searcher(effects);
     }
 
+    /// Gives free permits to claims first, then to jobs that can start, unless the context is done.
     pub(crate) fn start(&mut self, ended: bool, effects: &mut Effects) {
         self.permits.grant(&mut effects.wake);
         if !ended && !self.ended_by_failure {
@@ -232,20 +239,21 @@ impl<S: Source> State<S> {
         self.relieve_watcher(effects);
     }
 
-    /// Takes back the permit of a supply that no job came out of.
+    /// Releases a permit with which no job was started.
     pub(crate) fn return_permit(&mut self, effects: &mut Effects) {
         self.permits.release(None, &mut effects.stale_wakers);
         self.count_out(effects);
     }
 
-    /// Takes the permit of a job that has ended, and keeps what it gave.
+    /// Releases the permit of a job that has finished, and keeps its value.
     pub(crate) fn complete(&mut self, completion: Completion<S>, effects: &mut Effects) {
         self.permits
             .release(completion.lender, &mut effects.stale_wakers);
         self.end(completion.tag, completion.value, effects);
     }
 
-    /// Counts a job as ended; or, if somebody is to be told first, has that done after the section.
+    /// Counts a job as completed. If it has an observer, that is notified first, after the lock is
+    /// released.
     pub(crate) fn end(&mut self, tag: S::Tag, value: Option<S::Value>, effects: &mut Effects) {
         let succeeded = value.is_some();
         match self.source.accept(tag, value, effects) {
@@ -257,6 +265,7 @@ impl<S: Source> State<S> {
         }
     }
 
+    /// Counts a job as completed.
     pub(crate) fn count_out(&mut self, effects: &mut Effects) {
         self.open -= 1;
         self.relieve_watcher(effects);
