@@ -1,4 +1,4 @@
-//! How the context is cancelled, and how everything that runs or waits is aborted.
+//! Cancels the context, and aborts everything that runs or waits.
 
 use std::panic::Location;
 use std::time::Duration;
@@ -19,32 +19,36 @@ use crate::sync::atomic::Ordering;
 static WATCHER_FAILED: StaticCause =
     StaticCause("the group's watcher panicked: does the runtime have a timer?");
 
-/// What has started and is in no worker.
+/// The work that has started and is in no worker.
 pub(crate) struct Reclaimed<S: Source> {
-    /// What no worker has taken yet.
+    /// Work that no worker has taken yet.
     pub(crate) works: Vec<(S::Tag, S::Work)>,
-    /// Jobs that begin no more and count as ended at once, wherever their work is dropped.
+    /// Jobs that can no longer begin and are counted as completed at once, wherever their work is
+    /// dropped.
     pub(crate) lost: Vec<(S::Tag, HadPermit)>,
-    /// Tasks of their own.
+    /// Jobs that are tokio tasks of their own.
     pub(crate) tasks: Vec<AbortHandle>,
 }
 
 impl<S: Source> Scheduler<S> {
-    /// Ends the context, and drops everything now: what waits, and what runs as soon as its present poll returns.
+    /// Cancels the context and aborts everything: work that waits is dropped, and a running job is
+    /// dropped when its present poll returns.
     pub(crate) fn abort(self: &Arc<Self>, why: &'static StaticCause) {
         self.end_context(why);
-        // After a wait nothing is left to be stopped.
+        // After a join there is nothing left to abort.
         if !self.read(State::is_closed) {
             self.abort_workers();
         }
     }
 
+    /// Aborts everything. The context is done already.
     pub(crate) fn abort_workers(self: &Arc<Self>) {
         let reclaimed = self.with_effects(|state, effects| self.begin_abort(state, effects));
         self.finish_abort(reclaimed);
     }
 
-    /// Nothing runs or starts any more. What `finish_abort` is to do follows, outside the lock.
+    /// Begins an abort, under the lock: nothing is accepted or started any more. The caller passes
+    /// the result to `finish_abort`, outside the lock.
     pub(crate) fn begin_abort(&self, state: &mut State<S>, effects: &mut Effects) -> Reclaimed<S> {
         // No worker is called yet: it would be aborted with the others.
         state.reject_unstarted_without_worker(effects);
@@ -57,8 +61,8 @@ impl<S: Source> Scheduler<S> {
         reclaimed
     }
 
-    /// Aborts the workers, once. A later abort must not hit those that drop what never runs, and
-    /// none returns before the workers have been aborted.
+    /// Aborts the workers, once. A later abort must not hit the workers that drop work which never
+    /// runs, and no abort returns before the workers have been aborted.
     fn abort_all_workers(&self) {
         let mut workers = self.workers.lock();
         // `Relaxed`: it is only touched under this lock.
@@ -67,6 +71,8 @@ impl<S: Source> Scheduler<S> {
         }
     }
 
+    /// Finishes an abort, outside the lock: aborts the workers and tasks, completes the jobs that
+    /// are lost, and calls a worker that drops the rejected work.
     pub(crate) fn finish_abort(self: &Arc<Self>, reclaimed: Reclaimed<S>) {
         self.abort_all_workers();
         for task in reclaimed.tasks {
@@ -78,7 +84,8 @@ impl<S: Source> Scheduler<S> {
         self.with_effects(State::call_searcher);
     }
 
-    /// The watcher cannot watch. Its panic is the group's, and nothing runs on that it should have stopped.
+    /// Records the panic of the watcher as a failure of the group, and aborts the jobs: the watcher
+    /// cannot abort them any more.
     pub(crate) fn fail_watch(self: &Arc<Self>, payload: Payload) {
         let failure = Failure {
             label: Label {
@@ -94,7 +101,7 @@ impl<S: Source> Scheduler<S> {
         self.abort(&WATCHER_FAILED);
     }
 
-    /// Asks everybody to stop.
+    /// Cancels the context on behalf of the user.
     pub(crate) fn cancel(&self, cause: Option<Cause>) {
         match cause {
             Some(cause) => self.cancel.cancel_with(cause),
@@ -102,12 +109,13 @@ impl<S: Source> Scheduler<S> {
         }
     }
 
-    /// Ends the context on the scheduler's own account.
+    /// Cancels the context for a reason of the scheduler's own.
     pub(crate) fn end_context(&self, why: &'static StaticCause) {
         self.end_context_with(Cause::from_static(why));
     }
 
-    /// A waker that panics is not the task's doing, and must not undo the accounting.
+    /// Cancels the context. A panic of a waker is discarded: it is not a failure of the task, and
+    /// the bookkeeping must go on.
     pub(super) fn end_context_with(&self, cause: Cause) {
         if let Err(payload) = panic::catch(|| self.cancel.end_with(cause)) {
             panic::discard(payload);

@@ -1,4 +1,4 @@
-//! How a finished job is recorded and completed.
+//! Records the outcome of a job that has finished, and completes the job.
 
 use super::Scheduler;
 use super::calls::Failure;
@@ -15,7 +15,8 @@ use crate::tracing;
 static TASK_ABORTED: StaticCause = StaticCause("the task was aborted");
 
 impl<S: Source> Scheduler<S> {
-    /// Records how a job ended, and stops the others if it failed (invariant 7). Hands back what a success gave.
+    /// Records the outcome of a job. If the job failed, cancels the context according to
+    /// `on_failure` (invariant 7). Returns the value of a job that succeeded.
     #[inline]
     pub(crate) fn record(
         self: &Arc<Self>,
@@ -61,7 +62,7 @@ impl<S: Source> Scheduler<S> {
         }
     }
 
-    /// A failure is the group's.
+    /// Records a failure of the group.
     pub(crate) fn fail(self: &Arc<Self>, failure: Failure<S::Error>) {
         let cause = failure.report(self.on_failure);
         let (later, cause) = self.with_effects(|state, _| {
@@ -77,14 +78,14 @@ impl<S: Source> Scheduler<S> {
         }
     }
 
-    /// Drops what was never polled, and counts it as ended.
+    /// Drops work that was never polled, and counts it as completed.
     pub(crate) fn dispose(self: &Arc<Self>, rejected: Rejected<S>) {
         let Rejected { tag, work, permit } = rejected;
         let outcome = Outcome::of_drop(panic::catch(|| drop(work)));
         self.complete_without_worker(tag, permit, outcome);
     }
 
-    /// Counts a job as ended that ran in no worker, or not at all.
+    /// Completes a job that no worker ran: a closure or local task, or work that never starts.
     pub(crate) fn complete_without_worker(
         self: &Arc<Self>,
         tag: S::Tag,
@@ -97,13 +98,14 @@ impl<S: Source> Scheduler<S> {
         }
     }
 
-    /// Counts a job as ended that never had a permit.
+    /// Completes a job that never had a permit.
     pub(crate) fn complete_unstarted(self: &Arc<Self>, mut tag: S::Tag, outcome: Outcome<S>) {
         let value = self.record(&mut tag, outcome);
         self.with_effects(|state, effects| state.end(tag, value, effects));
     }
 
-    /// Counts a job as ended that does not come to the counter with its permit.
+    /// Completes a job that had a permit, outside the loop of a worker, and starts the jobs that
+    /// can start.
     pub(crate) fn complete_elsewhere(
         self: &Arc<Self>,
         mut tag: S::Tag,
@@ -116,7 +118,7 @@ impl<S: Source> Scheduler<S> {
         self.start_ready();
     }
 
-    /// The failures, once it is over.
+    /// Takes the failures, once everything is complete.
     pub(crate) fn take_failures(self: &Arc<Self>) -> Failures<S::Error> {
         self.with_effects(|state, _| std::mem::replace(&mut state.failures, Failures::new()))
     }

@@ -1,4 +1,4 @@
-//! How a wait joins all jobs and workers.
+//! Waits until all jobs are complete and all workers have finished.
 
 use std::task::{self, Poll, ready};
 
@@ -12,20 +12,21 @@ use super::state::Phase;
 use crate::sync::{Arc, JoinSet};
 
 impl<S: Source> Scheduler<S> {
-    /// Waits until every task has ended and every worker has gone. Nothing is accepted from then on.
+    /// Waits until every job is complete and every worker has finished. No job is accepted from
+    /// then on.
     pub(crate) async fn join(self: &Arc<Self>) {
         let mut leaving = None;
         std::future::poll_fn(|cx| {
             ready!(self.poll_joined(&mut leaving, cx));
-            // A wait that is ready at once yields too when the task has used its budget up.
+            // A task that has used up its budget yields even if the join is ready at once.
             ready!(coop::poll_proceed(cx)).made_progress();
             Poll::Ready(())
         })
         .await;
     }
 
-    /// The same; `leaving` is where it keeps the workers from one poll to the next. A task that
-    /// awaits it waits for this scheduler.
+    /// Polls the same. `leaving` keeps the workers from one poll to the next. A job that polls this
+    /// waits for all jobs of this scheduler.
     pub(crate) fn poll_joined(
         self: &Arc<Self>,
         leaving: &mut Option<JoinSet<()>>,
@@ -38,6 +39,7 @@ impl<S: Source> Scheduler<S> {
         polled
     }
 
+    /// Waits until every job is complete, and joins the workers.
     fn poll_workers_joined(
         self: &Arc<Self>,
         leaving: &mut Option<JoinSet<()>>,
@@ -47,7 +49,8 @@ impl<S: Source> Scheduler<S> {
             Some(workers) => workers,
             None => {
                 ready!(self.poll_complete(cx));
-                // Taken out, so that nobody's waker is touched under the lock; nothing is added any more.
+                // The set is taken out, so that the caller's waker is not touched under the lock.
+                // Nothing is spawned into it any more.
                 leaving.insert(std::mem::take(&mut *self.workers.lock()))
             }
         };
@@ -55,12 +58,12 @@ impl<S: Source> Scheduler<S> {
         Poll::Ready(())
     }
 
-    /// Resolves when every task has ended, and closes the door.
+    /// Waits until every job is complete, and closes the scheduler.
     fn poll_complete(self: &Arc<Self>, cx: &mut task::Context<'_>) -> Poll<()> {
         let waker = cx.waker().clone();
         let untaken = ready!(self.with_effects(|state, effects| {
             if state.source.has_outcome() {
-                // It came just now: it goes out first.
+                // The outcome came just now. The consumer takes it first.
                 effects.wake.push(waker);
                 return Poll::Pending;
             }
@@ -92,7 +95,7 @@ impl<S: Source> Scheduler<S> {
         for failure in untaken {
             self.fail(failure);
         }
-        // Ends: a failure is taken once, and no task is left that could fail.
+        // Ends: each failure is taken once, and no task is left that could fail.
         self.poll_complete(cx)
     }
 }

@@ -1,14 +1,16 @@
-//! Seeing the end of the context, while something must follow from it.
+//! Enforces the end of the context: rejects queued work, and aborts running jobs when the grace
+//! period is over.
 //!
-//! Two things do: what is queued must be dropped, and when the grace has run out, what still runs must be aborted. A cancel is
-//! *told*: the scheduler has an entry in the context's list of waiters, from the first time that it is needed on. A deadline is
-//! told by nobody, and the grace is a time to wait: for these there is one watcher task, which exists only
+//! The scheduler must notice that its context is done, because queued work must be dropped and the
+//! grace period begins. It *subscribes* to a cancellation with a waker in the context's list of
+//! listeners, from the first time that this is needed. A deadline that passes notifies nothing, and
+//! the grace period is a time to wait. For these two there is one watcher task, which exists only
 //!
-//! - before the end, if there is a deadline: from the first queued task on while tasks run, or
-//!   while there is a grace;
-//! - after it, while the grace runs and tasks do.
+//! - before the context is done, if it has a deadline: from the first queued job on while jobs run,
+//!   or while a grace period is set;
+//! - after the context is done: while the grace period lasts and jobs run.
 //!
-//! It is in the `JoinSet` with the workers, so a wait proves that it is gone, too.
+//! The watcher is in the `JoinSet` with the workers, so a join waits for it, too.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -25,15 +27,15 @@ use crate::context::{DoneOwned, deadline_after};
 use crate::panic;
 use crate::sync::{Arc, Weak};
 
-/// What a scheduler knows about being told.
+/// The state of the shutdown.
 pub(crate) struct Shutdown {
-    /// Whether the context tells the scheduler of its cancel.
+    /// Whether the scheduler has subscribed to the cancellation of its context.
     subscribed: bool,
-    /// Whether the context has a deadline, of which nobody tells.
+    /// Whether the context has a deadline, which notifies nothing when it passes.
     has_deadline: bool,
-    /// How long tasks may run on after the end.
+    /// How long jobs may run after the context is done.
     grace: Option<Duration>,
-    /// When the end was seen, while there is a grace.
+    /// When the context was done. `None` until the scheduler has noticed it.
     ended: Option<Instant>,
     watcher: Watcher,
 }
@@ -58,12 +60,14 @@ impl Shutdown {
 }
 
 impl<S: Source> State<S> {
-    /// Something has been queued, or a grace was set: the end of the context must now be seen by somebody.
+    /// Has the context watched: work was queued or a grace period was set, so the scheduler must
+    /// notice when the context is done.
     pub(crate) fn watch(&mut self, effects: &mut Effects) {
         let send = self.needs_watcher() && matches!(self.shutdown.watcher, Watcher::None);
         effects.watch |= send || !self.shutdown.subscribed;
     }
 
+    /// Sets the grace period.
     pub(crate) fn set_grace(&mut self, grace: Option<Duration>, effects: &mut Effects) {
         self.shutdown.grace = grace;
         self.call_watcher(effects);
@@ -75,19 +79,19 @@ impl<S: Source> State<S> {
         self.shutdown.grace.is_some()
     }
 
-    /// Something has started, so that a grace is of use.
+    /// Has the context watched if a grace period is set: a job has started.
     pub(crate) fn watch_grace(&mut self, effects: &mut Effects) {
         if self.shutdown.grace.is_some() {
             self.watch(effects);
         }
     }
 
-    /// Whether there is something for a watcher to see.
+    /// Returns whether the watcher has something to wait for.
     fn needs_watcher(&self) -> bool {
         let shutdown = &self.shutdown;
         let grace = shutdown.grace.is_some() && self.has_open();
-        // Once there is one, it stays while tasks run: tasks that queue and start one after another
-        // would otherwise each pay for a watcher of their own.
+        // A watcher stays while jobs run. Otherwise tasks that are queued and started one after
+        // another would each pay for a watcher.
         let stays = !matches!(shutdown.watcher, Watcher::None) && self.has_open();
         let queue = stays || self.source.has_unstarted();
         let before_the_end = shutdown.has_deadline && (shutdown.grace.is_some() || queue);
@@ -99,14 +103,14 @@ impl<S: Source> State<S> {
             })
     }
 
-    /// If there is nothing left to see, the watcher may go.
+    /// Wakes the watcher if it has nothing left to wait for, so that it finishes.
     pub(crate) fn relieve_watcher(&mut self, effects: &mut Effects) {
         if matches!(self.shutdown.watcher, Watcher::Waiting(_)) && !self.needs_watcher() {
             self.call_watcher(effects);
         }
     }
 
-    /// Returns what the watcher is to wait for.
+    /// Returns what the watcher waits for next.
     fn next_wait(&self) -> Next {
         if !self.needs_watcher() {
             return Next::Leave;
@@ -117,6 +121,7 @@ impl<S: Source> State<S> {
         }
     }
 
+    /// Wakes the watcher, so that it looks again what it has to wait for.
     fn call_watcher(&mut self, effects: &mut Effects) {
         if let Watcher::Waiting(_) = self.shutdown.watcher {
             let waiting = std::mem::replace(&mut self.shutdown.watcher, Watcher::Coming);
@@ -128,7 +133,7 @@ impl<S: Source> State<S> {
 }
 
 impl<S: Source> Scheduler<S> {
-    /// Sees to it that the end of the context is seen, and that there is a watcher if one is needed.
+    /// Subscribes to the cancellation of the context, and spawns a watcher if one is needed.
     pub(crate) fn watch(self: &Arc<Self>) {
         let tell =
             self.with_effects(|state, _| !std::mem::replace(&mut state.shutdown.subscribed, true));
@@ -141,10 +146,10 @@ impl<S: Source> Scheduler<S> {
         self.send_watcher();
     }
 
-    /// The context has ended: what is queued never starts, and the grace begins.
+    /// Handles that the context is done: rejects queued work, and begins the grace period.
     fn context_done(self: &Arc<Self>) {
         if self.read(State::is_closed) {
-            // A fan-out cancels its context when everything has finished.
+            // A fan-out cancels its context when everything is complete.
             return;
         }
         let ended = self.ctx().ended_at().unwrap_or_else(Instant::now);
@@ -162,8 +167,9 @@ impl<S: Source> Scheduler<S> {
         }
     }
 
+    /// Spawns a watcher if one is needed and there is none.
     fn send_watcher(self: &Arc<Self>) {
-        // Without a runtime nothing has been started, and so there is nothing to see yet.
+        // Without a runtime no job has started, so there is nothing to watch yet.
         if self.runtime().is_none() {
             return;
         }
@@ -185,7 +191,8 @@ impl<S: Source> Scheduler<S> {
     }
 }
 
-/// How the context tells the scheduler of a cancel, in the thread that cancels. Weak: the context is the scheduler's own.
+/// Notifies the scheduler of a cancellation, in the thread that cancels. It is weak, because the
+/// scheduler owns the context.
 struct CancelWaker<S: Source>(Weak<Scheduler<S>>);
 
 impl<S: Source> Wake for CancelWaker<S> {
@@ -200,11 +207,11 @@ impl<S: Source> Wake for CancelWaker<S> {
 struct WatcherTask<S: Source> {
     scheduler: Arc<Scheduler<S>>,
     done: DoneOwned,
-    /// Armed when the grace begins, for the instant at which it runs out.
+    /// The timer of the grace period, with the instant at which that ends.
     timer: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
-/// What the watcher is to wait for.
+/// What the watcher waits for next.
 enum Next {
     Leave,
     End,
@@ -234,7 +241,8 @@ impl<S: Source> Future for WatcherTask<S> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
-        // A runtime without a timer panics here. Nobody joins this task for its outcome, so the group takes it.
+        // A runtime without a timer panics here. The result of this task is not read, so the panic
+        // is recorded as a failure of the group.
         panic::catch(|| self.as_mut().watch(cx)).unwrap_or_else(|payload| {
             self.scheduler.fail_watch(payload);
             Poll::Ready(())
