@@ -1,7 +1,7 @@
-//! The failures that belong to a call of `start`, until the call takes them or leaves them to the
-//! group.
+//! The failures that belong to a call of `Group::start`, until the call takes them or leaves them
+//! to the group.
 //!
-//! The invariants are at the head of [`start`](super::start).
+//! The invariants are at the head of `group/start.rs`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,37 +9,38 @@ use std::time::Duration;
 use crate::panic;
 use crate::scheduler::error::{Label, TaskErrorKind};
 
-/// How often a wait that has nothing else to wait for yields, so that a call that was woken can
-/// take its failure.
+/// How often a join that waits for nothing else yields, so that a call that was woken can take its
+/// failure.
 const TURNS: usize = 128;
 
-/// Names a call of `start`: the address of what it shares with its task, which both keep alive.
+/// Identifies a call of `start` by the address of the data that it shares with its task. Both keep
+/// that data alive.
 pub(crate) type CallId = usize;
 
-/// How a task failed.
+/// A failure of a task.
 pub(crate) struct Failure<E> {
     pub(crate) label: Label,
     pub(crate) elapsed: Duration,
     pub(crate) kind: TaskErrorKind<E>,
-    /// Whether the group's context was done when it failed.
+    /// Whether the group's context was done when the task failed.
     pub(crate) ended: bool,
 }
 
-/// The calls whose callers are there, each with the failure of its task once it has failed.
+/// The calls whose callers still wait. Each has the failure of its task once that has failed.
 pub(crate) struct Calls<E> {
     calls: BTreeMap<CallId, Option<Failure<E>>>,
-    /// How many of `calls` have a failure.
+    /// The number of `calls` with a failure.
     kept: usize,
-    /// How often a wait has yielded for them.
+    /// How often a join has yielded for them.
     turns: usize,
 }
 
-/// What a wait does about the failures that no call has taken yet.
+/// What a join does about the failures that no call has taken yet.
 pub(crate) enum Untaken<E> {
     None,
-    /// It yields: their callers may be about to take them.
+    /// It yields, because their callers may be about to take them.
     Yield,
-    /// They are the group's now.
+    /// It records them as failures of the group.
     Failures(Vec<Failure<E>>),
 }
 
@@ -52,12 +53,12 @@ impl<E> Calls<E> {
         }
     }
 
-    /// A caller begins to wait.
+    /// Registers a call whose caller begins to wait.
     pub(crate) fn enter(&mut self, call: CallId) {
         self.calls.insert(call, None);
     }
 
-    /// Keeps a failure for its caller; hands it back if the caller has gone.
+    /// Keeps a failure for its caller, or returns it if the caller no longer waits.
     pub(crate) fn keep(&mut self, call: CallId, failure: Failure<E>) -> Option<Failure<E>> {
         let Some(slot @ None) = self.calls.get_mut(&call) else {
             return Some(failure);
@@ -67,14 +68,14 @@ impl<E> Calls<E> {
         None
     }
 
-    /// The caller goes, and takes what was kept for it.
+    /// Removes a call, and returns the failure that was kept for it.
     pub(crate) fn leave(&mut self, call: CallId) -> Option<Failure<E>> {
         let failure = self.calls.remove(&call).flatten();
         self.kept -= usize::from(failure.is_some());
         failure
     }
 
-    /// For a wait that has nothing else to wait for.
+    /// Decides what a join does that waits for nothing else.
     pub(crate) fn take_untaken(&mut self) -> Untaken<E> {
         if self.kept == 0 {
             self.turns = 0;
@@ -90,7 +91,7 @@ impl<E> Calls<E> {
 }
 
 impl<E> Drop for Calls<E> {
-    /// Errors are user code, and a panic of their destructors has no receiver.
+    /// Errors are user code. A panic of their destructors is discarded.
     fn drop(&mut self) {
         let failures = std::mem::take(&mut self.calls).into_values().flatten();
         failures.for_each(panic::discard);

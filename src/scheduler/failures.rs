@@ -1,4 +1,5 @@
-//! What went wrong, in the order in which it did.
+//! The failures of a group or a fan-out, in the order in which they happened, and the cause that
+//! they give.
 
 use std::fmt::Display;
 
@@ -9,22 +10,22 @@ use crate::panic;
 use crate::scheduler::error::{Errors, Label, TaskError, TaskErrorKind};
 use crate::tracing;
 
-/// How many failures are kept whole.
+/// How many failures are kept. The others are only counted.
 const KEPT: usize = 1024;
 
-/// What a failure does to the others.
+/// The effect of a failure on the other tasks.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OnFailure {
     GoOn,
-    /// Only a panic ends the context.
+    /// Only a panic cancels the context.
     EndAtPanic,
     EndContext,
 }
 
 impl OnFailure {
-    /// The cause that a failure ends the context with; `None` where it ends nothing. It reads as
-    /// the error does in its alternate form, in which an `anyhow::Error` prints its whole chain:
-    /// siblings have no other way to see that.
+    /// Returns the cause with which a failure cancels the context, or `None` if it does not cancel.
+    /// The text of the cause is the error in its alternate form, in which an `anyhow::Error` prints
+    /// its whole chain. Sibling tasks have no other access to the error.
     pub(crate) fn cause<E: Display>(self, label: &Label, kind: &TaskErrorKind<E>) -> Option<Cause> {
         match (self, kind) {
             (OnFailure::GoOn, _) => return None,
@@ -33,7 +34,7 @@ impl OnFailure {
             (OnFailure::EndContext, _) => {}
         }
         Some(match kind {
-            // The user's `Display`: it may panic.
+            // The user's `Display` may panic.
             TaskErrorKind::Failed(error) => match panic::catch(|| format!("{error:#}")) {
                 Ok(text) => Cause::from(text),
                 Err(payload) => {
@@ -48,8 +49,8 @@ impl OnFailure {
 }
 
 impl<E: Display> Failure<E> {
-    /// Emits the event of the failure, and makes the cause with which it cancels the context, if it
-    /// does. Runs user code, so it is not called under a lock.
+    /// Emits the event of the failure, and returns the cause with which it cancels the context, if
+    /// it does. Runs user code, so it must not be called under a lock.
     pub(crate) fn report(&self, on_failure: OnFailure) -> Option<Cause> {
         tracing::failed(
             self.label.name.as_deref(),
@@ -70,7 +71,7 @@ impl<E> Failure<E> {
 
 /// The failures of a group or a fan-out.
 pub(crate) struct Failures<E> {
-    /// The first `KEPT`, and the first panic in any case.
+    /// The first `KEPT` failures, and the first panic in any case.
     tasks: Vec<TaskError<E>>,
     omitted: usize,
     panicked: bool,
@@ -112,8 +113,8 @@ impl<E> Failures<E> {
         Some(task)
     }
 
-    /// Keeps a failure that was reported with the given cause. Returns the failure if it is not kept,
-    /// to be dropped outside the lock, and the cause with which the context is to be cancelled.
+    /// Keeps a failure that was reported with the given cause. Returns the failure if it is not
+    /// kept, to be dropped outside the lock, and the cause with which to cancel the context.
     pub(crate) fn record(
         &mut self,
         failure: Failure<E>,
@@ -123,15 +124,16 @@ impl<E> Failures<E> {
         (unkept, cause.map(|cause| self.cause(cause)))
     }
 
-    /// The cause that the context is to end with: that of the first failure, whoever asks.
+    /// Returns the cause with which to cancel the context: that of the first failure, whichever
+    /// failing task calls this first.
     fn cause(&mut self, mine: Cause) -> Cause {
         self.cause.get_or_insert(mine).clone()
     }
 }
 
-/// What a wait ends with. Not under the lock.
+/// The result of a wait. These run user code, so they must not be called under the lock.
 impl<E> Failures<E> {
-    /// The first panic goes on, since a bug is never hidden; else it is the first error.
+    /// Resumes the first panic, because a bug is never hidden. Otherwise returns the first error.
     pub(crate) fn into_result(self) -> Result<(), E>
     where
         E: From<ContextError>,
@@ -158,13 +160,13 @@ impl<E> Failures<E> {
         self.panicked
     }
 
-    /// Whether something failed by itself, and was not merely stopped.
+    /// Returns whether a task failed by itself, and was not merely aborted.
     pub(crate) fn has_failed(&self) -> bool {
         let mut kinds = self.tasks.iter().map(TaskError::kind);
         kinds.any(|kind| !matches!(kind, TaskErrorKind::Aborted(_)))
     }
 
-    /// The first panic goes on, if there is one.
+    /// Resumes the first panic, if there is one.
     pub(crate) fn resume_panic(mut self) -> Self {
         let Some(at) = self.tasks.iter().position(TaskError::is_panic) else {
             return self;
@@ -181,7 +183,8 @@ impl<E> Failures<E> {
 }
 
 impl<E> Drop for Failures<E> {
-    /// Errors and payloads are user code; nobody could be told of a panic in their destructors.
+    /// Errors and payloads are user code. A panic of their destructors is discarded, because no
+    /// caller is left that could handle it.
     fn drop(&mut self) {
         self.tasks.drain(..).for_each(panic::discard);
     }

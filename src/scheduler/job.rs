@@ -1,7 +1,8 @@
 //! A user's future as a job.
 //!
-//! Not an `async` block around it: a panic that unwinds through such a block drops what it awaits in passing, and a
-//! destructor that panics then ends the process. Here the future stays where it is until it is dropped by itself.
+//! The future is not wrapped in an `async` block. A panic that unwinds through such a block drops
+//! what the block awaits while it unwinds, and a destructor that panics then aborts the process.
+//! Here the future stays in place until it is dropped explicitly.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,19 +15,19 @@ use crate::panic::{self, Payload};
 use crate::scheduler::error::TaskErrorKind;
 use crate::tracing::{self, Span};
 
-/// The largest future or closure that goes by value from the call to its job. Each call that it
-/// passes through copies it, which takes a multiple of its size of the stack, above all in a debug
-/// build. tokio's own figures.
+/// The largest future or closure that is passed by value from the call to its job. Each call in
+/// between copies it, which takes a multiple of its size on the stack, above all in a debug build.
+/// The figures are those of tokio.
 const BY_VALUE: usize = if cfg!(debug_assertions) { 2048 } else { 16_384 };
 
-/// Whether a future or closure is to be boxed at the call, before anything is done with it.
+/// Returns whether a future or closure must be boxed at the call, before it is passed on.
 pub(crate) const fn is_big<T>() -> bool {
     size_of::<T>() > BY_VALUE
 }
 
-/// Calls on with the future in a box if it is big; in the public call itself, since each call in
-/// between would copy it. The box is erased, so that the compiler does not make all of this twice
-/// for each future.
+/// Passes the future on in a box if it is big. This happens in the public call itself, because each
+/// call in between would copy the future. The box is type-erased, so that the code behind it is not
+/// compiled twice for each future.
 macro_rules! boxed_if_big {
     ($future:ident: $type:ty $(, $auto:path)? => $call:expr) => {
         if $crate::scheduler::job::is_big::<$type>() {
@@ -40,11 +41,12 @@ macro_rules! boxed_if_big {
 }
 pub(crate) use boxed_if_big;
 
-/// Erased: a group holds futures of any type.
+/// A job with its type erased: a group holds futures of any type.
 pub(crate) type Job<E> = Pin<Box<dyn Future<Output = Result<(), TaskErrorKind<E>>> + Send>>;
 
 pin_project! {
-    /// What makes the future, if that is to happen when it starts; the future; and what becomes of its output.
+    /// A job: the function that makes the future, if the future is made at the start; the future;
+    /// and the function that turns its output into a result.
     pub(crate) struct Work<S, F, M> {
         start: Option<S>,
         #[pin]
@@ -53,7 +55,7 @@ pin_project! {
     }
 }
 
-/// A future that is there already.
+/// Returns a job for an existing future.
 pub(crate) fn of_future<F, M, E>(future: F, finish: M) -> Work<fn() -> F, F, M>
 where
     F: Future,
@@ -66,7 +68,7 @@ where
     }
 }
 
-/// A future that is made when the job is first polled.
+/// Returns a job whose future is made when the job is first polled.
 pub(crate) fn of_start<S, F, M, E>(start: S, finish: M) -> Work<S, F, M>
 where
     S: FnOnce() -> F,
@@ -80,8 +82,8 @@ where
     }
 }
 
-/// Polls a job in its span, as the current job of this thread. Once it is ready it is dropped. A
-/// panic of the poll or of the destructor is the result.
+/// Polls a job in its span, as the current job of this thread. When it is ready, it is dropped. A
+/// panic of the poll or of the destructor is returned.
 pub(crate) fn poll_job<J: Future>(
     mut job: Pin<&mut Option<J>>,
     span: Option<&Span>,
@@ -91,7 +93,8 @@ pub(crate) fn poll_job<J: Future>(
     current::poll(cx, |cx| poll_to_end(job.as_mut(), cx))
 }
 
-/// Polls a job; once it is ready, it is dropped, and a panic of either is how it ended.
+/// Polls a job. When it is ready, it is dropped. A panic of the poll or of the destructor is
+/// returned.
 pub(crate) fn poll_to_end<J: Future>(
     mut job: Pin<&mut Option<J>>,
     cx: &mut task::Context<'_>,
@@ -108,7 +111,7 @@ pub(crate) fn poll_to_end<J: Future>(
     Poll::Ready(panic::first(ended, dropped))
 }
 
-/// The output of most futures, as that of a job.
+/// Returns the output of a fallible future as the result of its job.
 pub(crate) fn result<E>(result: Result<(), E>) -> Result<(), TaskErrorKind<E>> {
     result.map_err(TaskErrorKind::Failed)
 }
@@ -127,12 +130,12 @@ where
             this.future.set(Some(start()));
         }
         let Some(future) = this.future.as_mut().as_pin_mut() else {
-            panic!("a job is polled again after its start panicked");
+            panic!("a job was polled again after its start had panicked");
         };
         let output = ready!(future.poll(cx));
         match this.finish.take() {
             Some(finish) => Poll::Ready(finish(output)),
-            None => panic!("a job is polled again after its end"),
+            None => panic!("a job was polled again after it had finished"),
         }
     }
 }

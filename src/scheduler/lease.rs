@@ -1,4 +1,5 @@
-//! What an admission or a handle does for lending: the same protocol for each of them.
+//! The protocol by which an awaitable (an admission or a task handle) has the waiting task lend its
+//! permit.
 
 use std::task::Waker;
 
@@ -8,19 +9,19 @@ use super::lending::{Claimant, LenderId, Lent, Through};
 use super::permits::Permits;
 use super::source::Lending;
 
-/// What an awaitable keeps of its waiting from one poll to the next.
+/// The state of an awaitable's wait from one poll to the next.
 pub(crate) enum Lease {
     None,
-    /// That task has polled it in a list.
+    /// That task has polled it through the waker of a list.
     Listed(LenderId),
     /// It was polled in that blocking closure. Boxed, so that an admission stays small.
     Blocking(Box<(LenderId, Claimant)>),
 }
 
 impl Lease {
-    /// It is undecided, and is polled: by a job of its scheduler in that way, if `how` says so, which then
-    /// waits for it. Returns what its waiter carries, and whether a
-    /// permit became free. Under the lock of the scheduler.
+    /// Handles a poll of an undecided awaitable. `how` says in which way a job of its scheduler
+    /// polls it, if one does; that job then waits for it. Returns what the waiter has to know about
+    /// the task, and whether a permit became free. Called under the lock of the scheduler.
     pub(crate) fn wait(&mut self, how: Option<How>, permits: &mut Permits) -> (Option<Lent>, bool) {
         let lender = how.and_then(|how| Some((how, current::register_own_lender(permits)?)));
         let Some((how, lender)) = lender else {
@@ -51,7 +52,8 @@ impl Lease {
         (Some(Lent { lender, through }), false)
     }
 
-    /// The same for one that has its own lock, under which this is called.
+    /// Handles a poll like `wait`, for an awaitable with a lock of its own, under which this is
+    /// called.
     pub(crate) fn wait_in(
         &mut self,
         how: Option<How>,
@@ -65,7 +67,7 @@ impl Lease {
         waits
     }
 
-    /// It is not in a list any more, unless in one of task `except`.
+    /// Takes the awaitable out of its task's list, unless that is task `except`.
     fn unlist(&mut self, permits: &mut Permits, except: Option<LenderId>) {
         match *self {
             Lease::Listed(lender) if Some(lender) != except => {
@@ -76,8 +78,9 @@ impl Lease {
         }
     }
 
-    /// It has been decided. Whether the task may see that now: a blocking closure goes on only with
-    /// a permit. If not, `waker` is woken when it may. Under the lock of the scheduler.
+    /// Handles that the awaitable was decided. Returns whether the task may see that now: a
+    /// blocking closure continues only with a permit. If it may not, `waker` is woken when it may.
+    /// Called under the lock of the scheduler.
     pub(crate) fn resume(
         &mut self,
         permits: &mut Permits,
@@ -98,7 +101,8 @@ impl Lease {
         true
     }
 
-    /// The same for one that has its own lock, under which this is called.
+    /// Handles a decision like `resume`, for an awaitable with a lock of its own, under which this
+    /// is called.
     pub(crate) fn resume_in(
         &mut self,
         scheduler: Option<&dyn Lending>,
@@ -113,7 +117,7 @@ impl Lease {
         resumes
     }
 
-    /// It is dropped. Under the lock of the scheduler.
+    /// Handles that the awaitable is dropped. Called under the lock of the scheduler.
     pub(crate) fn end(&mut self, is_decided: bool, permits: &mut Permits, unneeded: &mut Wakers) {
         match std::mem::replace(self, Lease::None) {
             Lease::Listed(lender) if !is_decided => permits.unlist(lender),
