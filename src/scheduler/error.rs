@@ -1,4 +1,4 @@
-//! How tasks fail, and all the failures of a group.
+//! The errors of tasks: one failure, and all failures of a group.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -12,14 +12,14 @@ use crate::panic::{self, Payload};
 use crate::sync::Mutex;
 use crate::tracing;
 
-/// What a task is called, and where it was started.
+/// The name of a task, and the place where it was started.
 #[derive(Debug, Clone)]
 pub(crate) struct Label {
     pub(crate) name: Option<Cow<'static, str>>,
     pub(crate) site: &'static Location<'static>,
 }
 
-/// `task "fetch" (started at src/main.rs:7:5)`, or without the name if it has none.
+/// Writes `task "fetch" (started at src/main.rs:7:5)`, or without the name if the task has none.
 impl Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.name {
@@ -29,11 +29,12 @@ impl Display for Label {
     }
 }
 
-/// How one task of a group failed.
+/// A failure of one task of a group.
 ///
-/// Displayed, it names the task and says why: `task "fetch" (started at src/main.rs:7:5): disk full`. An error of yours is
-/// displayed in its alternate form, in which an `anyhow::Error` prints its whole chain; its
-/// [`source`](std::error::Error::source) is that of a [`ContextError`], the cause.
+/// [`Display`] names the task and the reason: `task "fetch" (started at src/main.rs:7:5): disk
+/// full`. The error that your task returned is displayed in its alternate form, in which an
+/// `anyhow::Error` prints its whole chain. The [`source`](std::error::Error::source) of an aborted
+/// task's error is the cause of its [`ContextError`]; other failures have none.
 #[derive(Debug)]
 pub struct TaskError<E> {
     label: Label,
@@ -42,23 +43,24 @@ pub struct TaskError<E> {
     caused: bool,
 }
 
-/// The three ways for a task to fail.
+/// The reason why a task failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskErrorKind<E> {
-    /// It returned an error.
+    /// The task returned an error.
     #[error("{0:#}")]
     Failed(E),
-    /// It panicked, or its destructor did.
+    /// The task panicked, or its destructor did.
     #[error("panicked: {0}")]
     Panicked(Panic),
-    /// The group stopped it: it never started, was dropped at an await because it may be
-    /// ([`go_cancellable`](crate::Group::go_cancellable)), or was aborted.
+    /// The group aborted the task: it never started, it was dropped at an await because
+    /// [`go_cancellable`](crate::Group::go_cancellable) allows that, or it was dropped when the
+    /// group was aborted.
     #[error(transparent)]
     Aborted(ContextError),
 }
 
 impl<E: Display> TaskErrorKind<E> {
-    /// The same for an event.
+    /// Returns the failure as an event needs it.
     pub(crate) fn as_failure(&self) -> tracing::Failure<'_> {
         match self {
             TaskErrorKind::Failed(error) => tracing::Failure::Error(error),
@@ -86,31 +88,32 @@ impl<E> TaskError<E> {
         }
     }
 
-    /// The name that [`named`](crate::Group::named) gave the task.
+    /// Returns the name that [`named`](crate::Group::named) gave the task.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.label.name.as_deref()
     }
 
-    /// Where the task was started: the line that called `go`.
+    /// Returns the place where the task was started: the line that called `go`.
     #[must_use]
     pub fn site(&self) -> &'static Location<'static> {
         self.label.site
     }
 
-    /// How long the task ran, from its start to its end, waits included; zero if it never started.
+    /// Returns how long the task ran, from its start to its end, including the time that it waited.
+    /// It is zero if the task never started.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.elapsed
     }
 
-    /// How it failed.
+    /// Returns the reason why the task failed.
     #[must_use]
     pub fn kind(&self) -> &TaskErrorKind<E> {
         &self.kind
     }
 
-    /// How it failed, by value.
+    /// Consumes the error and returns the reason why the task failed.
     #[must_use]
     pub fn into_kind(self) -> TaskErrorKind<E> {
         self.kind
@@ -128,7 +131,7 @@ impl<E: Display> Display for TaskError<E> {
 }
 
 impl<E: Debug + Display> Error for TaskError<E> {
-    /// What lies behind the kind: its own text is part of this error's.
+    /// Returns the source of the reason. The text of the reason is part of this error's own text.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.kind {
             TaskErrorKind::Aborted(error) => error.source(),
@@ -137,7 +140,9 @@ impl<E: Debug + Display> Error for TaskError<E> {
     }
 }
 
-/// A panic that was caught: its payload, and its text. `Sync`, as a bare payload is not.
+/// A panic that was caught, with its payload and its text.
+///
+/// It is `Sync`, unlike a bare payload.
 pub struct Panic {
     payload: Mutex<Payload>,
     text: Cow<'static, str>,
@@ -151,13 +156,13 @@ impl Panic {
         }
     }
 
-    /// The message of the panic, if it was one: what `panic!` was given.
+    /// Returns the message of the panic, or a placeholder if its payload is not a text.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// What the panic carried, for a downcast or for [`std::panic::resume_unwind`].
+    /// Returns the payload of the panic, for a downcast or for [`std::panic::resume_unwind`].
     #[must_use]
     pub fn into_payload(self) -> Box<dyn Any + Send + 'static> {
         self.payload.into_inner()
@@ -176,13 +181,14 @@ impl Debug for Panic {
     }
 }
 
-/// Every failure of a group, in the order in which its tasks ended: what [`wait_all`](crate::Group::wait_all) gives.
+/// All failures of a group, in the order in which its tasks finished.
 ///
-/// It is never empty. The first 1,024 failures are kept whole, and the first panic in any case; the others are
-/// [counted](Errors::omitted).
+/// [`wait_all`](crate::Group::wait_all) returns it. It is never empty. It keeps the first 1,024
+/// failures, and the first panic in any case. The others are only [counted](Errors::omitted).
 ///
-/// Displayed, it is what one wants in a log: the first cause, then what became of the others.
-/// `task "fetch" (started at src/main.rs:7:5): disk full (1 more failed, 6 were stopped)`.
+/// [`Display`] writes one line for a log: the first panic, or the first failure if no task has
+/// panicked, and then how many other tasks failed and how. An example is `task "fetch" (started at
+/// src/main.rs:7:5): disk full (1 more failed, 6 were stopped)`.
 #[derive(Debug)]
 pub struct Errors<E> {
     tasks: Vec<TaskError<E>>,
@@ -190,41 +196,43 @@ pub struct Errors<E> {
 }
 
 impl<E> Errors<E> {
-    /// `tasks` is not empty.
+    /// Creates the error. `tasks` must not be empty.
     pub(crate) fn new(tasks: Vec<TaskError<E>>, omitted: usize) -> Errors<E> {
         debug_assert!(!tasks.is_empty());
         Errors { tasks, omitted }
     }
 
-    /// The failures that were kept, in the order in which the tasks ended.
+    /// Iterates over the failures that were kept, in the order in which the tasks finished.
     pub fn iter(&self) -> std::slice::Iter<'_, TaskError<E>> {
         self.tasks.iter()
     }
 
-    /// How many failures were kept: at least one.
+    /// Returns how many failures were kept, which is at least one.
     #[expect(clippy::len_without_is_empty, reason = "it is never empty")]
     #[must_use]
     pub fn len(&self) -> usize {
         self.tasks.len()
     }
 
-    /// How many failures were counted only.
+    /// Returns how many failures were only counted.
     #[must_use]
     pub fn omitted(&self) -> usize {
         self.omitted
     }
 
-    /// Those that caused: the first failure, what failed by itself before the context ended, and every panic.
+    /// Iterates over the failures that are causes: the first failure, every panic, and every task
+    /// that failed by itself before the context was done.
     pub fn causes(&self) -> impl Iterator<Item = &TaskError<E>> {
         self.tasks.iter().filter(|task| task.caused)
     }
 
-    /// Those that obeyed: what failed once the context had ended, was stopped, or never started.
+    /// Iterates over the failures that are consequences: tasks that failed after the context was
+    /// done, were aborted, or never started.
     pub fn cancelled(&self) -> impl Iterator<Item = &TaskError<E>> {
         self.tasks.iter().filter(|task| !task.caused)
     }
 
-    /// A panic if there is one, or else the first failure.
+    /// Returns the first panic, or the first failure if there is no panic.
     fn main(&self) -> Option<&TaskError<E>> {
         let panic = self.tasks.iter().find(|task| task.is_panic());
         panic.or_else(|| self.tasks.first())
@@ -248,7 +256,7 @@ impl<E: Display> Display for Errors<E> {
     }
 }
 
-/// What became of the others.
+/// How many of the other tasks failed, by kind of failure.
 #[derive(Default)]
 struct Counts {
     panicked: usize,
@@ -289,7 +297,7 @@ impl Display for Counts {
 }
 
 impl<E: Debug + Display> Error for Errors<E> {
-    /// That of the failure which is displayed first.
+    /// Returns the source of the failure that is displayed first.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.main().and_then(Error::source)
     }

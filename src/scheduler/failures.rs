@@ -124,8 +124,8 @@ impl<E> Failures<E> {
         (unkept, cause.map(|cause| self.cause(cause)))
     }
 
-    /// Returns the cause with which to cancel the context: that of the first failure, whichever
-    /// failing task calls this first.
+    /// Returns the cause with which to cancel the context: that of the first failure that
+    /// was recorded.
     fn cause(&mut self, mine: Cause) -> Cause {
         self.cause.get_or_insert(mine).clone()
     }
