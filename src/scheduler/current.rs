@@ -1,18 +1,18 @@
-//! The job that is polled on this thread: how an awaitable finds the task that waits for it.
+//! The job that is polled on this thread. An awaitable uses it to find the task that waits for it.
 //!
-//! A worker puts its [`CurrentJob`] here for the length of each of its polls. An admission, a handle, or the
-//! end of a group or a fan-out that is polled inside and is pending writes down that the job waits
-//! for it, and the worker lends the permit when the job's poll has ended. What `tokio::spawn` starts is a
-//! task of its own and is not found.
+//! A worker puts its [`CurrentJob`] on the thread for the length of each of its polls. An
+//! admission, a task handle, or the end of a group or a fan-out that is polled inside and is
+//! pending notes that the job waits for it. The worker lends the permit when the job's poll has
+//! ended. A future that `tokio::spawn` runs is a task of its own, and is not found.
 //!
 //! # Whether a task still waits
 //!
-//! That an awaitable was polled does not mean that the task waits for it: `select!` may have taken
-//! another branch in the same poll, and the task then waits for something else and must keep its
-//! permit. So a job that seems to wait is polled again at once, and waits if it polls an awaitable
-//! again. That is done twice: a `yield_now` in another branch is ready in the first of these polls,
-//! and the task goes on behind it. A future may be polled at any time, so this changes nothing
-//! else.
+//! That an awaitable was polled does not mean that the task waits for it. `select!` may have taken
+//! another branch in the same poll; the task then waits for something else and must keep its
+//! permit. So a job that seems to wait is polled again at once, and it counts as waiting if it
+//! polls an awaitable again. That is done twice: a `yield_now` in another branch is ready in the
+//! first of these polls, and the task continues behind it. A future may be polled at any time, so
+//! this changes nothing else.
 
 use std::cell::Cell;
 use std::task::{self, Poll, Waker};
@@ -25,15 +25,15 @@ use super::permits::Permits;
 use super::source::Lending;
 use crate::sync::{Arc, Weak, thread_static};
 
-/// A job that is polled, and what it waits for. A worker has one for all its jobs, since it runs one
-/// at a time, and has it on the thread while it is polled.
+/// A job that is polled, and what it waits for. A worker runs one job at a time, so it has one
+/// value for all its jobs, which is on the thread while the worker is polled.
 pub(crate) struct CurrentJob {
-    /// Whose job it is.
+    /// The scheduler of the job.
     scheduler: Arc<dyn Lending>,
-    /// Its name, from the first time that it waits.
+    /// Its id, from the first time that it waits.
     lender: Option<LenderId>,
     polled: Polled,
-    /// Whether, in this poll, it waits for its own scheduler.
+    /// Whether it waits for its own scheduler in this poll.
     waits: bool,
     /// `None` for a job that does not wait for another scheduler.
     abroad: Option<Box<Abroad>>,
@@ -43,12 +43,12 @@ pub(crate) struct CurrentJob {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Polled {
     With(WakerId),
-    /// It is a blocking closure, which nothing polls.
+    /// It is a blocking closure, which is never polled.
     Blocking,
 }
 
-/// The task that a waker wakes: tokio's wakers differ in their data alone. Those of lists have other
-/// data, since each points to its own list.
+/// Identifies the task that a waker wakes. tokio's wakers differ only in their data. The wakers of
+/// lists have other data, because each points to its own list.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct WakerId {
     data: usize,
@@ -65,22 +65,23 @@ impl WakerId {
 /// What a job waits for in other schedulers.
 #[derive(Default)]
 struct Abroad {
-    /// Those that were pending in this poll.
+    /// The edges that were pending in this poll.
     pending: Vec<Edge>,
-    /// Those of the last poll, as the schedulers know them.
+    /// The edges of the last poll, as the schedulers know them.
     edges: Vec<Edge>,
-    /// The tasks on whose behalf it waited: it is polled only with their permits.
+    /// The tasks on whose behalf the job waited. It is polled only with their permits.
     acts_for: Vec<ActsFor>,
 }
 
-/// How often a job that seems to wait is polled again, to see whether it does.
+/// How often a job that seems to wait is polled again.
 const PROBES: usize = 2;
 
 thread_static! {
     static CURRENT: Cell<Option<CurrentJob>> = Cell::new(None);
 }
 thread_static! {
-    // Of that job. By itself, since a look at it is all that most polls need.
+    // Whether that job has waited. It is a variable of its own because most polls need to read
+    // nothing else.
     static HAS_NOTED: Cell<bool> = Cell::new(false);
 }
 
@@ -96,7 +97,7 @@ impl CurrentJob {
     }
 
     /// Reserves the permits under which the job is polled: its own, and those of the tasks on whose
-    /// behalf it waited. If one has been lent, `waker` is woken when it is back.
+    /// behalf it waited. If one of them is lent, `waker` is woken when it is granted again.
     fn begin_poll(&mut self, waker: &Waker) -> bool {
         let Some(lender) = self.lender else {
             return true;
@@ -108,8 +109,9 @@ impl CurrentJob {
         let claimant = Claimant::Job(self.scheduler.id(), lender);
         abroad.find_tasks(&*self.scheduler, claimant);
         let acts_for = &abroad.acts_for;
-        // Its own first, and then outwards. The other way round it would keep the permit of an
-        // outer group while it waits for one of an inner group, whose tasks may need the outer one.
+        // Its own permit first, and then outwards. In the other order, the job would keep the
+        // permit of an outer group while it waits for a permit of an inner group, whose tasks may
+        // need the outer one.
         let has_all = reserve(&self.scheduler, lender, Claimant::Task, waker, |_| {})
             && acts_for
                 .iter()
@@ -124,7 +126,7 @@ impl CurrentJob {
         has_all
     }
 
-    /// The poll has ended, and the job is pending: lends the permits of those that wait.
+    /// Ends a poll in which the job was pending, and lends the permits of the tasks that wait.
     fn end_poll(&mut self, waker: &Waker) {
         let has_pending = self
             .abroad
@@ -136,7 +138,7 @@ impl CurrentJob {
         let lender = self.register_lender();
         let waits = self.waits;
         let scheduler = &self.scheduler;
-        // First the edges, then the search: invariant 2 of `lending`.
+        // The edges come first, and the search comes second: invariant 2 of `lending`.
         if let Some(abroad) = &mut self.abroad {
             abroad.publish(scheduler, lender);
         }
@@ -149,14 +151,14 @@ impl CurrentJob {
         }
     }
 
-    /// The job has ended in a poll.
+    /// Ends the poll in which the job has finished.
     fn end_last_poll(&mut self) {
         for task in self.leave_abroad() {
             task.end_poll();
         }
     }
 
-    /// The next job begins. Hands back the name of the last one.
+    /// Prepares for the next job. Returns the id of the last job, if it has waited.
     pub(crate) fn renew(&mut self) -> Option<LenderId> {
         self.waits = false;
         let scheduler = self.scheduler.id();
@@ -167,7 +169,7 @@ impl CurrentJob {
         self.lender.take()
     }
 
-    /// The same for a job that has no permit of its own to hand in.
+    /// Prepares for the next job if the last one has no permit to release.
     pub(crate) fn forget(&mut self) {
         if let Some(lender) = self.renew() {
             let mut unneeded = Wakers::default();
@@ -176,7 +178,7 @@ impl CurrentJob {
         }
     }
 
-    /// It waits for no other scheduler any more. Hands back the tasks for which it acts.
+    /// Removes the edges to other schedulers. Returns the tasks on whose behalf the job waited.
     fn leave_abroad(&mut self) -> Vec<ActsFor> {
         let Some(mut abroad) = self.abroad.take() else {
             return Vec::new();
@@ -205,19 +207,20 @@ impl CurrentJob {
         *self.lender.get_or_insert_with(|| new(self.polled))
     }
 
-    /// Whether it has waited.
+    /// Returns whether the job has waited.
     fn has_noted(&self) -> bool {
         self.lender.is_some() || self.abroad.is_some()
     }
 
-    /// Forgets what was pending in this poll, so that the next one says whether it is awaited;
-    /// `None` if nothing is to be asked. After an abort, the poll in which it came is the last one.
+    /// Forgets what was pending in this poll, so that the next poll shows whether the job waits.
+    /// Returns `None` if no further poll is needed. After an abort there is none: the poll during
+    /// which the abort came is the last one.
     fn begin_probe(&mut self) -> Option<()> {
         let probes = self.seems_to_wait() && !self.scheduler.is_aborted();
         probes.then(|| self.forget_pending())
     }
 
-    /// Whether it seems to wait, so that a second poll is to say so.
+    /// Returns whether the job seems to wait, so that a second poll must show whether it does.
     fn seems_to_wait(&self) -> bool {
         if self.waits {
             return true;
@@ -241,8 +244,8 @@ impl CurrentJob {
         }
     }
 
-    /// The job waits for another scheduler. A blocking closure has no end of a poll: the schedulers are told
-    /// at once.
+    /// Notes that the job waits for another scheduler. A blocking closure has no end of a poll, so
+    /// the schedulers are informed at once.
     fn wait_for(&mut self, edge: Edge) {
         let abroad = self.abroad.get_or_insert_default();
         let known = abroad
@@ -281,8 +284,8 @@ impl Polled {
     }
 }
 
-/// Reserves a permit, and does what is to follow under the same lock. If it has been lent, `waker`
-/// is woken when it is back.
+/// Reserves a permit, and calls `then` under the same lock. If the permit is lent, `waker` is woken
+/// when it is granted again.
 fn reserve(
     scheduler: &Arc<dyn Lending>,
     lender: LenderId,
@@ -305,15 +308,16 @@ fn reserve(
 }
 
 impl Abroad {
-    /// Finds the tasks on whose behalf the job waited: the nearest ones of each scheduler. Those whose
-    /// permit it claimed before, and that are not among them any more, are left.
+    /// Finds the tasks on whose behalf the job waited: the nearest ones of each scheduler. Gives up
+    /// the permits of tasks that were found before and are not found any more.
     fn find_tasks(&mut self, scheduler: &dyn Lending, claimant: Claimant) {
         let before = std::mem::take(&mut self.acts_for);
         if !self.edges.is_empty() {
             let awaits = |id| self.edges.iter().any(|edge| edge.target.scheduler == id);
             for task in all_awaiters(scheduler, awaits) {
                 let id = task.scheduler.id();
-                // One permit of each scheduler: several tasks may wait for this job.
+                // One permit of each scheduler is enough, even if several of its tasks wait for
+                // this job.
                 let is_known = self.acts_for.iter().any(|it| it.scheduler.id() == id);
                 if awaits(id) && !is_known {
                     self.acts_for.push(task);
@@ -329,7 +333,7 @@ impl Abroad {
         }
     }
 
-    /// Tells the schedulers what has changed since the last poll.
+    /// Informs the schedulers of the edges that have changed since the last poll.
     fn publish(&mut self, scheduler: &Arc<dyn Lending>, lender: LenderId) {
         let mut edges = std::mem::take(&mut self.pending);
         let before = std::mem::take(&mut self.edges);
@@ -371,8 +375,8 @@ impl Abroad {
         }
     }
 
-    /// Lends the permits of the tasks that wait for their own scheduler because of what this job waits
-    /// for: its own, and those of tasks that wait for its scheduler.
+    /// Lends the permits of tasks that wait for their own scheduler because of what this job waits
+    /// for. These may be its own task, and tasks that wait for its scheduler.
     fn lend(&self, scheduler: &Arc<dyn Lending>, lender: LenderId) {
         let edges = self.edges.iter();
         let asked = all_asked(
@@ -393,18 +397,18 @@ impl Abroad {
     }
 }
 
-/// Puts a job on the thread, until this is dropped.
+/// Keeps a job on the thread until this is dropped.
 pub(crate) struct Entered<'a> {
     job: &'a mut Option<CurrentJob>,
     interrupted: Option<CurrentJob>,
 }
 
-/// For one poll of a worker, whichever jobs it runs in that.
+/// Puts a job on the thread for one poll of a worker, whichever jobs the worker runs in that poll.
 pub(crate) fn enter<'a>(job: &'a mut Option<CurrentJob>, waker: &Waker) -> Entered<'a> {
     enter_as(job, Polled::With(WakerId::of(waker)))
 }
 
-/// For a blocking closure.
+/// Puts a blocking closure on the thread.
 pub(crate) fn enter_blocking(job: &mut Option<CurrentJob>) -> Entered<'_> {
     enter_as(job, Polled::Blocking)
 }
@@ -428,7 +432,7 @@ fn put(job: Option<CurrentJob>) -> Option<CurrentJob> {
     CURRENT.with(|current| current.replace(job))
 }
 
-/// Polls the job on this thread. `poll` must not unwind. A job that may not be polled yet is
+/// Polls the job on this thread. `poll` must not unwind. A job that must not be polled yet is
 /// pending.
 #[inline]
 pub(crate) fn poll<T>(
@@ -442,8 +446,8 @@ pub(crate) fn poll<T>(
     polled
 }
 
-/// The first half of `poll`: `None` if the job may not be polled yet. Otherwise `end_poll` is the
-/// second half.
+/// Performs the first half of `poll`. Returns `None` if the job must not be polled yet. Otherwise
+/// the caller calls `end_poll`, which is the second half.
 #[inline]
 pub(crate) fn poll_if_allowed<T>(
     cx: &mut task::Context<'_>,
@@ -464,7 +468,7 @@ fn begin_poll(waker: &Waker) -> bool {
     look(|job| Some(job.begin_poll(waker))).unwrap_or(true)
 }
 
-/// The job is pending and may wait: polls it again, to see whether it does.
+/// Polls a pending job again, to see whether it waits.
 #[cold]
 fn probe<T>(
     cx: &mut task::Context<'_>,
@@ -482,7 +486,7 @@ fn probe<T>(
     Poll::Pending
 }
 
-/// The second half of `poll`.
+/// Performs the second half of `poll`.
 #[inline]
 pub(crate) fn end_poll(is_ready: bool, cx: &mut task::Context<'_>) {
     if has_noted() {
@@ -503,7 +507,7 @@ fn end_noted_poll(is_ready: bool, waker: &Waker) {
     });
 }
 
-/// The next job begins on this thread. Hands back the name of the last one.
+/// Prepares for the next job on this thread. Returns the id of the last job, if it has waited.
 #[inline]
 pub(crate) fn renew() -> Option<LenderId> {
     if has_noted() {
@@ -512,7 +516,7 @@ pub(crate) fn renew() -> Option<LenderId> {
     None
 }
 
-/// The same for a job that has no permit of its own to hand in.
+/// Prepares for the next job if the last one has no permit to release.
 #[inline]
 pub(crate) fn forget() {
     if has_noted() {
@@ -523,22 +527,24 @@ pub(crate) fn forget() {
     }
 }
 
-/// Whether the job on this thread has waited. Most jobs have not, and cost no more than this look.
+/// Returns whether the job on this thread has waited. Most jobs have not, and cost no more than
+/// this.
 #[inline]
 fn has_noted() -> bool {
     HAS_NOTED.with(Cell::get)
 }
 
-/// How a job polls something that it awaits.
+/// How a job polls an awaitable.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum How {
     WithOwnWaker,
-    /// With the waker of something that polls it only when it was woken.
+    /// With the waker of a list, which polls it only when that waker was woken.
     InList,
     Blocking,
 }
 
-/// How the job on this thread, if it is one of `scheduler`, polls with this waker. Takes no lock.
+/// Returns how the job on this thread polls with this waker, if it is a job of `scheduler`. Takes
+/// no lock.
 pub(crate) fn own_poll(scheduler: SchedulerId, waker: &Waker) -> Option<How> {
     let how = look(|job| (job.scheduler.id() == scheduler).then(|| job.how(waker)));
     how.filter(|_| !wakes_nothing(waker))
@@ -549,13 +555,13 @@ pub(crate) fn is_job_of(scheduler: SchedulerId) -> bool {
     look(|job| Some(job.scheduler.id() == scheduler)).unwrap_or(false)
 }
 
-/// Names the job on this thread, which is one of these permits' scheduler and waits for that. Under the
-/// lock of the scheduler.
+/// Registers the job on this thread as a lender. The permits are those of its scheduler. Called
+/// under the lock of the scheduler.
 pub(crate) fn register_own_lender(permits: &mut Permits) -> Option<LenderId> {
     look(|job| Some(job.lender_or_register(|polled| polled.register_lender(permits))))
 }
 
-/// That job waits for its own scheduler, in this poll.
+/// Notes that the job on this thread waits for its own scheduler in this poll.
 pub(crate) fn note_own() {
     look(|job| {
         job.waits = true;
@@ -563,23 +569,25 @@ pub(crate) fn note_own() {
     });
 }
 
-/// Whether the waker is one of a poll that only looks, and does not wait.
+/// Returns whether the waker does nothing: such a poll reads the state, and does not wait.
 fn wakes_nothing(waker: &Waker) -> bool {
     waker.will_wake(Waker::noop()) || waker.will_wake(futures_util::task::noop_waker_ref())
 }
 
-/// The job on this thread, if there is one, waits for all jobs of `scheduler`. Called under no lock, as
-/// are the next two.
+/// Notes that the job on this thread, if there is one, waits for all jobs of `scheduler`. Must not
+/// be called under a lock.
 pub(crate) fn wait_for_all<C: Lending + 'static>(scheduler: &Arc<C>, waker: &Waker) {
     wait_for(scheduler.id(), Part::All, waker, || weak(scheduler));
 }
 
-/// It waits for a permit of `scheduler`.
+/// Notes that the job on this thread, if there is one, waits for a permit of `scheduler`. Must not
+/// be called under a lock.
 pub(crate) fn wait_for_permit<C: Lending + 'static>(scheduler: &Arc<C>, waker: &Waker) {
     wait_for(scheduler.id(), Part::One, waker, || weak(scheduler));
 }
 
-/// It waits for the end of a job of `scheduler`.
+/// Notes that the job on this thread, if there is one, waits for a job of `scheduler`. Must not be
+/// called under a lock.
 pub(crate) fn wait_for_job(scheduler: &Arc<dyn Lending>, waker: &Waker) {
     wait_for(scheduler.id(), Part::One, waker, || {
         Arc::downgrade(scheduler)
@@ -591,7 +599,8 @@ fn weak<C: Lending + 'static>(scheduler: &Arc<C>) -> Weak<dyn Lending> {
     Arc::downgrade(&scheduler)
 }
 
-/// Not of its own scheduler: what a job waits for there is in the waiter.
+/// Notes that the job waits for another scheduler. A wait for its own scheduler is noted in the
+/// waiter instead.
 fn wait_for(
     id: SchedulerId,
     part: Part,
