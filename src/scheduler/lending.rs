@@ -1,8 +1,8 @@
 //! Which tasks have lent their permit, and what they wait for.
 //!
-//! A task that waits for a permit of its own group, or for a task of its own group, could wait for
-//! ever if it kept its permit meanwhile. So it lends the permit, and is not polled again before it
-//! has one.
+//! A task that waits for a permit of its own group, or for a task of its own group, could wait
+//! forever if it kept its permit. So it lends the permit, and it is not polled again until it has
+//! one.
 //!
 //! ```text
 //!            its poll ends, and it              it is woken            a permit is free
@@ -13,24 +13,24 @@
 //!
 //! # Invariants
 //!
-//! 1. A job *waits for* a scheduler if an awaitable of that scheduler (an admission, a handle, the end of a
-//!    group or of a fan-out) was pending in the job's last poll. If it was polled through another
-//!    waker than the job's own, the job waits until the awaitable is decided or dropped: a list of
-//!    futures polls a member only when that member was woken.
-//! 2. A task lends when it waits for its own scheduler: directly, or because it waits for a scheduler of
-//!    which a job does, to any depth. Each scheduler knows what its jobs wait for (`abroad`) and which
-//!    jobs wait for it (`awaiters`). A job that begins to wait writes that down first, and looks
-//!    for tasks that now wait for their own scheduler afterwards; so of two that begin at the same time
-//!    the later one sees both.
-//! 3. A job is polled only while its task has its permit, and so is a job of another scheduler that
-//!    waited for this one on the task's behalf. It *reserves* the permit first. A permit that is
-//!    reserved, or under which a poll is running, is not lent. So a permit that is granted leads to
-//!    a poll, and the limit holds however tasks wait.
-//! 4. To lend too often does no harm but for the time that it takes: whatever wakes the task claims
-//!    the permit back. So a task may be taken for one that waits when it does not any more, but
-//!    never the other way round.
-//! 5. Something that is decided claims the permit at that moment, or a queued task would get it
-//!    before the task is polled.
+//! 1. A job *waits for* a scheduler if an awaitable of that scheduler (an admission, a task handle,
+//!    the end of a group or of a fan-out) was pending in the job's last poll. If the awaitable was
+//!    polled through another waker than the job's own, the job waits until the awaitable is decided
+//!    or dropped, because a list of futures polls a member only when that member was woken.
+//! 2. A task lends its permit when it waits for its own scheduler: directly, or because it waits
+//!    for a scheduler of which a job does, to any depth. Each scheduler knows what its jobs wait
+//!    for (`abroad`) and which jobs wait for it (`awaiters`). A job that begins to wait first
+//!    records that, and then searches for tasks that now wait for their own scheduler. So of two
+//!    jobs that begin at the same time, the later one sees both records.
+//! 3. A job is polled only while its task holds its permit. The same is true of a job of another
+//!    scheduler that waited for this one on the task's behalf. It *reserves* the permit first. A
+//!    permit that is reserved, or under which a poll is running, is not lent. So a permit that is
+//!    granted leads to a poll, and the limit holds however tasks wait.
+//! 4. Lending too often costs time and nothing else, because anything that wakes the task claims
+//!    the permit back. So a task that no longer waits may be taken for one that does, but never the
+//!    reverse.
+//! 5. When an awaitable is decided, the permit of the task that waits for it is claimed at that
+//!    moment. Otherwise a queued task would get the permit before the waiting task is polled.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::task::Waker;
@@ -40,12 +40,14 @@ use super::permits::Permits;
 use super::source::Lending;
 use crate::sync::{Arc, Weak};
 
-/// Names a job that waits, within its scheduler; never used twice, so that a stale one finds nothing.
+/// The id of a job that waits, within its scheduler. It is never reused, so a stale id finds
+/// nothing.
 pub(crate) type LenderId = u64;
-/// Names a scheduler while it lives: its address.
+/// The id of a scheduler while it exists: its address.
 pub(crate) type SchedulerId = usize;
 
-/// Names what reserves or claims the permit of a task: the task itself, or a job of another scheduler.
+/// The id of what reserves or claims the permit of a task: the task itself, or a job of another
+/// scheduler.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Claimant {
     Task,
@@ -54,24 +56,26 @@ pub(crate) enum Claimant {
     Blocking(u64),
 }
 
-/// The permit of a task, and what is known of its waiting.
+/// The permit of a task, and how the task waits.
 pub(crate) struct Lender {
     permit: TaskPermit,
-    /// The polls that run under the permit: the task's own, and those of jobs that act for it.
+    /// The number of polls that run under the permit: the task's own, and those of jobs on its
+    /// behalf.
     polls: usize,
-    /// Those that have the permit for their next poll, which they have been woken for.
+    /// The claimants that were woken and have the permit for their next poll.
     reserved: BTreeSet<Claimant>,
-    /// Those that are woken when the permit is back.
+    /// The claimants that are woken when the permit is granted.
     claimants: BTreeMap<Claimant, Waker>,
-    /// Whether the task's last poll ended while it waited for its own scheduler.
+    /// Whether the task waited for its own scheduler when its last poll ended.
     waits: bool,
-    /// How many undecided awaitables of its own scheduler the task has polled through a list's waker.
+    /// The number of undecided awaitables of its own scheduler that the task has polled through a
+    /// list's waker.
     listed: usize,
-    /// Something was decided during the task's poll, and has woken it: it does not wait.
+    /// Whether a decision during the task's poll has woken the task, so that it does not wait.
     is_woken: bool,
-    /// The task's own waker, for what is decided in a list.
+    /// The task's own waker, for decisions of awaitables in a list.
     waker: Option<Waker>,
-    /// What it waits for in other schedulers.
+    /// What the task waits for in other schedulers.
     abroad: Vec<Target>,
 }
 
@@ -79,7 +83,7 @@ pub(crate) struct Lender {
 enum TaskPermit {
     Held,
     Lent,
-    /// With its number among the claims.
+    /// With the number of its claim.
     Claimed(u64),
 }
 
@@ -99,14 +103,14 @@ impl Lender {
     }
 }
 
-/// The claims on lent permits, oldest first, and the tasks that they are for.
+/// The tasks that have waited, and the claims on lent permits, oldest first.
 pub(crate) struct Lenders {
     tasks: BTreeMap<LenderId, Lender>,
     next: LenderId,
-    /// A map, so that any of many claims can be withdrawn without a search.
+    /// A map, so that one of many claims can be withdrawn without a search.
     claims: BTreeMap<u64, LenderId>,
     next_claim: u64,
-    /// What jobs of this scheduler wait for, apart from this scheduler; and how many.
+    /// What the jobs of this scheduler wait for in other schedulers, each with the number of jobs.
     abroad: BTreeMap<Target, (usize, Weak<dyn Lending>)>,
     /// The jobs of other schedulers that wait for this one.
     awaiters: BTreeMap<Awaiter, Weak<dyn Lending>>,
@@ -129,11 +133,11 @@ impl Lenders {
     }
 }
 
-/// How a task awaits something that it lends its permit for.
+/// How a task awaits an awaitable for which it lends its permit.
 #[derive(Clone, Copy)]
 pub(crate) struct Lent {
     pub(crate) lender: LenderId,
-    /// Whether it was polled with the task's own waker, so that waking that leads to a poll.
+    /// Whether it was polled with the task's own waker, so that waking that waker leads to a poll.
     pub(crate) through: Through,
 }
 
@@ -143,20 +147,21 @@ pub(crate) enum Through {
     List,
 }
 
-/// What is woken by a decision; with the task of the same group that awaits it, if one does.
+/// A waker that a decision wakes, with the task of the same group that awaits the decision, if one
+/// does.
 pub(crate) struct Waiter {
     pub(crate) waker: Waker,
     pub(crate) lent: Option<Lent>,
 }
 
-/// One task.
+/// Permits of single tasks.
 impl Permits {
-    /// Names a job that begins to wait: one in the midst of a poll.
+    /// Registers a job that begins to wait during a poll.
     pub(crate) fn register_lender(&mut self) -> LenderId {
         self.insert_lender(Lender::new(1))
     }
 
-    /// Names a blocking closure, which no poll belongs to.
+    /// Registers a blocking closure, which is never polled.
     pub(crate) fn register_blocking_lender(&mut self) -> LenderId {
         self.insert_lender(Lender::new(0))
     }
@@ -168,14 +173,14 @@ impl Permits {
         lenders.next
     }
 
-    /// A number for a claimant of its own.
+    /// Returns a claimant for an awaitable of a blocking closure.
     pub(crate) fn claimant(&mut self) -> Claimant {
         self.lenders.next += 1;
         Claimant::Blocking(self.lenders.next)
     }
 
-    /// Reserves the permit of a task for the next poll of `claimant`. If it has been lent, claims
-    /// it, and `waker` is woken when it is back.
+    /// Reserves the permit of a task for the next poll of `claimant`. Returns whether it did. If
+    /// the permit is lent, claims it, and `waker` is woken when it is granted.
     pub(crate) fn reserve(
         &mut self,
         id: LenderId,
@@ -202,7 +207,7 @@ impl Permits {
         false
     }
 
-    /// The poll begins for which the permit was reserved.
+    /// Begins the poll for which the permit was reserved.
     pub(crate) fn begin_poll(&mut self, id: LenderId, claimant: Claimant) {
         if let Some(lender) = self.lenders.tasks.get_mut(&id) {
             lender.reserved.remove(&claimant);
@@ -213,7 +218,7 @@ impl Permits {
         }
     }
 
-    /// A poll of the task itself has ended, and it is pending. Says whether the permit became free.
+    /// Ends a poll in which the task itself was pending. Returns whether its permit became free.
     pub(crate) fn end_own_poll(&mut self, id: LenderId, waits: bool, waker: &Waker) -> bool {
         let Some(lender) = self.lenders.tasks.get_mut(&id) else {
             return false;
@@ -221,13 +226,13 @@ impl Permits {
         lender.polls -= 1;
         lender.waits = waits;
         if lender.listed > 0 && !lender.waker.as_ref().is_some_and(|it| it.will_wake(waker)) {
-            // A worker's: no user code.
+            // The waker of a worker, so no user code runs.
             lender.waker = Some(waker.clone());
         }
         self.lend_if_waiting(id)
     }
 
-    /// A poll of a job that acts for the task has ended. Says whether the permit became free.
+    /// Ends a poll of a job on the task's behalf. Returns whether the permit became free.
     pub(crate) fn end_poll_for(&mut self, id: LenderId) -> bool {
         if let Some(lender) = self.lenders.tasks.get_mut(&id) {
             lender.polls -= 1;
@@ -240,8 +245,8 @@ impl Permits {
         lender.is_some_and(|lender| lender.waits || lender.listed > 0) && self.lend(id)
     }
 
-    /// Lends the permit of a task that waits for its own scheduler, unless a poll needs it. Says whether
-    /// it became free.
+    /// Lends the permit of a task that waits for its own scheduler, unless a poll needs it. Returns
+    /// whether the permit became free.
     pub(crate) fn lend(&mut self, id: LenderId) -> bool {
         let Some(lender) = self.lenders.tasks.get_mut(&id) else {
             return false;
@@ -258,7 +263,7 @@ impl Permits {
         lends
     }
 
-    /// A claimant has gone without a poll. Says whether the permit became free.
+    /// Removes a claimant that will not poll. Returns whether the permit became free.
     pub(crate) fn abandon(
         &mut self,
         id: LenderId,
@@ -279,21 +284,21 @@ impl Permits {
         self.lend_if_waiting(id)
     }
 
-    /// The task awaits another awaitable through a list's waker.
+    /// Notes that the task awaits one more awaitable through a list's waker.
     pub(crate) fn list(&mut self, id: LenderId) {
         if let Some(lender) = self.lenders.tasks.get_mut(&id) {
             lender.listed += 1;
         }
     }
 
-    /// One of those was dropped, or went on to another task.
+    /// Notes that such an awaitable was dropped, or is now polled by another task.
     pub(crate) fn unlist(&mut self, id: LenderId) {
         if let Some(lender) = self.lenders.tasks.get_mut(&id) {
             lender.listed -= 1;
         }
     }
 
-    /// Tells a waiter that what it awaits has been decided: wakes it, or claims its permit first.
+    /// Notifies a waiter of a decision: wakes it, or claims its permit first.
     pub(crate) fn decide(&mut self, waiter: Waiter, wake: &mut Wakers) {
         let Waiter { waker, lent } = waiter;
         let lender = lent.and_then(|lent| {
@@ -313,8 +318,8 @@ impl Permits {
         };
         let is_held = lender.permit == TaskPermit::Held;
         let own = match through {
-            // The list has to know which of its members was woken; and the task is polled when it
-            // has its permit, even if the list is not there any more.
+            // The list has to know which of its members was woken. The task is polled when it has
+            // its permit, even if the list no longer exists.
             Through::List => {
                 lender.listed -= 1;
                 wake.push(waker);
@@ -333,7 +338,7 @@ impl Permits {
         }
     }
 
-    /// Enters a claim for a permit that has been lent.
+    /// Adds a claim for a permit that is lent.
     fn claim(&mut self, id: LenderId) {
         let lenders = &mut self.lenders;
         if let Some(
@@ -349,9 +354,9 @@ impl Permits {
         }
     }
 
-    /// Gives free permits to those that claim theirs back, oldest claim first.
+    /// Grants free permits to claims, oldest first.
     pub(crate) fn grant(&mut self, wake: &mut Wakers) {
-        // A pause keeps what has not started from starting, and lets what has go on, one at a time.
+        // At limit 0, no job starts, but jobs that have started continue, one at a time.
         while self.running < self.limit.max(1) {
             let Some((_, id)) = self.lenders.claims.pop_first() else {
                 return;
@@ -367,7 +372,7 @@ impl Permits {
         }
     }
 
-    /// Takes back the permit of a task that has ended.
+    /// Releases the permit of a task that has finished.
     pub(crate) fn release(&mut self, lender: Option<LenderId>, unneeded: &mut Wakers) {
         match lender.and_then(|id| self.forget(id, unneeded)) {
             None | Some(TaskPermit::Held) => self.running -= 1,
@@ -376,7 +381,7 @@ impl Permits {
         }
     }
 
-    /// Forgets a job that has waited, and has its permit.
+    /// Forgets the waits of a job that holds its permit.
     pub(crate) fn forget_waits(&mut self, id: LenderId, unneeded: &mut Wakers) {
         self.forget(id, unneeded);
     }
@@ -392,17 +397,17 @@ impl Permits {
     }
 }
 
-/// Blocking closures: nothing polls them, so a pending poll inside lends at once.
+/// Blocking closures. They are never polled, so a pending poll inside lends at once.
 impl Permits {
-    /// The permit was reserved, and the closure goes on.
+    /// Uses the permit that was reserved: the closure continues.
     pub(crate) fn take_reserved(&mut self, id: LenderId, claimant: Claimant) {
         if let Some(lender) = self.lenders.tasks.get_mut(&id) {
             lender.reserved.remove(&claimant);
         }
     }
 
-    /// The closure gave up what it awaited, and goes on at once: it cannot be made to wait. It has
-    /// its permit again, over the limit if need be.
+    /// Takes the permit back for a closure that has dropped what it awaited. The closure continues
+    /// at once and cannot be made to wait, so this may exceed the limit.
     pub(crate) fn retake(&mut self, id: LenderId, claimant: Claimant, unneeded: &mut Wakers) {
         self.abandon(id, claimant, unneeded);
         let Some(lender) = self.lenders.tasks.get_mut(&id) else {
@@ -414,15 +419,15 @@ impl Permits {
         if lender.permit != TaskPermit::Held {
             lender.permit = TaskPermit::Held;
             self.running += 1;
-            // Other awaitables of the closure may claim it.
+            // Other awaitables of the closure may have claimed the permit.
             unneeded.extend(std::mem::take(&mut lender.claimants).into_values());
         }
     }
 }
 
-/// What jobs wait for in other schedulers.
+/// Waits for other schedulers.
 impl Permits {
-    /// A job of this scheduler begins to wait for another one.
+    /// Notes that a job of this scheduler begins to wait for another one.
     pub(crate) fn begin_abroad(&mut self, id: LenderId, edge: &Edge) {
         if let Some(lender) = self.lenders.tasks.get_mut(&id) {
             lender.abroad.push(edge.target);
@@ -447,7 +452,7 @@ impl Permits {
         }
     }
 
-    /// What one job of this scheduler waits for in other schedulers.
+    /// Returns what one job of this scheduler waits for in other schedulers.
     fn awaited_by(&self, id: LenderId) -> Vec<(Part, Weak<dyn Lending>)> {
         let lenders = &self.lenders;
         let targets = lenders.tasks.get(&id).map(|lender| &lender.abroad);
@@ -458,7 +463,7 @@ impl Permits {
         awaited.collect()
     }
 
-    /// What the jobs of this scheduler wait for in other schedulers.
+    /// Returns what the jobs of this scheduler wait for in other schedulers.
     fn awaited(&self) -> Vec<(Part, Weak<dyn Lending>)> {
         let awaited = self.lenders.abroad.iter();
         awaited
@@ -466,7 +471,7 @@ impl Permits {
             .collect()
     }
 
-    /// A job of another scheduler begins to wait for this one.
+    /// Notes that a job of another scheduler begins to wait for this one.
     pub(crate) fn add_awaiter(&mut self, awaiter: Awaiter, scheduler: Weak<dyn Lending>) {
         self.lenders.awaiters.insert(awaiter, scheduler);
     }
@@ -480,7 +485,7 @@ impl Permits {
     }
 }
 
-/// A scheduler that a job of another one waits for.
+/// A wait of a job for another scheduler.
 pub(crate) struct Edge {
     pub(crate) target: Target,
     pub(crate) scheduler: Weak<dyn Lending>,
@@ -493,34 +498,34 @@ pub(crate) struct Target {
     pub(crate) part: Part,
 }
 
-/// What a job waits for in a scheduler.
+/// The part of a scheduler that a job waits for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
-    /// The end of one of its jobs, or a permit: it may not come before another job lends.
+    /// One of its jobs, or a permit. That may need another job to lend its permit first.
     One,
-    /// The end of all its jobs. None of them lends for that: it would wait for itself.
+    /// All of its jobs. No job of the scheduler lends for that, because it would wait for itself.
     All,
 }
 
-/// A job that waits for a scheduler: whose it is, its name there, and what it waits for.
+/// A job that waits for a scheduler: its own scheduler, its id there, and what it waits for.
 pub(crate) type Awaiter = (SchedulerId, LenderId, Part);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lasts {
     /// Until the job is polled again.
     ThisPoll,
-    /// As long as the job.
+    /// Until the job has finished.
     TheJob,
 }
 
-/// A task that a job acts for.
+/// A task on whose behalf a job waits.
 pub(crate) struct ActsFor {
     pub(crate) scheduler: Arc<dyn Lending>,
     pub(crate) lender: LenderId,
 }
 
 impl ActsFor {
-    /// The task waits for its own scheduler, and lends if no poll needs its permit.
+    /// Lends the permit of the task, which waits for its own scheduler, unless a poll needs it.
     pub(crate) fn lend(&self) {
         let id = self.lender;
         self.scheduler
@@ -528,7 +533,7 @@ impl ActsFor {
             .update(&mut |permits, _| permits.lend(id));
     }
 
-    /// Lends the permit of a task that waits for its own scheduler through another one.
+    /// Lends the permit of the task if it waits for its own scheduler through another one.
     pub(crate) fn lend_if_waiting_abroad(&self) {
         let mut awaited = Vec::new();
         self.scheduler
@@ -538,12 +543,12 @@ impl ActsFor {
         }
     }
 
-    /// Ends a poll under its permit, and lends it if the task waits.
+    /// Ends a poll under the task's permit, and lends the permit if the task waits.
     pub(crate) fn end_poll(&self) {
         self.free(&mut |permits, _| permits.end_poll_for(self.lender));
     }
 
-    /// The claimant has gone without a poll.
+    /// Removes a claimant that will not poll.
     pub(crate) fn abandon(&self, claimant: Claimant) {
         self.free(&mut |permits, unneeded| permits.abandon(self.lender, claimant, unneeded));
     }
@@ -560,11 +565,11 @@ impl ActsFor {
     }
 }
 
-/// Every scheduler of which a job or a permit is waited for, to any depth.
+/// Returns every scheduler of which one job or a permit is awaited, to any depth.
 pub(crate) fn all_asked(from: Vec<(Part, Weak<dyn Lending>)>) -> BTreeSet<SchedulerId> {
     let (mut asked, mut seen) = (BTreeSet::new(), BTreeSet::new());
     let mut next = from;
-    // Ends: each scheduler is looked at once.
+    // Ends: each scheduler is visited once.
     while let Some((part, scheduler)) = next.pop() {
         let Some(scheduler) = scheduler.upgrade() else {
             continue;
@@ -579,8 +584,8 @@ pub(crate) fn all_asked(from: Vec<(Part, Weak<dyn Lending>)>) -> BTreeSet<Schedu
     asked
 }
 
-/// Every task that waits for `scheduler`, to any depth. What waits for tasks of a scheduler for which `stops`
-/// holds is left out.
+/// Returns every task that waits for `scheduler`, to any depth. Leaves out those that wait for
+/// tasks of a scheduler for which `stops` is true.
 pub(crate) fn all_awaiters(
     scheduler: &dyn Lending,
     stops: impl Fn(SchedulerId) -> bool,
@@ -599,7 +604,7 @@ pub(crate) fn all_awaiters(
     let mut seen = BTreeSet::from([scheduler.id()]);
     let mut found: Vec<_> = awaiters_of(scheduler).collect();
     let mut at = 0;
-    // Ends: each scheduler is looked at once.
+    // Ends: each scheduler is visited once.
     while let Some(scheduler) = found.get(at).map(|task| task.scheduler.clone()) {
         if seen.insert(scheduler.id()) && !stops(scheduler.id()) {
             found.extend(awaiters_of(&*scheduler));
