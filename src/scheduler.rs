@@ -17,7 +17,7 @@
 //!
 //! # Invariants
 //!
-//! These are true at any time. The invariants of the bookkeeping are in [`permits`](permits).
+//! These are true at any time. The invariants of the bookkeeping are in [`permits`].
 //!
 //! 1. `open` counts the jobs that were accepted and have not been completed. It is decremented only
 //!    after the job's destructor has run, its outcome is recorded, and its permit is free. So a
@@ -88,11 +88,11 @@ pub(crate) struct Scheduler<S: Source> {
     pub(crate) workers: Mutex<JoinSet<()>>,
     state: Mutex<State<S>>,
     /// The number of threads inside `spawn_guarded`. `SeqCst`, like `lost_while_spawning`: if one
-    /// thread leaves `spawn_guarded` while another drops a worker that was never polled, at least
-    /// one of the two sees the other.
+    /// thread leaves `spawn_guarded` while another loses a worker, at least one of the two sees the
+    /// other.
     spawning: AtomicUsize,
-    /// A worker was dropped before its first poll while a thread was inside `spawn_guarded`. That
-    /// thread handles it.
+    /// Whether a worker was lost while a thread was inside `spawn_guarded`, which then handles it. A
+    /// worker is lost if it is dropped while it is searching, or before it started its own job.
     lost_while_spawning: AtomicBool,
     /// Set with `Phase::Aborted`, for readers that do not take the lock.
     aborted: AtomicBool,

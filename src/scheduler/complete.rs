@@ -85,7 +85,7 @@ impl<S: Source> Scheduler<S> {
         self.complete_without_worker(tag, permit, outcome);
     }
 
-    /// Completes a job that no worker ran: a closure or local task, or work that never starts.
+    /// Completes a job that no worker ran: a blocking closure, or work that never starts.
     pub(crate) fn complete_without_worker(
         self: &Arc<Self>,
         tag: S::Tag,

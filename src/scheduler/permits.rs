@@ -22,7 +22,8 @@
 //!    completed and has not lent its permit.
 //! 2. `running <= limit` at every moment at which a permit is given. It may be higher after the
 //!    limit was lowered, which stops no task, and after a blocking closure dropped what it awaited,
-//!    because nothing can make the closure wait.
+//!    because nothing can make the closure wait. At limit 0, one permit at a time is still granted
+//!    to a claim.
 //! 3. No permit is given to a job that has not started while a claim waits: the claims of lenders
 //!    come first.
 //! 4. Which tasks have lent their permit, and how they claim it back: see
