@@ -91,8 +91,8 @@ pub(crate) struct Scheduler<S: Source> {
     /// thread leaves `spawn_guarded` while another loses a worker, at least one of the two sees the
     /// other.
     spawning: AtomicUsize,
-    /// Whether a worker was lost while a thread was inside `spawn_guarded`, which then handles it. A
-    /// worker is lost if it is dropped while it is searching, or before it started its own job.
+    /// Whether a worker was lost while a thread was inside `spawn_guarded`, which then handles it.
+    /// A worker is lost if it is dropped while it is searching, or before it started its own job.
     lost_while_spawning: AtomicBool,
     /// Set with `Phase::Aborted`, for readers that do not take the lock.
     aborted: AtomicBool,

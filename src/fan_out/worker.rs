@@ -529,7 +529,7 @@ impl<S: Pulls> Scheduler<S> {
 impl<S: Pulls> State<S> {
     fn next(&mut self, ended: bool, effects: &mut Effects) -> Next<S> {
         let ended = ended || self.ended_by_failure;
-        if let Some(rejected) = self.next_rejected_in_turn(ended, effects) {
+        if let Some(rejected) = self.next_rejected_for_worker(ended, effects) {
             return Next::Dispose(rejected);
         }
         if self.source.has_report() {

@@ -279,7 +279,7 @@ where
             if let Some(completed) = completed {
                 state.complete(completed, effects);
             }
-            if let Some(rejected) = state.next_rejected_in_turn(ended, effects) {
+            if let Some(rejected) = state.next_rejected_for_worker(ended, effects) {
                 return Err(rejected);
             }
             if !state.is_open() {
@@ -316,7 +316,7 @@ where
             if let Some(completed) = completed {
                 state.complete(completed, effects);
             }
-            let rejected = state.next_rejected_in_turn(ended, effects);
+            let rejected = state.next_rejected_for_worker(ended, effects);
             if rejected.is_none() {
                 state.start_ready(ended, effects);
             }

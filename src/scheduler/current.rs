@@ -194,6 +194,7 @@ impl CurrentJob {
         abroad.acts_for
     }
 
+    /// Returns the id of the job. Registers it as a lender the first time.
     fn register_lender(&mut self) -> LenderId {
         let scheduler = self.scheduler.clone();
         self.lender_or_register(|polled| {
@@ -203,6 +204,7 @@ impl CurrentJob {
         })
     }
 
+    /// Returns the id of the job. Calls `new` to register it the first time.
     fn lender_or_register(&mut self, new: impl FnOnce(Polled) -> LenderId) -> LenderId {
         *self.lender.get_or_insert_with(|| new(self.polled))
     }

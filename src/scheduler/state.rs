@@ -112,13 +112,13 @@ impl<S: Source> State<S> {
         }
     }
 
-    /// Calls a worker if there is work, whatever the caller does next.
+    /// Makes sure that a worker looks for a job if there is work, whatever the caller does next.
     pub(crate) fn call_searcher(&mut self, effects: &mut Effects) {
         self.call_searcher_for(usize::MAX, effects);
     }
 
-    /// Calls a worker if there is work, for a worker that runs a job next. If a single job is left,
-    /// it may wait until the task that started it yields.
+    /// Makes sure that another worker looks for a job if there is work. The caller is a worker that
+    /// runs a job next. If a single job is left, it may wait until the task that started it yields.
     pub(crate) fn call_searcher_for_rest(&mut self, effects: &mut Effects) {
         self.call_searcher_for(self.ready(), effects);
     }
@@ -140,9 +140,9 @@ impl<S: Source> State<S> {
         }
     }
 
-    /// Calls a worker for a task that was just started. A single task may wait until the task that
-    /// started it yields, as it may with `tokio::spawn`. `slot` returns the caller's thread if that
-    /// has a LIFO slot.
+    /// Makes sure that a worker looks for a task that was just started. A single task may wait
+    /// until the task that started it yields, as it may with `tokio::spawn`. `slot` returns the
+    /// caller's thread if that has a LIFO slot.
     pub(crate) fn call_searcher_for_start(
         &mut self,
         slot: impl FnOnce() -> Option<ThreadId>,
@@ -209,7 +209,7 @@ impl<S: Source> State<S> {
 
     /// Takes the next piece of work that never runs, for a worker that drops it. Calls another
     /// worker for the rest, because a destructor may take long.
-    pub(crate) fn next_rejected_in_turn(
+    pub(crate) fn next_rejected_for_worker(
         &mut self,
         ended: bool,
         effects: &mut Effects,
@@ -223,14 +223,14 @@ impl<S: Source> State<S> {
         Some(rejected)
     }
 
-    /// Gives free permits to claims first, then to jobs that can start, and calls a worker for
-    /// those.
+    /// Gives free permits to claims, and then, unless the context is done, to jobs that can start.
+    /// Makes sure that a worker looks for those.
     pub(crate) fn start_ready(&mut self, ended: bool, effects: &mut Effects) {
         self.start(ended, effects);
         self.call_searcher(effects);
     }
 
-    /// Gives free permits to claims first, then to jobs that can start, unless the context is done.
+    /// Gives free permits to claims, and then, unless the context is done, to jobs that can start.
     pub(crate) fn start(&mut self, ended: bool, effects: &mut Effects) {
         self.permits.grant(&mut effects.wake);
         if !ended && !self.ended_by_failure {
@@ -252,8 +252,8 @@ impl<S: Source> State<S> {
         self.end(completion.tag, completion.value, effects);
     }
 
-    /// Counts a job as completed. If it has an observer, that is notified first, after the lock is
-    /// released.
+    /// Keeps the value of a job and counts the job as completed. If the job has an observer, that
+    /// is notified first, after the lock is released, and the job is counted then.
     pub(crate) fn end(&mut self, tag: S::Tag, value: Option<S::Value>, effects: &mut Effects) {
         let succeeded = value.is_some();
         match self.source.accept(tag, value, effects) {
