@@ -11,7 +11,7 @@ use crate::scheduler::error::{Label, TaskErrorKind};
 
 /// How often a join that waits for nothing else yields, so that a call that was woken can take its
 /// failure.
-const TURNS: usize = 128;
+const MAX_YIELDS: usize = 128;
 
 /// Identifies a call of `start` by the address of the data that it shares with its task. Both keep
 /// that data alive.
@@ -26,13 +26,30 @@ pub(crate) struct Failure<E> {
     pub(crate) ended: bool,
 }
 
+/// A call whose caller still waits.
+enum Call<E> {
+    /// Its task has not failed, or the failure was left to the group.
+    Waiting,
+    /// Its task has failed, and the caller has not taken the failure yet.
+    Failed(Failure<E>),
+}
+
+impl<E> Call<E> {
+    fn into_failure(self) -> Option<Failure<E>> {
+        match self {
+            Call::Waiting => None,
+            Call::Failed(failure) => Some(failure),
+        }
+    }
+}
+
 /// The calls whose callers still wait. Each has the failure of its task once that has failed.
 pub(crate) struct Calls<E> {
-    calls: BTreeMap<CallId, Option<Failure<E>>>,
+    calls: BTreeMap<CallId, Call<E>>,
     /// The number of `calls` with a failure.
     kept: usize,
     /// How often a join has yielded for them.
-    turns: usize,
+    yields: usize,
 }
 
 /// What a join does about the failures that no call has taken yet.
@@ -49,28 +66,28 @@ impl<E> Calls<E> {
         Calls {
             calls: BTreeMap::new(),
             kept: 0,
-            turns: 0,
+            yields: 0,
         }
     }
 
     /// Registers a call whose caller begins to wait.
     pub(crate) fn enter(&mut self, call: CallId) {
-        self.calls.insert(call, None);
+        self.calls.insert(call, Call::Waiting);
     }
 
     /// Keeps a failure for its caller, or returns it if the caller no longer waits.
     pub(crate) fn keep(&mut self, call: CallId, failure: Failure<E>) -> Option<Failure<E>> {
-        let Some(slot @ None) = self.calls.get_mut(&call) else {
+        let Some(slot @ Call::Waiting) = self.calls.get_mut(&call) else {
             return Some(failure);
         };
-        *slot = Some(failure);
+        *slot = Call::Failed(failure);
         self.kept += 1;
         None
     }
 
     /// Removes a call, and returns the failure that was kept for it.
     pub(crate) fn leave(&mut self, call: CallId) -> Option<Failure<E>> {
-        let failure = self.calls.remove(&call).flatten();
+        let failure = self.calls.remove(&call).and_then(Call::into_failure);
         self.kept -= usize::from(failure.is_some());
         failure
     }
@@ -78,22 +95,26 @@ impl<E> Calls<E> {
     /// Decides what a join does that waits for nothing else.
     pub(crate) fn take_untaken(&mut self) -> Untaken<E> {
         if self.kept == 0 {
-            self.turns = 0;
+            self.yields = 0;
             return Untaken::None;
         }
-        if self.turns < TURNS {
-            self.turns += 1;
+        if self.yields < MAX_YIELDS {
+            self.yields += 1;
             return Untaken::Yield;
         }
         self.kept = 0;
-        Untaken::Failures(self.calls.values_mut().filter_map(Option::take).collect())
+        let calls = self.calls.values_mut();
+        let calls = calls.map(|call| std::mem::replace(call, Call::Waiting));
+        Untaken::Failures(calls.filter_map(Call::into_failure).collect())
     }
 }
 
 impl<E> Drop for Calls<E> {
     /// Errors are user code. A panic of their destructors is discarded.
     fn drop(&mut self) {
-        let failures = std::mem::take(&mut self.calls).into_values().flatten();
-        failures.for_each(panic::discard);
+        let calls = std::mem::take(&mut self.calls).into_values();
+        calls
+            .filter_map(Call::into_failure)
+            .for_each(panic::discard);
     }
 }
