@@ -530,7 +530,7 @@ where
     pub fn set_limit(&self, limit: impl Into<Option<usize>>) {
         let limit = limit.into().unwrap_or(usize::MAX);
         let ended = self.scheduler.ctx().is_done();
-        self.scheduler.with(|state, effects| {
+        self.scheduler.with_effects(|state, effects| {
             state.permits.set_limit(limit);
             state.start_ready(ended, effects);
         });
@@ -613,7 +613,7 @@ where
     pub fn set_grace(&self, grace: impl Into<Option<Duration>>) {
         let grace = grace.into();
         self.scheduler
-            .with(|state, effects| state.set_grace(grace, effects));
+            .with_effects(|state, effects| state.set_grace(grace, effects));
     }
 
     /// Waits until every task has finished, then cancels the group's context and returns the first
@@ -640,7 +640,7 @@ where
     /// Dropping the future drops the group: it cancels the context and aborts the tasks. Errors
     /// that tasks had returned by then are lost.
     pub async fn wait(self) -> Result<(), E> {
-        self.scheduler.over().await;
+        self.scheduler.join().await;
         self.scheduler.end_context(&WAIT_ENDED);
         self.scheduler.take_failures().into_result()
     }
@@ -660,7 +660,7 @@ where
     /// Dropping the future drops the group: it cancels the context and aborts the tasks. Failures
     /// that were collected by then are lost.
     pub async fn wait_all(self) -> Result<(), Errors<E>> {
-        self.scheduler.over().await;
+        self.scheduler.join().await;
         self.scheduler.end_context(&WAIT_ENDED);
         self.scheduler.take_failures().into_errors()
     }

@@ -386,7 +386,7 @@ impl<S: Source> Scheduler<S> {
         }
         // A read-modify-write, like the one in `spawn_guarded`: the later of the two sees what the
         // thread of the earlier one did before it.
-        self.searcher_lost.swap(true, Ordering::SeqCst);
+        self.lost_while_spawning.swap(true, Ordering::SeqCst);
         if self.spawning.load(Ordering::SeqCst) > 0 {
             return;
         }

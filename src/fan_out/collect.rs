@@ -31,7 +31,7 @@ pub(crate) trait Collector<T, E>: Default {
     /// Says which failures cancel the other items.
     const ON_FAILURE: OnFailure;
     /// Allows a worker to report several completions at once, because no outcome is read before the
-    /// last one: see [`batch`](crate::scheduler::batch).
+    /// last one: see [`batch`](crate::fan_out::batch).
     const BATCHES: bool = false;
 
     /// Splits a result into a value to collect and a failure to record. Runs on the item's own

@@ -7,7 +7,7 @@
 //! 1. Items are numbered from 0 in the order in which they are pulled. All items with a number
 //!    below `started` have been pulled. `ended` of them have finished or were dropped, and the
 //!    collector has received each of these exactly once. While a worker has unreported completions,
-//!    `started` may be too low by the items that it runs: see [`batch`](crate::scheduler::batch).
+//!    `started` may be too low by the items that it runs: see [`batch`](crate::fan_out::batch).
 //! 2. `stage` changes only from `Pulling` to another value. Items are pulled only while it is
 //!    `Pulling`.
 //! 3. Once `decided` is true, the decision of the collector does not change: it cancels the

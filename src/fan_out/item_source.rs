@@ -244,7 +244,7 @@ where
 
     /// No worker is woken for an item that an iterator does not have by its own count, nor to see the
     /// end while the worker that has pulled the last item is about to look.
-    fn has_supply(&self, permits: &Permits) -> bool {
+    fn has_job(&self, permits: &Permits) -> bool {
         let is_needed = match self.counts.left() {
             _ if self.kind == ItemsKind::Stream || permits.running() == 0 => true,
             None => true,

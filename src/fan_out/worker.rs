@@ -304,7 +304,7 @@ impl<S: Pulls> Items<'_, S> {
     fn look_no_more(&mut self) {
         if std::mem::take(&mut self.may_be_last) {
             self.scheduler
-                .with(|state, _| state.source.looked_for_end());
+                .with_effects(|state, _| state.source.looked_for_end());
         }
     }
 

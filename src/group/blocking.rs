@@ -70,7 +70,7 @@ pub(crate) fn hand_over<E>(
 ) where
     E: GroupError,
 {
-    let id = scheduler.with(|state, _| {
+    let id = scheduler.with_effects(|state, _| {
         if state.is_open() {
             Ok(state.source.on_pool.insert(task, permit))
         } else {
@@ -83,7 +83,7 @@ pub(crate) fn hand_over<E>(
         job: Some(job),
     };
     if let Err(task) = id {
-        scheduler.end_elsewhere(task, permit, Outcome::Aborted);
+        scheduler.complete_without_worker(task, permit, Outcome::Aborted);
     }
     let parcel = Arc::new(Parcel(Mutex::new(Stage::Passing(waiting))));
     let on_pool = OnPoolThread(parcel.clone());
@@ -94,7 +94,7 @@ pub(crate) fn hand_over<E>(
     };
     match (passed, waiting.take_task()) {
         (Err(payload), Some((task, permit))) => {
-            scheduler.end_elsewhere(task, permit, Outcome::Panicked(payload));
+            scheduler.complete_without_worker(task, permit, Outcome::Panicked(payload));
         }
         (_, task) => waiting.drop_unrun(task),
     }
@@ -233,8 +233,10 @@ where
             Err(payload) => Outcome::Panicked(payload),
         };
         match permit {
-            HadPermit::Yes => self.scheduler.end_off_counter(task, outcome, lender),
-            HadPermit::No => self.scheduler.end_elsewhere(task, permit, outcome),
+            HadPermit::Yes => self.scheduler.complete_elsewhere(task, outcome, lender),
+            HadPermit::No => self
+                .scheduler
+                .complete_without_worker(task, permit, outcome),
         }
     }
 
@@ -244,7 +246,8 @@ where
         match task {
             Some((task, permit)) => {
                 let outcome = Outcome::of_drop(panic::catch(|| drop(job)));
-                self.scheduler.end_elsewhere(task, permit, outcome);
+                self.scheduler
+                    .complete_without_worker(task, permit, outcome);
             }
             None => panic::discard(job),
         }
@@ -254,7 +257,7 @@ where
     fn take_task(&mut self) -> Option<(Task, HadPermit)> {
         let id = self.id.take()?;
         self.scheduler
-            .with(|state, _| state.source.on_pool.tasks.remove(&id))
+            .with_effects(|state, _| state.source.on_pool.tasks.remove(&id))
     }
 }
 

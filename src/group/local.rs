@@ -224,12 +224,14 @@ fn end<E>(
 {
     let Some(task) = task else { return };
     match wait.leave() {
-        Stage::Admitted => scheduler.end_off_counter(task, outcome, lender),
+        Stage::Admitted => scheduler.complete_elsewhere(task, outcome, lender),
         Stage::Waiting => {
-            scheduler.with(|state, effects| state.source.forget(wait, &mut state.permits, effects));
-            scheduler.end_unstarted(task, outcome);
+            scheduler.with_effects(|state, effects| {
+                state.source.forget(wait, &mut state.permits, effects)
+            });
+            scheduler.complete_unstarted(task, outcome);
         }
-        Stage::Refused => scheduler.end_unstarted(task, outcome),
+        Stage::Refused => scheduler.complete_unstarted(task, outcome),
         Stage::New | Stage::Dismissed | Stage::Left => {
             if let Some(observer) = task.observer {
                 observer.ended(&**scheduler, false);

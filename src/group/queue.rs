@@ -278,7 +278,7 @@ where
     type Worker = Worker<E>;
 
     /// No: what is queued is dropped when the group is stopped, and that is user code.
-    const STOPS_ANYWHERE: bool = false;
+    const ABORTS_ANYWHERE: bool = false;
     const LENDS: bool = true;
 
     fn worker(scheduler: Arc<Scheduler<Self>>) -> Worker<E> {
@@ -323,7 +323,11 @@ where
         task.observer
     }
 
-    fn cut(&mut self, permits: &mut Permits, effects: &mut Effects) -> Vec<(Task, Work<E>)> {
+    fn take_unstarted(
+        &mut self,
+        permits: &mut Permits,
+        effects: &mut Effects,
+    ) -> Vec<(Task, Work<E>)> {
         self.closed = true;
         let mut unstarted = Vec::with_capacity(self.waiting.len());
         for Position { queued, waiter } in self.waiting.drain(..) {

@@ -135,14 +135,14 @@ where
     E: GroupError,
 {
     fn enter(scheduler: Arc<Scheduler<Queue<E>>>, call: Arc<Call<R>>) -> Caller<R, E> {
-        scheduler.with(|state, _| state.calls.enter(call.id()));
+        scheduler.with_effects(|state, _| state.calls.enter(call.id()));
         Caller { scheduler, call }
     }
 
     /// Removes the caller, and returns the failure that was kept for it.
     fn leave(&self) -> Option<Failure<E>> {
         self.scheduler
-            .with(|state, _| state.calls.leave(self.call.id()))
+            .with_effects(|state, _| state.calls.leave(self.call.id()))
     }
 }
 

@@ -185,7 +185,7 @@ where
     ) -> Result<(), TryGoError<F>> {
         let ended = self.ctx().is_done();
         // The permit is taken first: once the future is in a job, it cannot be returned.
-        let tried = self.with(|state, _| {
+        let tried = self.with_effects(|state, _| {
             if ended || !state.takes_new() {
                 return TryStart::Ended;
             }
@@ -230,7 +230,7 @@ where
     /// Refuses a task because the context is done. It counts as ended, unless a wait is already
     /// over.
     fn refuse(self: &Arc<Self>, queued: Queued<E>) {
-        let counts = self.with(|state, effects| {
+        let counts = self.with_effects(|state, effects| {
             let counts = !state.is_closed();
             if counts {
                 state.count_in(1);
@@ -352,8 +352,8 @@ where
         let poll = self.with_effects(|state, effects| {
             let permits = &mut state.permits;
             if let Some(started) = asked.decision(&state.source) {
-                let resumes = lease.resume(permits, &mut new, &mut effects.replaced);
-                effects.replaced.extend(new.take());
+                let resumes = lease.resume(permits, &mut new, &mut effects.stale_wakers);
+                effects.stale_wakers.extend(new.take());
                 return if resumes {
                     Poll::Ready(started)
                 } else {
@@ -370,7 +370,7 @@ where
                 state.start_ready(ended, effects);
             }
             // A deadline may have passed without a notification: the queue is closed here.
-            effects.cut_if(ended);
+            effects.reject_unstarted_if(ended);
             Poll::Pending
         });
         if poll.is_pending() {

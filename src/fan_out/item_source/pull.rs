@@ -116,7 +116,7 @@ pub(super) fn look_for_end<P, C, T, E>(
     P: Next,
     C: Collector<T, E>,
 {
-    let has_room = core.with(|state, _| {
+    let has_room = core.with_effects(|state, _| {
         state.source.looks_for_end = false;
         state.source.has_room(&state.permits)
     });
@@ -170,7 +170,7 @@ where
     C: Collector<T, E>,
 {
     let shared = &core.shared;
-    core.with(|state, effects| {
+    core.with_effects(|state, effects| {
         let source = &mut state.source;
         source.counts.start(number, left);
         source.blocked = false;
