@@ -43,3 +43,63 @@ arrows | sort | uniq -c | awk -v order="$order" '
         exit wrong
     }
 '
+
+# No two files import each other, over however many others. A file and those in its folder (`name.rs`
+# and `name/`) may. "FROM TO" for each `use` of a path in the crate.
+imports() {
+    find src -name '*.rs' | sort | xargs awk '
+        # The paths of a use, one per name in its braces.
+        function paths(use, prefix,    at, depth, part, char, start) {
+            at = index(use, "{")
+            if (!at) { arrow(prefix use); return }
+            prefix = prefix substr(use, 1, at - 1)
+            use = substr(use, at + 1, length(use) - at - 1)
+            start = 1
+            for (at = 1; at <= length(use) + 1; at++) {
+                char = substr(use, at, 1)
+                if (char == "{") depth++
+                if (char == "}") depth--
+                if ((char == "," && !depth) || char == "") {
+                    part = substr(use, start, at - start)
+                    if (part != "") paths(part, prefix)
+                    start = at + 1
+                }
+            }
+        }
+        function arrow(path) {
+            sub(/ as .*/, "", path)
+            if (path ~ /^crate::/) sub(/^crate::/, "", path)
+            else if (path ~ /^self::/) { sub(/^self::/, "", path); path = module "::" path }
+            else {
+                base = module
+                while (path ~ /^super::/) { sub(/^super::/, "", path); if (!sub(/::[a-z_]+$/, "", base)) base = "" }
+                path = base == "" ? path : base "::" path
+            }
+            print module, path
+        }
+        FNR == 1 {
+            module = FILENAME
+            sub(/^src\//, "", module); sub(/\.rs$/, "", module); gsub(/\//, "::", module)
+            use = ""
+        }
+        use == "" && /^ *(pub(\([a-z]+\))? )?use (crate|super|self)::/ { use = " "; sub(/^ *(pub(\([a-z]+\))? )?use /, "") }
+        use != "" {
+            use = use $0
+            if (/;/) { gsub(/ as /, "@"); gsub(/[ \t;]/, "", use); paths(use, ""); use = "" }
+        }
+    '
+}
+
+modules=$(find src -name '*.rs' | sed -e 's|^src/||' -e 's|\.rs$||' -e 's|/|::|g' | sort)
+loops=$(imports | awk -v modules="$modules" '
+    BEGIN { count = split(modules, names, "\n"); for (at = 1; at <= count; at++) is_module[names[at]] = 1 }
+    {
+        while ($2 != "" && !($2 in is_module)) if (!sub(/::[A-Za-z_*]+$/, "", $2)) $2 = ""
+        is_own = index($1 "::", $2 "::") == 1 || index($2 "::", $1 "::") == 1
+        if ($2 != "" && !is_own) print $1, $2
+    }' | sort -u | tsort 2>&1 >/dev/null || true)
+if [[ -n $loops ]]; then
+    printf 'arrows: these files import each other:\n%s\n' "$loops" >&2
+    exit 1
+fi
+echo "no two files import each other"

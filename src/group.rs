@@ -5,13 +5,17 @@ mod burst;
 mod error;
 mod handle;
 mod local;
+mod local_wait;
 mod named;
+mod on_pool;
 mod queue;
 mod scope;
+mod source;
 mod spawn_builder;
 mod spawner;
 mod start;
 mod submit;
+mod task;
 mod task_handle;
 mod worker;
 

@@ -51,12 +51,13 @@ pub(crate) mod failures;
 pub(crate) mod job;
 mod join;
 pub(crate) mod lease;
-pub(crate) mod lending;
 pub(crate) mod permits;
 pub(crate) mod poll_budget;
 mod shutdown;
 pub(crate) mod source;
 pub(crate) mod state;
+pub(crate) mod wakers;
+mod watcher;
 
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::task;
@@ -66,12 +67,13 @@ use crate::context::{CancelHandle, Context, StaticCause};
 use crate::panic;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{self, Arc, Handle, JoinSet, Mutex, OnceLock};
-use effects::{Effects, Wakers};
+use effects::Effects;
 use failures::OnFailure;
-use lending::SchedulerId;
+use permits::lending::{Lending, SchedulerId};
 use permits::{Permits, Yielded};
-use source::{Lending, Source, Tag};
-use state::{Completion, HadPermit, Phase, State};
+use source::{Completion, HadPermit, Source, Tag};
+use state::{Phase, State};
+use wakers::Wakers;
 
 /// How many workers may have left before one of them joins those.
 const LEFT_UNJOINED: usize = 4;

@@ -30,8 +30,8 @@ use crate::scheduler::effects::Effects;
 use crate::scheduler::job::poll_job;
 use crate::scheduler::permits::{Permits, Yielded};
 use crate::scheduler::poll_budget::PollBudget;
-use crate::scheduler::source::{JobOutput, Outcome, Source, Tag};
-use crate::scheduler::state::{Completion, Rejected, State};
+use crate::scheduler::source::{Completion, JobOutput, Outcome, Rejected, Source, Tag};
+use crate::scheduler::state::State;
 use crate::scheduler::{Scheduler, Spawned};
 use crate::sync::Arc;
 

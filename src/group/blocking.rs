@@ -17,49 +17,16 @@
 //! 3. An abort does not wait for a thread of the pool: what it removes counts as ended at once. The
 //!    closure is dropped later, when the pool has a thread for it.
 
-use std::collections::BTreeMap;
-
-use super::queue::{Queue, Task};
-use crate::context::Context;
+use super::on_pool::OnPoolId;
+use super::queue::Queue;
+use super::task::{BlockingJob, Task};
 use crate::panic;
 use crate::scheduler::Scheduler;
 use crate::scheduler::current::{self, CurrentJob};
 use crate::scheduler::error::TaskErrorKind;
-use crate::scheduler::source::{GroupError, Outcome, Tag};
-use crate::scheduler::state::HadPermit;
-use crate::sync::{Arc, Handle, Mutex};
+use crate::scheduler::source::{GroupError, HadPermit, Outcome, Tag};
+use crate::sync::{Arc, Mutex};
 use crate::tracing;
-
-/// A closure for the blocking pool.
-pub(crate) type BlockingJob<E> = Box<dyn FnOnce(Context) -> Result<(), E> + Send>;
-
-/// The tasks whose closures wait for a thread of the pool.
-pub(crate) struct OnPool {
-    tasks: BTreeMap<OnPoolId, (Task, HadPermit)>,
-    next: OnPoolId,
-}
-
-type OnPoolId = u64;
-
-impl OnPool {
-    pub(crate) fn new() -> OnPool {
-        OnPool {
-            tasks: BTreeMap::new(),
-            next: 0,
-        }
-    }
-
-    fn insert(&mut self, task: Task, permit: HadPermit) -> OnPoolId {
-        self.next += 1;
-        self.tasks.insert(self.next, (task, permit));
-        self.next
-    }
-
-    /// Takes all tasks, for an abort.
-    pub(crate) fn take_all(&mut self) -> Vec<(Task, HadPermit)> {
-        std::mem::take(&mut self.tasks).into_values().collect()
-    }
-}
 
 /// Gives a job to the pool. It runs there, or is dropped there if it may not run any more.
 pub(crate) fn hand_over<E>(
@@ -183,16 +150,6 @@ where
 {
     fn drop(&mut self) {
         drop(self.0.refuse());
-    }
-}
-
-/// Drops a job for which no group waits, on the pool if there is a runtime.
-pub(crate) fn discard<E: 'static>(job: BlockingJob<E>) {
-    match Handle::try_current() {
-        Ok(runtime) => {
-            runtime.spawn_blocking(move || panic::discard(job));
-        }
-        Err(_) => panic::discard(job),
     }
 }
 

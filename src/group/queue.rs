@@ -21,29 +21,18 @@
 //! again.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
 
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
 
-use super::blocking::{self, BlockingJob, OnPool};
 use super::burst::Burst;
 use super::handle::Number;
-use super::local::{LocalId, LocalWait};
-use super::worker::Worker;
-use crate::panic;
-use crate::scheduler::Scheduler;
-use crate::scheduler::abort::Reclaimed;
-use crate::scheduler::calls::CallId;
+use super::local_wait::LocalWait;
+use super::on_pool::OnPool;
+use super::task::{Entry, LocalId};
 use crate::scheduler::effects::Effects;
-use crate::scheduler::error::Label;
-use crate::scheduler::job::Job;
-use crate::scheduler::lending::Waiter;
 use crate::scheduler::permits::Permits;
-use crate::scheduler::source::{GroupError, Observer, Source, Tag};
-use crate::scheduler::state::Rejected;
+use crate::scheduler::permits::lending::Waiter;
 use crate::sync::Arc;
-use crate::tracing::Span;
 
 pub(crate) struct Queue<E> {
     /// Tasks that have a permit and wait for a worker.
@@ -59,33 +48,11 @@ pub(crate) struct Queue<E> {
     /// The blocking closures that wait for a thread of the pool.
     pub(crate) on_pool: OnPool,
     /// How many positions in `waiting` are gaps.
-    gaps: usize,
+    pub(super) gaps: usize,
     pub(crate) burst: Burst,
 }
 
-/// A task and its work, as `go` was given them.
-pub(crate) struct Entry<E> {
-    pub(crate) task: Task,
-    pub(crate) work: Work<E>,
-}
-
-pub(crate) enum Work<E> {
-    Future(Job<E>),
-    Blocking(BlockingJob<E>),
-}
-
-impl<E: 'static> Work<E> {
-    /// Drops the work when there is no group left to which a panic of its destructor could be
-    /// reported.
-    pub(crate) fn discard(self) {
-        match self {
-            Work::Future(job) => panic::discard(job),
-            Work::Blocking(job) => blocking::discard(job),
-        }
-    }
-}
-
-/// What takes a turn in the queue: a job that a worker will run, or a local task that runs by itself once it may.
+/// A position in the queue holds one of these.
 pub(crate) enum Queued<E> {
     /// A job that a worker will run.
     Entry(Entry<E>),
@@ -100,54 +67,6 @@ pub(crate) struct Position<E> {
     pub(crate) queued: Queued<E>,
     /// The task that awaits the admission, if one does.
     pub(crate) waiter: Option<Waiter>,
-}
-
-/// The bookkeeping of a task while it waits and while it runs.
-pub(crate) struct Task {
-    pub(crate) label: Label,
-    pub(crate) observer: Option<Arc<dyn Observer>>,
-    pub(crate) local: Option<LocalId>,
-    started: Option<Instant>,
-    span: Span,
-}
-
-impl Task {
-    pub(crate) fn new(label: Label, observer: Option<Arc<dyn Observer>>) -> Task {
-        Task {
-            label,
-            observer,
-            local: None,
-            started: None,
-            span: Span::none(),
-        }
-    }
-
-    /// Opens the task's span. `group` is the span in which its group was made.
-    pub(crate) fn open_span(&mut self, group: &Span) {
-        self.span = group.task(self.label.name.as_deref(), self.label.site);
-    }
-}
-
-impl Tag for Task {
-    fn started(&mut self) {
-        self.started = Some(Instant::now());
-    }
-
-    fn span(&self) -> Option<&Span> {
-        Some(&self.span)
-    }
-
-    fn close_span(&mut self) {
-        self.span.close();
-    }
-
-    fn failed_call(&self) -> Option<CallId> {
-        self.observer.as_ref()?.failed_call()
-    }
-
-    fn is_observed(&self) -> bool {
-        self.observer.is_some()
-    }
 }
 
 impl<E> Queue<E> {
@@ -198,7 +117,7 @@ impl<E> Queue<E> {
     }
 
     /// Removes the gaps at both ends.
-    fn trim(&mut self) {
+    pub(super) fn trim(&mut self) {
         let is_gap = |end: Option<&Position<E>>| {
             end.is_some_and(|position| matches!(position.queued, Queued::Gap))
         };
@@ -262,110 +181,5 @@ impl<E> Queue<E> {
 fn shrink_if_empty<T>(queue: &mut VecDeque<T>) {
     if queue.is_empty() && queue.capacity() > 1024 {
         *queue = VecDeque::new();
-    }
-}
-
-impl<E> Source for Queue<E>
-where
-    E: GroupError,
-{
-    type Error = E;
-    type Value = ();
-    type Tag = Task;
-    type Work = Work<E>;
-    /// The span in which the group was made.
-    type Shared = Span;
-    type Worker = Worker<E>;
-
-    /// No: what is queued is dropped when the group is stopped, and that is user code.
-    const ABORTS_ANYWHERE: bool = false;
-    const LENDS: bool = true;
-
-    fn worker(scheduler: Arc<Scheduler<Self>>) -> Worker<E> {
-        Worker::searching(scheduler)
-    }
-
-    fn start(&mut self, permits: &mut Permits, effects: &mut Effects) {
-        while !self.waiting.is_empty() && permits.is_free() {
-            let Some(Position { queued, waiter }) = self.waiting.pop_front() else {
-                return;
-            };
-            self.head += 1;
-            if self.begin(queued, effects) {
-                permits.take();
-            }
-            if let Some(waiter) = waiter {
-                permits.decide(waiter, &mut effects.wake);
-                // Its claim comes before the tasks that still wait.
-                permits.grant(&mut effects.wake);
-            }
-        }
-        self.trim();
-    }
-
-    fn has_job(&self, _: &Permits) -> bool {
-        !self.ready.is_empty()
-    }
-
-    fn ready(&self) -> usize {
-        // A task that waits starts as soon as one that is ready has ended.
-        self.ready.len() + self.waiting.len()
-    }
-
-    fn has_unstarted(&self) -> bool {
-        self.waiting() > 0
-    }
-
-    fn accept(&mut self, task: Task, _: Option<()>, _: &mut Effects) -> Option<Arc<dyn Observer>> {
-        if let Some(local) = task.local {
-            self.locals.remove(&local);
-        }
-        task.observer
-    }
-
-    fn take_unstarted(
-        &mut self,
-        permits: &mut Permits,
-        effects: &mut Effects,
-    ) -> Vec<(Task, Work<E>)> {
-        self.closed = true;
-        let mut unstarted = Vec::with_capacity(self.waiting.len());
-        for Position { queued, waiter } in self.waiting.drain(..) {
-            if let Some(waiter) = waiter {
-                permits.decide(waiter, &mut effects.wake);
-            }
-            match queued {
-                Queued::Entry(Entry { task, work }) => unstarted.push((task, work)),
-                Queued::Local(wait) => wait.refuse(effects),
-                Queued::Gap => {}
-            }
-        }
-        self.gaps = 0;
-        unstarted
-    }
-
-    fn reclaim(&mut self) -> Reclaimed<Self> {
-        let ready = self.ready.drain(..);
-        Reclaimed {
-            works: ready.map(|Entry { task, work }| (task, work)).collect(),
-            lost: self.on_pool.take_all(),
-            tasks: self.locals.values().cloned().collect(),
-        }
-    }
-
-    fn dispose(scheduler: &Arc<Scheduler<Self>>, rejected: Rejected<Self>) {
-        match rejected {
-            Rejected {
-                tag,
-                work: Work::Blocking(job),
-                permit,
-            } => blocking::hand_over(scheduler, tag, job, permit),
-            rejected => scheduler.dispose(rejected),
-        }
-    }
-
-    fn describe(_: &Span, task: &Task) -> (Label, Duration) {
-        let elapsed = task.started.map_or(Duration::ZERO, |at| at.elapsed());
-        (task.label.clone(), elapsed)
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 
-use super::queue::Task;
+use super::task::Task;
 use super::{Group, job};
 use crate::context::Context;
 use crate::context::ContextError;

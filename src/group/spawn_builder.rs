@@ -5,15 +5,18 @@ use std::future::Future;
 use std::panic::Location;
 
 use super::handle::Admission;
-use super::queue::{Queue, Task, Work};
+use super::queue::Queue;
+use super::task::{Task, Work};
 use super::task_handle::{Slot, TaskHandle};
 use crate::context::{Context, RunOwned};
 use crate::group::error::TryGoError;
 use crate::panic;
 use crate::scheduler::Scheduler;
+use crate::scheduler::effects::Observer;
 use crate::scheduler::error::{Label, TaskErrorKind};
 use crate::scheduler::job;
-use crate::scheduler::source::{GroupError, Lending, Observer};
+use crate::scheduler::permits::lending::Lending;
+use crate::scheduler::source::GroupError;
 use crate::sync::{Arc, Weak};
 
 impl Label {

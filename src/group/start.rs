@@ -26,15 +26,18 @@ use std::future::poll_fn;
 
 use tokio::task::coop;
 
-use super::queue::{Queue, Task, Work};
+use super::queue::Queue;
+use super::task::{Task, Work};
 use super::task_handle::{Slot, TaskHandle};
 use crate::context::ContextError;
 use crate::context::{Cause, StaticCause};
 use crate::scheduler::Scheduler;
 use crate::scheduler::calls::{CallId, Failure};
+use crate::scheduler::effects::Observer;
 use crate::scheduler::error::{Label, TaskErrorKind};
 use crate::scheduler::job;
-use crate::scheduler::source::{GroupError, Lending, Observer};
+use crate::scheduler::permits::lending::Lending;
+use crate::scheduler::source::GroupError;
 use crate::sync::{Arc, Mutex, Weak};
 
 static NOT_READY: StaticCause = StaticCause("the task finished without calling `Ready::ok`");

@@ -5,8 +5,10 @@ use std::task::{Poll, Waker};
 use tokio::task::AbortHandle;
 
 use super::handle::{Admission, DecideAdmission, Number};
-use super::local::{LocalId, LocalWait};
-use super::queue::{Entry, Position, Queue, Queued, Task, Work};
+use super::local_wait::LocalWait;
+use super::queue::{Position, Queue, Queued};
+use super::task::LocalId;
+use super::task::{Entry, Task, Work};
 use crate::group::error::TryGoError;
 use crate::scheduler::Scheduler;
 use crate::scheduler::current;
@@ -14,9 +16,10 @@ use crate::scheduler::effects::Effects;
 use crate::scheduler::error::Label;
 use crate::scheduler::job::Job;
 use crate::scheduler::lease::Lease;
-use crate::scheduler::lending::Waiter;
-use crate::scheduler::source::{GroupError, Lending, Source};
-use crate::scheduler::state::{HadPermit, Rejected, State};
+use crate::scheduler::permits::lending::Lending;
+use crate::scheduler::permits::lending::Waiter;
+use crate::scheduler::source::{GroupError, HadPermit, Rejected, Source};
+use crate::scheduler::state::State;
 use crate::sync::Arc;
 
 /// The decision about a new task, made under the lock and carried out after it.

@@ -9,10 +9,11 @@ use tokio::task::coop;
 
 use crate::panic;
 use crate::scheduler::current;
-use crate::scheduler::effects::Wakers;
+use crate::scheduler::effects::Observer;
 use crate::scheduler::lease::Lease;
-use crate::scheduler::lending::Waiter;
-use crate::scheduler::source::{Lending, Observer};
+use crate::scheduler::permits::lending::Lending;
+use crate::scheduler::permits::lending::Waiter;
+use crate::scheduler::wakers::Wakers;
 use crate::sync::{Arc, Mutex, Weak};
 
 /// A handle to the value of a task, from [`spawn`](crate::Group::spawn).

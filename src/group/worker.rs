@@ -18,14 +18,14 @@ use std::pin::Pin;
 use std::task::{self, Poll, ready};
 
 use super::blocking;
-use super::queue::{Entry, Queue, Task, Work};
+use super::queue::Queue;
+use super::task::{BlockingJob, Entry, Task, Work};
 use crate::panic;
 use crate::scheduler::current::{self, CurrentJob};
 use crate::scheduler::job::{Job, poll_job};
 use crate::scheduler::permits::Yielded;
 use crate::scheduler::poll_budget::PollBudget;
-use crate::scheduler::source::{GroupError, Outcome, Source, Tag};
-use crate::scheduler::state::{Completion, HadPermit, Rejected};
+use crate::scheduler::source::{Completion, GroupError, HadPermit, Outcome, Rejected, Source, Tag};
 use crate::scheduler::{Scheduler, Spawned};
 use crate::sync::Arc;
 
@@ -70,7 +70,7 @@ where
 {
     Run(Task, Job<E>),
     /// A closure, which goes to the blocking pool with its permit.
-    HandOver(Task, blocking::BlockingJob<E>),
+    HandOver(Task, BlockingJob<E>),
     /// Drops work that never runs. One piece at a time, since a destructor may take its time.
     Dispose(Rejected<Queue<E>>),
     Leave,

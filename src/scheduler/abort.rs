@@ -3,14 +3,12 @@
 use std::panic::Location;
 use std::time::Duration;
 
-use tokio::task::AbortHandle;
-
 use super::Scheduler;
 use super::calls::Failure;
 use super::effects::Effects;
 use super::error::{Label, Panic, TaskErrorKind};
-use super::source::{Outcome, Source};
-use super::state::{HadPermit, Phase, State};
+use super::source::{HadPermit, Outcome, Reclaimed, Source};
+use super::state::{Phase, State};
 use crate::context::{Cause, StaticCause};
 use crate::panic::{self, Payload};
 use crate::sync::Arc;
@@ -18,17 +16,6 @@ use crate::sync::atomic::Ordering;
 
 static WATCHER_FAILED: StaticCause =
     StaticCause("the group's watcher panicked: does the runtime have a timer?");
-
-/// The work that has started and is in no worker.
-pub(crate) struct Reclaimed<S: Source> {
-    /// Work that no worker has taken yet.
-    pub(crate) works: Vec<(S::Tag, S::Work)>,
-    /// Jobs that can no longer begin and are counted as completed at once, wherever their work is
-    /// dropped.
-    pub(crate) lost: Vec<(S::Tag, HadPermit)>,
-    /// Jobs that are tokio tasks of their own.
-    pub(crate) tasks: Vec<AbortHandle>,
-}
 
 impl<S: Source> Scheduler<S> {
     /// Cancels the context and aborts everything: work that waits is dropped, and a running job is

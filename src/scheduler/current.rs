@@ -17,12 +17,12 @@
 use std::cell::Cell;
 use std::task::{self, Poll, Waker};
 
-use super::effects::Wakers;
-use super::lending::{
+use super::permits::Permits;
+use super::permits::lending::Lending;
+use super::permits::lending::{
     ActsFor, Claimant, Edge, Lasts, LenderId, Part, SchedulerId, Target, all_asked, all_awaiters,
 };
-use super::permits::Permits;
-use super::source::Lending;
+use super::wakers::Wakers;
 use crate::sync::{Arc, Weak, thread_static};
 
 /// A job that is polled, and what it waits for. A worker runs one job at a time, so it has one

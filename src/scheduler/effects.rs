@@ -1,9 +1,10 @@
 //! Actions that are collected under the lock and performed after it is released.
 
 use std::any::Any;
-use std::task::Waker;
 
-use super::source::Observer;
+use super::calls::CallId;
+use super::permits::lending::Lending;
+use super::wakers::Wakers;
 use crate::context::StaticCause;
 use crate::sync::Arc;
 
@@ -48,36 +49,13 @@ impl Effects {
     }
 }
 
-/// Wakers to be woken or dropped after a critical section. Mostly there is at most one, which needs
-/// no allocation.
-#[derive(Default)]
-pub(crate) struct Wakers {
-    first: Option<Waker>,
-    /// Empty if `first` is `None`.
-    more: Vec<Waker>,
-}
-
-impl Wakers {
-    pub(crate) fn push(&mut self, waker: Waker) {
-        if self.first.is_none() {
-            self.first = Some(waker);
-        } else {
-            self.more.push(waker);
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.first.is_none()
-    }
-
-    /// Removes the wakers, in the order in which they were added.
-    pub(crate) fn for_each(self, act: impl FnMut(Waker)) {
-        self.first.into_iter().chain(self.more).for_each(act);
-    }
-}
-
-impl Extend<Waker> for Wakers {
-    fn extend<I: IntoIterator<Item = Waker>>(&mut self, wakers: I) {
-        wakers.into_iter().for_each(|waker| self.push(waker));
+/// An observer that is notified when a job has finished and its permit is free.
+pub(crate) trait Observer: Send + Sync {
+    /// Notifies the observer.
+    fn ended(&self, scheduler: &dyn Lending, succeeded: bool);
+    /// Notes that the job has failed. Returns the call that receives its error, if one does; the
+    /// error is then not a failure of the group.
+    fn failed_call(&self) -> Option<CallId> {
+        None
     }
 }

@@ -4,10 +4,10 @@
 use std::task::Waker;
 
 use super::current::{self, How};
-use super::effects::Wakers;
-use super::lending::{Claimant, LenderId, Lent, Through};
 use super::permits::Permits;
-use super::source::Lending;
+use super::permits::lending::Lending;
+use super::permits::lending::{Claimant, LenderId, Lent, Through};
+use super::wakers::Wakers;
 
 /// The state of an awaitable's wait from one poll to the next.
 pub(crate) enum Lease {

@@ -27,7 +27,7 @@
 //! 3. No permit is given to a job that has not started while a claim waits: the claims of lenders
 //!    come first.
 //! 4. Which tasks have lent their permit, and how they claim it back: see
-//!    [`lending`](super::lending).
+//!    [`lending`](lending).
 //! 5. A *searching worker*, or *searcher*, is a worker that was spawned or woken and has not looked
 //!    for a job yet. Whenever a job could start, there is a searcher, or a worker that will look
 //!    again before it leaves. At most one searcher at a time can be taken by any thread; the others
@@ -35,11 +35,13 @@
 //!    task from starting on another thread. A searcher may back off (`fan_out/backoff.rs`), but not
 //!    after a worker has left because that searcher was on its way.
 
+pub(crate) mod lending;
+
 use std::thread::ThreadId;
 use std::time::Duration;
 
-use super::lending::Lenders;
 use crate::sync::PollClock;
+use lending::Lenders;
 
 /// The permits of a scheduler.
 pub(crate) struct Permits {

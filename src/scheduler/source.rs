@@ -1,17 +1,17 @@
-//! The traits between a scheduler and its jobs, and between a scheduler and what waits for it.
+//! The traits between a scheduler and its jobs, and a job on its way through a scheduler.
 
 use std::fmt::Display;
 use std::future::Future;
 use std::task::Waker;
 use std::time::Duration;
 
+use tokio::task::AbortHandle;
+
 use super::Scheduler;
-use super::abort::Reclaimed;
 use super::calls::CallId;
-use super::effects::{Effects, Wakers};
-use super::lending::SchedulerId;
+use super::effects::{Effects, Observer};
 use super::permits::Permits;
-use super::state::Rejected;
+use super::permits::lending::LenderId;
 use crate::context::ContextError;
 use crate::panic::Payload;
 use crate::scheduler::error::{Label, TaskErrorKind};
@@ -127,28 +127,36 @@ pub(crate) trait Tag: Send {
     }
 }
 
-/// An observer that is notified when a job has finished and its permit is free.
-pub(crate) trait Observer: Send + Sync {
-    /// Notifies the observer.
-    fn ended(&self, scheduler: &dyn Lending, succeeded: bool);
-    /// Notes that the job has failed. Returns the call that receives its error, if one does; the
-    /// error is then not a failure of the group.
-    fn failed_call(&self) -> Option<CallId> {
-        None
-    }
+/// Work that never runs: the context was done before it started, or the scheduler was aborted.
+pub(crate) struct Rejected<S: Source> {
+    pub(crate) tag: S::Tag,
+    pub(crate) work: S::Work,
+    pub(crate) permit: HadPermit,
 }
 
-/// A scheduler, as an awaitable or a job of another scheduler sees it: see
-/// [`lending`](super::lending).
-pub(crate) trait Lending: Send + Sync {
-    fn id(&self) -> SchedulerId;
-    /// Returns whether everything was aborted, as far as this thread knows. Takes no lock.
-    fn is_aborted(&self) -> bool;
-    /// Runs `section` under the lock. The section must have no effects.
-    fn read(&self, section: &mut dyn FnMut(&mut Permits));
-    /// Runs `section` under the lock. The section adds the wakers that are not needed any more, and
-    /// returns whether a permit has become free. A free permit is given to the next claim or job.
-    fn update(self: Arc<Self>, section: &mut dyn FnMut(&mut Permits, &mut Wakers) -> bool);
+/// Whether work that never runs was given a permit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HadPermit {
+    Yes,
+    No,
+}
+
+/// A job that has finished: its value, and the permit that it releases.
+pub(crate) struct Completion<S: Source> {
+    pub(crate) lender: Option<LenderId>,
+    pub(crate) tag: S::Tag,
+    pub(crate) value: Option<S::Value>,
+}
+
+/// The work that has started and is in no worker.
+pub(crate) struct Reclaimed<S: Source> {
+    /// Work that no worker has taken yet.
+    pub(crate) works: Vec<(S::Tag, S::Work)>,
+    /// Jobs that can no longer begin and are counted as completed at once, wherever their work is
+    /// dropped.
+    pub(crate) lost: Vec<(S::Tag, HadPermit)>,
+    /// Jobs that are tokio tasks of their own.
+    pub(crate) tasks: Vec<AbortHandle>,
 }
 
 /// The outcome of a job.

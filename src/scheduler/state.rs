@@ -7,10 +7,9 @@ use std::thread::ThreadId;
 use super::calls::Calls;
 use super::effects::Effects;
 use super::failures::Failures;
-use super::lending::LenderId;
 use super::permits::Permits;
 use super::shutdown::Shutdown;
-use super::source::Source;
+use super::source::{Completion, HadPermit, Rejected, Source};
 
 /// The phase of a scheduler (invariant 2).
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -41,27 +40,6 @@ pub(crate) struct State<S: Source> {
     pub(crate) ended_by_failure: bool,
     /// Whether the runtime has shut down, so that no worker can be called.
     pub(crate) runtime_lost: bool,
-}
-
-/// Work that never runs: the context was done before it started, or the scheduler was aborted.
-pub(crate) struct Rejected<S: Source> {
-    pub(crate) tag: S::Tag,
-    pub(crate) work: S::Work,
-    pub(crate) permit: HadPermit,
-}
-
-/// Whether work that never runs was given a permit.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HadPermit {
-    Yes,
-    No,
-}
-
-/// A job that has finished: its value, and the permit that it releases.
-pub(crate) struct Completion<S: Source> {
-    pub(crate) lender: Option<LenderId>,
-    pub(crate) tag: S::Tag,
-    pub(crate) value: Option<S::Value>,
 }
 
 impl<S: Source> State<S> {

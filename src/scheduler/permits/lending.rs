@@ -35,10 +35,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::task::Waker;
 
-use super::effects::Wakers;
-use super::permits::Permits;
-use super::source::Lending;
+use super::Permits;
+use crate::scheduler::wakers::Wakers;
 use crate::sync::{Arc, Weak};
+
+/// A scheduler, as an awaitable or a job of another scheduler sees it: see
+/// the head of this file.
+pub(crate) trait Lending: Send + Sync {
+    fn id(&self) -> SchedulerId;
+    /// Returns whether everything was aborted, as far as this thread knows. Takes no lock.
+    fn is_aborted(&self) -> bool;
+    /// Runs `section` under the lock. The section must have no effects.
+    fn read(&self, section: &mut dyn FnMut(&mut Permits));
+    /// Runs `section` under the lock. The section adds the wakers that are not needed any more, and
+    /// returns whether a permit has become free. A free permit is given to the next claim or job.
+    fn update(self: Arc<Self>, section: &mut dyn FnMut(&mut Permits, &mut Wakers) -> bool);
+}
 
 /// The id of a job that waits, within its scheduler. It is never reused, so a stale id finds
 /// nothing.

@@ -1,0 +1,120 @@
+//! The queue as the source of the jobs of a scheduler.
+
+use std::time::Duration;
+
+use super::blocking;
+use super::queue::{Position, Queue, Queued};
+use super::task::{Entry, Task, Work};
+use super::worker::Worker;
+use crate::scheduler::Scheduler;
+use crate::scheduler::effects::{Effects, Observer};
+use crate::scheduler::error::Label;
+use crate::scheduler::permits::Permits;
+use crate::scheduler::source::{GroupError, Reclaimed, Rejected, Source};
+use crate::sync::Arc;
+use crate::tracing::Span;
+
+impl<E> Source for Queue<E>
+where
+    E: GroupError,
+{
+    type Error = E;
+    type Value = ();
+    type Tag = Task;
+    type Work = Work<E>;
+    /// The span in which the group was made.
+    type Shared = Span;
+    type Worker = Worker<E>;
+
+    /// No: what is queued is dropped when the group is stopped, and that is user code.
+    const ABORTS_ANYWHERE: bool = false;
+    const LENDS: bool = true;
+
+    fn worker(scheduler: Arc<Scheduler<Self>>) -> Worker<E> {
+        Worker::searching(scheduler)
+    }
+
+    fn start(&mut self, permits: &mut Permits, effects: &mut Effects) {
+        while !self.waiting.is_empty() && permits.is_free() {
+            let Some(Position { queued, waiter }) = self.waiting.pop_front() else {
+                return;
+            };
+            self.head += 1;
+            if self.begin(queued, effects) {
+                permits.take();
+            }
+            if let Some(waiter) = waiter {
+                permits.decide(waiter, &mut effects.wake);
+                // Its claim comes before the tasks that still wait.
+                permits.grant(&mut effects.wake);
+            }
+        }
+        self.trim();
+    }
+
+    fn has_job(&self, _: &Permits) -> bool {
+        !self.ready.is_empty()
+    }
+
+    fn ready(&self) -> usize {
+        // A task that waits starts as soon as one that is ready has ended.
+        self.ready.len() + self.waiting.len()
+    }
+
+    fn has_unstarted(&self) -> bool {
+        self.waiting() > 0
+    }
+
+    fn accept(&mut self, task: Task, _: Option<()>, _: &mut Effects) -> Option<Arc<dyn Observer>> {
+        if let Some(local) = task.local {
+            self.locals.remove(&local);
+        }
+        task.observer
+    }
+
+    fn take_unstarted(
+        &mut self,
+        permits: &mut Permits,
+        effects: &mut Effects,
+    ) -> Vec<(Task, Work<E>)> {
+        self.closed = true;
+        let mut unstarted = Vec::with_capacity(self.waiting.len());
+        for Position { queued, waiter } in self.waiting.drain(..) {
+            if let Some(waiter) = waiter {
+                permits.decide(waiter, &mut effects.wake);
+            }
+            match queued {
+                Queued::Entry(Entry { task, work }) => unstarted.push((task, work)),
+                Queued::Local(wait) => wait.refuse(effects),
+                Queued::Gap => {}
+            }
+        }
+        self.gaps = 0;
+        unstarted
+    }
+
+    fn reclaim(&mut self) -> Reclaimed<Self> {
+        let ready = self.ready.drain(..);
+        Reclaimed {
+            works: ready.map(|Entry { task, work }| (task, work)).collect(),
+            lost: self.on_pool.take_all(),
+            tasks: self.locals.values().cloned().collect(),
+        }
+    }
+
+    fn dispose(scheduler: &Arc<Scheduler<Self>>, rejected: Rejected<Self>) {
+        match rejected {
+            Rejected {
+                tag,
+                work: Work::Blocking(job),
+                permit,
+            } => blocking::hand_over(scheduler, tag, job, permit),
+            rejected => scheduler.dispose(rejected),
+        }
+    }
+
+    fn describe(_: &Span, task: &Task) -> (Label, Duration) {
+        let elapsed = task.started.map_or(Duration::ZERO, |at| at.elapsed());
+        (task.label.clone(), elapsed)
+    }
+}

@@ -1,0 +1,37 @@
+//! Wakers that are collected under a lock.
+
+use std::task::Waker;
+
+/// Wakers to be woken or dropped after a critical section. Mostly there is at most one, which needs
+/// no allocation.
+#[derive(Default)]
+pub(crate) struct Wakers {
+    first: Option<Waker>,
+    /// Empty if `first` is `None`.
+    more: Vec<Waker>,
+}
+
+impl Wakers {
+    pub(crate) fn push(&mut self, waker: Waker) {
+        if self.first.is_none() {
+            self.first = Some(waker);
+        } else {
+            self.more.push(waker);
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    /// Removes the wakers, in the order in which they were added.
+    pub(crate) fn for_each(self, act: impl FnMut(Waker)) {
+        self.first.into_iter().chain(self.more).for_each(act);
+    }
+}
+
+impl Extend<Waker> for Wakers {
+    fn extend<I: IntoIterator<Item = Waker>>(&mut self, wakers: I) {
+        wakers.into_iter().for_each(|waker| self.push(waker));
+    }
+}

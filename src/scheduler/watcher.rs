@@ -1,0 +1,247 @@
+//! Enforces the end of the context: rejects queued work, and aborts running jobs when the grace
+//! period is over.
+//!
+//! The scheduler must notice that its context is done, because queued work must be dropped and the
+//! grace period begins. It *subscribes* to a cancellation with a waker in the context's list of
+//! listeners, from the first time that this is needed. A deadline that passes notifies nothing, and
+//! the grace period is a time to wait. For these two there is one watcher task, which exists only
+//!
+//! - before the context is done, if it has a deadline: from the first queued job on while jobs run,
+//!   or while a grace period is set;
+//! - after the context is done: while the grace period lasts and jobs run.
+//!
+//! The watcher is in the `JoinSet` with the workers, so a join waits for it, too.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{self, Poll, Wake, Waker, ready};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep};
+
+use super::Scheduler;
+use super::effects::Effects;
+use super::shutdown::Watcher;
+use super::source::Source;
+use super::state::State;
+use crate::context::{DoneOwned, deadline_after};
+use crate::panic;
+use crate::sync::{Arc, Weak};
+
+impl<S: Source> State<S> {
+    /// Has the context watched: work was queued or a grace period was set, so the scheduler must
+    /// notice when the context is done.
+    pub(crate) fn watch(&mut self, effects: &mut Effects) {
+        let send = self.needs_watcher() && matches!(self.shutdown.watcher, Watcher::None);
+        effects.watch |= send || !self.shutdown.subscribed;
+    }
+
+    /// Sets the grace period.
+    pub(crate) fn set_grace(&mut self, grace: Option<Duration>, effects: &mut Effects) {
+        self.shutdown.grace = grace;
+        self.call_watcher(effects);
+        effects.flush = true;
+        self.watch_grace(effects);
+    }
+
+    pub(crate) fn has_grace(&self) -> bool {
+        self.shutdown.grace.is_some()
+    }
+
+    /// Has the context watched if a grace period is set: a job has started.
+    pub(crate) fn watch_grace(&mut self, effects: &mut Effects) {
+        if self.shutdown.grace.is_some() {
+            self.watch(effects);
+        }
+    }
+
+    /// Returns whether the watcher has something to wait for.
+    fn needs_watcher(&self) -> bool {
+        let shutdown = &self.shutdown;
+        let grace = shutdown.grace.is_some() && self.has_open();
+        // A watcher stays while jobs run. Otherwise tasks that are queued and started one after
+        // another would each pay for a watcher.
+        let stays = !matches!(shutdown.watcher, Watcher::None) && self.has_open();
+        let queue = stays || self.source.has_unstarted();
+        let before_the_end = shutdown.has_deadline && (shutdown.grace.is_some() || queue);
+        self.is_open()
+            && (if shutdown.ended.is_some() {
+                grace
+            } else {
+                before_the_end
+            })
+    }
+
+    /// Wakes the watcher if it has nothing left to wait for, so that it finishes.
+    pub(crate) fn relieve_watcher(&mut self, effects: &mut Effects) {
+        if matches!(self.shutdown.watcher, Watcher::Waiting(_)) && !self.needs_watcher() {
+            self.call_watcher(effects);
+        }
+    }
+
+    /// Returns what the watcher waits for next.
+    fn next_wait(&self) -> Next {
+        if !self.needs_watcher() {
+            return Next::Leave;
+        }
+        match (self.shutdown.ended, self.shutdown.grace) {
+            (Some(ended), Some(grace)) => Next::Grace(deadline_after(ended, grace)),
+            _ => Next::End,
+        }
+    }
+
+    /// Wakes the watcher, so that it looks again what it has to wait for.
+    fn call_watcher(&mut self, effects: &mut Effects) {
+        if let Watcher::Waiting(_) = self.shutdown.watcher {
+            let waiting = std::mem::replace(&mut self.shutdown.watcher, Watcher::Coming);
+            if let Watcher::Waiting(waker) = waiting {
+                effects.wake.push(waker);
+            }
+        }
+    }
+}
+
+impl<S: Source> Scheduler<S> {
+    /// Subscribes to the cancellation of the context, and spawns a watcher if one is needed.
+    pub(crate) fn watch(self: &Arc<Self>) {
+        let tell =
+            self.with_effects(|state, _| !std::mem::replace(&mut state.shutdown.subscribed, true));
+        if tell {
+            let waker = Waker::from(Arc::new(CancelWaker(Arc::downgrade(self))));
+            if !self.ctx().wake_on_cancel(waker) {
+                self.context_done();
+            }
+        }
+        self.send_watcher();
+    }
+
+    /// Handles that the context is done: rejects queued work, and begins the grace period.
+    fn context_done(self: &Arc<Self>) {
+        if self.read(State::is_closed) {
+            // A fan-out cancels its context when everything is complete.
+            return;
+        }
+        let ended = self.ctx().ended_at().unwrap_or_else(Instant::now);
+        let reclaimed = self.with_effects(|state, effects| {
+            state.reject_unstarted(effects);
+            state.shutdown.ended.get_or_insert(ended);
+            state.call_watcher(effects);
+            effects.flush = true;
+            let at_once = S::ABORTS_ANYWHERE && state.shutdown.grace == Some(Duration::ZERO);
+            at_once.then(|| self.begin_abort(state, effects))
+        });
+        match reclaimed {
+            Some(reclaimed) => self.finish_abort(reclaimed),
+            None => self.send_watcher(),
+        }
+    }
+
+    /// Spawns a watcher if one is needed and there is none.
+    fn send_watcher(self: &Arc<Self>) {
+        // Without a runtime no job has started, so there is nothing to watch yet.
+        if self.runtime().is_none() {
+            return;
+        }
+        let send = self.with_effects(|state, _| {
+            let send = state.needs_watcher() && matches!(state.shutdown.watcher, Watcher::None);
+            if send {
+                state.shutdown.watcher = Watcher::Coming;
+            }
+            send
+        });
+        if send {
+            self.spawn_task(|scheduler| WatcherTask {
+                done: scheduler.ctx().done_owned(),
+                scheduler: scheduler.clone(),
+                timer: None,
+            });
+            self.flush_lifo_slot();
+        }
+    }
+}
+
+/// Notifies the scheduler of a cancellation, in the thread that cancels. It is weak, because the
+/// scheduler owns the context.
+struct CancelWaker<S: Source>(Weak<Scheduler<S>>);
+
+impl<S: Source> Wake for CancelWaker<S> {
+    fn wake(self: std::sync::Arc<Self>) {
+        if let Some(scheduler) = self.0.upgrade() {
+            scheduler.context_done();
+        }
+    }
+}
+
+/// The watcher task.
+struct WatcherTask<S: Source> {
+    scheduler: Arc<Scheduler<S>>,
+    done: DoneOwned,
+    /// The timer of the grace period, with the instant at which that ends.
+    timer: Option<(Instant, Pin<Box<Sleep>>)>,
+}
+
+/// What the watcher waits for next.
+enum Next {
+    Leave,
+    End,
+    Grace(Instant),
+}
+
+impl<S: Source> WatcherTask<S> {
+    fn next(&self, waker: Waker) -> Next {
+        self.scheduler.with_effects(|state, effects| {
+            let next = state.next_wait();
+            let watcher = match next {
+                Next::Leave => {
+                    effects.stale_wakers.push(waker);
+                    Watcher::None
+                }
+                _ => Watcher::Waiting(waker),
+            };
+            if let Watcher::Waiting(old) = std::mem::replace(&mut state.shutdown.watcher, watcher) {
+                effects.stale_wakers.push(old);
+            }
+            next
+        })
+    }
+}
+
+impl<S: Source> Future for WatcherTask<S> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
+        // A runtime without a timer panics here. The result of this task is not read, so the panic
+        // is recorded as a failure of the group.
+        panic::catch(|| self.as_mut().watch(cx)).unwrap_or_else(|payload| {
+            self.scheduler.fail_watch(payload);
+            Poll::Ready(())
+        })
+    }
+}
+
+impl<S: Source> WatcherTask<S> {
+    fn watch(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
+        loop {
+            match self.next(cx.waker().clone()) {
+                Next::Leave => return Poll::Ready(()),
+                Next::End => {
+                    ready!(Pin::new(&mut self.done).poll(cx));
+                    self.scheduler.context_done();
+                }
+                Next::Grace(until) if until <= Instant::now() => self.scheduler.abort_workers(),
+                Next::Grace(until) => {
+                    let timer = match &mut self.timer {
+                        Some((armed, timer)) if *armed == until => timer,
+                        timer => {
+                            &mut timer
+                                .insert((until, Box::pin(tokio::time::sleep_until(until))))
+                                .1
+                        }
+                    };
+                    ready!(timer.as_mut().poll(cx));
+                    self.scheduler.abort_workers();
+                }
+            }
+        }
+    }
+}
