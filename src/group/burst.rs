@@ -9,13 +9,21 @@ use std::time::Duration;
 
 use crate::sync::{self, PollClock};
 
-/// How long a burst that has had its workers lasts, before a new one begins.
-const PAUSE: Duration = Duration::from_micros(200);
+/// How long a burst that has had its workers lasts, before a new one begins. A loop that goes on
+/// starting tasks starts thousands in this time, so the dearer workers of a new burst are lost
+/// among them.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// How many tasks of such a burst start before the clock is read again. To read it costs a tenth of
+/// a short task.
+const BETWEEN_LOOKS: usize = 8;
 
 /// Tasks that are started one right behind the other.
 pub(crate) struct Burst {
     /// How many of them have a worker of their own.
     count: usize,
+    /// How many have started since that was as many as get one.
+    others: usize,
     /// Runs from the moment when that was as many as get one. A small group never reads a clock.
     full: Option<PollClock>,
     /// Whether the last of these workers may still be in the LIFO slot of its thread, where no other
@@ -27,17 +35,22 @@ impl Burst {
     pub(crate) const fn new() -> Burst {
         Burst {
             count: 0,
+            others: 0,
             full: None,
             may_be_in_slot: false,
         }
     }
 
-    /// Whether the task that starts now gets a worker of its own.
-    pub(crate) fn takes_next(&mut self) -> bool {
+    /// Returns whether the task that starts now gets a worker of its own. `is_alone` says that no
+    /// other task of the group runs.
+    pub(crate) fn takes_next(&mut self, is_alone: bool) -> bool {
         if let Some(full) = &self.full {
-            if full.elapsed() < PAUSE {
+            self.others += 1;
+            let looks = is_alone || self.others % BETWEEN_LOOKS == 0;
+            if !looks || full.elapsed() < PAUSE {
                 return false;
             }
+            self.others = 0;
             self.count = 0;
             self.full = None;
         }

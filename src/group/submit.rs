@@ -152,7 +152,7 @@ where
         !state.has_grace()
             && state.source.ready.is_empty()
             && !current::is_job_of(Lending::id(self))
-            && state.source.burst.takes_next()
+            && state.source.burst.takes_next(state.permits.running() <= 1)
     }
 
     /// Starts a task that has its permit: with a worker of its own, or through the queue.
