@@ -39,8 +39,8 @@ use node::{Kind, Node};
 /// called below it.
 ///
 /// A context is a handle on a node of a tree. It is one pointer and cheap to clone; a clone is the
-/// same context. Deriving a child is one allocation and, except for [`merge`](Context::merge),
-/// takes no lock. Every method takes `&self` and may be called from any thread, in or outside a
+/// same context. Deriving a child takes one or two allocations and, except for
+/// [`merge`](Context::merge), no lock. Every method takes `&self` and may be called from any thread, in or outside a
 /// runtime, unless it says otherwise.
 ///
 /// ```text
@@ -112,7 +112,7 @@ impl Context {
     /// Returns a root like [`background`](Context::background), for code that has no context to
     /// pass on yet.
     ///
-    /// It behaves the same. Its name can be searched for.
+    /// It behaves the same. Only the name differs, so that a text search finds these places.
     #[must_use]
     pub fn todo() -> Context {
         static TODO: Shared<Context> = Shared::new();
@@ -243,8 +243,9 @@ impl Context {
     /// Returns a context with the values of `self` that is done when either of the two is done.
     ///
     /// It takes the kind and the cause from the one that is done first, and has the earlier of the
-    /// two deadlines. It is for work that two parties may stop, such as a request and a server that
-    /// shuts down.
+    /// two deadlines. If both are done already, it takes them from `self`. It is for work that must
+    /// stop when either of two contexts is done, such as that of a request and that of a server
+    /// which shuts down.
     #[must_use]
     pub fn merge(&self, other: &Context) -> Context {
         let node = self.node.merge(&other.node);
@@ -329,6 +330,7 @@ impl Context {
         let mut node = Some(&self.node);
         while let Some(current) = node {
             if let Kind::WithValue(value) = current.kind() {
+                // Through the box: the `Box` itself implements `AnyValue`, too.
                 if let Some(value) = (**value).value().downcast_ref() {
                     return Some(value);
                 }
@@ -402,7 +404,7 @@ impl Context {
 
     /// Runs `future` until it is ready, or drops it when the context is done.
     ///
-    /// Use it to give a deadline to a call that does not know contexts. If the context is done at
+    /// Use it to give a deadline to a call that takes no context. If the context is done at
     /// the first poll, `future` is never polled. If both are ready in one later poll, the output
     /// wins.
     ///
@@ -449,17 +451,19 @@ impl Context {
     /// never be done, `func` never runs. If the runtime shuts down before the context is done,
     /// `func` never runs either. If `func` panics, only its task panics.
     ///
-    /// An interrupt must not hit the work that follows the work that it is for. So keep the
+    /// A late interrupt must not affect the next piece of work. So keep the
     /// [`guard`](AfterFunc::guard) until that work has ended. When the guard has been dropped, also
     /// by an early return or a panic, `func` either has returned or never runs. `stop` alone does
     /// not wait for a `func` that is running, and an early return skips it.
     ///
     /// `func` may also run just before the work that it interrupts begins. If such an interrupt is
-    /// lost (that of SQLite is), repeat it, or precede the work by a check that cannot be lost.
+    /// lost (that of SQLite is), repeat it, or call [`check`](Context::check) inside the work, for
+    /// example in SQLite's progress handler.
     ///
     /// # Panics
     ///
-    /// Panics outside a tokio runtime, if the context can be done.
+    /// Panics outside a tokio runtime, if the context can be done. If the context has a deadline and
+    /// the runtime has no timer, the task panics, and `func` never runs.
     ///
     /// # Examples
     ///
@@ -490,7 +494,7 @@ impl Context {
 
 /// For the crate.
 impl Context {
-    /// Makes the end of this context record its instant, so that `ended_at` returns it.
+    /// From now on, the instant at which this context is done is recorded, for `ended_at`.
     pub(crate) fn record_end_time(&self) {
         self.node.record_end_time();
     }
@@ -502,10 +506,11 @@ impl Context {
         self.node.ended_at()
     }
 
-    /// Wakes `waker` when the context is cancelled. Returns false, and drops the waker, if the
-    /// context is done already.
+    /// Wakes `waker` when the context is cancelled. Returns false, and drops the waker, if the node
+    /// is latched already.
     ///
-    /// A deadline that passes wakes nothing. The waker is kept for as long as the context exists.
+    /// A deadline that passes wakes nothing. The waker is kept until the context is cancelled or
+    /// dropped.
     pub(crate) fn wake_on_cancel(&self, waker: Waker) -> bool {
         if self.node.never_ends() {
             return true;

@@ -41,7 +41,8 @@
 //!   discarded.
 //! - **The iterator and the function run on the runtime's workers**, one call at a time. A call
 //!   that blocks its thread holds up that thread and the items that have not been pulled, but not
-//!   the items in flight.
+//!   the items in flight. (One call may hold up the last item: the worker that runs it makes the
+//!   call that finds that the iterator has no more.)
 //!
 //! # On the caller's own task
 //!

@@ -291,7 +291,9 @@ impl<S: Source> Scheduler<S> {
         self.spawning.fetch_sub(1, Ordering::SeqCst);
         if self.lost_while_spawning.swap(false, Ordering::SeqCst) {
             match spawned {
-                // A runtime that has shut down drops what is spawned on it at once.
+                // A worker was lost and this one has ended at once: the runtime has shut down. (Or it
+                // has run to its end while another one was aborted. Then this thread drops what is
+                // left.)
                 Spawned::Finished => self.runtime_lost(),
                 Spawned::Alive | Spawned::Refused => self.replace_worker(),
             }

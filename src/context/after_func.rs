@@ -55,7 +55,7 @@ impl AfterFunc {
 
     /// Returns a guard. When it has been dropped, the function either has returned or never runs.
     ///
-    /// Use it for an interrupt that must not hit what comes next, such as the next query of a
+    /// Use it for an interrupt that must not affect the next operation, such as the next query of a
     /// pooled connection. An early return by `?` and a panic drop the guard, too.
     ///
     /// The drop blocks its thread while the function runs on another one, so the function should be

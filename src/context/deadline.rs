@@ -10,5 +10,6 @@ use tokio::time::Instant;
 /// tokio takes the same span for it.
 pub(crate) fn deadline_after(at: Instant, duration: Duration) -> Instant {
     const FAR: Duration = Duration::from_secs(86_400 * 365 * 30);
+    // The fallback is never taken: an instant has room for thirty years.
     at.checked_add(duration.min(FAR)).unwrap_or(at)
 }

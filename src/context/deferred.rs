@@ -22,7 +22,8 @@ pub(super) trait Propagate: Send + Sync {
 /// Cancels the token of a context that is done.
 ///
 /// The contexts that the token cancels propagate only after the token has woken all its waiters. So
-/// a waker that panics keeps no context from being cancelled.
+/// a waker that panics in one of them keeps no other context from being cancelled. (A waker that
+/// waits on the token itself may keep the token from waking the others: see tokio-util.)
 pub(super) fn cancel(token: &CancellationToken) {
     let Ok(deferred) = Deferred::begin() else {
         token.cancel();

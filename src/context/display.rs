@@ -36,8 +36,8 @@ fn step(node: &Node, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         },
         Kind::WithValue(value) => write!(f, ".WithValue({})", (**value).type_name()),
         Kind::WithoutCancel => f.write_str(".WithoutCancel"),
-        // The ancestry of the second parent is not printed: for a ladder of merges, the text would
-        // be exponentially long.
+        // The ancestry of the second parent is not printed: for a sequence of merges, the
+        // text would be exponentially long.
         Kind::Merge(_) => f.write_str(".Merge(..)"),
         #[cfg(any(feature = "signal", feature = "tokio-util"))]
         Kind::External(external) => write!(f, ".{}", external.name),

@@ -1,7 +1,7 @@
 //! Futures that wait until a context is done.
 //!
 //! All of them take part in tokio's cooperative budget. A future whose context is done at its first
-//! poll takes a unit of the budget, so a loop that swallows the error of such a context yields to
+//! poll takes a unit of the budget, so a loop that ignores the error of such a context yields to
 //! the other tasks. A future that has waited takes nothing: it sees the end even in a poll in which
 //! another future has used up the budget.
 

@@ -41,7 +41,7 @@ pub struct ContextError {
 enum Kind {
     Cancelled,
     DeadlineExceeded,
-    /// No context has ended: a quorum was wanted of too few.
+    /// Not the end of a context: a fan-out had too few successes for its quorum.
     QuorumNotReached,
 }
 
@@ -76,7 +76,7 @@ impl ContextError {
         }
     }
 
-    /// That of a fan-out which was over before it had what it wanted, though nothing failed.
+    /// The error of a fan-out that finished without failures and below its quorum.
     pub(crate) fn quorum_not_reached(cause: Cause) -> Self {
         ContextError {
             kind: Kind::QuorumNotReached,

@@ -19,7 +19,7 @@ static GUARD_DROPPED: StaticCause = StaticCause("the context's CancelGuard was d
 /// once, so the context is cancelled from the start. Its cause says so.
 #[must_use = "dropping a CancelGuard cancels its context: keep it in a variable (`_guard`, not `_`), or `disarm` it"]
 pub struct CancelGuard {
-    /// `None` only while `disarm` takes the guard apart.
+    /// `None` after `disarm`.
     handle: Option<CancelHandle>,
 }
 

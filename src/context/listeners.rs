@@ -25,12 +25,13 @@ const NONE: usize = usize::MAX;
 /// A slab of listeners. Freed entries are reused, so it never grows beyond the peak number of
 /// listeners. When the last listener is removed, a large allocation is released.
 ///
-/// The keys tolerate a list that has been collected or replaced: such a key finds nothing.
+/// A key from before the list was collected or replaced finds nothing.
 pub(crate) struct Listeners<C> {
     entries: Vec<Entry<C>>,
     free: usize,
     len: usize,
-    /// Not an entry of the slab: it is looked up without a key, and cancelled after all wakers.
+    /// Not an entry of the slab: it is looked up without a key, and cancelled after the wakers of
+    /// this node.
     #[cfg(feature = "tokio-util")]
     token: Option<tokio_util::sync::CancellationToken>,
 }
@@ -157,8 +158,8 @@ impl ListenerKey {
 
     /// Keeps `key` unless it keeps another one, and returns whether it did.
     ///
-    /// A compare-and-exchange, since two threads may link one node: each key is kept by one, and
-    /// removed by the other. Pairs with `take`.
+    /// A compare-and-exchange, since two threads may link one node: the key of the first is kept,
+    /// and the second removes its own entry. Pairs with `take`.
     pub(crate) fn set_if_none(&self, key: usize) -> bool {
         self.0
             .compare_exchange(0, key + 1, Ordering::AcqRel, Ordering::Acquire)

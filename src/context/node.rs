@@ -16,12 +16,12 @@
 //!
 //! The end of a node reaches the nodes below it in two ways. The node *propagates* it to the nodes
 //! that are linked. A node that is not linked *queries*: it reads its ancestors when it is asked
-//! whether it is done. Deriving a node that is not linked is one allocation and takes no lock, so
-//! siblings do not contend.
+//! whether it is done. Deriving a node that is not linked takes no lock, so siblings do not contend.
+//! To *latch* a node is to write its `end` and to set `LATCHED`.
 //!
 //! A node is linked, together with all its ancestors, when its first listener registers, and stays
 //! linked. A node that is queried often is linked as well, and so are the ancestors of a node whose
-//! query had a long way up.
+//! query had a long way up. A node whose parent never ends counts as linked from the start.
 //!
 //! # Invariants
 //!
@@ -47,7 +47,8 @@
 //!    second canceller that does not see it walks the same nodes again, and so does not return
 //!    before the whole tree is done.
 //! 7. No user code (waker, cause, value) runs or is dropped under a lock, and no thread holds two
-//!    locks at once.
+//!    locks of nodes at once. With feature `tokio-util`, a token is cloned under the lock of its
+//!    node, which takes locks of tokens; no lock of a node is taken under those.
 //! 8. No walk recurses.
 
 mod derive;
@@ -151,7 +152,7 @@ impl<T: Send + Sync + 'static> AnyValue for T {
 #[derive(Clone)]
 struct End {
     error: ContextError,
-    /// The instant. `None` if no node below has a deadline that could have passed before.
+    /// The instant. `None` if `STAMPS_END` was not set when the node ended.
     at: Option<Instant>,
 }
 

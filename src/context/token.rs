@@ -81,7 +81,7 @@ impl Context {
     /// When a context is cancelled, it cancels the token itself, and needs no runtime for this. If
     /// the context has a deadline, a task waits for the deadline and cancels the token.
     ///
-    /// # What stays
+    /// # Resources
     ///
     /// - The task of a token with a deadline stays until the deadline passes or the token is
     ///   cancelled, even if every handle of the context and of the token has been dropped, because
@@ -122,8 +122,9 @@ impl Context {
 
     /// Returns a context that is cancelled when `token` is cancelled, with a cause that says so.
     ///
-    /// When `token.cancel()` returns, the context and all its descendants are done. The context
-    /// needs no runtime and no task.
+    /// When the call of `token.cancel()` that cancels the token returns, the context and all its
+    /// descendants are done. (If two threads call it, the other call may return before.) The
+    /// context needs no runtime and no task.
     ///
     /// Any number of contexts and tokens may be converted one from another in a chain: cancelling
     /// and dropping them does not recurse. If a waker that is called by such a cancel cancels

@@ -46,8 +46,8 @@ pub(crate) struct ItemSource<P, C, T, E> {
     /// How many permits are out for pulls that have not got an item yet.
     pulling: usize,
     kind: ItemsKind,
-    /// Whether the worker that has pulled the last item, by the iterator's own count, is about to
-    /// look whether there is another one.
+    /// Whether a look for the end is due: the worker that runs the last item, by the iterator's own
+    /// count, looks whether there is another one after the first poll of that item.
     looks_for_end: bool,
     parking: Parking,
     pub(crate) counts: ItemCounts<C>,
@@ -169,6 +169,12 @@ where
         effects.enough = effects.enough.or(self.counts.check_decided());
     }
 
+    /// Notes that there are more items than the iterator has said, so no look for the end is due.
+    fn correct_left(&mut self, left: SizeHint) {
+        self.looks_for_end = false;
+        self.counts.correct_left(left);
+    }
+
     /// Makes a call of `on_progress` due: an item has started or finished.
     fn report_due(&mut self, effects: &mut Effects) {
         if let Some(reporter) = &mut self.reporter {
@@ -242,7 +248,8 @@ where
     fn start(&mut self, _: &mut Permits, _: &mut Effects) {}
 
     /// No worker is woken for an item that an iterator does not have by its own count, nor to see the
-    /// end while the worker that has pulled the last item is about to look.
+    /// end while a look for it is due. If nothing runs, a worker is needed whatever the count says:
+    /// no other one would see the end.
     fn has_job(&self, permits: &Permits) -> bool {
         let is_needed = match self.counts.left() {
             _ if self.kind == ItemsKind::Stream || permits.running() == 0 => true,
@@ -391,8 +398,12 @@ where
         self.counts.is_pulling()
     }
 
-    fn looked_for_end(&mut self) {
+    fn cancel_look(&mut self) {
         self.looks_for_end = false;
+    }
+
+    fn found_more(&mut self, left: SizeHint) {
+        self.correct_left(left);
     }
 
     fn block(&mut self) {
@@ -401,6 +412,10 @@ where
 
     fn parking(&mut self) -> &mut Parking {
         &mut self.parking
+    }
+
+    fn may_pull(core: &Arc<Scheduler<Self>>) -> bool {
+        !core.ctx().is_done() && core.read(|state| state.source.counts.is_pulling())
     }
 
     fn pull(
@@ -423,7 +438,11 @@ where
                 let tag = JobTag::Item(ItemTag::started(number, &core.shared.call_site));
                 if start(core, number, left) {
                     let may_be_last = core.shared.may_be_last(left);
-                    return Pulled::Item(PulledItem { tag, may_be_last });
+                    return Pulled::Item(PulledItem {
+                        tag,
+                        left,
+                        may_be_last,
+                    });
                 }
                 let outcome = Outcome::of_drop(panic::catch(|| slot.set(None)));
                 core.complete_elsewhere(tag, outcome, None);
@@ -456,6 +475,7 @@ where
         let next = match pull(core, slot, cx) {
             SharedPull::Item(number, left) => Some(PulledItem {
                 tag: JobTag::Item(ItemTag::started(number, &core.shared.call_site)),
+                left,
                 may_be_last: core.shared.may_be_last(left),
             }),
             SharedPull::NotYet(pull) => {

@@ -23,6 +23,7 @@ use pin_project_lite::pin_project;
 
 use super::backoff::Backoff;
 use super::batch::Batch;
+use super::items::SizeHint;
 use super::parking::{ParkId, Parking};
 use crate::panic;
 use crate::scheduler::current::{self, CurrentJob};
@@ -54,14 +55,18 @@ pub(crate) trait Pulls: Source<Work = UnusedPermit> {
     fn most_left(&self) -> Option<usize>;
     /// Returns whether more items will come. Under the lock.
     fn is_pulling(&self) -> bool;
-    /// Notes that the worker that has pulled the last item will not look for the end. Under the lock.
-    fn looked_for_end(&mut self);
+    /// Notes that no look for the end is due any more. Under the lock.
+    fn cancel_look(&mut self);
+    /// Notes that there are more items than the iterator has said. Under the lock.
+    fn found_more(&mut self, left: SizeHint);
     /// Notes that a worker has found the iterator in use: no other worker is needed until it is
     /// free. Under the lock.
     fn block(&mut self);
     /// The workers that are parked. Under the lock.
     fn parking(&mut self) -> &mut Parking;
 
+    /// Returns whether an item may still be pulled.
+    fn may_pull(scheduler: &Arc<Scheduler<Self>>) -> bool;
     /// Pulls an item with a permit, and puts its future into the slot.
     fn pull(
         scheduler: &Arc<Scheduler<Self>>,
@@ -103,6 +108,8 @@ pub(crate) enum Pulled<S: Pulls> {
 /// An item, whose future is in the slot.
 pub(crate) struct PulledItem<S: Pulls> {
     pub(crate) tag: S::Tag,
+    /// How many items are left.
+    pub(crate) left: SizeHint,
     /// Whether there are no more items by the iterator's own count.
     pub(crate) may_be_last: bool,
 }
@@ -223,6 +230,11 @@ impl<S: Pulls> Future for Worker<S> {
         }
         *this.state = WorkerState::Working;
         let _on_thread = current::enter(this.current, cx.waker());
+        // A permit from before may be of no use any more: the context is done, or it is decided.
+        if has_permit && !S::may_pull(this.scheduler) {
+            this.scheduler.return_permit();
+            has_permit = false;
+        }
         let first = match this.taken.take() {
             Some(taken) => Some(Next::Pull(Some(taken))),
             None => has_permit.then_some(Next::Pull(None)),
@@ -290,7 +302,7 @@ impl<S: Pulls> Items<'_, S> {
     /// Completes what has finished, and decides what to do next.
     fn next(&mut self) -> Next<S> {
         let searching = std::mem::take(&mut self.searching);
-        self.look_no_more();
+        self.cancel_look();
         let next = self
             .scheduler
             .next(searching, &mut self.batch, self.completed.take());
@@ -299,12 +311,12 @@ impl<S: Pulls> Items<'_, S> {
         next
     }
 
-    /// The item that may be the last one has finished. The next pull sees the end, if there is room
-    /// for one.
-    fn look_no_more(&mut self) {
+    /// The item that may be the last one has finished, so no look for the end is needed: the pull
+    /// that comes sees it.
+    fn cancel_look(&mut self) {
         if std::mem::take(&mut self.may_be_last) {
             self.scheduler
-                .with_effects(|state, _| state.source.looked_for_end());
+                .with_effects(|state, _| state.source.cancel_look());
         }
     }
 
@@ -332,16 +344,11 @@ impl<S: Pulls> Items<'_, S> {
         Poll::Ready(())
     }
 
-    fn start(
-        &mut self,
-        PulledItem {
-            mut tag,
-            may_be_last,
-        }: PulledItem<S>,
-    ) {
+    fn start(&mut self, item: PulledItem<S>) {
+        let mut tag = item.tag;
         tag.started();
         *self.tag = Some(tag);
-        self.may_be_last = may_be_last;
+        self.may_be_last = item.may_be_last;
     }
 
     /// Parks; ready if that is of no use any more.
@@ -375,6 +382,10 @@ impl<S: Pulls> Items<'_, S> {
         let may_batch = S::BATCHES && value.is_some() && lender.is_none() && self.batch.has_room();
         if may_batch && !self.budget.is_used_up() {
             if let Some(item) = S::pull_on(self.scheduler, self.item.as_mut(), cx) {
+                if self.may_be_last {
+                    // The one before was not the last: others may pull what is left.
+                    self.scheduler.found_more(item.left);
+                }
                 self.start(item);
                 self.batch.add(tag, value);
                 return Poll::Ready(());
@@ -386,7 +397,7 @@ impl<S: Pulls> Items<'_, S> {
 
     /// The poll has taken its time: other tasks of the runtime are polled before the next item.
     fn yield_now(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
-        self.look_no_more();
+        self.cancel_look();
         self.scheduler.complete_batch(&mut self.batch);
         *self.state = match self.scheduler.yield_worker(self.completed.take()) {
             Yielded::AsSearcher => WorkerState::Searching(Backoff::new(S::pulled(self.scheduler))),
@@ -411,10 +422,10 @@ enum Found {
 }
 
 impl<S: Pulls> Scheduler<S> {
-    /// Spawns the first workers, each with a permit: one for each item, if there are at most
-    /// `most`. Returns whether it has spawned one.
+    /// Spawns the first workers, each with a permit: one per item, if the iterator says that there
+    /// are at most `most`. Returns whether it has spawned one.
     ///
-    /// A searching worker would wake the next one only after its pull, and so on.
+    /// Otherwise each worker would be woken only after the pull of the one before.
     pub(crate) fn spawn_first(self: &Arc<Self>, most: usize) -> bool {
         let ended = self.ctx().is_done();
         let count = self.with_effects(|state, _| {
@@ -447,6 +458,14 @@ impl<S: Pulls> Scheduler<S> {
             self.return_permit();
         }
         count > 0
+    }
+
+    /// There are more items than the iterator has said.
+    fn found_more(self: &Arc<Self>, left: SizeHint) {
+        self.with_effects(|state, effects| {
+            state.source.found_more(left);
+            state.call_searcher(effects);
+        });
     }
 
     /// Completes what a worker has run, and decides what it does next.

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use crate::sync::{self, PollClock};
 
-/// How long a burst that has had its workers lasts, before a new one begins. A loop that goes on
+/// How long after a burst is full the next one may begin. A loop that goes on
 /// starting tasks starts thousands in this time, so the dearer workers of a new burst are lost
 /// among them.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// How many tasks of such a burst start before the clock is read again. To read it costs a tenth of
+/// How many tasks start after that before the clock is read again, unless one starts alone. To read it costs a tenth of
 /// a short task.
 const BETWEEN_LOOKS: usize = 8;
 
@@ -22,9 +22,9 @@ const BETWEEN_LOOKS: usize = 8;
 pub(crate) struct Burst {
     /// How many of them have a worker of their own.
     count: usize,
-    /// How many have started since that was as many as get one.
+    /// How many tasks have started since the burst was full.
     others: usize,
-    /// Runs from the moment when that was as many as get one. A small group never reads a clock.
+    /// Started when the burst became full. A small group never reads a clock.
     full: Option<PollClock>,
     /// Whether the last of these workers may still be in the LIFO slot of its thread, where no other
     /// thread finds it.
@@ -41,7 +41,7 @@ impl Burst {
         }
     }
 
-    /// Returns whether the task that starts now gets a worker of its own. `is_alone` says that no
+    /// Counts a task that starts now, and returns whether it gets a worker of its own. `is_alone` says that no
     /// other task of the group runs.
     pub(crate) fn takes_next(&mut self, is_alone: bool) -> bool {
         if let Some(full) = &self.full {
@@ -62,9 +62,9 @@ impl Burst {
         true
     }
 
-    /// Returns whether the LIFO slot is to be flushed, because a task waits for the permits of these
-    /// workers. As with `tokio::spawn`, the last worker may wait until its starter yields, but only
-    /// if nothing waits for it.
+    /// Clears the flag and returns it. Called when a task is queued: it may wait for the permit of
+    /// the last of these workers, which may be in the LIFO slot of this thread. If it is in the slot
+    /// of another thread, it waits there until that thread yields, as with `tokio::spawn`.
     pub(crate) fn take_may_be_in_slot(&mut self) -> bool {
         std::mem::take(&mut self.may_be_in_slot)
     }

@@ -101,6 +101,7 @@ where
             let waiter = None;
             state.source.waiting.push_back(Position { queued, waiter });
             state.call_searcher_for_start(|| self.slot(), effects);
+            // The permit that it waits for may be with a worker in this thread's LIFO slot.
             effects.flush |= state.source.burst.take_may_be_in_slot();
             state.watch(effects);
             decision
@@ -143,12 +144,12 @@ where
         self.start_entry(entry, state, effects)
     }
 
-    /// Decides whether a task that starts now gets a worker of its own.
+    /// Decides whether a task that starts now gets a worker of its own, and counts it in the burst.
     fn gets_worker(&self, state: &mut State<Queue<E>>) -> bool {
         // With a grace period, another thread may have to abort the task while this one computes,
         // and cannot if its worker is in the LIFO slot of this one. A task that is started by a task
-        // of the group is taken by that one's worker next: in a chain of tasks each would have a
-        // worker of its own, and the chain would not yield to the runtime.
+        // of the group goes through the queue, so that a chain of tasks is subject to the budget of
+        // a worker's poll.
         !state.has_grace()
             && state.source.ready.is_empty()
             && !current::is_job_of(Lending::id(self))

@@ -144,7 +144,8 @@ where
     E: GroupError,
 {
     /// Runs the job that the worker was spawned with, and leaves. It takes nothing from the queue:
-    /// on one thread, all workers that do are polled between two polls of another task.
+    /// on one thread several such workers are in a row in the run queue, and if each went on with
+    /// the group's queue, other tasks would wait for all of them.
     fn poll_own(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         let completed = ready!(self.poll_job(cx));
         if let Some(rejected) = self.scheduler.complete_own(completed) {

@@ -1,13 +1,14 @@
 //! Items are pulled from iterators and streams, when there is a permit for them and room for their
 //! outcomes.
 
+use std::collections::VecDeque;
 use std::future::{pending, ready};
 use std::pin::Pin;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{self, Poll};
 use std::time::Duration;
 
-use errgroup::{Context, fan_out_stream};
+use errgroup::{Context, fan_out, fan_out_stream};
 use futures::{FutureExt, Stream, StreamExt};
 
 use crate::fan_out_support::*;
@@ -25,6 +26,9 @@ both_flavours![
     the_iterator_may_be_a_generator,
     an_iterator_that_has_ended_is_not_called_again,
     after_a_failure_nothing_more_is_pulled,
+    no_function_is_called_after_a_failure_in_a_small_fan_out,
+    an_iterator_may_have_more_items_than_it_says,
+    an_iterator_may_get_items_while_its_last_one_waits,
     a_stream_may_end_late,
     while_a_stream_is_pending_the_items_are_polled,
     a_stream_that_never_wakes_is_ended_by_a_cancel,
@@ -637,4 +641,99 @@ async fn dropping_the_end_of_a_pipeline_stops_its_stages() {
         assert!(gauges.iter().all(|gauge| gauge.now() == 0));
         assert!(gauges.iter().map(Gauge::most).eq(most));
     });
+}
+
+/// Each worker is spawned with its permit, but the second one pulls after the failure.
+async fn no_function_is_called_after_a_failure_in_a_small_fan_out() {
+    let calls = Count::default();
+    let counts = calls.clone();
+    let ctx = Context::background();
+    let failing = fan_out(&ctx, 0..2, move |ctx, item| {
+        counts.add();
+        async move {
+            if item == 0 {
+                return Err("boom".to_owned());
+            }
+            ctx.done().await;
+            Ok(())
+        }
+    });
+    assert!(failing.limit(2).grace(ms(1_000)).all().await.is_err());
+    // With two workers, both may pull before the failure.
+    let flavor = tokio::runtime::Handle::current().runtime_flavor();
+    if flavor == tokio::runtime::RuntimeFlavor::CurrentThread {
+        assert_eq!(calls.get(), 1);
+    }
+}
+
+/// A list of work, which says how long it is now and may become longer.
+#[derive(Clone, Default)]
+struct WorkList(Arc<Mutex<VecDeque<usize>>>);
+
+impl WorkList {
+    fn push(&self, item: usize) {
+        self.0.lock().unwrap().push_back(item);
+    }
+}
+
+impl Iterator for WorkList {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        self.0.lock().unwrap().pop_front()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let len = self.0.lock().unwrap().len();
+        (len, Some(len))
+    }
+}
+
+/// The first item, after which there are no more by the iterator's count, brings three more and is
+/// ready at once. The first of them waits for the others.
+async fn an_iterator_may_have_more_items_than_it_says() {
+    let (list, gate, ended) = (WorkList::default(), Gate::new(), Count::default());
+    list.push(0);
+    let (brings, counts) = (list.clone(), ended.clone());
+    let ctx = Context::background();
+    let items = fan_out(&ctx, list, move |_, item| {
+        let (brings, gate, counts) = (brings.clone(), gate.clone(), counts.clone());
+        async move {
+            match item {
+                0 => (1..=3).for_each(|item| brings.push(item)),
+                1 => gate.pass().await,
+                3 => gate.open(),
+                _ => {}
+            }
+            counts.add();
+            Ok::<_, String>(())
+        }
+    });
+    items.limit(8).for_each().await.unwrap();
+    assert_eq!(ended.get(), 4);
+}
+
+/// The first item brings the others and then waits for them.
+async fn an_iterator_may_get_items_while_its_last_one_waits() {
+    let (list, gate, ended) = (WorkList::default(), Gate::new(), Count::default());
+    list.push(0);
+    let (brings, counts) = (list.clone(), ended.clone());
+    let ctx = Context::background();
+    let items = fan_out(&ctx, list, move |_, item| {
+        let (brings, gate, counts) = (brings.clone(), gate.clone(), counts.clone());
+        async move {
+            match item {
+                0 => {
+                    (1..=3).for_each(|item| brings.push(item));
+                    gate.pass().await;
+                }
+                3 => gate.open(),
+                _ => {}
+            }
+            counts.add();
+            Ok::<_, String>(())
+        }
+    });
+    items.limit(8).for_each().await.unwrap();
+    assert_eq!(ended.get(), 4);
 }

@@ -65,7 +65,7 @@ impl Node {
     /// Derives a child of `self` that also takes over the end of `other`.
     ///
     /// The child is linked to both at once. If it had to query two ways up, a query through a
-    /// ladder of merges would take exponential time.
+    /// sequence of merges, each of two contexts of the one before, would take exponential time.
     pub(crate) fn merge(self: &Arc<Node>, other: &Arc<Node>) -> Arc<Node> {
         let never_ends = self.never_ends() && other.never_ends();
         let mut flags = self.inherited_flags().with_if(never_ends, NEVER_ENDS);
@@ -94,8 +94,7 @@ impl Node {
         // could take the later of two ends.
         child.link();
         if other.never_ends() {
-            // `other` never ends, so a listener would only burden a root that the whole process
-            // shares.
+            // A listener would only make the list of a root longer that the whole process shares.
             return child;
         }
         other.record_end_time();

@@ -51,7 +51,7 @@ impl Node {
     /// there is none.
     ///
     /// Each ancestor that can end gets a token too. So the tokens form a tree of their own, down
-    /// which a cancel is propagated although a token outlives the contexts that it was made from.
+    /// which a cancel is propagated, because a token may outlive the contexts that it was made from.
     /// The walk up stops at the first ancestor that has a token, since every ancestor above has
     /// one, too. So a chain in which each new context is asked for its token takes linear time.
     pub(crate) fn token(self: &Arc<Node>) -> CancellationToken {
@@ -86,8 +86,8 @@ impl Node {
 
     /// Returns the token that cancels this node.
     ///
-    /// The token of the node is a child of it, so the one cancels the other without the node. It
-    /// makes no difference whether a context between two tokens was dropped, or how many there are.
+    /// The token of the node is a child of it, so it is cancelled even if
+    /// contexts between the two tokens were dropped.
     fn source(&self) -> Option<&CancellationToken> {
         match &self.kind {
             Kind::External(external) => external.source.as_ref(),

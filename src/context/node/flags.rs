@@ -1,4 +1,4 @@
-//! The flags of a node. Every access to them is here, with the access that its ordering pairs with.
+//! The flags of a node. Each method states its memory ordering and the method that it pairs with.
 //!
 //! The code cites the invariants at the head of `node.rs`.
 
@@ -53,8 +53,7 @@ impl FlagSet {
     }
 }
 
-/// The flags of a node. Only `LATCHED` and `UNLINKED` decide what the node answers; the others save
-/// work.
+/// The flags of a node.
 pub(super) struct Flags(AtomicU8);
 
 /// Reading.
@@ -117,7 +116,7 @@ impl Flags {
         self.has_any(LATCHED.with(UNLINKED).with(HAS_DEADLINE))
     }
 
-    /// Returns true if only the ancestors know whether one of them was cancelled.
+    /// Returns true if the node must read its ancestors to find out whether it is done.
     #[inline]
     pub(super) fn needs_ancestors(&self) -> bool {
         self.load().only(LATCHED.with(UNLINKED)) == UNLINKED

@@ -12,7 +12,7 @@ impl Node {
     /// Links the node and its ancestors, from the top down (invariant 4).
     ///
     /// If an ancestor turns out to be done, the nodes below it latch its end on the way. So the
-    /// `subscribe` that comes next fails, and does not add a listener that is never notified.
+    /// `subscribe` that comes next fails, or the cancel that is running finds the listener.
     pub(crate) fn link(self: &Arc<Node>) {
         if !self.flags.is_unlinked() {
             return;
@@ -109,7 +109,7 @@ impl Node {
 impl Drop for Node {
     /// Unlinks the node and drops every ancestor that only it kept alive, in a loop: recursion
     /// would overflow the stack for a chain of 100,000 contexts. The loop ends because each step
-    /// drops a node.
+    /// drops one handle.
     fn drop(&mut self) {
         let mut others = Vec::new();
         let mut next = self.detach(&mut others);

@@ -46,8 +46,8 @@ impl Node {
             return;
         }
         let mut visited = vec![self.clone()];
-        // Only a merged node can be reached twice. In a ladder of merges, the walk would visit a
-        // node exponentially often.
+        // Apart from a node that two threads are linking, only a merged node can be reached twice.
+        // In a sequence of merges, the walk would visit a node exponentially often.
         let mut merged = HashSet::new();
         let mut wakeups = Vec::new();
         let mut children = Vec::new();

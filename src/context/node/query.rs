@@ -15,7 +15,7 @@ pub(super) const LINK_AFTER: u8 = 16;
 
 /// The number of ancestors that a query passes before it links them.
 ///
-/// In a chain in which each new node is queried once, the next query stops at a linked node. So the
+/// If each new node of a chain is queried once, every query soon reaches a linked node. So the
 /// chain takes linear time: a node is linked once, and a query passes fewer than this many nodes
 /// that are not linked. The contexts of requests are hardly ever this deep, so they do not contend
 /// for the lock of their server's context.
@@ -66,8 +66,8 @@ impl Node {
         self.end_at(passed)
     }
 
-    /// Latches the node's deadline as its end, for a timer that has fired. The timer is trusted: the
-    /// clock is not read again.
+    /// Latches the node's deadline as its end, for a timer that has fired. The clock is not read
+    /// again, since a timer of tokio never fires early.
     pub(crate) fn expire(&self) -> Option<ContextError> {
         self.end_at(self.deadline).map(|end| end.error.clone())
     }
@@ -105,7 +105,8 @@ impl Node {
             }
         }
         // Nodes that are about to be latched need not be linked: a query stops at them.
-        if distance - source.unwrap_or(0) > LINK_ABOVE_AFTER && !node.flags.is_latched() {
+        let still_unlinked = distance - source.unwrap_or(0);
+        if still_unlinked > LINK_ABOVE_AFTER && !node.flags.is_latched() {
             self.link_above();
         }
         self.latch_down_from(source?);

@@ -121,12 +121,13 @@ pub(super) fn look_for_end<P, C, T, E>(
         state.source.has_room(&state.permits)
     });
     if !has_room {
-        // A worker is woken for the end when there is room.
+        // The worker that makes room pulls next and sees the end, or wakes one that does.
         return;
     }
     let shared = &core.shared;
-    // A worker that uses the iterator sees the end itself.
     let Some(mut state) = shared.iter.try_use() else {
+        // Another worker uses the iterator, and may get an item. A searching worker sees the rest.
+        core.with_effects(|state, effects| state.call_searcher(effects));
         return;
     };
     match poll_peek(&mut state.pull, core.ctx(), &shared.call_site.span, cx) {
@@ -140,7 +141,7 @@ pub(super) fn look_for_end<P, C, T, E>(
             state.left = left;
             drop(state);
             core.with_effects(|state, effects| {
-                state.source.counts.correct_left(left);
+                state.source.correct_left(left);
                 state.call_searcher(effects);
             });
         }
@@ -151,7 +152,8 @@ pub(super) fn look_for_end<P, C, T, E>(
             fail(core, number, payload);
             close(core, pull);
         }
-        Poll::Pending => {}
+        // Not of an iterator.
+        Poll::Pending => drop(state),
     }
     if shared.iter.take_wake_request() {
         serve_wake_request(core);
@@ -176,7 +178,7 @@ where
         source.blocked = false;
         source.pulling -= 1;
         source.looks_for_end |= shared.may_be_last(left);
-        // Another worker may have found the items exhausted meanwhile: this item runs all the same.
+        // If another worker has found the items exhausted meanwhile, this one is among them and runs.
         if source.counts.is_cut() {
             return false;
         }
