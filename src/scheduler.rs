@@ -13,7 +13,8 @@
 //! A *worker* is a task of the `JoinSet` that runs one job after another. Under one lock, it
 //! releases the permit of the job that has finished and takes the next job. So a task of a bounded
 //! group costs a push and a pop, not a spawn and a semaphore. A worker that finds no job leaves:
-//! its task finishes.
+//! its task finishes. The first tasks of a burst get a worker each, which runs that one job and
+//! leaves.
 //!
 //! # Invariants
 //!
@@ -120,7 +121,7 @@ struct Runtime {
 /// The state of a worker right after it was spawned.
 pub(crate) enum Spawned {
     Alive,
-    /// It has finished, or the runtime has dropped it before its first poll.
+    /// It has run to its end, or the runtime has shut down and dropped it before its first poll.
     Finished,
     /// It was not spawned, because it is no longer needed.
     Refused,
@@ -291,9 +292,9 @@ impl<S: Source> Scheduler<S> {
         self.spawning.fetch_sub(1, Ordering::SeqCst);
         if self.lost_while_spawning.swap(false, Ordering::SeqCst) {
             match spawned {
-                // A worker was lost and this one has ended at once: the runtime has shut down. (Or it
-                // has run to its end while another one was aborted. Then this thread drops what is
-                // left.)
+                // A worker was lost and this one has ended at once: the runtime has shut down. (Or
+                // it has run to its end while another one was aborted. Then this thread drops what
+                // is left.)
                 Spawned::Finished => self.runtime_lost(),
                 Spawned::Alive | Spawned::Refused => self.replace_worker(),
             }
@@ -373,9 +374,9 @@ impl<S: Source> Scheduler<S> {
         self.worker_lost(phase);
     }
 
-    /// Handles a worker that was dropped before its first poll, together with the job that it was
-    /// spawned with: its runtime has shut down, or an abort has hit it. The job is user code, so it
-    /// is kept and dropped later, where no lock is held.
+    /// Handles a worker that was dropped before its first poll, together with the work that it was
+    /// spawned with: its runtime has shut down, or an abort has hit it. The work (a job, or the
+    /// permit for an item) may be user code, so it is kept, and dropped where no lock is held.
     pub(crate) fn worker_lost_with_job(self: &Arc<Self>, tag: S::Tag, work: S::Work) {
         let phase = self.with_state(|state| {
             state.reject(vec![(tag, work)], HadPermit::Yes);
@@ -411,8 +412,8 @@ impl<S: Source> Scheduler<S> {
         S::report(self);
     }
 
-    /// Replaces a worker that an abort has hit. A new worker does what is left, or this thread if
-    /// the runtime has shut down.
+    /// Replaces a worker that was dropped before its first poll. A new worker does what is left, or
+    /// this thread if the runtime has shut down.
     fn replace_worker(self: &Arc<Self>) {
         let is_runtime_lost = self.with_effects(|state, effects| {
             state.call_searcher(effects);

@@ -6,7 +6,7 @@
 //!
 //! Poisoning is ignored: no user code runs under a lock, so a panic cannot leave the data
 //! half-changed. (The lock around the shared iterator of a fan-out does guard user code, but no
-//! thread ever waits for that lock.)
+//! thread waits for it while user code runs.)
 
 #[cfg(errgroup_loom)]
 mod loom;

@@ -7,6 +7,8 @@
 //!                 │  ▲                  ▲│
 //!              leave └─ dispose         │▼
 //!                                     pending
+//!
+//!     spawned with a job ─── run ───► poll ── ready ─► leave
 //! ```
 //!
 //! The first tasks of a burst get a worker each, which is spawned with its job and leaves after it
@@ -58,7 +60,8 @@ enum State {
     RunsOwnJob,
     /// Spawned for the queue, and has not looked there yet.
     Searching,
-    /// It has a job, or another worker or its own wake-up will see to the queue.
+    /// It has a job, or it is scheduled again. If it is dropped without a job, another worker looks
+    /// in the queue.
     Working,
     Left,
 }
@@ -245,7 +248,8 @@ where
     fn drop(&mut self) {
         let Worker { jobs, current } = self;
         match (jobs.state, jobs.task.take(), jobs.job.take()) {
-            // The lock on the workers may be held further up the stack, so the job is not dropped here.
+            // The lock on the workers may be held further up the stack, so the job is not dropped
+            // here.
             (State::HasOwnJob, Some(task), Some(job)) => {
                 jobs.scheduler.worker_lost_with_job(task, Work::Future(job));
             }

@@ -61,8 +61,8 @@ pub(crate) struct Permits {
 /// thread finds it. A worker that may run user code next pushes it out at once (`flush_lifo_slot`),
 /// which costs another spawn. A `go` leaves it there, as `tokio::spawn` leaves a task there. The
 /// next `go` on the same thread sends a second searcher, which pushes the first one out. So the
-/// first tasks of a group have a searcher each, and the last of them may wait until the task that
-/// started it yields.
+/// first tasks that take the queue have a searcher each, and the last of them may wait until the
+/// task that started it yields.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Searcher {
     None,
@@ -87,8 +87,8 @@ const FIRST: usize = 3;
 /// Limits how often a `go` pushes a searcher out of the LIFO slot of its thread, which wakes
 /// another thread.
 ///
-/// The first tasks that are started together each get an idle thread. A loop that starts tasks one
-/// right after the other would mostly pay for waking a thread that finds one task. So its pushes
+/// The first tasks that take the queue together each get an idle thread. A loop that starts tasks
+/// one right after the other would mostly pay for waking a thread that finds one task. So its pushes
 /// are held back for a while, or until several jobs are ready.
 struct Pushes {
     count: usize,

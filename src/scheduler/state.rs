@@ -96,7 +96,7 @@ impl<S: Source> State<S> {
     }
 
     /// Makes sure that another worker looks for a job if there is work. The caller is a worker that
-    /// runs a job next. If a single job is left, it may wait until the task that started it yields.
+    /// runs a job next. If only one job is left, no searcher is pushed out of a LIFO slot for it.
     pub(crate) fn call_searcher_for_rest(&mut self, effects: &mut Effects) {
         self.call_searcher_for(self.ready(), effects);
     }
@@ -108,8 +108,7 @@ impl<S: Source> State<S> {
         }
     }
 
-    /// Returns how many jobs wait for a worker, as far as it matters for searchers: at least two if
-    /// there may be more than one.
+    /// Returns how many jobs wait for a worker, or any number above one if it is not known exactly.
     fn ready(&self) -> usize {
         if self.rejected.is_empty() {
             self.source.ready()

@@ -19,7 +19,7 @@ pub(super) enum SharedPull<P> {
     Item(usize, SizeHint),
     /// The stream has no item yet. It was taken out, for the worker to wait with.
     NotYet(Pin<Box<P>>),
-    /// There are no more items, or there was a panic. Both have been noted in the state.
+    /// There are no more items, or there was a panic. It has been noted in the state.
     Nothing,
     /// Another worker uses the iterator.
     InUse,
