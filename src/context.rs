@@ -244,8 +244,8 @@ impl Context {
     ///
     /// It takes the kind and the cause from the one that is done first, and has the earlier of the
     /// two deadlines. If both are done already, it takes them from `self`. It is for work that must
-    /// stop when either of two contexts is done, such as that of a request and that of a server
-    /// which shuts down.
+    /// stop when either of two contexts is done, such as the context of a request and the context
+    /// of a server that shuts down.
     #[must_use]
     pub fn merge(&self, other: &Context) -> Context {
         let node = self.node.merge(&other.node);
@@ -457,7 +457,7 @@ impl Context {
     /// not wait for a `func` that is running, and an early return skips it.
     ///
     /// `func` may also run just before the work that it interrupts begins. If such an interrupt is
-    /// lost (that of SQLite is), repeat it, or call [`check`](Context::check) inside the work, for
+    /// lost (SQLite loses it), repeat it, or call [`check`](Context::check) inside the work, for
     /// example in SQLite's progress handler.
     ///
     /// # Panics

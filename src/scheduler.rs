@@ -484,7 +484,7 @@ impl<S: Source> Scheduler<S> {
     /// a worker that has yielded.
     pub(crate) fn waits_behind_driver(&self, cx: &mut task::Context<'_>) -> bool {
         // The worker that has yielded meant to let all other tasks of the runtime run.
-        let waits = !self.has_threads() && self.state.lock().permits.takes_over();
+        let waits = !self.has_threads() && self.with_permits(Permits::takes_over);
         if waits {
             self.wake_behind_others(cx);
         }

@@ -88,8 +88,8 @@ impl ContextError {
     /// guard, by a signal or by a token.
     ///
     /// For one error both this and [`is_deadline_exceeded`](ContextError::is_deadline_exceeded)
-    /// return false: that of a [`quorum`](crate::FanOut::quorum) that was not reached although
-    /// nothing failed. No context is done there.
+    /// return false: the error of a [`quorum`](crate::FanOut::quorum) that was not reached
+    /// although nothing failed. No context is done there.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.kind == Kind::Cancelled

@@ -34,7 +34,7 @@ use crate::scheduler::permits::Permits;
 use crate::scheduler::source::{GroupError, JobOutput, Outcome, Reclaimed, Rejected, Source, Tag};
 use crate::sync::Arc;
 use crate::tracing::{self, Span};
-use pull::{SharedPull, close, look_for_end, pull, serve_wake_request, start, wait};
+use pull::{SharedPull, close, found_more, look_for_end, pull, serve_wake_request, start, wait};
 
 /// The part of the source that the lock of the scheduler guards.
 pub(crate) struct ItemSource<P, C, T, E> {
@@ -167,12 +167,6 @@ where
     /// Has the context cancelled, if the collector has decided the result.
     pub(crate) fn check_decided(&mut self, effects: &mut Effects) {
         effects.enough = effects.enough.or(self.counts.check_decided());
-    }
-
-    /// Notes that there are more items than the iterator has said, so no look for the end is due.
-    fn correct_left(&mut self, left: SizeHint) {
-        self.looks_for_end = false;
-        self.counts.correct_left(left);
     }
 
     /// Makes a call of `on_progress` due: an item has started or finished.
@@ -402,10 +396,6 @@ where
         self.looks_for_end = false;
     }
 
-    fn found_more(&mut self, left: SizeHint) {
-        self.correct_left(left);
-    }
-
     fn block(&mut self) {
         self.blocked = true;
     }
@@ -488,6 +478,10 @@ where
             serve_wake_request(core);
         }
         next
+    }
+
+    fn found_more(core: &Arc<Scheduler<Self>>, left: SizeHint) {
+        found_more(core, left);
     }
 
     fn look_for_end(core: &Arc<Scheduler<Self>>, cx: &mut task::Context<'_>) {

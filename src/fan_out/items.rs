@@ -91,15 +91,15 @@ impl<S, F, Fut> Pull<S, F, Fut> {
 pub(crate) trait Next {
     type Future;
 
-    /// Waits for the next item, makes a future of it, and passes the future to `put`; `None` after
-    /// the last item. The future is not returned, since each return and each `Poll` around it would
+    /// Waits for the next item, makes a future of it, and passes the future to `put`. Returns whether
+    /// there was an item. The future is not returned, since each return and each `Poll` around it would
     /// copy it.
     fn poll_next(
         self: Pin<&mut Self>,
         ctx: &Context,
         cx: &mut task::Context<'_>,
         put: impl FnOnce(Self::Future),
-    ) -> Poll<Option<()>>;
+    ) -> Poll<bool>;
 
     /// Looks whether there is another item, and keeps its future for the next pull.
     fn poll_peek(self: Pin<&mut Self>, ctx: &Context, cx: &mut task::Context<'_>) -> Poll<bool>;
@@ -127,21 +127,21 @@ where
         ctx: &Context,
         cx: &mut task::Context<'_>,
         put: impl FnOnce(Fut),
-    ) -> Poll<Option<()>> {
+    ) -> Poll<bool> {
         let this = self.project();
         let (Some(items), Some(f)) = (this.items.as_pin_mut(), this.f) else {
             unreachable!("the items are pulled after they were dropped");
         };
         if let Some(future) = this.peeked.take() {
             put(*future);
-            return Poll::Ready(Some(()));
+            return Poll::Ready(true);
         }
         match ready!(items.poll_next(cx)) {
             Some(item) => {
                 put(f(ctx.clone(), item));
-                Poll::Ready(Some(()))
+                Poll::Ready(true)
             }
-            None => Poll::Ready(None),
+            None => Poll::Ready(false),
         }
     }
 
@@ -181,24 +181,7 @@ pub(crate) fn poll_pull<P: Next>(
     caller: &Span,
     cx: &mut task::Context<'_>,
 ) -> Poll<Result<Option<SizeHint>, Payload>> {
-    let entered = tracing::enter(Some(caller));
-    let pulled = panic::catch(|| {
-        let Some(it) = pull else {
-            return Poll::Ready(None);
-        };
-        match ready!(it.as_mut().poll_next(ctx, cx, put)) {
-            Some(()) => Poll::Ready(Some(it.size_hint())),
-            None => {
-                *pull = None;
-                Poll::Ready(None)
-            }
-        }
-    });
-    drop(entered);
-    match pulled {
-        Ok(next) => next.map(Ok),
-        Err(payload) => Poll::Ready(Err(payload)),
-    }
+    poll_caught(pull, caller, |it| it.poll_next(ctx, cx, put))
 }
 
 /// Looks whether there is another item. Like `poll_pull`, it returns `None` after the last item and
@@ -209,19 +192,29 @@ pub(crate) fn poll_peek<P: Next>(
     caller: &Span,
     cx: &mut task::Context<'_>,
 ) -> Poll<Result<Option<SizeHint>, Payload>> {
+    poll_caught(pull, caller, |it| it.poll_peek(ctx, cx))
+}
+
+/// Polls for an item in the caller's span, and catches a panic. After the last item, drops `pull`.
+#[inline]
+fn poll_caught<P: Next>(
+    pull: &mut Option<Pin<Box<P>>>,
+    caller: &Span,
+    poll: impl FnOnce(Pin<&mut P>) -> Poll<bool>,
+) -> Poll<Result<Option<SizeHint>, Payload>> {
     let entered = tracing::enter(Some(caller));
-    let peeked = panic::catch(|| {
+    let polled = panic::catch(|| {
         let Some(it) = pull else {
             return Poll::Ready(None);
         };
-        if ready!(it.as_mut().poll_peek(ctx, cx)) {
+        if ready!(poll(it.as_mut())) {
             return Poll::Ready(Some(it.size_hint()));
         }
         *pull = None;
         Poll::Ready(None)
     });
     drop(entered);
-    match peeked {
+    match polled {
         Ok(next) => next.map(Ok),
         Err(payload) => Poll::Ready(Err(payload)),
     }

@@ -57,8 +57,6 @@ pub(crate) trait Pulls: Source<Work = UnusedPermit> {
     fn is_pulling(&self) -> bool;
     /// Notes that no look for the end is due any more. Under the lock.
     fn cancel_look(&mut self);
-    /// Notes that there are more items than the iterator has said. Under the lock.
-    fn found_more(&mut self, left: SizeHint);
     /// Notes that a worker has found the iterator in use: no other worker is needed until it is
     /// free. Under the lock.
     fn block(&mut self);
@@ -80,6 +78,8 @@ pub(crate) trait Pulls: Source<Work = UnusedPermit> {
         slot: Pin<&mut Option<Self::Item>>,
         cx: &mut task::Context<'_>,
     ) -> Option<PulledItem<Self>>;
+    /// Notes that there are more items than the iterator has said, and has a worker woken for them.
+    fn found_more(scheduler: &Arc<Scheduler<Self>>, left: SizeHint);
     /// Looks whether there is another item, after one that may be the last.
     fn look_for_end(scheduler: &Arc<Scheduler<Self>>, cx: &mut task::Context<'_>);
     /// Returns how many items have been pulled so far. Takes no lock.
@@ -384,7 +384,7 @@ impl<S: Pulls> Items<'_, S> {
             if let Some(item) = S::pull_on(self.scheduler, self.item.as_mut(), cx) {
                 if self.may_be_last {
                     // The one before was not the last: others may pull what is left.
-                    self.scheduler.found_more(item.left);
+                    S::found_more(self.scheduler, item.left);
                 }
                 self.start(item);
                 self.batch.add(tag, value);
@@ -432,10 +432,9 @@ impl<S: Pulls> Scheduler<S> {
             let few = state.source.most_left().filter(|left| *left <= most);
             let mut count = 0;
             while !ended && state.is_open() && few.is_some_and(|few| count < few) {
-                if !state.source.take_permit(&mut state.permits) {
+                if !state.take_permit() {
                     break;
                 }
-                state.count_in(1);
                 count += 1;
             }
             count
@@ -458,14 +457,6 @@ impl<S: Pulls> Scheduler<S> {
             self.return_permit();
         }
         count > 0
-    }
-
-    /// There are more items than the iterator has said.
-    fn found_more(self: &Arc<Self>, left: SizeHint) {
-        self.with_effects(|state, effects| {
-            state.source.found_more(left);
-            state.call_searcher(effects);
-        });
     }
 
     /// Completes what a worker has run, and decides what it does next.
@@ -562,10 +553,7 @@ impl<S: Pulls> State<S> {
             return Next::Leave;
         }
         self.start(ended, effects);
-        let has_permit = !ended && self.source.take_permit(&mut self.permits);
-        if has_permit {
-            self.count_in(1);
-        }
+        let has_permit = !ended && self.take_permit();
         self.call_searcher_for_rest(effects);
         if has_permit {
             Next::Pull(None)
@@ -574,6 +562,15 @@ impl<S: Pulls> State<S> {
         } else {
             Next::Leave
         }
+    }
+
+    /// Takes a permit to pull, if an item may be pulled now, and counts the item.
+    fn take_permit(&mut self) -> bool {
+        let takes = self.source.take_permit(&mut self.permits);
+        if takes {
+            self.count_in(1);
+        }
+        takes
     }
 
     /// Returns whether a worker that cannot pull now should stay, because more items will come.

@@ -689,9 +689,9 @@ impl Iterator for WorkList {
     }
 }
 
-/// The first item, after which there are no more by the iterator's count, brings three more and is
-/// ready at once. The first of them waits for the others.
-async fn an_iterator_may_have_more_items_than_it_says() {
+/// Runs a fan-out whose first item, after which there are no more by the iterator's count, brings
+/// three more. The item number `waits` waits until the last of them has run.
+async fn first_item_brings_three_more(waits: usize) {
     let (list, gate, ended) = (WorkList::default(), Gate::new(), Count::default());
     list.push(0);
     let (brings, counts) = (list.clone(), ended.clone());
@@ -699,11 +699,14 @@ async fn an_iterator_may_have_more_items_than_it_says() {
     let items = fan_out(&ctx, list, move |_, item| {
         let (brings, gate, counts) = (brings.clone(), gate.clone(), counts.clone());
         async move {
-            match item {
-                0 => (1..=3).for_each(|item| brings.push(item)),
-                1 => gate.pass().await,
-                3 => gate.open(),
-                _ => {}
+            if item == 0 {
+                (1..=3).for_each(|item| brings.push(item));
+            }
+            if item == waits {
+                gate.pass().await;
+            }
+            if item == 3 {
+                gate.open();
             }
             counts.add();
             Ok::<_, String>(())
@@ -713,27 +716,11 @@ async fn an_iterator_may_have_more_items_than_it_says() {
     assert_eq!(ended.get(), 4);
 }
 
-/// The first item brings the others and then waits for them.
+/// The first item is ready at once.
+async fn an_iterator_may_have_more_items_than_it_says() {
+    first_item_brings_three_more(1).await;
+}
+
 async fn an_iterator_may_get_items_while_its_last_one_waits() {
-    let (list, gate, ended) = (WorkList::default(), Gate::new(), Count::default());
-    list.push(0);
-    let (brings, counts) = (list.clone(), ended.clone());
-    let ctx = Context::background();
-    let items = fan_out(&ctx, list, move |_, item| {
-        let (brings, gate, counts) = (brings.clone(), gate.clone(), counts.clone());
-        async move {
-            match item {
-                0 => {
-                    (1..=3).for_each(|item| brings.push(item));
-                    gate.pass().await;
-                }
-                3 => gate.open(),
-                _ => {}
-            }
-            counts.add();
-            Ok::<_, String>(())
-        }
-    });
-    items.limit(8).for_each().await.unwrap();
-    assert_eq!(ended.get(), 4);
+    first_item_brings_three_more(0).await;
 }

@@ -7,11 +7,12 @@ use super::{ItemSource, JobTag, Shared};
 use crate::fan_out::collect::Collector;
 use crate::fan_out::item_tag::ItemTag;
 use crate::fan_out::items::{Next, SizeHint, drop_in, poll_peek, poll_pull};
+use crate::fan_out::shared_iter::IterState;
 use crate::panic::{self, Payload};
 use crate::scheduler::Scheduler;
 use crate::scheduler::current;
 use crate::scheduler::source::{Outcome, Source};
-use crate::sync::Arc;
+use crate::sync::{Arc, MutexGuard};
 
 /// The result of a pull from the shared iterator.
 pub(super) enum SharedPull<P> {
@@ -82,10 +83,7 @@ where
             SharedPull::Item(shared.iter.number(&mut state), left)
         }
         Poll::Ready(Ok(None)) => {
-            state.left = (0, Some(0));
-            let count = shared.iter.pulled();
-            drop(state);
-            exhaust(core, count);
+            exhaust(core, state);
             SharedPull::Nothing
         }
         Poll::Ready(Err(payload)) => {
@@ -131,19 +129,11 @@ pub(super) fn look_for_end<P, C, T, E>(
         return;
     };
     match poll_peek(&mut state.pull, core.ctx(), &shared.call_site.span, cx) {
-        Poll::Ready(Ok(None)) => {
-            state.left = (0, Some(0));
-            let count = shared.iter.pulled();
-            drop(state);
-            exhaust(core, count);
-        }
+        Poll::Ready(Ok(None)) => exhaust(core, state),
         Poll::Ready(Ok(Some(left))) => {
             state.left = left;
             drop(state);
-            core.with_effects(|state, effects| {
-                state.source.correct_left(left);
-                state.call_searcher(effects);
-            });
+            found_more(core, left);
         }
         Poll::Ready(Err(payload)) => {
             let pull = state.pull.take();
@@ -158,6 +148,18 @@ pub(super) fn look_for_end<P, C, T, E>(
     if shared.iter.take_wake_request() {
         serve_wake_request(core);
     }
+}
+
+/// Notes that there are more items than the iterator has said, and has a worker woken for them.
+pub(super) fn found_more<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>, left: SizeHint)
+where
+    ItemSource<P, C, T, E>: Source,
+{
+    core.with_effects(|state, effects| {
+        state.source.looks_for_end = false;
+        state.source.counts.correct_left(left);
+        state.call_searcher(effects);
+    });
 }
 
 /// Counts an item as started and has the next worker woken. Returns false if the item must not run,
@@ -229,12 +231,18 @@ where
     }
 }
 
-/// Notes that there are `count` items in all and no more.
-fn exhaust<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>, count: usize)
-where
-    ItemSource<P, C, T, E>: Source,
+/// Releases the iterator, which has no more items, and notes how many there were.
+fn exhaust<P, C, T, E>(
+    core: &Arc<Scheduler<ItemSource<P, C, T, E>>>,
+    mut state: MutexGuard<'_, IterState<P>>,
+) where
+    ItemSource<P, C, T, E>: Source<Shared = Shared<P>>,
+    P: Next,
     C: Collector<T, E>,
 {
+    state.left = (0, Some(0));
+    let count = core.shared.iter.pulled();
+    drop(state);
     core.with_effects(|state, effects| {
         let source = &mut state.source;
         source.counts.exhaust(count);
