@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use allocation_counter::measure;
 use errgroup::{Context, Group, fetch_all};
+use futures::stream::FuturesUnordered;
+use futures::{StreamExt, poll};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::{LocalSet, yield_now};
@@ -176,6 +178,43 @@ fn a_task_that_awaits_many_admissions_keeps_nothing_of_them() {
     };
     runtime.block_on(lends(10));
     assert_eq!(bytes_kept(&runtime, lends(MANY)), 0);
+}
+
+/// A task polls the handle of a task that never ends through a new list each time,
+/// and drops the list. It lends its permit for the polls that end pending.
+#[test]
+fn asks_through_a_new_list_each_time_keep_nothing() {
+    let (runtime, g) = (runtime(), G::new());
+    g.set_limit(2);
+    let rounds = Arc::new(Semaphore::new(0));
+    let (spawner, starts) = (g.spawner(), rounds.clone());
+    {
+        let _inside = runtime.enter();
+        g.go(async move {
+            let never = spawner.spawn(pending::<Result<(), String>>());
+            let mut handle = std::pin::pin!(never);
+            loop {
+                starts.acquire().await.unwrap().forget();
+                let mut list: FuturesUnordered<_> = [handle.as_mut()].into_iter().collect();
+                assert!(poll!(list.next()).is_pending());
+                yield_now().await;
+            }
+        });
+    }
+    let asks = |times| {
+        let rounds = &rounds;
+        async move {
+            rounds.add_permits(times);
+            while rounds.available_permits() > 0 {
+                yield_now().await;
+            }
+            for _ in 0..10 {
+                yield_now().await;
+            }
+        }
+    };
+    runtime.block_on(asks(10));
+    assert_eq!(bytes_kept(&runtime, asks(50_000)), 0);
 }
 
 #[test]
