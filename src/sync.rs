@@ -42,6 +42,9 @@ mod real {
     pub(crate) use tokio::runtime::Handle;
     pub(crate) use tokio::task::JoinSet;
 
+    /// How often `try_lock` is called in a row before the caller takes a slower way.
+    pub(crate) const TRY_LOCKS: usize = 64;
+
     /// A mutex whose `lock` cannot fail.
     pub(crate) struct Mutex<T>(sync::Mutex<T>);
 

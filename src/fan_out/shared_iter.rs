@@ -19,10 +19,7 @@ use std::pin::Pin;
 
 use super::items::{Next, SizeHint};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use crate::sync::{Mutex, MutexGuard, spin_loop};
-
-/// How often a worker tries to use the iterator before it parks. A quick iterator is free by then.
-const LOOKS: usize = if cfg!(errgroup_loom) { 1 } else { 64 };
+use crate::sync::{Mutex, MutexGuard, TRY_LOCKS, spin_loop};
 
 /// The shared iterator.
 pub(crate) struct SharedIter<P> {
@@ -57,7 +54,8 @@ impl<P: Next> SharedIter<P> {
     /// Locks the iterator for a pull; `None` if it is in use, taken out, or exhausted.
     #[inline]
     pub(crate) fn try_use(&self) -> Option<MutexGuard<'_, IterState<P>>> {
-        for _ in 0..LOOKS {
+        // A quick iterator is free before the last attempt, and the worker need not park.
+        for _ in 0..TRY_LOCKS {
             if let Some(state) = self.state.try_lock() {
                 return state.pull.is_some().then_some(state);
             }

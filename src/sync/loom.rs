@@ -16,6 +16,9 @@ pub(crate) use loom::thread;
 use atomic::{AtomicBool, Ordering};
 use loom::sync::{Condvar as LoomCondvar, Mutex as LoomMutex};
 
+/// Once, so that a model stays small.
+pub(crate) const TRY_LOCKS: usize = 1;
+
 pub(crate) struct Mutex<T>(LoomMutex<T>);
 
 impl<T> Mutex<T> {
