@@ -1,7 +1,8 @@
 // Command peers measures Go's errgroup and context, for the rows of `cargo bench --bench peers` that compare with them.
 //
 //	go run . [-rounds 15] [NAME...]   medians, in nanoseconds (or bytes): a name and a number a line
-//	go run . -serve                   a number for each name on standard input, one round of it
+//	go run . -serve                   a number for each name on standard input, one round of it;
+//	                                  for `gateway URL`, the port of a server that calls URL three times per request
 package main
 
 import (
@@ -9,9 +10,13 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"runtime"
 	"sort"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -50,6 +55,10 @@ func main() {
 	if *serve {
 		lines := bufio.NewScanner(os.Stdin)
 		for lines.Scan() {
+			if url := strings.TrimPrefix(lines.Text(), "gateway "); url != lines.Text() {
+				fmt.Println(gateway(url))
+				continue
+			}
 			fmt.Println(find(lines.Text()).run())
 		}
 		return
@@ -185,4 +194,44 @@ func inUse() int64 {
 	var stats runtime.MemStats
 	runtime.ReadMemStats(&stats)
 	return int64(stats.HeapAlloc + stats.StackInuse)
+}
+
+// Serves requests on loopback until the program ends, and returns the port. A request calls upstream
+// three times at once, under a deadline.
+func gateway(upstream string) int {
+	transport := &http.Transport{MaxIdleConnsPerHost: 1024}
+	client := &http.Client{Transport: transport}
+	handler := func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
+		defer cancel()
+		g, ctx := errgroup.WithContext(ctx)
+		var lengths [3]int64
+		for i := range lengths {
+			i := i
+			g.Go(func() error {
+				request, err := http.NewRequestWithContext(ctx, "GET", upstream, nil)
+				if err != nil {
+					return err
+				}
+				response, err := client.Do(request)
+				if err != nil {
+					return err
+				}
+				defer response.Body.Close()
+				lengths[i], err = io.Copy(io.Discard, response.Body)
+				return err
+			})
+		}
+		if err := g.Wait(); err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		fmt.Fprint(w, lengths[0]+lengths[1]+lengths[2])
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	go http.Serve(listener, http.HandlerFunc(handler))
+	return listener.Addr().(*net.TCPAddr).Port
 }

@@ -85,14 +85,14 @@ pub(crate) fn context_rows(table: &mut Table) -> anyhow::Result<()> {
 }
 
 /// The Go program, running: for each name that it is told, it measures once and says a number.
-struct Go {
+pub(crate) struct Go {
     child: Child,
     pipes: RefCell<(ChildStdin, BufReader<ChildStdout>)>,
 }
 
 impl Go {
     /// The program, if a row of these was asked for and Go is at hand. If it is not, the rows are left out by name.
-    fn wanted(table: &mut Table, rows: &[&Row]) -> anyhow::Result<Option<Go>> {
+    pub(crate) fn wanted(table: &mut Table, rows: &[&Row]) -> anyhow::Result<Option<Go>> {
         if !rows.iter().any(|row| table.wants(row)) {
             return Ok(None);
         }
@@ -120,7 +120,7 @@ impl Go {
         }))
     }
 
-    fn ask(&self, name: &str) -> f64 {
+    pub(crate) fn ask(&self, name: &str) -> f64 {
         match self.answer(name) {
             Ok(number) => number,
             Err(error) => panic!("the Go program, asked for {name}: {error:#}"),
@@ -136,7 +136,7 @@ impl Go {
     }
 
     /// It ends when nobody can ask any more.
-    fn finish(mut self) -> anyhow::Result<()> {
+    pub(crate) fn finish(mut self) -> anyhow::Result<()> {
         drop(self.pipes);
         let status = self.child.wait()?;
         ensure!(status.success(), "the Go program: {status}");

@@ -82,7 +82,7 @@ async fn spawned(client: Client, url: Url) -> f64 {
     each
 }
 
-async fn body_length(client: Client, url: Url) -> anyhow::Result<usize> {
+pub(crate) async fn body_length(client: Client, url: Url) -> anyhow::Result<usize> {
     let mut response = client.get(url).send().await?.error_for_status()?;
     let mut bytes = 0;
     while let Some(chunk) = response.chunk().await? {
@@ -92,13 +92,13 @@ async fn body_length(client: Client, url: Url) -> anyhow::Result<usize> {
 }
 
 /// One page, served on a thread and a runtime of its own until this is dropped.
-struct Server {
-    address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
     _until_dropped: oneshot::Sender<()>,
 }
 
 impl Server {
-    fn start() -> anyhow::Result<Server> {
+    pub(crate) fn start() -> anyhow::Result<Server> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let listener = runtime
             .block_on(TcpListener::bind("127.0.0.1:0"))

@@ -3,6 +3,7 @@
 //! ```sh
 //! cargo bench --bench peers                                # the table, with 2 workers and with 1
 //! cargo bench --bench peers -- --workers 2 --only go       # some rows of it
+//! cargo bench --features axum --bench peers -- --only axum # the rows of an HTTP server
 //! cargo bench --bench peers -- --quick                     # to see that it works
 //! cargo bench --bench peers -- --json                      # for a program
 //! ```
@@ -19,6 +20,8 @@ mod go;
 mod heartbeat;
 mod http;
 mod rounds;
+#[cfg(feature = "axum")]
+mod server;
 mod spawn;
 mod table;
 mod workload;
@@ -53,6 +56,8 @@ fn run(cli: &Cli) -> anyhow::Result<usize> {
         heartbeat::rows(&mut table, &workers)?;
         context::cancel_rows(&mut table, &workers)?;
         http::rows(&mut table, &workers)?;
+        #[cfg(feature = "axum")]
+        server::rows(&mut table, &workers)?;
         go::rows(&mut table, &workers)?;
     }
     table.begin(None);
