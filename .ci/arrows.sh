@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Which folder of src/ uses which: prints each arrow, and fails if one points the wrong way. A folder
-# may use those before it in this list.
+# Prints which folder of src/ uses which, and fails if one uses another in the wrong direction. A
+# folder may use those before it in this list.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -44,8 +44,8 @@ arrows | sort | uniq -c | awk -v order="$order" '
     }
 '
 
-# No two files import each other, over however many others. A file and those in its folder (`name.rs`
-# and `name/`) may. "FROM TO" for each `use` of a path in the crate.
+# Fails if two files import each other, directly or through others. A file and those in its folder
+# (`name.rs` and `name/`) may. Prints "FROM TO" for each `use` of a path in the crate.
 imports() {
     find src -name '*.rs' | sort | xargs awk '
         # The paths of a use, one per name in its braces.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The benchmarks build. Nobody is asked to believe figures from a shared machine, so they are not run.
+# Builds the benchmarks. They are not run, because figures from a shared machine prove nothing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The dependencies' licences, bans and sources, by deny.toml, where cargo-deny is installed.
+# Checks the dependencies' licences, bans and sources (deny.toml), if cargo-deny is installed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The example over several processes, a member of the workspace with dependencies of its own: formatting, lints, the tests that start
-# and kill its processes, and the program run for real, its output checked. protoc is not needed.
+# Checks the example over several processes, a workspace member with dependencies of its own: its
+# formatting, its lints, the tests that start and kill processes, and the output of the program.
+# protoc is not needed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -12,13 +13,14 @@ die() {
     exit 1
 }
 
-# One that hangs fails (status 124). Where there is no timeout(1), it hangs.
+# A program that hangs fails with status 124. Without timeout(1), it hangs.
 bounded() {
     if command -v timeout >/dev/null; then timeout 300 "$@"; else "$@"; fi
 }
 
-# shows STATUS 'ARGUMENTS' PATTERN..: ends with that status, and what it prints matches each pattern. The pipe's end comes when the last
-# process that has it as its standard error has gone: a worker that was left behind would be a hang.
+# shows STATUS 'ARGUMENTS' PATTERN..: the program exits with this status, and its output matches
+# each pattern. The pipe is closed when the last process that holds it as standard error has exited,
+# so a worker that is left behind shows as a hang.
 shows() {
     local want=$1 arguments=$2 got=0 pattern
     shift 2

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The documentation without a warning (a dead link is one), and its examples run, with every feature.
+# Builds the documentation with every feature, without a warning (a dead link is one), and runs its
+# examples.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

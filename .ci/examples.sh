@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The examples build, and are run for real: what must work and show it, and what must fail and say why.
+# Builds the examples and runs them: some must work, others must fail and print why.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# Everything here is on loopback: a proxy that the environment names has no part in it.
+# All connections use loopback, so a proxy of the environment must not be used.
 export NO_PROXY=127.0.0.1,localhost no_proxy=127.0.0.1,localhost
 
 scratch=$(mktemp -d)
@@ -16,7 +16,7 @@ die() {
     exit 1
 }
 
-# An example that hangs fails (status 124). Where there is no timeout(1), it hangs.
+# An example that hangs fails with status 124. Without timeout(1), it hangs.
 bounded() {
     if command -v timeout >/dev/null; then timeout 300 "$@"; else "$@"; fi
 }
@@ -27,8 +27,9 @@ succeeds() {
     tail -n 3 "$scratch/out"
 }
 
-# fails STATUS ARGUMENTS..: ends with that status (`any`: any but 0) and says something on stderr. The program itself is
-# run, not cargo, so that what is on stderr is its own. A panic (101), a signal and a hang are no answer.
+# fails STATUS ARGUMENTS..: the program exits with this status (`any`: any but 0) and prints
+# something on stderr. It is run without cargo, so stderr is its own. A panic (101), a signal and a
+# hang do not count as a failure.
 fails() {
     local want=$1 got=0
     shift
@@ -41,8 +42,9 @@ fails() {
     [[ -s $scratch/err ]] || die "fetch_all $*: failed and said nothing"
 }
 
-# shows 'NAME ARGUMENTS' PATTERN..: that example ends with status 0, and what it prints matches each pattern. It has the
-# features that it needs and no other: with `tracing`, tasks keep their parent's span, and `values` would prove nothing.
+# shows 'NAME ARGUMENTS' PATTERN..: the example exits with status 0, and its output matches each
+# pattern. It is built only with the features that it needs: with `tracing`, tasks keep their
+# parent's span, and `values` would prove nothing.
 shows() {
     local command=$1 name arguments pattern features=''
     shift
@@ -59,7 +61,7 @@ shows() {
     done
 }
 
-# The path of an example, for what concerns the process itself.
+# The path of an example's program, to run it without cargo.
 executable() {
     cargo build --quiet --all-features --example "$1" --message-format=json |
         sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1
@@ -75,18 +77,18 @@ eventually() {
     return 1
 }
 
-# starts NAME ARGUMENTS..: starts that example, which is a server.
+# starts NAME ARGUMENTS..: starts an example that is a server.
 starts() {
     name=$1
     shift
-    : >"$scratch/out" # what the one before has printed is not to be found
+    : >"$scratch/out" # so that the output of the previous server is not found
     "${!name}" "$@" >"$scratch/out" &
     server=$!
     eventually grep -q '^listening on' "$scratch/out" || die "$name does not listen"
     address=$(sed -n 's/^listening on \([0-9.:]*\).*/\1/p' "$scratch/out")
 }
 
-# The last line of what the server answers to a GET of this path.
+# The last line of the server's response to a GET of this path.
 fetches() {
     exec 4<>"/dev/tcp/${address%:*}/${address#*:}"
     printf 'GET %s HTTP/1.1\r\nhost: %s\r\nconnection: close\r\n\r\n' "$1" "$address" >&4
@@ -100,7 +102,7 @@ signals() {
     eventually grep -Eq -- "$2" "$scratch/out" || die "$name: SIG$1: printed nothing like: $2"
 }
 
-# ended STATUS: the server ends by itself, with that status.
+# ended STATUS: the server exits by itself, with this status.
 ended() {
     local got=0
     eventually gone || die "$name does not end"
@@ -114,7 +116,7 @@ gone() {
     ! kill -0 "$server" 2>/dev/null
 }
 
-# lives GROUP: somebody of that process group has not ended; a zombie has.
+# lives GROUP: a process of this process group is running; a zombie is not.
 lives() {
     ps -A -o pgid= -o stat= | awk -v group="$1" '$1 == group && $2 !~ /^Z/ { found = 1 } END { exit !found }'
 }
@@ -130,7 +132,7 @@ is_accepted() {
     [[ $(fetches /accepted) == '1 accepted' ]]
 }
 
-# Many clients, which ask for one job after another and count, until the server has gone.
+# Many clients, which request one job after another and count, until the server is gone.
 loads() {
     : >"$scratch/load"
     "$graceful_shutdown" --load "$address" >"$scratch/load" 2>"$scratch/err" &
@@ -138,7 +140,7 @@ loads() {
     eventually grep -q '^under load' "$scratch/load" || die 'the server does not answer its clients'
 }
 
-# The clients have ended; $lost is their status, which is not 0 if a request was lost.
+# The clients have exited; $lost is their status, which is not 0 if a request was lost.
 unloaded() {
     lost=0
     wait "$client" || lost=$?
@@ -146,7 +148,8 @@ unloaded() {
     tail -n 1 "$scratch/load"
 }
 
-# Sets $request to the command that sends one: request VERSION PATH [HEADER]. It prints the status of the answer.
+# Sets $request to the command that sends a request: request VERSION PATH [HEADER]. It prints the
+# status of the response.
 request() {
     local url=http://$address$2
     if [[ $has_curl ]]; then
@@ -164,7 +167,7 @@ request() {
     request+=("$url")
 }
 
-# answers STATUS VERSION PATH [HEADER]: with that status.
+# answers STATUS VERSION PATH [HEADER]: the response has this status.
 answers() {
     local got
     request "${@:2}"
@@ -172,7 +175,7 @@ answers() {
     [[ $got == "$1" ]] || die "$name: HTTP/$2 $3 ${4-}: status $got instead of $1"
 }
 
-# asks VERSION PATH PIECES: a client sends a request, for which so many pieces of work are alive then.
+# asks VERSION PATH PIECES: a client sends a request, and this many pieces of work are alive then.
 asks() {
     request "$1" "$2"
     "${request[@]}" >"$scratch/status" &
@@ -180,7 +183,7 @@ asks() {
     eventually alive "$3" || die "$name: HTTP/$1 $2: there are no $3 pieces of work alive"
 }
 
-# The client goes without a word.
+# The client is killed, and its connection with it.
 leaves() {
     kill -KILL "$client"
     wait "$client" 2>/dev/null || true
@@ -191,7 +194,7 @@ alive() {
     [[ $(fetches /alive) == "$1" ]]
 }
 
-# said TIMES PATTERN: the server prints so many lines of that kind.
+# said TIMES PATTERN: the server has printed this many lines that match.
 said() {
     eventually counted "$@" || die "$name: did not print $1 times: $2"
 }
@@ -200,7 +203,7 @@ counted() {
     [[ $(grep -Ec -- "$2" "$scratch/out") == "$1" ]]
 }
 
-# Both before anything is timed.
+# Built first, before anything is timed.
 cargo build --examples
 cargo build --examples --all-features
 fetch_all=$(executable fetch_all)
@@ -211,7 +214,7 @@ child_process=$(executable child_process)
 [[ -x $child_process ]] || die 'child_process was not built'
 http_server=$(executable http_server)
 [[ -x $http_server ]] || die 'http_server was not built'
-# Where there is none that knows HTTP/2, the example is its own client.
+# If there is no curl with HTTP/2, the example is its own client.
 has_curl=''
 [[ $(curl --version 2>/dev/null) != *HTTP2* ]] || has_curl=yes
 
@@ -219,7 +222,7 @@ succeeds
 succeeds --limit 1
 succeeds --pages 5000
 
-fails 1 http://127.0.0.1:9/ # discard: nobody listens
+fails 1 http://127.0.0.1:9/ # discard: no server listens
 fails any --file /dev/null  # an empty list
 fails any --limit 0
 fails any 'not a url'
@@ -254,16 +257,16 @@ shows child_process '^polite +group [0-9]+: .*, not killed; exit status: 0; "tid
     '^deaf +group [0-9]+: all gone after .*, killed; ' '^careless +group [0-9]+: .*, not killed; exit status: 3; ' \
     '^dropped +group [0-9]+: all gone after '
 while read -r group; do
-    ! lives "$group" || die "child_process: somebody of group $group is left"
+    ! lives "$group" || die "child_process: a process of group $group is left"
 done < <(sed -nE 's/^[a-z]+ +group ([0-9]+):.*/\1/p' "$scratch/out")
 
-# Its grandchild does not listen. SIGTERM goes to the example alone.
+# Its grandchild ignores SIGTERM. The signal is sent only to the example.
 echo '-- child_process, SIGTERM'
 "$child_process" --grace 0.3 sh -c 'sh -c "trap \"\" TERM; echo group \$PPID; sleep 600; :" & wait' >"$scratch/out" 2>"$scratch/err" &
 server=$!
 eventually grep -q '^group' "$scratch/out" || die 'child_process: the command does not run'
 group=$(sed -n 's/^group //p' "$scratch/out")
-lives "$group" || die "child_process: nobody is in group $group"
+lives "$group" || die "child_process: group $group has no process"
 kill -s TERM "$server"
 got=0
 eventually gone || die 'child_process does not end'
@@ -274,7 +277,7 @@ cat "$scratch/err"
 grep -q 'received SIGTERM' "$scratch/err" || die 'child_process does not say why'
 if lives "$group"; then
     kill -KILL -- "-$group" || true
-    die "child_process: somebody of group $group is left"
+    die "child_process: a process of group $group is left"
 fi
 
 straggler='task "connection [0-9]+ of .*\(started at .*server\.rs:[0-9:]+\): .*; it ran [0-9.]+'
@@ -303,7 +306,7 @@ answered=$(sed -n 's/^\([0-9]*\) answered, .*/\1/p' "$scratch/load")
 [[ $answered -ge 64 && $answered == "$accepted" ]] || die "graceful_shutdown: $accepted accepted, $answered answered"
 grep -q '^stopped: everybody' "$scratch/out" || die 'graceful_shutdown: not everybody has finished'
 
-echo '-- graceful_shutdown, SIGTERM under load, and nobody waits (must fail)'
+echo '-- graceful_shutdown, SIGTERM under load, that does not wait (must fail)'
 starts graceful_shutdown --naive
 loads
 signals TERM '^stopping'
@@ -332,7 +335,7 @@ said 4 '^request processed'
 kill -s TERM "$server"
 ended 0
 
-echo '-- http_server --seconds 60' # and all of it is over long before
+echo '-- http_server --seconds 60' # and everything must be over long before
 began=$SECONDS
 starts http_server --seconds 60
 left=0
@@ -340,27 +343,27 @@ for version in 1.1 2; do
     asks "$version" / 3
     leaves
     said $((left += 1)) '^request cancelled: client disconnected'
-    eventually alive 0 || die "http_server: HTTP/$version: somebody works on for nobody"
+    eventually alive 0 || die "http_server: HTTP/$version: work goes on without a client"
     asks "$version" /rows 1
     leaves
     said $((left += 1)) '^request cancelled: client disconnected'
-    eventually alive 0 || die "http_server: HTTP/$version: the task behind the body works on for nobody"
+    eventually alive 0 || die "http_server: HTTP/$version: the body's task goes on without a client"
 done
 asks 2 / 3
-kill -s STOP "$client" # it closes nothing, and is asked in vain whether it is still there
+kill -s STOP "$client" # it closes nothing, and does not answer pings
 said $((left += 1)) '^request cancelled: client disconnected'
 leaves
 late=0
 for version in 1.1 2; do
     for header in 'grpc-timeout: 300m' 'x-request-timeout: 300ms'; do
         answers 504 "$version" / "$header"
-        # In well below five seconds.
+        # Well below five seconds.
         said $((late += 1)) '^request out of time: the time that the client allows.*after ([0-9.]+ms|[1-4]\.[0-9]s);'
-        eventually alive 0 || die "http_server: HTTP/$version, $header: somebody works on"
+        eventually alive 0 || die "http_server: HTTP/$version, $header: work goes on after the deadline"
     done
 done
 [[ $((SECONDS - began)) -lt 60 ]] || die 'http_server: it waited for the work'
-asks 1.1 / 3 # and the server stops
+asks 1.1 / 3 # and then the server stops
 kill -s TERM "$server"
 wait "$client" || true
 client=''
@@ -368,14 +371,14 @@ client=''
 ended 0
 counted 1 '^request cancelled: received SIGTERM' || die 'http_server: SIGTERM: the request was not told'
 
-echo '-- http_server, and nobody tells the work (must fail)'
+echo '-- http_server, whose work is not cancelled (must fail)'
 starts http_server --naive --seconds 60
 asks 2 / 3
 leaves
 sleep 1 # by then, hyper has dropped the handler
 alive 3 || die 'http_server: the naive server stops, too: what do the checks prove?'
 {
-    kill -KILL "$server" # by itself, it would wait for its blocking thread
+    kill -KILL "$server" # it would otherwise wait for its blocking thread
     wait "$server"
 } 2>/dev/null || true
 server=''

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Each feature builds alone, and so does none: without the dev-dependencies, whose features would hide a missing one.
-# Then the tests with all of them.
+# Each feature builds alone, and so does none. The dev-dependencies are left out, because their
+# features would hide a missing one. Then all tests run with all features.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

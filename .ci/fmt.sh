@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The formatting.
+# Checks the formatting.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

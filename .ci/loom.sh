@@ -1,28 +1,29 @@
 #!/usr/bin/env bash
-# The models of the cores, in every interleaving that loom tries. Then each mutant, which the models
-# named in its head must find. A mutant is a patch to a copy under target/, so the code has no trace
-# of it.
+# Runs the models of the core in every interleaving that loom tries. Then runs each mutant, which
+# the models named in its head must find. A mutant is a patch to a copy under target/, so the code
+# has no trace of it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# The copy is inside a repository, which `git apply` is not to look for.
+# The copy is inside a repository, and `git apply` must not search for that.
 export CARGO_TARGET_DIR=$PWD/target/loom GIT_CEILING_DIRECTORIES=$PWD/target/loom RUSTFLAGS='--cfg errgroup_loom'
 copy=$CARGO_TARGET_DIR/mutant
 rm -rf "$copy"
 mkdir -p "$copy"
-# Whole, since the manifest names its benches and tests; what the models build goes into the target directory above.
+# All of it, since the manifest names its benches and tests. The build of the models uses the target
+# directory above.
 cp -R Cargo.toml src tests benches examples models "$copy"
 cd "$copy/models"
 
-# Quiet: a mutant says a lot when it is found.
+# Quiet: a mutant prints a lot when it is found.
 models() {
     timeout 600 cargo test --release --quiet "$@"
 }
 
 models -- --test-threads 2
 
-# A mutant changes a few lines, so it is compiled incrementally, and with fewer optimizations: its
-# model fails soon, and most of the time is that of the compiler.
+# A mutant changes a few lines, so it is compiled incrementally and with fewer optimizations. Its
+# model fails soon, and the compiler takes most of the time.
 export CARGO_INCREMENTAL=1
 quickly=(--lib)
 for crate in errgroup models; do
@@ -34,7 +35,7 @@ cd "$copy"
 found=0
 for mutant in models/mutants/*.patch; do
     git apply "$mutant"
-    # Its warnings say nothing: a mutant is meant to leave something out.
+    # Its warnings mean nothing, because a mutant leaves something out on purpose.
     if ! (cd models && models "${quickly[@]}" --no-run) >"$log" 2>&1; then
         cat "$log" >&2
         exit 1
@@ -43,7 +44,7 @@ for mutant in models/mutants/*.patch; do
         if (cd models && models "${quickly[@]}" -- --exact "$model") >"$log" 2>&1; then
             echo "loom: $model does not find $mutant" >&2
             exit 1
-        # A deadlock ends the process, with threads that hold guards.
+        # A deadlock ends the process, and its threads hold guards.
         elif ! grep -q '^running 1 test' "$log" || ! grep -q 'panicked at' "$log"; then
             cat "$log" >&2
             echo "loom: $mutant: neither found nor missed" >&2

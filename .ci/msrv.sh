@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The library builds with the oldest compiler that Cargo.toml promises, where that one is installed.
+# Builds the library with the oldest compiler that Cargo.toml promises, if it is installed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

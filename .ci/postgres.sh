@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The example query_databases against a PostgreSQL of its own: in a temporary directory, on a free port of loopback, gone afterwards.
-# Where PostgreSQL is not installed, and this may do so, it installs Debian's package.
+# Runs the example query_databases against a PostgreSQL of its own, in a temporary directory and on
+# a free port of loopback, which is removed afterwards. If PostgreSQL is not installed and the
+# script is permitted to, it installs Debian's package.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -41,7 +42,7 @@ eventually() {
     return 1
 }
 
-# Where initdb is, the newest first: Debian does not put it in the PATH.
+# The directories of initdb, newest first: Debian does not put it in the PATH.
 find_bin() {
     local initdb
     initdb=$(command -v initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' | sort -Vr | sed -n 1p) || true
@@ -52,7 +53,7 @@ install_postgres() {
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -q
     apt-get install -qy --no-install-recommends postgresql-common
-    # The package would make a cluster, and start it.
+    # The package would otherwise create a cluster and start it.
     sed -i 's/^#* *create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf
     apt-get install -qy --no-install-recommends postgresql
 }
@@ -80,7 +81,7 @@ start() {
     as_server "$bin/initdb" -D "$scratch/data" -U postgres -A scram-sha-256 --pwfile "$scratch/password" \
         -E UTF8 --locale C --no-sync >"$scratch/log" 2>&1 || return 1
     data=$scratch/data
-    # Whether a port is free, only taking it can tell.
+    # Only binding a port shows whether it is free.
     for ((tries = 0; tries < 10; tries++)); do
         port=$((20000 + RANDOM % 12000))
         as_server "$bin/pg_ctl" -D "$data" -l "$scratch/server" -t 60 -w \
@@ -92,7 +93,8 @@ start() {
     return 1
 }
 
-# counts NUMBER CONDITION: so many of the server's processes are the example's, and fulfil the condition.
+# counts NUMBER CONDITION: this many of the server's processes belong to the example and meet the
+# condition.
 counts() {
     local count
     count=$("$bin/psql" "${asked[@]}" -XAtc \
@@ -100,7 +102,7 @@ counts() {
     [[ $count -eq $1 ]]
 }
 
-# shows 'ARGUMENTS' PATTERN..: the example ends with status 0, and what it prints matches each pattern.
+# shows 'ARGUMENTS' PATTERN..: the example exits with status 0, and its output matches each pattern.
 shows() {
     local arguments=$1 pattern
     shift
@@ -128,7 +130,7 @@ shows '' '^PostgreSQL: 3 queries run, and rows come; the client leaves$' \
     'rows .* after [1-9][0-9]* rows: context cancelled: the client has gone$' '^  0 queries run on; 3 of 3 ' \
     '^[1-9][0-9]* of 200 queries were stopped about when they ended, and no other was hit; so were 12 '
 shows '--leave 60000 --deadline 200' 'count .* context deadline exceeded: the page is due$' '^  0 queries run on; 3 of 3 '
-# What it is to be seen against.
+# For comparison: without the bridge.
 shows '--drop' '^  3 queries run on; 0 of 3 '
 
 echo '-- query_databases, SIGKILL'

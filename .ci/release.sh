@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# What is to hold before a release, by hand: its tools take minutes to install, so .ci/run has no part in it.
+# The checks before a release, run by hand: their tools take minutes to install, so .ci/run does not
+# run them.
 #
-#     .ci/release.sh                      all of it
-#     .ci/release.sh api types            these steps of it
-#     .ci/release.sh --bless              makes the listing of the public face what it is now
+#     .ci/release.sh                      all steps
+#     .ci/release.sh api types            these steps only
+#     .ci/release.sh --bless              rewrites the listing of the public API
 #     BASELINE=HEAD~20 .ci/release.sh semver
 #
-# It needs a nightly toolchain: what the tools read, rustdoc's JSON, is not stable, so a newer nightly may want newer tools.
+# It needs a nightly toolchain: the tools read rustdoc's JSON, which is not stable, so a newer
+# nightly may require newer tools.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 exec </dev/null
@@ -23,7 +25,7 @@ fail() {
     exit 1
 }
 
-# With these, the listing was made last.
+# The versions with which the listing was made last.
 declare -A versions=([public-api]=0.52.0 [semver-checks]=0.51.0 [check-external-types]=0.5.0 [hack]=0.6.46)
 
 need() {
@@ -32,25 +34,26 @@ need() {
     nice cargo install --locked "cargo-$1@${versions[$1]}"
 }
 
-# The tree as it stands, uncommitted changes included, for what changes its manifest. To cargo it is the same package as the one
-# here, and so is what is packaged: without --touch it would find them built, and look no further.
+# Copies the tree with its uncommitted changes, for steps that change its manifest. To cargo the
+# copy is the same package as the one here, and so is the packaged one. Without --touch, cargo would
+# take them for already built.
 copy() {
     cd "$root"
     rm -rf "$scratch/copy"
     mkdir "$scratch/copy"
     git ls-files -z | tar --null --create --files-from - | tar --extract --touch --directory "$scratch/copy"
     cd "$scratch/copy"
-    # The library alone: a member's dependencies would have a say in what is the oldest.
+    # The library alone: the dependencies of a member would influence which version is the oldest.
     sed -i '/^\[workspace\]$/,/^$/d' Cargo.toml
 }
 
-# Without what every type has, and without the compiler's own auto traits, which no user can name.
+# Without what every type has, and without the compiler's own auto traits, which users cannot name.
 listing() {
     cargo +nightly public-api --all-features --omit blanket-impls --color never |
         sed -E '/ core::marker::(Freeze|StructuralPartialEq|UnsafeUnpin) for /d'
 }
 
-# The public face is what was last agreed to.
+# The public API is the one that was last agreed on.
 api() {
     need public-api
     listing >"$scratch/face"
@@ -65,13 +68,13 @@ bless() {
     cp "$scratch/face" "$face"
 }
 
-# Of other crates, the public face names the types in external-types.toml alone.
+# The public API names no types of other crates but those in external-types.toml.
 types() {
     need check-external-types
     cargo +nightly check-external-types --all-features --config .ci/external-types.toml
 }
 
-# The version is as much newer than the last release as the changes want.
+# The version number fits the changes since the last release.
 semver() {
     local baseline=${BASELINE:-$(git tag --list 'v*' --sort=-version:refname | sed -n 1p)}
     if [[ -z $baseline ]]; then
@@ -89,20 +92,21 @@ powerset() (
     RUSTFLAGS='-D warnings' cargo hack check --feature-powerset --no-dev-deps
 )
 
-# The lower bounds in Cargo.toml are true: the library builds with the oldest versions that they allow.
+# The lower bounds in Cargo.toml are true: the library builds with the oldest versions that they
+# allow.
 minimal() (
     copy
     echo '-- everything at its oldest'
     cargo +nightly update -Zminimal-versions --quiet
     cargo check --locked --all-features
-    # Without tokio-util, which wants a newer tokio than the library does.
+    # Without tokio-util, which needs a newer tokio than the library.
     copy
     echo '-- the direct dependencies but tokio-util at their oldest'
     awk '/^\[/ { skip = /dev-dependencies/ } !skip && !/^tokio-util = /' Cargo.toml >"$scratch/manifest"
     cp "$scratch/manifest" Cargo.toml
     rm Cargo.lock
     cargo +nightly update -Zdirect-minimal-versions --quiet
-    # Nor does rustc know the feature now.
+    # Now rustc does not know the feature either.
     RUSTFLAGS='-A unexpected_cfgs' cargo check --locked --all-features
     cargo tree --locked --all-features --edges normal --depth 1
 )
@@ -112,11 +116,12 @@ docsrs() {
     RUSTDOCFLAGS='--cfg docsrs -D warnings' cargo +nightly doc --no-deps --all-features
 }
 
-# What is published is complete: it builds by itself, with its tests, examples and benches, and so does the library for its users.
+# The published package is complete: it builds by itself with its tests, examples and benches, and
+# the library builds for its users.
 package() {
     cargo package --list
     cargo publish --dry-run
-    # Which leaves no file.
+    # This leaves no file.
     cargo package --no-verify --quiet
     local version
     version=$(sed -n '0,/^version *= */s/^version *= *"\(.*\)"$/\1/p' Cargo.toml)
@@ -143,7 +148,7 @@ printf 'release: %s\n' "$(rustc --version)" "nightly: $(rustc +nightly --version
 for step in "$@"; do
     printf '\nrelease: ==> %s\n' "$step"
     began=$SECONDS
-    # Not as a condition, which would switch errexit off in it.
+    # Not as a condition, because that would switch errexit off.
     "$step"
     printf 'release: <== %s: ok, %d s\n' "$step" $((SECONDS - began))
 done

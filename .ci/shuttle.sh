@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Groups and fan-outs in 80,000 random schedules. In a target directory of its own: the flag would rebuild the other.
+# Runs groups and fan-outs in 80,000 random schedules, in a target directory of its own, because the
+# flag would rebuild the other one.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The fault soak, for a minute, from a new seed, which it prints; .ci/soak.sh --seconds 600 --seed 17 does as it is told.
+# Runs the fault soak for a minute from a new seed, which it prints. Arguments go to the soak:
+# .ci/soak.sh --seconds 600 --seed 17
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

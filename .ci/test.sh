@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tests, by the README's command and nothing else.
+# Runs the tests, with the command of the README and nothing else.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
