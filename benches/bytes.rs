@@ -1,12 +1,12 @@
-//! What groups and contexts cost in memory: a line for each figure, its name and the bytes.
+//! The memory of groups and contexts: one line for each figure, with its name and the bytes.
 //!
 //! ```sh
 //! cargo bench --bench bytes
 //! ```
 //!
-//! It is a program of its own because the allocator that counts is not free, and `peers`, which shows these figures, has
-//! calls to time that cost little more than an allocation. Allocations are counted for one thread, so everything runs on a
-//! current-thread runtime.
+//! It is a program of its own because counting allocations takes time, and `peers`, which shows
+//! these figures, measures calls that cost little more than an allocation. Allocations are counted
+//! for one thread, so everything runs on a current-thread runtime.
 
 use std::future::{Future, pending};
 use std::io::{self, Write};
@@ -36,7 +36,7 @@ fn main() -> io::Result<()> {
         ("dropped children", dropped_children()),
         ("an idle context", idle_context()),
         ("a context that a task awaits", awaited_context()),
-        ("waiting for a place in a group", queued()),
+        ("waiting for a permit in a group", queued()),
         ("in flight in a fan-out", in_flight()),
         ("in flight in a local fan-out", in_flight_local()),
     ];
@@ -70,7 +70,7 @@ fn waiting_in_group() -> f64 {
     bytes as f64 / WAITING as f64
 }
 
-/// Of all of them: what a group in its stride has more after a hundred thousand tasks than before.
+/// Of all of them: what a group that has warmed up has more after 100,000 tasks than before.
 fn finished_in_limited() -> f64 {
     let (runtime, g) = (runtime(), G::new());
     g.set_limit(64);
@@ -88,7 +88,7 @@ fn finished_in_limited() -> f64 {
     bytes_kept(&runtime, through()) as f64
 }
 
-/// Of all of them, which come in bursts: the queues stay as wide as the widest burst so far.
+/// Of all of them, which come in bursts: the queues stay as large as for the largest burst so far.
 fn finished_in_unlimited() -> f64 {
     let (runtime, g) = (runtime(), G::new());
     let bursts = || async {
@@ -100,7 +100,7 @@ fn finished_in_unlimited() -> f64 {
     bytes_kept(&runtime, bursts()) as f64
 }
 
-/// Has so many tasks wait at once, and then end.
+/// Has this many tasks wait at once, and then end.
 async fn burst(g: &G) {
     let gate = Arc::new(Semaphore::new(0));
     for _ in 0..BURST {
@@ -125,7 +125,7 @@ async fn until_idle() {
     }
 }
 
-/// Of all of them: what they leave at their parent.
+/// Of all of them: what they leave in their parent.
 fn dropped_children() -> f64 {
     let (parent, _guard) = Context::background().with_cancel();
     let kept = measure(|| {
@@ -138,7 +138,7 @@ fn dropped_children() -> f64 {
     kept.bytes_current as f64
 }
 
-/// Of each: a child that nobody waits on.
+/// Of each: a child that no task waits on.
 fn idle_context() -> f64 {
     let (parent, _guard) = Context::background().with_cancel();
     let mut kept = Vec::with_capacity(WAITING);
@@ -146,7 +146,7 @@ fn idle_context() -> f64 {
     bytes.bytes_current as f64 / WAITING as f64
 }
 
-/// Of each: a child that one waits on, linked into its parent; what waits not counted.
+/// Of each: a child that a task waits on, so it is linked to its parent. The task is not counted.
 fn awaited_context() -> f64 {
     let (parent, _guard) = Context::background().with_cancel();
     let mut kept = Vec::with_capacity(WAITING);
@@ -188,7 +188,7 @@ fn in_flight_local() -> f64 {
     held(items.limit(WAITING).local().for_each())
 }
 
-/// What a fan-out has for each of its items when all are in flight.
+/// The memory of a fan-out for each of its items when all are in flight.
 fn held(all: impl Future) -> f64 {
     let runtime = runtime();
     let mut all = Box::pin(all);

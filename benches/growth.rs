@@ -1,4 +1,5 @@
-//! How costs grow: with the depth of a tree, the number of children, of tasks, and the limit. By criterion.
+//! How costs grow with the depth of a tree, the number of children, the tasks, and the limit.
+//! Measured by criterion.
 //!
 //! ```sh
 //! cargo bench --bench growth                   # all of it: some minutes
@@ -75,7 +76,8 @@ fn depth(c: &mut Criterion) {
     group.finish();
 }
 
-/// One context with children: `cancel` tells those that are waited on; the others ask.
+/// One context with children. `cancel` notifies those that tasks wait on; the others read their
+/// ancestors.
 fn fan(c: &mut Criterion) {
     let mut group = c.benchmark_group("fan");
     for children in TENS {
@@ -150,7 +152,8 @@ fn items(c: &mut Criterion) {
     group.finish();
 }
 
-/// The context as it is once somebody has waited on it: it is told of its ancestors' ends, and asks no more.
+/// The context after a task has waited on it: cancellations are propagated to it, and it does not
+/// read its ancestors any more.
 fn waited_on(ctx: Context) -> Context {
     let mut cx = std::task::Context::from_waker(Waker::noop());
     assert!(pin!(ctx.done()).poll_unpin(&mut cx).is_pending());
@@ -243,7 +246,7 @@ fn runtime(workers: usize) -> Runtime {
     }
 }
 
-/// Runs `work` as a task, so that nothing but the workers takes part.
+/// Runs `work` as a task, so that only the workers take part.
 fn on<F>(runtime: &Runtime, work: F) -> Duration
 where
     F: Future<Output = Duration> + Send + 'static,

@@ -1,4 +1,5 @@
-//! Draws what `growth` measured: an SVG for each group, a line for each operation or number of workers.
+//! Draws the results of `growth`: an SVG for each group, with a line for each operation or number
+//! of workers.
 //!
 //! ```sh
 //! cargo bench --bench growth
@@ -17,24 +18,24 @@ use clap::Parser;
 use plotters::prelude::*;
 use serde_json::Value;
 
-/// Draws what the bench `growth` measured.
+/// Draws the results of the bench `growth`.
 #[derive(Parser)]
 #[command(name = "plots", bin_name = "cargo bench --bench plots --")]
 struct Cli {
-    /// The folder that the SVGs go to; by default target/cost
+    /// The folder for the SVGs; by default target/cost
     #[arg(value_name = "FOLDER")]
     folder: Option<PathBuf>,
 
-    /// Where criterion keeps its estimates; by default target/criterion
+    /// The folder of criterion's estimates; by default target/criterion
     #[arg(long, value_name = "FOLDER")]
     criterion: Option<PathBuf>,
 
-    /// What cargo passes to every benchmark; means nothing
+    /// Passed by cargo to every benchmark; has no effect
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// What a group of criterion's is called on paper.
+/// The printed name of a group of criterion.
 struct Plot {
     group: &'static str,
     title: &'static str,
@@ -74,7 +75,7 @@ const PLOTS: [Plot; 6] = [
     },
 ];
 
-/// By what was measured: how many, and the median in nanoseconds.
+/// For each operation: how many, and the median in nanoseconds.
 type Lines = BTreeMap<String, Vec<(f64, f64)>>;
 
 fn main() -> anyhow::Result<()> {
@@ -182,7 +183,7 @@ fn draw(path: &Path, plot: &Plot, lines: &Lines) -> Result<(), Box<dyn std::erro
     Ok(())
 }
 
-/// From a little below the least to a little above the greatest.
+/// From a little below the minimum to a little above the maximum.
 fn around(values: impl Iterator<Item = f64>) -> Range<f64> {
     let (low, high) = values.fold((f64::MAX, f64::MIN), |(low, high), value| {
         (low.min(value), high.max(value))
@@ -190,14 +191,14 @@ fn around(values: impl Iterator<Item = f64>) -> Range<f64> {
     low / 1.3..high * 1.3
 }
 
-/// Whole powers of ten, so that a curve that is nearly flat looks it.
+/// Whole powers of ten, so that a nearly flat curve looks flat.
 fn decades(range: Range<f64>) -> Range<f64> {
     let power = |exponent: f64| 10_f64.powf(exponent);
     power(range.start.log10().floor())..power(range.end.log10().ceil())
 }
 
 fn nanoseconds(time: f64) -> String {
-    // A power of ten may be a little less than it.
+    // A computed power of ten may be a little too small.
     match time * 1.001 {
         ..1e3 => format!("{time:.0} ns"),
         ..1e6 => format!("{:.0} us", time / 1e3),

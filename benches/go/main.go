@@ -1,8 +1,10 @@
-// Command peers measures Go's errgroup and context, for the rows of `cargo bench --bench peers` that compare with them.
+// Command peers measures Go's errgroup and context, for the rows of `cargo bench --bench peers`
+// that compare with them.
 //
-//	go run . [-rounds 15] [NAME...]   medians, in nanoseconds (or bytes): a name and a number a line
-//	go run . -serve                   a number for each name on standard input, one round of it;
-//	                                  for `gateway URL`, the port of a server that calls URL three times per request
+//	go run . [-rounds 15] [NAME...]   medians, in nanoseconds (or bytes): a name and a number per line
+//	go run . -serve                   a number for each name on standard input, from one round;
+//	                                  for `gateway URL`, the port of a server that calls URL
+//	                                  three times per request
 package main
 
 import (
@@ -22,7 +24,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// The counts are those of the Rust side.
+// The counts are the same as on the Rust side.
 const (
 	tasks   = 100000
 	limit   = 64
@@ -122,7 +124,7 @@ func group(limit int, body func() error) float64 {
 	return each(start, tasks)
 }
 
-// What the compiler must not see through.
+// Keeps the compiler from removing the work.
 var (
 	sinkContext context.Context
 	sinkInt     int
@@ -168,7 +170,7 @@ func err() float64 {
 	return each(start, asked)
 }
 
-// What the heap and the stacks have more for each goroutine that waits.
+// Returns the bytes of heap and stack for each goroutine that waits.
 func blockedBytes() float64 {
 	before := inUse()
 	g, _ := errgroup.WithContext(context.Background())
@@ -196,8 +198,8 @@ func inUse() int64 {
 	return int64(stats.HeapAlloc + stats.StackInuse)
 }
 
-// Serves requests on loopback until the program ends, and returns the port. A request calls upstream
-// three times at once, under a deadline.
+// Serves requests on loopback until the program ends, and returns the port. A request calls
+// upstream three times at once, under a deadline.
 func gateway(upstream string) int {
 	transport := &http.Transport{MaxIdleConnsPerHost: 1024}
 	client := &http.Client{Transport: transport}

@@ -1,4 +1,4 @@
-//! What is kept in memory, as the bench `bytes` counts it in a process of its own.
+//! Rows in bytes, which the bench `bytes` counts in a process of its own.
 
 use std::collections::HashMap;
 use std::env;
@@ -35,11 +35,11 @@ pub(crate) fn rows(table: &mut Table) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the bench `bytes` prints: a name and a number a line.
+/// The output of the bench `bytes`: a name and a number on each line.
 pub(crate) struct Figures(HashMap<String, f64>);
 
 impl Figures {
-    /// Has cargo build and run it, with the features that this program was built with.
+    /// Lets cargo build and run it, with the features of this program.
     pub(crate) fn counted() -> anyhow::Result<Figures> {
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(env!("CARGO_MANIFEST_DIR"));

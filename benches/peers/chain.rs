@@ -2,7 +2,8 @@
 
 use errgroup::{CancelGuard, Context};
 
-/// A context so many `with_cancel` below the root, and what keeps it from ending.
+/// A context this many `with_cancel` below the root, and the guards that keep it from being
+/// cancelled.
 pub(crate) fn chain(depth: usize) -> (Context, Vec<CancelGuard>) {
     let mut ctx = Context::background();
     let guards = (0..depth)

@@ -1,4 +1,4 @@
-//! Contexts: asking, deriving, and telling ten thousand tasks.
+//! Contexts: reading their state, deriving them, and cancelling ten thousand tasks.
 
 use std::hint::black_box;
 use std::io;
@@ -19,10 +19,10 @@ use crate::workload::{Workers, each};
 const ASKED: usize = 1_024_000;
 const DERIVED: usize = 100_000;
 const WAITING: usize = 10_000;
-/// Far enough never to come.
+/// So far away that it does not pass.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// What needs no runtime.
+/// Rows that need no runtime.
 pub(crate) fn rows(table: &mut Table) -> io::Result<()> {
     asking(table)?;
     deriving(table)
@@ -73,14 +73,14 @@ fn token_chain(depth: usize) -> CancellationToken {
     (1..depth).fold(CancellationToken::new(), |token, _| token.child_token())
 }
 
-/// One of many calls, the loop around it included.
+/// The time of one of many calls, with the loop around it.
 ///
-/// What is asked goes through a `black_box` once for every 64 calls. Once for each would cost more than the load that some
-/// of them are; and never would be no different, since a compiler neither merges nor hoists `Acquire` loads, but
-/// nobody need take that on trust.
+/// The context passes through a `black_box` once for every 64 calls. Once for each call would cost
+/// more than the single load that some calls are. Without it the result would be the same, because
+/// a compiler neither merges nor hoists `Acquire` loads, but a reader would have to know that.
 ///
-/// Eight calls are written out: a loop around one is a few instructions long, and takes three times as long where it happens
-/// to fall across two cache lines.
+/// Eight calls are written out. A loop around one call is a few instructions long, and takes three
+/// times as long when it happens to cross two cache lines.
 fn asked<T>(whom: &T, ask: impl Fn(&T) -> bool) -> f64 {
     const TURNS: usize = 8;
     let start = Instant::now();
@@ -144,7 +144,7 @@ fn deriving(table: &mut Table) -> io::Result<()> {
         || child_token(&token),
     )?;
 
-    // What no way to derive a context with a deadline can do without: to read the clock, and to allocate.
+    // The unavoidable cost of a context with a deadline: reading the clock, and an allocation.
     table.pair(
         Row::new(
             "floor: a look at the clock, a Box of 192 B",
@@ -166,7 +166,7 @@ fn deriving(table: &mut Table) -> io::Result<()> {
         || on_threads([&ctx], with_timeout),
     )?;
 
-    // What every way to hold the parent does that counts who holds it.
+    // The unavoidable cost of holding the parent with a reference count.
     let shared = Arc::new(());
     table.pair(
         Row::new(
@@ -177,7 +177,8 @@ fn deriving(table: &mut Table) -> io::Result<()> {
         || on_threads([&shared], arc),
     )?;
 
-    // What a second thread costs that shares nothing: the part of the rows above that is the machine's.
+    // The cost of a second thread that shares nothing: the part of the rows above that is due to
+    // the machine.
     let (other, _other_guards) = chain(1);
     table.pair(
         Row::new("with_cancel + drop, a parent for each", alone),
@@ -199,7 +200,7 @@ pub(crate) fn with_cancel(parent: &Context) -> f64 {
     each(start, DERIVED)
 }
 
-/// As `let (ctx, _guard)` has it: the guard ends a context that is still there.
+/// As with `let (ctx, _guard)`: the guard cancels a context that still exists.
 fn with_guard(parent: &Context) -> f64 {
     let start = Instant::now();
     for _ in 0..DERIVED {
@@ -254,7 +255,8 @@ fn child_token(parent: &CancellationToken) -> f64 {
     each(start, DERIVED)
 }
 
-/// What the work takes on threads that begin together, a parent for each: the mean of what each of them measures.
+/// The time of the work on threads that begin together, with a parent for each: the mean of their
+/// times.
 fn on_threads<P: Sync, const N: usize>(parents: [&P; N], work: fn(&P) -> f64) -> f64 {
     let here = AtomicUsize::new(0);
     let threads = parents.map(|parent| {
@@ -277,7 +279,7 @@ fn on_threads<P: Sync, const N: usize>(parents: [&P; N], work: fn(&P) -> f64) ->
     sum / N as f64
 }
 
-/// What needs a runtime: ten thousand tasks that wait.
+/// Rows that need a runtime: ten thousand tasks that wait.
 pub(crate) fn cancel_rows(table: &mut Table, workers: &Workers) -> io::Result<()> {
     table.pair(
         Row::new("cancel, 10,000 tasks await done()", "cancelled()")

@@ -14,7 +14,7 @@ use crate::workload::{Spin, Workers, each};
 const TRIVIAL: usize = 100_000;
 const COMPUTED: usize = 2_000;
 const LIMIT: usize = 64;
-/// What request handlers ask for.
+/// The numbers of items that request handlers fetch.
 const FEW: [usize; 2] = [3, 8];
 const LOCAL: usize = 10_000;
 
@@ -68,7 +68,8 @@ pub(crate) fn rows(table: &mut Table, workers: &Workers) -> io::Result<()> {
     )?;
 
     let spin = Spin::calibrated(Duration::from_micros(20));
-    // What the machine gives at most just then: 0.50 if it has a core for each of two workers, 1.00 if it has not.
+    // The best that the machine allows at the moment: 0.50 if each of two workers has a core, 1.00
+    // if not.
     let count = table.workers();
     table.pair(
         Row::new("control: 20 us each, by hand on all workers", "one task"),
@@ -125,7 +126,7 @@ async fn buffered_yielding(items: usize) -> f64 {
     each_of(start, items, results)
 }
 
-/// Nanoseconds for each item. All of them must have come.
+/// Nanoseconds for each item. All of them must have arrived.
 fn each_of(start: Instant, items: usize, results: Result<Vec<u64>, String>) -> f64 {
     let each = each(start, items);
     assert_eq!(results.map(|results| results.len()), Ok(items));
@@ -150,7 +151,7 @@ where
     each_of(start, items, results)
 }
 
-/// Results as they come.
+/// Results in the order of completion.
 async fn buffered<B>(items: usize, body: B) -> f64
 where
     B: Fn(u64) -> Result<u64, String> + Copy + Send + 'static,
@@ -164,7 +165,7 @@ where
     each_of(start, items, results)
 }
 
-/// The same computation by so many tasks, a share for each.
+/// The same computation by this many tasks, with a share for each.
 async fn split(tasks: usize, spin: Spin) -> f64 {
     let start = Instant::now();
     let tasks: JoinSet<()> = (0..tasks)

@@ -1,4 +1,5 @@
-//! Go's `errgroup` and `context`: a Go program is built and kept, and told round by round what to measure.
+//! Go's `errgroup` and `context`: a Go program is built and stays running, and receives for each
+//! round what to measure.
 
 use std::cell::RefCell;
 use std::env;
@@ -16,10 +17,10 @@ use crate::spawn::{limited, limited_awaited, unlimited};
 use crate::table::{Row, Table};
 use crate::workload::{Workers, at_once, yields_once};
 
-/// Where Debian and its kin put the sources of `golang-golang-x-sync-dev`.
+/// Where Debian's package `golang-golang-x-sync-dev` puts the sources.
 const SYSTEM_GOPATH: &str = "/usr/share/gocode";
 
-/// What depends on the number of workers, which is Go's `GOMAXPROCS` too.
+/// Rows that depend on the number of workers, which is Go's `GOMAXPROCS` too.
 pub(crate) fn rows(table: &mut Table, workers: &Workers) -> anyhow::Result<()> {
     let go = Row::new("go, ends at once", "Go: Go").at_most(1.0);
     let go_yields = Row::new("go, yields once", "Go: Go, Gosched");
@@ -59,7 +60,7 @@ pub(crate) fn rows(table: &mut Table, workers: &Workers) -> anyhow::Result<()> {
     theirs.finish()
 }
 
-/// What does not.
+/// Rows that do not depend on it.
 pub(crate) fn context_rows(table: &mut Table) -> anyhow::Result<()> {
     let cancel = Row::new("with_cancel + drop", "Go: WithCancel, cancel").at_most(0.3);
     let timeout = Row::new("with_timeout + drop", "Go: WithTimeout, cancel").at_most(0.1);
@@ -84,14 +85,15 @@ pub(crate) fn context_rows(table: &mut Table) -> anyhow::Result<()> {
     theirs.finish()
 }
 
-/// The Go program, running: for each name that it is told, it measures once and says a number.
+/// The running Go program. For each name that it receives, it measures once and prints a number.
 pub(crate) struct Go {
     child: Child,
     pipes: RefCell<(ChildStdin, BufReader<ChildStdout>)>,
 }
 
 impl Go {
-    /// The program, if a row of these was asked for and Go is at hand. If it is not, the rows are left out by name.
+    /// The program, if one of these rows is requested and Go is available. If it is not, the rows
+    /// are reported as left out.
     pub(crate) fn wanted(table: &mut Table, rows: &[&Row]) -> anyhow::Result<Option<Go>> {
         if !rows.iter().any(|row| table.wants(row)) {
             return Ok(None);
@@ -135,7 +137,7 @@ impl Go {
         Ok(line.trim().parse()?)
     }
 
-    /// It ends when nobody can ask any more.
+    /// The program exits when its standard input is closed.
     pub(crate) fn finish(mut self) -> anyhow::Result<()> {
         drop(self.pipes);
         let status = self.child.wait()?;
@@ -144,7 +146,8 @@ impl Go {
     }
 }
 
-/// Builds `benches/go`: with modules if they can be had, and with the sources of a GOPATH if not.
+/// Builds `benches/go`, with modules if they are available, and otherwise with the sources of a
+/// GOPATH.
 fn build() -> anyhow::Result<PathBuf> {
     const HOW: &str = "install Go and golang.org/x/sync: see benches/README.md";
 
@@ -156,7 +159,7 @@ fn build() -> anyhow::Result<PathBuf> {
         Path::new(&compiler).display()
     );
 
-    // A copy, since go writes down there which version it took.
+    // A copy, because go records there which version it used.
     let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join("go");
     fs::create_dir_all(&scratch)?;
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/go");

@@ -1,4 +1,5 @@
-//! Real requests over loopback, with one client for both sides: 20,000 for each at the least, in slices that take turns.
+//! Real requests over loopback, with one client for both sides: at least 20,000 for each, in slices
+//! that alternate.
 
 use std::future::IntoFuture;
 use std::io;
@@ -20,11 +21,11 @@ use tokio::task::JoinSet;
 use crate::table::{Row, Table};
 use crate::workload::{Workers, each};
 
-/// A slice is a round. It is short because the limit is tight: the shorter a round is, the less the machine changes within
-/// it, and the more of them there are to take the median of.
+/// A slice is a round. It is short because the limit is tight: in a short round the machine changes
+/// less, and the median is of more rounds.
 const GETS: usize = 2_000;
 const LEAST_ROUNDS: usize = 10;
-/// How many times the time that other rows have.
+/// How many times the time of the other rows.
 const BUDGETS: u32 = 5;
 const LIMIT: usize = 64;
 const PAGE: &str = "the page";

@@ -1,4 +1,4 @@
-//! What errgroup costs next to what one would write by hand, next to its neighbours, and next to Go: one table.
+//! The cost of errgroup next to hand-written code, to similar libraries, and to Go, in one table.
 //!
 //! ```sh
 //! cargo bench --bench peers                                # the table, with 2 workers and with 1
@@ -8,8 +8,8 @@
 //! cargo bench --bench peers -- --json                      # for a program
 //! ```
 //!
-//! Both sides of a row are measured in turns, in this process, and their ratio has a limit. The status is 1 if one is over
-//! it. How the figures come about: `benches/README.md`.
+//! Both sides of a row are measured in turn, in this process, and their ratio has a limit. The exit
+//! status is 1 if a row is over its limit. `benches/README.md` explains the figures.
 
 mod bytes;
 mod chain;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// How many rounds: until the budget is spent, but not fewer or more than this.
+/// How many rounds: until the budget is spent, but not fewer than `least` or more than `most`.
 #[derive(Clone, Copy)]
 pub(crate) struct Rounds {
     pub(crate) budget: Duration,
@@ -10,16 +10,16 @@ pub(crate) struct Rounds {
     pub(crate) most: usize,
 }
 
-/// What a pair of sides came to.
+/// The result of a pair of sides.
 pub(crate) struct Paired {
     /// The median.
     pub(crate) ours: f64,
     /// The median.
     pub(crate) peer: f64,
-    /// The median of each round's own ratio.
+    /// The median of the ratios of the rounds.
     ///
-    /// Not the ratio of the two medians: a spell in which the machine is slow lasts longer than a round, and slows both
-    /// sides of it; the two medians may well come from different spells.
+    /// It is not the ratio of the two medians. When the machine is slow for longer than a round,
+    /// both sides of that round are slow, but the two medians may come from different rounds.
     pub(crate) ratio: f64,
     /// The quartiles of the rounds' ratios.
     pub(crate) middle_half: (f64, f64),
@@ -27,8 +27,8 @@ pub(crate) struct Paired {
 }
 
 impl Rounds {
-    /// A round is one of ours and one of the peer's, in turns the one or the other first. One round goes before that
-    /// does not count.
+    /// A round runs each side once, and alternates which is first. One round before the first is
+    /// not counted.
     pub(crate) fn pair(
         self,
         mut ours: impl FnMut() -> f64,
@@ -67,7 +67,7 @@ fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
     values
 }
 
-/// Between two values where it falls between them.
+/// Interpolates if the quantile is between two values.
 fn quantile(sorted: &[f64], part: f64) -> f64 {
     let at = part * (sorted.len() - 1) as f64;
     let (below, above) = (sorted[at.floor() as usize], sorted[at.ceil() as usize]);

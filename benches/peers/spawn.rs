@@ -17,9 +17,9 @@ use crate::workload::{Done, Workers, at_once, each, yields_once};
 
 pub(crate) const TASKS: usize = 100_000;
 pub(crate) const LIMIT: usize = 64;
-/// The peer of what is limited.
+/// The peer of the limited rows.
 const BOUNDED_BY_HAND: &str = "JoinSet + Semaphore";
-/// What request handlers start.
+/// The numbers of tasks that request handlers start.
 const FEW: [usize; 3] = [1, 3, 8];
 const GROUPS: usize = 10_000;
 
@@ -110,7 +110,7 @@ fn group() -> (Group<String>, Context) {
     Group::with_context(Context::background())
 }
 
-/// A small group after the other, as request handlers have them; for each group.
+/// One small group after another, as in request handlers. The time is for each group.
 pub(crate) async fn many<F: Future>(group: impl Fn() -> F) -> f64 {
     let start = Instant::now();
     for _ in 0..GROUPS {
@@ -153,7 +153,7 @@ where
     each(start, TASKS)
 }
 
-/// The part of `limited` in which tasks run, with nobody who brings more at the same time.
+/// The part of `limited` in which tasks run, while no more are started.
 async fn brought_before<F>(body: impl Fn() -> F) -> f64
 where
     F: Future<Output = Done> + Send + 'static,
@@ -203,7 +203,7 @@ where
     join_all(tasks).await;
 }
 
-/// All are spawned at once, and each waits for its turn.
+/// All are spawned at once, and each acquires its permit.
 async fn acquire_inside<F>(body: impl Fn() -> F) -> f64
 where
     F: Future<Output = Done> + Send + 'static,
@@ -221,7 +221,7 @@ where
     each(start, TASKS)
 }
 
-/// Each is spawned when it is its turn.
+/// Each is spawned when a permit has been acquired.
 async fn acquire_before<F>(body: impl Fn() -> F) -> f64
 where
     F: Future<Output = Done> + Send + 'static,
@@ -239,7 +239,8 @@ where
     each(start, TASKS)
 }
 
-/// The least that a bounded group of futures of any type can be: no errors, no panics, no context, and nobody is told of a start.
+/// The minimum of a bounded group of futures of any type: no errors, no panics, no context, and a
+/// start that cannot be awaited.
 async fn queue_and_lock<F>(body: impl Fn() -> F) -> f64
 where
     F: Future<Output = Done> + Send + 'static,
@@ -251,7 +252,7 @@ where
         let queue = queue.clone();
         places.spawn(async move {
             loop {
-                // Asked before, or the last one might come in between.
+                // Read first, because the last one might be queued in between.
                 let is_whole = queue.is_whole.load(Ordering::Acquire);
                 let next = queue.futures.lock().unwrap().pop_front();
                 match next {

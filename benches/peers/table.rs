@@ -1,4 +1,4 @@
-//! The table: what a row is, whether it keeps its limit, and how it is shown.
+//! The table: what a row is, whether it is within its limit, and how it is printed.
 
 use std::io::{self, Write};
 
@@ -10,7 +10,7 @@ use crate::rounds::{Paired, Rounds};
 /// The number of workers that the limits are for.
 const LIMITED_WORKERS: usize = 2;
 
-/// What is done, next to whom, and what it may cost at most. Without a limit it is there for information.
+/// The work, its peer, and the limit of the ratio. A row without a limit is for information.
 pub(crate) struct Row {
     work: String,
     peer: String,
@@ -33,14 +33,14 @@ impl Row {
         self
     }
 
-    /// What one would like to see.
+    /// The ratio that is wished for.
     pub(crate) fn stretch(mut self, stretch: f64) -> Row {
         self.stretch = Some(stretch);
         self
     }
 }
 
-/// What is compared with the limit.
+/// The figure that is compared with the limit.
 #[derive(Clone, Copy, PartialEq)]
 enum Measure {
     /// How many times the peer's.
@@ -115,13 +115,13 @@ impl Outcome {
     }
 }
 
-/// The rows asked for, as they are measured.
+/// The requested rows, as they are measured.
 pub(crate) struct Table {
     only: Option<String>,
     silent: bool,
     rounds: Rounds,
     workers: Option<usize>,
-    /// The head of a part, until a row of it is shown.
+    /// The heading of a part, until a row of it is shown.
     head: Option<String>,
     outcomes: Vec<Outcome>,
     left_out: Vec<(String, String)>,
@@ -140,7 +140,7 @@ impl Table {
         }
     }
 
-    /// The rows that follow are measured with so many workers, or have none.
+    /// The rows that follow are measured with this many workers, or without any.
     pub(crate) fn begin(&mut self, workers: Option<usize>) {
         self.workers = workers;
         let part = match workers {
@@ -164,14 +164,14 @@ impl Table {
         self.workers.unwrap_or(LIMITED_WORKERS)
     }
 
-    /// Whether the row was asked for.
+    /// Whether the row was requested.
     pub(crate) fn wants(&self, row: &Row) -> bool {
         self.only.as_ref().is_none_or(|only| {
             row.work.to_lowercase().contains(only) || row.peer.to_lowercase().contains(only)
         })
     }
 
-    /// Measures both sides, which give nanoseconds.
+    /// Measures both sides, which return nanoseconds.
     pub(crate) fn pair(
         &mut self,
         row: Row,
@@ -181,7 +181,7 @@ impl Table {
         self.pair_for(1, self.rounds.least, row, ours, peer)
     }
 
-    /// The same with so many times the budget, and so many rounds at the least.
+    /// The same with `budgets` times the budget, and at least this many rounds.
     pub(crate) fn pair_for(
         &mut self,
         budgets: u32,
@@ -201,12 +201,12 @@ impl Table {
         self.enter(row, "ns", Measure::Ratio, rounds.pair(ours, peer))
     }
 
-    /// Enters two figures in bytes; it is their difference that has a limit.
+    /// Adds a row in bytes; the limit applies to the difference.
     pub(crate) fn bytes_over(&mut self, row: Row, ours: f64, peer: f64) -> io::Result<()> {
         self.enter_bytes(row, Measure::Over, ours, peer)
     }
 
-    /// Enters two figures in bytes; it is their ratio that has a limit.
+    /// Adds a row in bytes; the limit applies to the ratio.
     pub(crate) fn bytes_ratio(&mut self, row: Row, ours: f64, peer: f64) -> io::Result<()> {
         self.enter_bytes(row, Measure::Ratio, ours, peer)
     }
@@ -245,7 +245,7 @@ impl Table {
         Ok(())
     }
 
-    /// Says that a row was asked for and is not there, and why.
+    /// Prints that a requested row is left out, and why.
     pub(crate) fn leave_out(&mut self, row: &Row, why: &str) -> io::Result<()> {
         if !self.wants(row) {
             return Ok(());
@@ -256,7 +256,7 @@ impl Table {
         Ok(())
     }
 
-    /// Prints the sum, or the whole as JSON; gives the number of rows over their limit.
+    /// Prints the sum, or everything as JSON. Returns the number of rows over their limit.
     pub(crate) fn finish(self) -> io::Result<usize> {
         let over = self.outcomes.iter().filter(|row| row.is_over()).count();
         let limited = self.outcomes.iter().filter(|row| row.limit().is_some());
@@ -277,7 +277,7 @@ impl Table {
         Ok(over)
     }
 
-    /// A line of a part.
+    /// One line of a part.
     fn show(&mut self, line: String) -> io::Result<()> {
         if let Some(head) = self.head.take() {
             self.say(format!("\n{head}"))?;

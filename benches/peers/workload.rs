@@ -1,4 +1,4 @@
-//! What the rows have in common: a runtime of so many workers, the bodies of tasks, and clocks.
+//! What the rows share: a runtime with a number of workers, the bodies of tasks, and clocks.
 
 use std::future::Future;
 use std::hint::black_box;
@@ -9,7 +9,8 @@ use tokio::task::yield_now;
 
 pub(crate) type Done = Result<(), String>;
 
-/// A runtime of so many workers. The driving loop is a task on them too, so that no further thread takes part.
+/// A runtime with a number of workers. The driving loop is a task on them, so no other thread takes
+/// part.
 pub(crate) struct Workers {
     runtime: Runtime,
 }
@@ -23,7 +24,7 @@ impl Workers {
         Ok(Workers { runtime })
     }
 
-    /// Runs `work` as a task, and gives what it gives.
+    /// Runs `work` as a task, and returns its output.
     pub(crate) fn run<F>(&self, work: F) -> F::Output
     where
         F: Future<Output: Send + 'static> + Send + 'static,
@@ -50,14 +51,15 @@ pub(crate) async fn yields_once() -> Done {
     Ok(())
 }
 
-/// Computation of a certain length: so many steps of a loop, counted out once.
+/// A computation of a given length: a number of loop steps, calibrated once.
 #[derive(Clone, Copy)]
 pub(crate) struct Spin {
     steps: u64,
 }
 
 impl Spin {
-    /// The quickest of several tries says how long a step is: anything else that ran meanwhile made it longer.
+    /// The fastest of several tries gives the length of a step: any other program that ran
+    /// meanwhile made it longer.
     pub(crate) fn calibrated(length: Duration) -> Spin {
         const PROBE: u64 = 100_000;
         let probe = || {
@@ -75,7 +77,8 @@ impl Spin {
     pub(crate) fn run(self, seed: u64) -> u64 {
         let mut x = black_box(seed) | 1;
         for _ in 0..self.steps {
-            // A step needs the one before, so that no compiler and no core runs two at a time.
+            // Each step needs the result of the one before, so that neither the compiler nor the
+            // core runs two at once.
             x = x.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (x >> 29);
         }
         black_box(x)

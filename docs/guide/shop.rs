@@ -1,4 +1,5 @@
-// What the first two programs of the guide need around them: a shop whose work others do, and a client that goes.
+// What the first two programs of the guide need: a shop whose work others do, and a client that
+// disconnects.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,7 +11,8 @@ use axum::Router;
 use errgroup::ContextError;
 use tower::ServiceExt;
 
-/// What has been done for it. Each thing is done after 10 ms, whoever waits, and the answer takes as long again.
+/// The list of what has been done. Each thing is done after 10 ms, whether a caller waits or not,
+/// and the response takes as long again.
 #[derive(Clone, Default)]
 struct Shop(Arc<Mutex<Vec<&'static str>>>);
 
@@ -51,14 +53,14 @@ impl Shop {
         done.await.map_err(|_| Refused)
     }
 
-    /// What has been done since this was asked last, once nothing is under way any more.
+    /// What has been done since the last call, when nothing is running any more.
     async fn log(&self) -> Vec<&'static str> {
         tokio::time::sleep(Duration::from_secs(1)).await;
         std::mem::take(&mut self.0.lock().unwrap())
     }
 }
 
-/// Pays order 7, and goes after so long.
+/// Pays order 7, and disconnects after this time.
 async fn client_that_goes_after(millis: u64, app: &Router) {
     let request = Request::post("/orders/7").body(Body::empty()).unwrap();
     let answer = app.clone().oneshot(request);
