@@ -92,7 +92,7 @@ async fn the_end_of_the_parent_propagates_and_wins_if_it_is_first() {
 
 #[tokio::test]
 async fn the_task_that_listens_ends_when_the_context_is_dropped() {
-    // Nobody here raises this one.
+    // This test raises no such signal.
     let quiet = [SignalKind::window_change()];
     let ctx = Context::background().with_signals(quiet).unwrap();
     let clone = ctx.clone();

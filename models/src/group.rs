@@ -91,7 +91,8 @@ fn a_task_queued_during_a_search_does_not_wait_for_that_job() {
     check(1, || {
         let g = Group::new();
         let (ctx, guard) = Context::background().with_cancel();
-        // The first one gets a worker of its own, the second one a worker that was spawned to search.
+        // The first one gets a worker of its own, the second one a worker that was spawned to
+        // search.
         for ctx in [ctx.clone(), ctx] {
             g.go(async move {
                 ctx.done().await;

@@ -48,7 +48,7 @@ macro_rules! over {
 
 const ROUNDS: usize = 60;
 
-/// Runs a law with many items, in each place.
+/// Runs a law with many items, on tasks of the runtime and on the caller's own task.
 macro_rules! law {
     ($failures:expr, |$at:ident, $items:ident, $limit:ident| $body:block) => {
         in_each_place!(|$at| {

@@ -1,5 +1,5 @@
-//! What the modules about fan-outs share: a test is written once, and runs in each place or at each
-//! end.
+//! Shared by the modules about fan-outs: a test is written once, and runs on tasks of the runtime
+//! and on the caller's own task, or for each terminal operation.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -32,8 +32,8 @@ where
     errgroup::fan_out(ctx, items, makes)
 }
 
-/// Runs the body twice, in each place: `at!(fan_out)` is first the fan-out itself, which runs on
-/// tasks of the runtime, and then `fan_out.local()`, which runs on the caller's own task.
+/// Runs the body twice: `at!(fan_out)` is first the fan-out itself, which runs on tasks of the
+/// runtime, and then `fan_out.local()`, which runs on the caller's own task.
 ///
 /// It is a macro and not a loop like `each_end`, because the two are different types.
 macro_rules! in_each_place {
@@ -78,11 +78,12 @@ pub(crate) enum Kind {
     Quorum,
 }
 
-/// A method that ends the chain of a fan-out's options, in one of the places.
+/// A terminal operation of a fan-out, with the place where the items run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct End(pub(crate) Place, pub(crate) Kind);
 
-/// Each end in each place. Prints the one that comes next, so that a failure shows where it was.
+/// Each terminal operation in each place. Prints the next one, so that a failure shows where it
+/// was.
 pub(crate) fn each_end() -> impl Iterator<Item = End> {
     ends(&[
         Kind::All,
@@ -96,7 +97,7 @@ pub(crate) fn each_end() -> impl Iterator<Item = End> {
     ])
 }
 
-/// Each end that is a stream, in each place. Prints the one that comes next.
+/// Each terminal operation that returns a stream, in each place. Prints the next one.
 pub(crate) fn each_stream() -> impl Iterator<Item = End> {
     ends(&[Kind::TryStream, Kind::Stream, Kind::OrderedStream])
 }

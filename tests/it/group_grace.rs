@@ -65,7 +65,7 @@ async fn a_cancellable_task_is_dropped_at_its_await_by_a_cancel() {
     until(|| probe.dropped() == 1).await;
     // It is polled at most once more, to see whether it is ready.
     assert!((1..=2).contains(&probe.polled()));
-    assert_eq!(kept.dropped(), 0, "what was not told so is not dropped");
+    assert_eq!(kept.dropped(), 0, "a task of `go` is not dropped");
     gate.open();
     assert_eq!(g.wait().await.unwrap_err(), "context cancelled");
 }

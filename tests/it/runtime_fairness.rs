@@ -45,8 +45,8 @@ async fn most_between_turns(count: &Count, work: impl Future<Output = ()>) -> us
     most
 }
 
-/// The most tasks of a burst that get a worker each. Such a worker is a task of the runtime like any
-/// other, so all of them may run between two turns.
+/// The most tasks of a burst that get a worker each. Such a worker is a task of the runtime like
+/// any other, so all of them may run between two turns.
 const MOST_IN_BURST: usize = 8;
 
 /// Runs `work` on a runtime of one thread. It counts each piece of user code, and no two of them

@@ -1,5 +1,5 @@
-//! Fan-outs and hedges: all ends, in both places, from both kinds of items, and the checks of their
-//! results.
+//! Fan-outs and hedges: all terminal operations, on the runtime and on the caller's task, from
+//! iterators and streams, and the checks of their results.
 
 use std::pin::Pin;
 use std::sync::Arc;

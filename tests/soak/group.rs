@@ -13,7 +13,7 @@ use crate::script::{Payload, Stage, block, outcome, pause, perform, unless_dropp
 use crate::watch::{boom, check, fail, step, tally};
 use crate::world::{Body, DropMark, Fate, Fault, Guard, Id, Record, Token, Told, Valued, World};
 
-/// On whom tasks are started.
+/// The object on which tasks are started.
 pub(crate) enum Starter<'a> {
     Group(&'a Group<Fault>),
     Spawner(&'a Spawner<Fault>),
@@ -82,7 +82,7 @@ pub(crate) fn start(on: Starter<'_>, task: TaskPlan, stage: &Stage, local: bool)
                 }
                 Way::Spawn => What::Handle($on.spawn(Valued(body(guard, script, stage)))),
                 Way::Start => {
-                    // Until the call has returned: it may be dropped, with what it was told.
+                    // Until the call has returned, it may be dropped, and with it the failure.
                     stage.world.tell(id, Told::Perhaps);
                     What::Start(Box::pin($on.start(move |ready| {
                         let token = guard.token();
@@ -130,7 +130,7 @@ impl Started {
                     None => {}
                     Some(Ok(value)) => {
                         check(value.id == id, format_args!("start gave another's value"));
-                        stage.world.tell(id, Told::Nobody);
+                        stage.world.tell(id, Told::No);
                     }
                     Some(Err(error)) => {
                         if let Fault::Own(other) = error {
@@ -367,7 +367,7 @@ pub(crate) async fn run_scope(plan: GroupPlan, ctx: &Context, single: bool) -> O
 
 /// Whether the group must have reported it.
 fn is_the_groups(record: &Record, fate: Fate) -> bool {
-    record.fate == fate && (record.told == Told::Nobody || fate == Fate::Panicked)
+    record.fate == fate && (record.told == Told::No || fate == Fate::Panicked)
 }
 
 /// The first error, or the first panic, of those that there were.
@@ -449,7 +449,7 @@ pub(crate) fn check_wait_all(
             format_args!("wait_all has body {id} {seen} times: {record:?}"),
         );
         if record.fate == Fate::Unfinished && record.told != Told::Caller {
-            unfinished.0 += usize::from(record.told == Told::Nobody);
+            unfinished.0 += usize::from(record.told == Told::No);
             unfinished.1 += 1;
         }
     }

@@ -273,7 +273,7 @@ pub(crate) enum Trigger {
 pub(crate) enum SwallowEnd {
     Grace(Duration),
     Abort(Pause),
-    /// The tasks end by themselves, when they are told to.
+    /// The tasks end by themselves, when a flag is set.
     Flag(Pause),
     WaitDropped(Pause),
 }
@@ -375,10 +375,10 @@ impl Kind {
     }
 }
 
-/// What may be drawn: it depends on who is sure to end the context.
+/// What may be drawn: it depends on whether the context is certain to be done.
 #[derive(Clone, Copy)]
 struct Bounds {
-    /// Somebody ends the context, so that a body may wait for that.
+    /// The context is certain to be done at some time, so a body may wait for that.
     ended: bool,
     /// Bodies are dropped then, so that one need not end at all.
     dropped: bool,
@@ -571,7 +571,7 @@ impl Random {
         ][self.below(10)];
         let cancellable = way == Way::GoCancellable && bounds.ended;
         let bounds = Bounds {
-            // Nobody can stop a closure.
+            // A closure cannot be stopped.
             dropped: (bounds.dropped || cancellable) && way != Way::Blocking,
             ..bounds
         };

@@ -61,7 +61,7 @@ pub(crate) enum Fate {
 /// Whether a failure was reported to a caller other than that of the group's `wait`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Told {
-    Nobody,
+    No,
     /// The caller of `start`.
     Caller,
     /// The call of `start` was dropped: it may have taken the failure along.
@@ -126,7 +126,7 @@ impl World {
         let mut records = self.records.lock().unwrap();
         records.push(Record {
             fate: Fate::Made,
-            told: Told::Nobody,
+            told: Told::No,
             waits_for_thread: false,
         });
         self.alive.fetch_add(1, Ordering::SeqCst);
