@@ -24,12 +24,12 @@ const SYSTEM_GOPATH: &str = "/usr/share/gocode";
 pub(crate) fn rows(table: &mut Table, workers: &Workers) -> anyhow::Result<()> {
     let go = Row::new("go, ends at once", "Go: Go").at_most(1.0);
     let go_yields = Row::new("go, yields once", "Go: Go, Gosched");
-    let awaited = Row::new("limited go(..).await, ends at once", "Go: SetLimit, Go").at_most(0.5);
+    let awaited = Row::new("limited go(..).await, ends at once", "Go: SetLimit, Go").at_most(0.9);
     let awaited_yields = Row::new(
         "limited go(..).await, yields once",
         "Go: SetLimit, Go, Gosched",
     );
-    let not_awaited = Row::new("limited go, ends at once", "Go: SetLimit, Go").at_most(0.5);
+    let not_awaited = Row::new("limited go, ends at once", "Go: SetLimit, Go").at_most(0.9);
     let rows = [&go, &go_yields, &awaited, &awaited_yields, &not_awaited];
     let Some(theirs) = Go::wanted(table, &rows)? else {
         return Ok(());
@@ -63,7 +63,7 @@ pub(crate) fn rows(table: &mut Table, workers: &Workers) -> anyhow::Result<()> {
 /// Rows that do not depend on it.
 pub(crate) fn context_rows(table: &mut Table) -> anyhow::Result<()> {
     let cancel = Row::new("with_cancel + drop", "Go: WithCancel, cancel").at_most(0.3);
-    let timeout = Row::new("with_timeout + drop", "Go: WithTimeout, cancel").at_most(0.1);
+    let timeout = Row::new("with_timeout + drop", "Go: WithTimeout, cancel").at_most(0.12);
     let asking_check = Row::new("check, depth 1", "Go: ctx.Err()").at_most(0.3);
     let asking_err = Row::new("err, depth 1", "Go: ctx.Err()").at_most(0.3);
     let blocked = Row::new("a task that waits in a group", "Go: a blocked goroutine").at_most(0.3);
