@@ -11,6 +11,7 @@ mod error;
 mod guard;
 mod listeners;
 mod node;
+mod owned;
 #[cfg(feature = "signal")]
 mod signal;
 #[cfg(feature = "tokio-util")]
@@ -21,6 +22,7 @@ pub use cause::Cause;
 pub(crate) use cause::StaticCause;
 pub(crate) use deadline::deadline_after;
 pub(crate) use done::RunOwned;
+pub(crate) use owned::OwnedContext;
 pub use done::{Done, DoneOwned, Run};
 pub use error::ContextError;
 pub use guard::{CancelGuard, CancelHandle};

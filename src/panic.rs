@@ -54,6 +54,9 @@ pub(crate) fn wake(waker: Waker) {
 /// A payload may itself panic when it is dropped, and so may the payload of *that* panic. The
 /// second payload is leaked, so that this function returns.
 pub(crate) fn discard<T>(value: T) {
+    if !std::mem::needs_drop::<T>() {
+        return;
+    }
     if let Err(payload) = catch(|| drop(value)) {
         if let Err(second) = catch(|| drop(payload)) {
             std::mem::forget(second);

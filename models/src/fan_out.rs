@@ -104,3 +104,81 @@ fn the_last_item_is_counted_before_the_source_is_exhausted() {
         assert_eq!(block_on(first.limit(2).first_ok()).ok(), Some(0));
     });
 }
+
+#[test]
+fn items_on_the_callers_task_are_woken() {
+    check(2, || {
+        let (first, ends_first) = Context::background().with_cancel();
+        let (second, ends_second) = Context::background().with_cancel();
+        let ends = thread::spawn(move || {
+            ends_first.cancel();
+            ends_second.cancel();
+        });
+        let waited = [first, second];
+        let all = fan_out(&Context::background(), 0..2, |_, item: usize| {
+            let waited = &waited;
+            async move {
+                waited[item].done().await;
+                Ok::<_, String>(item)
+            }
+        });
+        assert_eq!(block_on(all.local().all()), Ok(vec![0, 1]));
+        ends.join().unwrap();
+    });
+}
+
+/// The wakes of one item: each comes with a count, which the item must see.
+struct Counted {
+    count: AtomicUsize,
+    waker: loom::sync::Mutex<Option<std::task::Waker>>,
+}
+
+impl Counted {
+    fn add(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        let waker = self.waker.lock().unwrap().clone();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+#[test]
+fn an_item_that_is_woken_during_its_poll_is_polled_again() {
+    check(2, || {
+        let counted = Arc::new(Counted {
+            count: AtomicUsize::new(0),
+            waker: loom::sync::Mutex::new(None),
+        });
+        let adds = counted.clone();
+        let adds = thread::spawn(move || {
+            adds.add();
+            adds.add();
+        });
+        let all = fan_out(&Context::background(), 0..1, |_, _| {
+            let counted = &counted;
+            std::future::poll_fn(move |cx| {
+                *counted.waker.lock().unwrap() = Some(cx.waker().clone());
+                match counted.count.load(Ordering::Relaxed) {
+                    2 => std::task::Poll::Ready(Ok::<_, String>(())),
+                    _ => std::task::Poll::Pending,
+                }
+            })
+        });
+        assert_eq!(block_on(all.local().for_each()), Ok(()));
+        adds.join().unwrap();
+    });
+}
+
+#[test]
+fn the_end_of_the_context_stops_items_on_the_callers_task() {
+    check(2, || {
+        let (ctx, guard) = Context::background().with_cancel();
+        let cancels = thread::spawn(move || guard.cancel());
+        let all = fan_out(&ctx, 0..2, |_, _| std::future::pending::<Result<(), String>>());
+        let results = block_on(all.limit(1).local().settle());
+        assert_eq!(results.len(), 2);
+        assert!(results.iter().all(Result::is_err));
+        cancels.join().unwrap();
+    });
+}

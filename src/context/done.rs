@@ -50,7 +50,7 @@ impl Waiter {
     }
 
     /// Resolves when `node` is done. Takes a unit of the budget if that is so at the first poll.
-    fn poll_budgeted(
+    pub(crate) fn poll_budgeted(
         &mut self,
         node: &Arc<Node>,
         cx: &mut task::Context<'_>,

@@ -3,7 +3,10 @@
 //! It has the same counts and the same collectors as a run on workers. One task polls all items, so
 //! nothing moves while that task does not poll the run.
 
-mod running;
+mod in_flight;
+mod slots;
+mod turn;
+mod wakes;
 
 use std::fmt::Display;
 use std::future::Future;
@@ -24,15 +27,17 @@ use super::items::{Next, drop_in, poll_pull};
 use super::progress::Progress;
 use super::run::Run;
 use crate::context::ContextError;
-use crate::context::{CancelHandle, Cause, Context, DoneOwned};
+use crate::context::{Cause, Context, OwnedContext};
 use crate::panic::{self, Payload};
 use crate::scheduler::calls::Failure;
 use crate::scheduler::error::{Label, Panic, TaskErrorKind};
 use crate::scheduler::failures::Failures;
 use crate::scheduler::job;
-use crate::sync::{self, Arc};
+use crate::sync;
 use crate::tracing::{self, Span};
-use running::{InFlight, PollState, Running};
+use in_flight::InFlight;
+use slots::{Ended, Polled};
+use turn::Turn;
 
 /// A run of items on the task that polls it.
 ///
@@ -44,11 +49,9 @@ pub(crate) struct LocalRun<P, Fut, C, T, E, R>
 where
     C: Collector<T, E>,
 {
-    ctx: Context,
-    cancel: CancelHandle,
-    done: DoneOwned,
-    running: InFlight<Fut, C::Stopwatch>,
-    poll_state: Arc<PollState>,
+    ctx: OwnedContext,
+    in_flight: InFlight<Fut, C::Stopwatch>,
+    turn: Turn,
     pull: Option<Pin<Box<P>>>,
     counts: ItemCounts<C>,
     failures: Failures<E>,
@@ -60,9 +63,12 @@ where
     result: PhantomData<fn() -> T>,
 }
 
-// Nothing is pinned in place: the futures are in the list of `running`, and the iterator and the
+// Nothing is pinned in place: the futures are in boxes of `in_flight`, and the iterator and the
 // timer are in boxes.
 impl<P, Fut, C: Collector<T, E>, T, E, R> Unpin for LocalRun<P, Fut, C, T, E, R> {}
+
+/// An item that has returned or has panicked.
+type EndedItem<Fut, W> = Ended<<Fut as Future>::Output, W>;
 
 enum Stage {
     Unstarted,
@@ -99,13 +105,10 @@ where
         limit: usize,
         grace: Duration,
     ) -> Self {
-        let (ctx, guard) = parent.with_cancel();
         LocalRun {
-            done: ctx.done_owned(),
-            ctx,
-            cancel: guard.disarm(),
-            running: InFlight::new(),
-            poll_state: PollState::new(),
+            ctx: OwnedContext::child_of(parent),
+            in_flight: InFlight::new(),
+            turn: Turn::new(),
             counts: ItemCounts::new(collector, pull.size_hint()),
             pull: Some(pull),
             failures: Failures::new(),
@@ -123,7 +126,7 @@ where
     fn poll_on(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         let polled = self.poll_steps(cx);
         if polled.is_pending() {
-            self.poll_state.end_poll();
+            self.turn.end();
         }
         polled
     }
@@ -131,9 +134,8 @@ where
     fn poll_steps(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         loop {
             // An outcome that is ready is handed out even if the budget is used up.
-            if !self.counts.collector.is_ready() && self.poll_state.is_used_up() {
-                sync::wake_after_driver(cx);
-                return Poll::Pending;
+            if !self.counts.collector.is_ready() && self.turn.is_used_up() {
+                return yield_now(cx);
             }
             // The loop ends: each step changes something and consumes the task's budget.
             let budget = ready!(coop::poll_proceed(cx));
@@ -147,14 +149,13 @@ where
     }
 
     fn step(&mut self, cx: &mut task::Context<'_>) -> Poll<Step> {
+        if matches!(self.stage, Stage::Unstarted) {
+            self.stage = Stage::Running;
+            self.check_decided();
+        }
         match &mut self.stage {
-            Stage::Unstarted => {
-                self.stage = Stage::Running;
-                self.check_decided();
-                return Poll::Ready(Step::Moved);
-            }
-            Stage::Running => {
-                if Pin::new(&mut self.done).poll(cx).is_ready() {
+            Stage::Unstarted | Stage::Running => {
+                if self.ctx.is_done() {
                     self.wind_down();
                     return Poll::Ready(Step::Moved);
                 }
@@ -168,32 +169,57 @@ where
             Stage::Stopped => {}
             Stage::Finished => return Poll::Ready(Step::Over),
         }
-        // Pulls one item and then polls the items in flight. If all items were pulled first, an
-        // infinite iterator would keep every item from being polled.
-        let pulled = self.has_room() && self.poll_pull(cx).is_ready();
-        if pulled && self.ctx.is_done() {
-            return Poll::Ready(Step::Moved);
+        // Starts one item and then polls those that were woken. If all items were started first, an
+        // infinite iterator would keep the others from being polled again. If those that were woken
+        // came first, items that wake themselves would keep the others from being started.
+        let mut pulled = false;
+        if self.has_room() {
+            if let Poll::Ready(slot) = self.poll_pull(cx) {
+                pulled = true;
+                if !self.poll_first(slot) {
+                    return Poll::Ready(Step::Moved);
+                }
+            }
         }
-        match self.running.poll_ended(cx) {
-            Poll::Ready(Some((tag, ended))) => {
-                self.end(tag, ended.map(C::classify));
-                Poll::Ready(Step::Moved)
+        match self.in_flight.poll_woken(&mut self.turn) {
+            Polled::Ended(item) => {
+                self.end_item(item);
+                Poll::Ready(if self.is_over() { Step::Over } else { Step::Moved })
             }
             _ if pulled => Poll::Ready(Step::Moved),
-            Poll::Ready(None) if !self.counts.is_pulling() => Poll::Ready(Step::Over),
-            // The run waits for an item in flight, for the next item, or for the consumer.
-            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+            Polled::UsedUp => yield_now(cx),
+            Polled::Idle if self.is_over() => Poll::Ready(Step::Over),
+            Polled::Idle => self.wait(cx),
         }
+    }
+
+    /// Waits for an item in flight or for the end of the context. What else the run waits for, the
+    /// next item or the timer of the grace period, has the waker already.
+    fn wait(&mut self, cx: &mut task::Context<'_>) -> Poll<Step> {
+        if matches!(self.stage, Stage::Running) && self.ctx.poll_parent_done(cx).is_ready() {
+            self.wind_down();
+            return Poll::Ready(Step::Moved);
+        }
+        if self.in_flight.wait(cx.waker()) {
+            Poll::Pending
+        } else {
+            Poll::Ready(Step::Moved)
+        }
+    }
+
+    /// Returns whether no item is in flight and none is to be pulled.
+    fn is_over(&self) -> bool {
+        !self.counts.is_pulling() && self.in_flight.len() == 0
     }
 
     /// Returns whether an item may be pulled now.
     fn has_room(&self) -> bool {
-        let held = self.running.len() + self.counts.collector.waiting();
+        let held = self.in_flight.len() + self.counts.collector.waiting();
         self.counts.is_pulling() && held < self.limit
     }
 
-    /// Polls for the next item and starts it.
-    fn poll_pull(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+    /// Polls for the next item, and puts it into a slot. Returns `None` if there was no item.
+    fn poll_pull(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<usize>> {
         // Two instances of the function, so that a big future is boxed at once and is not in the
         // stack frames below.
         if job::is_big::<Fut>() {
@@ -207,21 +233,21 @@ where
     fn poll_pull_as<F>(
         &mut self,
         wrap: impl FnOnce(Fut) -> F,
-        push: impl FnOnce(&mut InFlight<Fut, C::Stopwatch>, Running<F, C::Stopwatch>),
+        push: impl FnOnce(&mut InFlight<Fut, C::Stopwatch>, ItemTag<C::Stopwatch>, Option<F>) -> usize,
         cx: &mut task::Context<'_>,
-    ) -> Poll<()> {
+    ) -> Poll<Option<usize>> {
         let mut item = None;
         let put = |future| item = Some(wrap(future));
         let caller = &self.call_site.span;
-        match ready!(poll_pull(&mut self.pull, put, &self.ctx, caller, cx)) {
+        match ready!(poll_pull(&mut self.pull, put, self.ctx.get(), caller, cx)) {
             Ok(Some(left)) => {
                 let number = self.counts.started();
                 self.counts.start(number, left);
                 let tag = ItemTag::started(number, &self.call_site);
-                let poll_state = self.poll_state.clone();
-                push(&mut self.running, Running::new(tag, item, poll_state));
+                let slot = push(&mut self.in_flight, tag, item);
                 self.check_decided();
                 self.report();
+                return Poll::Ready(Some(slot));
             }
             Ok(None) => {
                 self.counts.exhaust(self.counts.started());
@@ -233,7 +259,26 @@ where
                 self.fail_pull(payload);
             }
         }
-        Poll::Ready(())
+        Poll::Ready(None)
+    }
+
+    /// Polls a new item, unless its pull has ended the context: then it is left to the grace period.
+    /// Returns whether the run may go on to poll other items.
+    #[inline]
+    fn poll_first(&mut self, slot: Option<usize>) -> bool {
+        let has_ended = self.ctx.has_ended();
+        let Some(slot) = slot else { return !has_ended };
+        if has_ended {
+            self.in_flight.wake(slot);
+            return false;
+        }
+        match self.in_flight.poll_slot(slot, &mut self.turn) {
+            Some(item) => {
+                self.end_item(item);
+                !self.ctx.has_ended()
+            }
+            None => true,
+        }
     }
 
     /// Records a panic of the iterator or the function as that of an item.
@@ -244,22 +289,31 @@ where
         self.fail(&tag, TaskErrorKind::Panicked(Panic::new(payload)));
     }
 
-    /// Counts an item as finished: hands its value to the collector, or records its failure.
-    fn end(
-        &mut self,
-        tag: ItemTag<C::Stopwatch>,
-        ended: Result<Result<C::Collected, TaskErrorKind<E>>, Payload>,
-    ) {
-        let ended =
-            ended.unwrap_or_else(|payload| Err(TaskErrorKind::Panicked(Panic::new(payload))));
-        let collected = match ended {
-            Ok(collected) => Some(collected),
-            Err(kind) => {
-                self.fail(&tag, kind);
-                None
-            }
-        };
-        panic::discard(self.counts.collect(tag.number, collected));
+    /// Counts an item that has returned or panicked as finished.
+    #[inline]
+    fn end_item(&mut self, item: EndedItem<Fut, C::Stopwatch>) {
+        match item.result.map(C::classify) {
+            Ok(Ok(collected)) => self.collect(item.tag.number, Some(collected)),
+            Ok(Err(kind)) => self.end_failed(&item.tag, kind),
+            Err(payload) => self.end_panicked(&item.tag, payload),
+        }
+    }
+
+    /// Records the panic of an item, and counts it as finished.
+    fn end_panicked(&mut self, tag: &ItemTag<C::Stopwatch>, payload: Payload) {
+        self.end_failed(tag, TaskErrorKind::Panicked(Panic::new(payload)));
+    }
+
+    /// Records the failure of an item, and counts it as finished.
+    fn end_failed(&mut self, tag: &ItemTag<C::Stopwatch>, kind: TaskErrorKind<E>) {
+        self.fail(tag, kind);
+        self.collect(tag.number, None);
+    }
+
+    /// Counts an item as finished, and hands its value to the collector.
+    #[inline]
+    fn collect(&mut self, number: usize, collected: Option<C::Collected>) {
+        panic::discard(self.counts.collect(number, collected));
         self.check_decided();
         self.report();
     }
@@ -307,24 +361,32 @@ where
 
     /// Cancels the context. A panic of a waker that this wakes is discarded: it is not the fault of
     /// an item.
-    fn end_context(&self, cause: Cause) {
-        if let Err(payload) = panic::catch(|| self.cancel.end_with(cause)) {
+    fn end_context(&mut self, cause: Cause) {
+        if let Err(payload) = panic::catch(|| self.ctx.cancel(cause)) {
             panic::discard(payload);
         }
     }
 
-    /// Calls `on_progress`.
+    /// Calls `on_progress`, if there is one.
+    #[inline]
     fn report(&mut self) {
+        if self.report.is_some() {
+            self.call_report();
+        }
+    }
+
+    fn call_report(&mut self) {
+        let Some(report) = &mut self.report else {
+            return;
+        };
         let progress = self.counts.progress();
-        if let Some(report) = &mut self.report {
-            let entered = tracing::enter(Some(&self.call_site.span));
-            let called = panic::catch(|| report(progress));
-            drop(entered);
-            if let Err(payload) = called {
-                let unneeded = self.report.take();
-                panic::discard(unneeded);
-                self.fail_report(payload);
-            }
+        let entered = tracing::enter(Some(&self.call_site.span));
+        let called = panic::catch(|| report(progress));
+        drop(entered);
+        if let Err(payload) = called {
+            let unneeded = self.report.take();
+            panic::discard(unneeded);
+            self.fail_report(payload);
         }
     }
 
@@ -346,26 +408,20 @@ where
         }
     }
 
-    /// Drops the items in flight and counts them as finished.
+    /// Drops the items in flight and counts them as finished: first those whose destructors
+    /// panicked.
     fn stop(&mut self) {
         self.stage = Stage::Stopped;
-        let running = std::mem::replace(&mut self.running, InFlight::new());
-        let mut stopped = running.tags();
-        stopped.sort_unstable_by_key(|tag| tag.number);
-        drop(running);
-        let panicked = std::mem::take(&mut *self.poll_state.panics.lock());
-        for (number, payload) in panicked {
-            let at = stopped.iter().position(|tag| tag.number == number);
-            let tag = at.map_or_else(
-                || ItemTag::unstarted(number, &self.call_site),
-                |at| stopped.remove(at),
-            );
-            self.end(tag, Err(payload));
+        let mut aborted = Vec::new();
+        for (tag, dropped) in self.in_flight.stop() {
+            match dropped {
+                Ok(()) => aborted.push(tag),
+                Err(payload) => self.end_panicked(&tag, payload),
+            }
         }
-        let error = reason(self.ctx.err());
-        for tag in stopped {
-            let kind = TaskErrorKind::Aborted(error.clone());
-            self.end(tag, Ok(Err(kind)));
+        let error = reason(self.ctx.get().err());
+        for tag in aborted {
+            self.end_failed(&tag, TaskErrorKind::Aborted(error.clone()));
         }
     }
 }
@@ -397,13 +453,16 @@ where
     }
 
     fn reason(&self) -> ContextError {
-        reason(self.ctx.err())
+        reason(self.ctx.get().err())
     }
 
     fn finish(&mut self) -> (C, RunSummary<E>) {
         self.stage = Stage::Finished;
-        let error = self.ctx.err();
-        self.end_context(Cause::from_static(&FAN_OUT_FINISHED));
+        let error = self.ctx.get().err();
+        let cause = Cause::from_static(&FAN_OUT_FINISHED);
+        if let Err(payload) = panic::catch(|| self.ctx.cancel_if_seen(cause)) {
+            panic::discard(payload);
+        }
         // Before the failures are taken: a panic of a destructor becomes one of them.
         let (pull, report) = self.drop_inputs();
         if let Err(payload) = pull {
@@ -442,12 +501,18 @@ where
     /// done.
     fn drop(&mut self) {
         if !matches!(self.stage, Stage::Finished) {
-            let _ = panic::catch(|| self.cancel.end_with(Cause::from_static(&FAN_OUT_DROPPED)))
+            let _ = panic::catch(|| self.ctx.cancel(Cause::from_static(&FAN_OUT_DROPPED)))
                 .map_err(panic::discard);
         }
-        self.running.clear();
+        self.in_flight.stop().into_iter().for_each(panic::discard);
         let (pull, report) = self.drop_inputs();
         panic::discard(pull);
         panic::discard(report);
     }
+}
+
+/// Returns pending, and has the task polled again after the runtime's timers and sockets.
+fn yield_now<T>(cx: &mut task::Context<'_>) -> Poll<T> {
+    sync::wake_after_driver(cx);
+    Poll::Pending
 }

@@ -186,6 +186,8 @@ impl<E> Drop for Failures<E> {
     /// Errors and payloads are user code. A panic of their destructors is discarded, because no
     /// caller is left that could handle it.
     fn drop(&mut self) {
-        self.tasks.drain(..).for_each(panic::discard);
+        if !self.tasks.is_empty() {
+            self.tasks.drain(..).for_each(panic::discard);
+        }
     }
 }

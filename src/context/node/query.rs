@@ -27,6 +27,13 @@ impl Node {
         self.flags.may_be_done() && self.lookup_end().is_some()
     }
 
+    /// Returns true if the node was cancelled, or if its deadline has been observed to pass. Reads
+    /// no clock, unlike `is_done`.
+    #[inline]
+    pub(crate) fn has_ended(self: &Arc<Node>) -> bool {
+        self.flags.may_be_done() && self.end_at(None).is_some()
+    }
+
     /// Returns the error of a node that is done.
     #[inline]
     pub(crate) fn err(self: &Arc<Node>) -> Option<ContextError> {
