@@ -22,10 +22,10 @@ pub use cause::Cause;
 pub(crate) use cause::StaticCause;
 pub(crate) use deadline::deadline_after;
 pub(crate) use done::RunOwned;
-pub(crate) use owned::OwnedContext;
 pub use done::{Done, DoneOwned, Run};
 pub use error::ContextError;
 pub use guard::{CancelGuard, CancelHandle};
+pub(crate) use owned::OwnedContext;
 
 use std::future::Future;
 use std::task::Waker;

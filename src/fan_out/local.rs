@@ -184,7 +184,11 @@ where
         match self.in_flight.poll_woken(&mut self.turn) {
             Polled::Ended(item) => {
                 self.end_item(item);
-                Poll::Ready(if self.is_over() { Step::Over } else { Step::Moved })
+                Poll::Ready(if self.is_over() {
+                    Step::Over
+                } else {
+                    Step::Moved
+                })
             }
             _ if pulled => Poll::Ready(Step::Moved),
             Polled::UsedUp => yield_now(cx),
