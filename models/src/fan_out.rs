@@ -175,7 +175,9 @@ fn the_end_of_the_context_stops_items_on_the_callers_task() {
     check(2, || {
         let (ctx, guard) = Context::background().with_cancel();
         let cancels = thread::spawn(move || guard.cancel());
-        let all = fan_out(&ctx, 0..2, |_, _| std::future::pending::<Result<(), String>>());
+        let all = fan_out(&ctx, 0..2, |_, _| {
+            std::future::pending::<Result<(), String>>()
+        });
         let results = block_on(all.limit(1).local().settle());
         assert_eq!(results.len(), 2);
         assert!(results.iter().all(Result::is_err));

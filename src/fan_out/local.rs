@@ -234,12 +234,16 @@ where
     }
 
     #[inline]
-    fn poll_pull_as<F>(
+    fn poll_pull_as<F, Wrap, Push>(
         &mut self,
-        wrap: impl FnOnce(Fut) -> F,
-        push: impl FnOnce(&mut InFlight<Fut, C::Stopwatch>, ItemTag<C::Stopwatch>, Option<F>) -> usize,
+        wrap: Wrap,
+        push: Push,
         cx: &mut task::Context<'_>,
-    ) -> Poll<Option<usize>> {
+    ) -> Poll<Option<usize>>
+    where
+        Wrap: FnOnce(Fut) -> F,
+        Push: FnOnce(&mut InFlight<Fut, C::Stopwatch>, ItemTag<C::Stopwatch>, Option<F>) -> usize,
+    {
         let mut item = None;
         let put = |future| item = Some(wrap(future));
         let caller = &self.call_site.span;
@@ -266,8 +270,8 @@ where
         Poll::Ready(None)
     }
 
-    /// Polls a new item, unless its pull has ended the context: then it is left to the grace period.
-    /// Returns whether the run may go on to poll other items.
+    /// Polls a new item, unless its pull has ended the context: then the item is left to the grace
+    /// period. Returns whether the run may poll other items in this step.
     #[inline]
     fn poll_first(&mut self, slot: Option<usize>) -> bool {
         let has_ended = self.ctx.has_ended();

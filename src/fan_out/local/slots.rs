@@ -1,5 +1,5 @@
-//! The items in flight on the caller's task, each in a slot. Each is polled and dropped in its span,
-//! and a panic of its destructor is caught.
+//! The items in flight on the caller's task, each in a slot. Each is polled and dropped in its
+//! span, and a panic of its destructor is caught.
 //!
 //! A slot keeps its heap memory and its waker for the next item, so that in the long run an item
 //! allocates nothing. Only a waker that an item has left behind somewhere is not used again.
@@ -76,7 +76,7 @@ impl<F, W> Slots<F, W> {
         self.len
     }
 
-    /// Puts an item into a free slot, or a new one. Returns the slot, for the first poll of the item.
+    /// Puts an item into a free slot, or a new one. Returns the slot, for the item's first poll.
     #[inline]
     pub(super) fn push(&mut self, tag: ItemTag<W>, future: Option<F>) -> usize {
         let at = self.free;
