@@ -8,6 +8,7 @@ mod local;
 mod local_wait;
 mod named;
 mod on_pool;
+mod one_job;
 mod queue;
 mod scope;
 mod source;
@@ -18,6 +19,7 @@ mod submit;
 mod task;
 mod task_handle;
 mod worker;
+mod worker_wakers;
 
 pub use error::TryGoError;
 pub use handle::{Admission, Admitted};
@@ -38,8 +40,8 @@ use crate::scheduler::error::{Errors, Label};
 use crate::scheduler::failures::OnFailure;
 use crate::scheduler::job::{self, boxed_if_big};
 use crate::sync::Arc;
-use crate::tracing::Span;
 use queue::Queue;
+use source::Shared;
 use spawn_builder::SpawnBuilder;
 
 static WAIT_ENDED: StaticCause = StaticCause("the group's wait has finished");
@@ -175,7 +177,7 @@ where
         let (ctx, guard) = parent.with_cancel();
         let scheduler = Scheduler::new(
             Queue::new(),
-            Span::current(),
+            Shared::new(),
             (ctx.clone(), guard.disarm()),
             usize::MAX,
             on_failure,

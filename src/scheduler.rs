@@ -88,7 +88,8 @@ pub(crate) struct Scheduler<S: Source> {
     pub(crate) shared: S::Shared,
     /// The runtime that the workers run on: the one in which the first task was started.
     runtime: OnceLock<Runtime>,
-    pub(crate) workers: Mutex<JoinSet<()>>,
+    /// `None` until one is spawned.
+    workers: Mutex<Option<JoinSet<()>>>,
     state: Mutex<State<S>>,
     /// The number of threads inside `spawn_guarded`. `SeqCst`, like `lost_while_spawning`: if one
     /// thread leaves `spawn_guarded` while another loses a worker, at least one of the two sees the
@@ -153,7 +154,7 @@ impl<S: Source> Scheduler<S> {
             on_failure,
             shared,
             runtime: OnceLock::new(),
-            workers: Mutex::new(JoinSet::new()),
+            workers: Mutex::new(None),
             state: Mutex::new(State::new(source, limit, has_deadline)),
             spawning: AtomicUsize::new(0),
             lost_while_spawning: AtomicBool::new(false),
@@ -286,8 +287,9 @@ impl<S: Source> Scheduler<S> {
         self.spawning.fetch_add(1, Ordering::SeqCst);
         let spawned = {
             let mut workers = self.workers.lock();
+            let workers = workers.get_or_insert_with(JoinSet::new);
             while workers.try_join_next().is_some() {}
-            spawn(&mut workers, runtime)
+            spawn(workers, runtime)
         };
         self.spawning.fetch_sub(1, Ordering::SeqCst);
         if self.lost_while_spawning.swap(false, Ordering::SeqCst) {
@@ -312,9 +314,9 @@ impl<S: Source> Scheduler<S> {
     /// other thread takes it from there, and the caller may now compute or block for a long time.
     /// So an empty task is spawned, which pushes it out of the slot into the queue that other
     /// threads steal from.
-    pub(crate) fn flush_lifo_slot(self: &Arc<Self>) {
-        if self.slot().is_some() {
-            self.spawn_task(|_| std::future::ready(()));
+    pub(crate) fn flush_lifo_slot(&self) {
+        if let (Some(_), Some(runtime)) = (self.slot(), self.runtime()) {
+            drop(runtime.spawn(std::future::ready(())));
         }
     }
 
@@ -332,6 +334,7 @@ impl<S: Source> Scheduler<S> {
             return;
         };
         let mut workers = self.workers.lock();
+        let workers = workers.get_or_insert_with(JoinSet::new);
         while workers.try_join_next().is_some() {}
         // After an abort there may still be work to drop, which counts here as it does in
         // `spawn_worker`.
@@ -349,7 +352,7 @@ impl<S: Source> Scheduler<S> {
             return;
         }
         if let Some(mut workers) = self.workers.try_lock() {
-            while workers.try_join_next().is_some() {}
+            while workers.as_mut().and_then(JoinSet::try_join_next).is_some() {}
         }
     }
 
@@ -405,7 +408,7 @@ impl<S: Source> Scheduler<S> {
 
     /// Aborts everything after the runtime has shut down: no job will ever run, and this thread
     /// drops those that are left.
-    fn runtime_lost(self: &Arc<Self>) {
+    pub(crate) fn runtime_lost(self: &Arc<Self>) {
         self.with_state(|state| state.runtime_lost = true);
         self.abort(&RUNTIME_GONE);
         self.dispose_all();
@@ -438,7 +441,7 @@ impl<S: Source> Scheduler<S> {
     }
 
     /// Runs `section` under the lock. The section must have no effects.
-    fn with_state<T>(&self, section: impl FnOnce(&mut State<S>) -> T) -> T {
+    pub(crate) fn with_state<T>(&self, section: impl FnOnce(&mut State<S>) -> T) -> T {
         section(&mut self.state.lock())
     }
 

@@ -301,7 +301,7 @@ where
         core.return_permit();
     }
 
-    fn reclaim(&mut self) -> Reclaimed<Self> {
+    fn reclaim(&mut self, _: &mut Effects) -> Reclaimed<Self> {
         Reclaimed {
             works: Vec::new(),
             lost: Vec::new(),

@@ -62,6 +62,11 @@ impl Burst {
         true
     }
 
+    /// Returns whether the next task may be queued.
+    pub(crate) fn is_full(&self) -> bool {
+        self.full.is_some()
+    }
+
     /// Clears the flag and returns it. Called when a task is queued: it may wait for the permit of
     /// the last of these workers, which may be in the LIFO slot of this thread. If it is in the slot
     /// of another thread, it waits there until that thread yields, as with `tokio::spawn`.

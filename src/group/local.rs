@@ -126,7 +126,7 @@ where
         let wait = LocalWait::new();
         let id = Arc::as_ptr(&wait) as LocalId;
         task.local = Some(id);
-        task.open_span(&self.shared);
+        task.open_span(&self.shared.span);
         let local = LocalTask {
             scheduler: self.clone(),
             wait: wait.clone(),

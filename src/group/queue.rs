@@ -29,6 +29,7 @@ use super::handle::Number;
 use super::local_wait::LocalWait;
 use super::on_pool::OnPool;
 use super::task::{Entry, LocalId};
+use super::worker_wakers::WorkerWakers;
 use crate::scheduler::effects::Effects;
 use crate::scheduler::permits::Permits;
 use crate::scheduler::permits::lending::Waiter;
@@ -50,6 +51,8 @@ pub(crate) struct Queue<E> {
     /// How many positions in `waiting` are gaps.
     pub(super) gaps: usize,
     pub(crate) burst: Burst,
+    /// Of the workers that were spawned with their job.
+    pub(super) worker_wakers: WorkerWakers,
 }
 
 /// A position in the queue holds one of these.
@@ -80,6 +83,7 @@ impl<E> Queue<E> {
             on_pool: OnPool::new(),
             gaps: 0,
             burst: Burst::new(),
+            worker_wakers: WorkerWakers::new(),
         }
     }
 

@@ -88,7 +88,7 @@ where
             };
             if let Some(outcome) = failure {
                 let mut body = Task::new(label, None);
-                body.open_span(&g.scheduler.shared);
+                body.open_span(&g.scheduler.shared.span);
                 g.scheduler.record(&mut body, outcome);
             }
             g.wait().await?;

@@ -12,7 +12,26 @@ use crate::scheduler::error::Label;
 use crate::scheduler::permits::Permits;
 use crate::scheduler::source::{GroupError, Reclaimed, Rejected, Source};
 use crate::sync::Arc;
+use crate::sync::atomic::AtomicBool;
 use crate::tracing::Span;
+
+/// The data of a group that is read without its lock.
+pub(crate) struct Shared {
+    /// The span in which the group was made.
+    pub(super) span: Span,
+    /// Whether the burst was full when a task was last counted in it. Written under the lock, and
+    /// read without it as a guess.
+    pub(super) is_burst_full: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn new() -> Shared {
+        Shared {
+            span: Span::current(),
+            is_burst_full: AtomicBool::new(false),
+        }
+    }
+}
 
 impl<E> Source for Queue<E>
 where
@@ -22,8 +41,7 @@ where
     type Value = ();
     type Tag = Task;
     type Work = Work<E>;
-    /// The span in which the group was made.
-    type Shared = Span;
+    type Shared = Shared;
     type Worker = Worker<E>;
 
     /// No: what is queued is dropped when the group is stopped, and that is user code.
@@ -93,7 +111,8 @@ where
         unstarted
     }
 
-    fn reclaim(&mut self) -> Reclaimed<Self> {
+    fn reclaim(&mut self, effects: &mut Effects) -> Reclaimed<Self> {
+        effects.wake.extend(self.worker_wakers.take_all());
         let ready = self.ready.drain(..);
         Reclaimed {
             works: ready.map(|Entry { task, work }| (task, work)).collect(),
@@ -113,7 +132,7 @@ where
         }
     }
 
-    fn describe(_: &Span, task: &Task) -> (Label, Duration) {
+    fn describe(_: &Shared, task: &Task) -> (Label, Duration) {
         let elapsed = task.started.map_or(Duration::ZERO, |at| at.elapsed());
         (task.label.clone(), elapsed)
     }

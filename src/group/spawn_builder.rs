@@ -14,7 +14,7 @@ use crate::panic;
 use crate::scheduler::Scheduler;
 use crate::scheduler::effects::Observer;
 use crate::scheduler::error::{Label, TaskErrorKind};
-use crate::scheduler::job;
+use crate::scheduler::job::{self, JobResult};
 use crate::scheduler::permits::lending::Lending;
 use crate::scheduler::source::GroupError;
 use crate::sync::{Arc, Weak};
@@ -63,23 +63,27 @@ where
         SpawnBuilder { scheduler, label }
     }
 
+    /// Starts the job that `into_job` makes of `work`.
     #[track_caller]
-    fn submit<W>(
+    fn submit<W, J>(
         self,
         what: &str,
         observer: Option<Arc<dyn Observer>>,
         work: W,
-        into_work: impl FnOnce(W, &Context) -> Work<E>,
-    ) -> Admission {
+        into_job: impl FnOnce(W, &Context) -> J,
+    ) -> Admission
+    where
+        J: Future<Output = JobResult<E>> + Send + 'static,
+    {
         let Some(scheduler) = self.scheduler else {
             // The group was dropped, so there is nothing to which a panic of the destructor could
             // be reported.
-            into_work(work, &Context::background()).discard();
+            panic::discard(into_job(work, &Context::background()));
             return Admission::never_started();
         };
         scheduler.bind(what);
-        let work = into_work(work, scheduler.ctx());
-        scheduler.submit(Task::new(self.label, observer), work)
+        let job = into_job(work, scheduler.ctx());
+        scheduler.submit_job(Task::new(self.label, observer), job)
     }
 
     #[track_caller]
@@ -88,7 +92,7 @@ where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
         self.submit("go", None, future, |future, _| {
-            Work::Future(Box::pin(job::of_future(future, job::result)))
+            job::of_future(future, job::result)
         })
     }
 
@@ -112,7 +116,7 @@ where
     {
         self.submit("go_with", None, start, |start, ctx| {
             let ctx = ctx.clone();
-            Work::Future(Box::pin(job::of_start(move || start(ctx), job::result)))
+            job::of_start(move || start(ctx), job::result)
         })
     }
 
@@ -126,10 +130,7 @@ where
                 Ok(result) => job::result(result),
                 Err(ended) => Err(TaskErrorKind::Aborted(ended)),
             };
-            Work::Future(Box::pin(job::of_future(
-                RunOwned::new(ctx.clone(), future),
-                finish,
-            )))
+            job::of_future(RunOwned::new(ctx.clone(), future), finish)
         })
     }
 
@@ -175,7 +176,12 @@ where
     where
         F: FnOnce(Context) -> Result<(), E> + Send + 'static,
     {
-        self.submit("go_blocking", None, run, |run, _| Work::Blocking(run))
+        let Some(scheduler) = self.scheduler else {
+            Work::<E>::Blocking(run).discard();
+            return Admission::never_started();
+        };
+        scheduler.bind("go_blocking");
+        scheduler.submit(Task::new(self.label, None), Work::Blocking(run))
     }
 
     #[track_caller]
@@ -209,7 +215,7 @@ where
         self.submit("spawn", Some(observer), future, |future, _| {
             let finish =
                 move |result: Result<T, E>| job::result(result.map(|value| slot.put(value)));
-            Work::Future(Box::pin(job::of_future(future, finish)))
+            job::of_future(future, finish)
         });
         handle
     }

@@ -27,7 +27,7 @@ use std::future::poll_fn;
 use tokio::task::coop;
 
 use super::queue::Queue;
-use super::task::{Task, Work};
+use super::task::Task;
 use super::task_handle::{Slot, TaskHandle};
 use crate::context::ContextError;
 use crate::context::{Cause, StaticCause};
@@ -192,7 +192,7 @@ where
         stage: Mutex::new(Stage::Starting),
     });
     let caller = Caller::enter(scheduler, call.clone());
-    let work = {
+    let (begin, finish) = {
         let call = call.clone();
         let ready = Ready { call: call.clone() };
         let finish = move |result: Result<(), E>| {
@@ -203,17 +203,16 @@ where
             }
             job::result(result)
         };
-        if job::is_big::<F>() {
-            Work::Future(Box::pin(job::of_start(
-                move || Box::pin(begin(ready)),
-                finish,
-            )))
-        } else {
-            Work::Future(Box::pin(job::of_start(move || begin(ready), finish)))
-        }
+        (move || begin(ready), finish)
     };
     let task = Task::new(label, Some(call));
-    caller.scheduler.submit(task, work);
+    if job::is_big::<F>() {
+        let job = job::of_start(move || Box::pin(begin()), finish);
+        caller.scheduler.submit_job(task, job);
+    } else {
+        let job = job::of_start(begin, finish);
+        caller.scheduler.submit_job(task, job);
+    }
     if let Some(value) = value.await {
         return Ok(value);
     }

@@ -14,13 +14,18 @@ use crate::scheduler::Scheduler;
 use crate::scheduler::current;
 use crate::scheduler::effects::Effects;
 use crate::scheduler::error::Label;
-use crate::scheduler::job::Job;
+use crate::scheduler::job::{Job, JobResult};
 use crate::scheduler::lease::Lease;
 use crate::scheduler::permits::lending::Lending;
 use crate::scheduler::permits::lending::Waiter;
 use crate::scheduler::source::{GroupError, HadPermit, Rejected, Source};
 use crate::scheduler::state::State;
 use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
+
+/// The largest job that is a part of its worker. tokio copies what it spawns a few times, which for
+/// a larger job costs more than a box.
+const MOST_IN_WORKER: usize = 512;
 
 /// The decision about a new task, made under the lock and carried out after it.
 enum Decision<E> {
@@ -55,8 +60,40 @@ where
     E: GroupError,
 {
     /// Starts a job, or queues it.
+    ///
+    /// A small job that gets a worker of its own is a part of that worker, and needs no box.
+    pub(crate) fn submit_job<J>(self: &Arc<Self>, mut task: Task, job: J) -> Admission
+    where
+        J: Future<Output = JobResult<E>> + Send + 'static,
+    {
+        if size_of::<J>() > MOST_IN_WORKER || !self.may_get_worker() {
+            return self.submit(task, Work::Future(Box::pin(job)));
+        }
+        task.open_span(&self.shared.span);
+        let ended = self.ctx().is_done();
+        let gets_worker = self.with_state(|state| {
+            let gets_worker = !ended
+                && state.takes_new()
+                && state.source.waiting() == 0
+                && state.permits.is_free()
+                && self.gets_worker(state, state.permits.running());
+            if gets_worker {
+                state.count_in(1);
+                state.permits.take();
+            }
+            gets_worker
+        });
+        if gets_worker {
+            self.spawn_with_job(task, job);
+            return Admission::started();
+        }
+        let work = Work::Future(Box::pin(job));
+        self.enqueue(Queued::Entry(Entry { task, work }), None)
+    }
+
+    /// Starts work, or queues it.
     pub(crate) fn submit(self: &Arc<Self>, mut task: Task, work: Work<E>) -> Admission {
-        task.open_span(&self.shared);
+        task.open_span(&self.shared.span);
         self.enqueue(Queued::Entry(Entry { task, work }), None)
     }
 
@@ -144,16 +181,30 @@ where
         self.start_entry(entry, state, effects)
     }
 
+    /// Returns whether a task that starts now may get a worker of its own. It is a guess, made
+    /// without the lock, so that the box of a job which is queued is made without the lock.
+    fn may_get_worker(&self) -> bool {
+        // `Relaxed`: a guess.
+        !self.shared.is_burst_full.load(Ordering::Relaxed) && !current::is_job_of(Lending::id(self))
+    }
+
     /// Decides whether a task that starts now gets a worker of its own, and counts it in the burst.
-    fn gets_worker(&self, state: &mut State<Queue<E>>) -> bool {
+    /// `others` tasks of the group run already.
+    fn gets_worker(&self, state: &mut State<Queue<E>>, others: usize) -> bool {
         // With a grace period, another thread may have to abort the task while this one computes,
         // and cannot if its worker is in the LIFO slot of this one. A task that is started by a task
         // of the group goes through the queue, so that a chain of tasks is subject to the budget of
         // a worker's poll.
-        !state.has_grace()
+        let may = !state.has_grace()
             && state.source.ready.is_empty()
-            && !current::is_job_of(Lending::id(self))
-            && state.source.burst.takes_next(state.permits.running() <= 1)
+            && !current::is_job_of(Lending::id(self));
+        if !may {
+            return false;
+        }
+        let gets_worker = state.source.burst.takes_next(others == 0);
+        let is_full = state.source.burst.is_full();
+        self.shared.is_burst_full.store(is_full, Ordering::Relaxed);
+        gets_worker
     }
 
     /// Starts a task that has its permit: with a worker of its own, or through the queue.
@@ -163,8 +214,10 @@ where
         state: &mut State<Queue<E>>,
         effects: &mut Effects,
     ) -> Decision<E> {
+        // Its own permit is counted.
+        let others = state.permits.running() - 1;
         match work {
-            Work::Future(job) if self.gets_worker(state) => Decision::GetsWorker(task, job),
+            Work::Future(job) if self.gets_worker(state, others) => Decision::GetsWorker(task, job),
             Work::Future(_) => {
                 state.source.ready.push_back(Entry { task, work });
                 state.call_searcher_for_start(|| self.slot(), effects);
@@ -205,7 +258,7 @@ where
             TryStart::HasPermit => {}
         }
         let mut task = Task::new(label, None);
-        task.open_span(&self.shared);
+        task.open_span(&self.shared.span);
         let entry = Entry {
             task,
             work: into_work(future),

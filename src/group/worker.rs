@@ -7,13 +7,10 @@
 //!                 │  ▲                  ▲│
 //!              leave └─ dispose         │▼
 //!                                     pending
-//!
-//!     spawned with a job ─── run ───► poll ── ready ─► leave
 //! ```
 //!
-//! The first tasks of a burst get a worker each, which is spawned with its job and leaves after it
-//! (see [`Burst`](super::burst::Burst)). What comes behind them is queued, and a searching worker
-//! comes for it. Completing a job and taking the next one is one critical section.
+//! Completing a job and taking the next one is one critical section. The first tasks of a burst do
+//! not come here: they get a worker each (see [`one_job`](super::one_job)).
 
 use std::future::Future;
 use std::pin::Pin;
@@ -23,12 +20,12 @@ use super::blocking;
 use super::queue::Queue;
 use super::task::{BlockingJob, Entry, Task, Work};
 use crate::panic;
+use crate::scheduler::Scheduler;
 use crate::scheduler::current::{self, CurrentJob};
 use crate::scheduler::job::{Job, poll_job};
 use crate::scheduler::permits::Yielded;
 use crate::scheduler::poll_budget::PollBudget;
 use crate::scheduler::source::{Completion, GroupError, HadPermit, Outcome, Rejected, Source, Tag};
-use crate::scheduler::{Scheduler, Spawned};
 use crate::sync::Arc;
 
 pub(crate) struct Worker<E>
@@ -47,18 +44,14 @@ where
 {
     scheduler: Arc<Scheduler<Queue<E>>>,
     state: State,
-    /// The job that runs, or that the worker was spawned with. Both are `Some`, or none is.
+    /// The job that runs. Both are `Some`, or none is.
     task: Option<Task>,
     job: Option<Job<E>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Spawned with a job, and not polled yet.
-    HasOwnJob,
-    /// Runs the job that it was spawned with.
-    RunsOwnJob,
-    /// Spawned for the queue, and has not looked there yet.
+    /// Spawned, and has not looked in the queue yet.
     Searching,
     /// It has a job, or it is scheduled again. If it is dropped without a job, another worker looks
     /// in the queue.
@@ -85,26 +78,13 @@ where
 {
     /// A worker that looks in the queue.
     pub(crate) fn searching(scheduler: Arc<Scheduler<Queue<E>>>) -> Worker<E> {
-        Worker::new(scheduler, State::Searching, None, None)
-    }
-
-    fn with_job(scheduler: Arc<Scheduler<Queue<E>>>, task: Task, job: Job<E>) -> Worker<E> {
-        Worker::new(scheduler, State::HasOwnJob, Some(task), Some(job))
-    }
-
-    fn new(
-        scheduler: Arc<Scheduler<Queue<E>>>,
-        state: State,
-        task: Option<Task>,
-        job: Option<Job<E>>,
-    ) -> Worker<E> {
         Worker {
             current: Some(CurrentJob::new(scheduler.clone())),
             jobs: Jobs {
                 scheduler,
-                state,
-                task,
-                job,
+                state: State::Searching,
+                task: None,
+                job: None,
             },
         }
     }
@@ -120,11 +100,6 @@ where
         let Worker { jobs, current } = &mut *self;
         let mut searching = false;
         match jobs.state {
-            State::HasOwnJob => {
-                jobs.task.iter_mut().for_each(Tag::started);
-                jobs.state = State::RunsOwnJob;
-            }
-            State::RunsOwnJob => {}
             State::Searching if jobs.scheduler.waits_behind_driver(cx) => return Poll::Pending,
             State::Searching => {
                 searching = true;
@@ -134,11 +109,7 @@ where
             State::Left => return Poll::Ready(()),
         }
         let _on_thread = current::enter(current, cx.waker());
-        if jobs.state == State::RunsOwnJob {
-            jobs.poll_own(cx)
-        } else {
-            jobs.poll(searching, cx)
-        }
+        jobs.poll(searching, cx)
     }
 }
 
@@ -146,21 +117,6 @@ impl<E> Jobs<E>
 where
     E: GroupError,
 {
-    /// Runs the job that the worker was spawned with, and leaves. It takes nothing from the queue:
-    /// on one thread several such workers are in a row in the run queue, and if each went on with
-    /// the group's queue, other tasks would wait for all of them.
-    fn poll_own(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
-        let completed = ready!(self.poll_job(cx));
-        if let Some(rejected) = self.scheduler.complete_own(completed) {
-            Queue::dispose(&self.scheduler, rejected);
-            self.state = State::Working;
-            return self.poll(false, cx);
-        }
-        self.scheduler.reap();
-        self.state = State::Left;
-        Poll::Ready(())
-    }
-
     /// Runs jobs until one is pending, nothing is left to do, or the poll has taken its time.
     fn poll(&mut self, mut searching: bool, cx: &mut task::Context<'_>) -> Poll<()> {
         let mut completed = None;
@@ -248,11 +204,6 @@ where
     fn drop(&mut self) {
         let Worker { jobs, current } = self;
         match (jobs.state, jobs.task.take(), jobs.job.take()) {
-            // The lock on the workers may be held further up the stack, so the job is not dropped
-            // here.
-            (State::HasOwnJob, Some(task), Some(job)) => {
-                jobs.scheduler.worker_lost_with_job(task, Work::Future(job));
-            }
             (_, Some(task), job) => {
                 let outcome = Outcome::of_drop(panic::catch(|| drop(job)));
                 // What the destructor has polled is no wait of the job any more.
@@ -306,50 +257,6 @@ where
                 task,
                 work: Work::Blocking(job),
             })) => Next::HandOver(task, job),
-        }
-    }
-
-    /// Completes the job of a worker that leaves after it. Other workers start what can start now.
-    /// If there is work that never runs, this worker begins to drop it.
-    fn complete_own(
-        self: &Arc<Self>,
-        mut completed: Option<Completion<Queue<E>>>,
-    ) -> Option<Rejected<Queue<E>>> {
-        let ended = self.ctx().is_done();
-        self.complete_observed(&mut completed);
-        self.with_effects(|state, effects| {
-            if let Some(completed) = completed {
-                state.complete(completed, effects);
-            }
-            let rejected = state.next_rejected_for_worker(ended, effects);
-            if rejected.is_none() {
-                state.start_ready(ended, effects);
-            }
-            rejected
-        })
-    }
-
-    /// Spawns a worker with a job that has its permit.
-    pub(crate) fn spawn_with_job(self: &Arc<Self>, task: Task, job: Job<E>) {
-        let mut unspawned = Some((task, job));
-        self.spawn_guarded(|workers, runtime| {
-            if self.are_workers_aborted() {
-                // That abort would not see the new worker.
-                return Spawned::Refused;
-            }
-            let Some((task, job)) = unspawned.take() else {
-                return Spawned::Refused;
-            };
-            let worker = Worker::with_job(self.clone(), task, job);
-            Spawned::of_worker(workers.spawn_on(worker, runtime).is_finished())
-        });
-        if let Some((tag, job)) = unspawned {
-            let work = Work::Future(job);
-            self.dispose(Rejected {
-                tag,
-                work,
-                permit: HadPermit::Yes,
-            });
         }
     }
 }

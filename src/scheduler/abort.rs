@@ -11,8 +11,8 @@ use super::source::{HadPermit, Outcome, Reclaimed, Source};
 use super::state::{Phase, State};
 use crate::context::{Cause, StaticCause};
 use crate::panic::{self, Payload};
-use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
+use crate::sync::{Arc, JoinSet};
 
 static WATCHER_FAILED: StaticCause =
     StaticCause("the group's watcher panicked: does the runtime have a timer?");
@@ -43,7 +43,7 @@ impl<S: Source> Scheduler<S> {
             state.phase = Phase::Aborted;
             self.aborted.store(true, Ordering::Relaxed);
         }
-        let mut reclaimed = state.source.reclaim();
+        let mut reclaimed = state.source.reclaim(effects);
         state.reject(std::mem::take(&mut reclaimed.works), HadPermit::Yes);
         reclaimed
     }
@@ -54,7 +54,7 @@ impl<S: Source> Scheduler<S> {
         let mut workers = self.workers.lock();
         // `Relaxed`: it is only touched under this lock.
         if !self.workers_aborted.swap(true, Ordering::Relaxed) {
-            workers.abort_all();
+            workers.iter_mut().for_each(JoinSet::abort_all);
         }
     }
 

@@ -112,6 +112,9 @@ impl<E> Calls<E> {
 impl<E> Drop for Calls<E> {
     /// Errors are user code. A panic of their destructors is discarded.
     fn drop(&mut self) {
+        if self.kept == 0 {
+            return;
+        }
         let calls = std::mem::take(&mut self.calls).into_values();
         calls
             .filter_map(Call::into_failure)

@@ -73,7 +73,7 @@ impl<S: Source> Scheduler<S> {
         panic::discard(later);
         if let Some(cause) = cause {
             self.end_context_with(cause);
-            self.with_effects(|state, _| state.ended_by_failure = true);
+            self.with_state(|state| state.ended_by_failure = true);
         }
     }
 
@@ -119,6 +119,6 @@ impl<S: Source> Scheduler<S> {
 
     /// Takes the failures, once everything is complete.
     pub(crate) fn take_failures(self: &Arc<Self>) -> Failures<S::Error> {
-        self.with_effects(|state, _| std::mem::replace(&mut state.failures, Failures::new()))
+        self.with_state(|state| std::mem::replace(&mut state.failures, Failures::new()))
     }
 }

@@ -15,6 +15,7 @@
 //! this changes nothing else.
 
 use std::cell::Cell;
+use std::mem::ManuallyDrop;
 use std::task::{self, Poll, Waker};
 
 use super::permits::Permits;
@@ -77,7 +78,9 @@ struct Abroad {
 const PROBES: usize = 2;
 
 thread_static! {
-    static CURRENT: Cell<Option<CurrentJob>> = Cell::new(None);
+    // Not dropped with its thread, since a job leaves the thread at the end of its poll. So the
+    // thread needs no destructor for it, and finds it at once.
+    static CURRENT: Cell<ManuallyDrop<Option<CurrentJob>>> = Cell::new(ManuallyDrop::new(None));
 }
 thread_static! {
     // Whether that job has waited. It is a variable of its own because most polls need to read
@@ -401,11 +404,12 @@ impl Abroad {
 
 /// Keeps a job on the thread until this is dropped.
 pub(crate) struct Entered<'a> {
+    /// Holds the job that was on the thread before, if there was one.
     job: &'a mut Option<CurrentJob>,
-    interrupted: Option<CurrentJob>,
 }
 
 /// Puts a job on the thread for one poll of a worker, whichever jobs the worker runs in that poll.
+#[inline]
 pub(crate) fn enter<'a>(job: &'a mut Option<CurrentJob>, waker: &Waker) -> Entered<'a> {
     enter_as(job, Polled::With(WakerId::of(waker)))
 }
@@ -415,23 +419,28 @@ pub(crate) fn enter_blocking(job: &mut Option<CurrentJob>) -> Entered<'_> {
     enter_as(job, Polled::Blocking)
 }
 
+#[inline]
 fn enter_as(job: &mut Option<CurrentJob>, polled: Polled) -> Entered<'_> {
     if let Some(job) = job {
         job.polled = polled;
     }
-    let interrupted = put(job.take());
-    Entered { job, interrupted }
+    swap(job);
+    Entered { job }
 }
 
 impl Drop for Entered<'_> {
+    #[inline]
     fn drop(&mut self) {
-        *self.job = put(self.interrupted.take());
+        swap(self.job);
     }
 }
 
-fn put(job: Option<CurrentJob>) -> Option<CurrentJob> {
+/// Exchanges the job for the one that is on the thread.
+#[inline]
+fn swap(job: &mut Option<CurrentJob>) {
     HAS_NOTED.with(|it| it.set(job.as_ref().is_some_and(CurrentJob::has_noted)));
-    CURRENT.with(|current| current.replace(job))
+    let before = CURRENT.with(|current| current.replace(ManuallyDrop::new(job.take())));
+    *job = ManuallyDrop::into_inner(before);
 }
 
 /// Polls the job on this thread. `poll` must not unwind. A job that must not be polled yet is
@@ -633,10 +642,10 @@ fn wait_for(
 
 fn look<T>(look: impl FnOnce(&mut CurrentJob) -> Option<T>) -> Option<T> {
     let looked = CURRENT.try_with(|current| {
-        let mut job = current.take()?;
+        let mut job = ManuallyDrop::into_inner(current.replace(ManuallyDrop::new(None)))?;
         let seen = look(&mut job);
         HAS_NOTED.with(|it| it.set(job.has_noted()));
-        current.set(Some(job));
+        current.set(ManuallyDrop::new(Some(job)));
         seen
     });
     looked.ok().flatten()

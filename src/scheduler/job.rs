@@ -41,8 +41,11 @@ macro_rules! boxed_if_big {
 }
 pub(crate) use boxed_if_big;
 
+/// The output of a job of a group.
+pub(crate) type JobResult<E> = Result<(), TaskErrorKind<E>>;
+
 /// A job with its type erased: a group holds futures of any type.
-pub(crate) type Job<E> = Pin<Box<dyn Future<Output = Result<(), TaskErrorKind<E>>> + Send>>;
+pub(crate) type Job<E> = Pin<Box<dyn Future<Output = JobResult<E>> + Send>>;
 
 pin_project! {
     /// A job: the function that makes the future, if the future is made at the start; the future;

@@ -9,6 +9,7 @@ use super::calls::Untaken;
 use super::current;
 use super::source::Source;
 use super::state::Phase;
+use crate::panic;
 use crate::sync::{Arc, JoinSet};
 
 impl<S: Source> Scheduler<S> {
@@ -51,7 +52,10 @@ impl<S: Source> Scheduler<S> {
                 ready!(self.poll_complete(cx));
                 // The set is taken out, so that the caller's waker is not touched under the lock.
                 // Nothing is spawned into it any more.
-                leaving.insert(std::mem::take(&mut *self.workers.lock()))
+                match self.workers.lock().take() {
+                    Some(workers) => leaving.insert(workers),
+                    None => return Poll::Ready(()),
+                }
             }
         };
         while ready!(workers.poll_join_next(cx)).is_some() {}
@@ -60,35 +64,34 @@ impl<S: Source> Scheduler<S> {
 
     /// Waits until every job is complete, and closes the scheduler.
     fn poll_complete(self: &Arc<Self>, cx: &mut task::Context<'_>) -> Poll<()> {
-        let waker = cx.waker().clone();
-        let untaken = ready!(self.with_effects(|state, effects| {
+        let mut new = Some(cx.waker().clone());
+        let untaken = self.with_effects(|state, effects| {
             if state.source.has_outcome() {
                 // The outcome came just now. The consumer takes it first.
-                effects.wake.push(waker);
+                effects.wake.extend(new.take());
                 return Poll::Pending;
             }
             if !state.is_complete() {
-                effects.stale_wakers.extend(state.waiter.replace(waker));
+                std::mem::swap(&mut state.waiter, &mut new);
                 return Poll::Pending;
             }
             match state.calls.take_untaken() {
                 Untaken::None => {}
                 Untaken::Yield => {
-                    effects.wake.push(waker);
+                    effects.wake.extend(new.take());
                     return Poll::Pending;
                 }
-                Untaken::Failures(failures) => {
-                    effects.stale_wakers.push(waker);
-                    return Poll::Ready(failures);
-                }
+                Untaken::Failures(failures) => return Poll::Ready(failures),
             }
-            effects.stale_wakers.push(waker);
             if state.phase == Phase::Open {
                 state.phase = Phase::Closed;
             }
             state.relieve_watcher(effects);
             Poll::Ready(Vec::new())
-        }));
+        });
+        // What is left here, the waker of an earlier poll or the new one, is not needed any more.
+        panic::discard(new);
+        let untaken = ready!(untaken);
         if untaken.is_empty() {
             return Poll::Ready(());
         }

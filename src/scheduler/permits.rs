@@ -41,13 +41,13 @@ use std::thread::ThreadId;
 use std::time::Duration;
 
 use crate::sync::PollClock;
-use lending::Lenders;
+use lending::LazyLenders;
 
 /// The permits of a scheduler.
 pub(crate) struct Permits {
     pub(crate) limit: usize,
     pub(crate) running: usize,
-    pub(crate) lenders: Lenders,
+    pub(crate) lenders: LazyLenders,
     /// Whether tasks may wait for permits or tasks of their own scheduler. Items of a fan-out may
     /// not.
     pub(crate) lends: bool,
@@ -138,7 +138,7 @@ impl Permits {
         Permits {
             limit,
             running: 0,
-            lenders: Lenders::new(),
+            lenders: LazyLenders::new(),
             lends,
             searcher: Searcher::None,
             pushes: Pushes::new(),

@@ -85,8 +85,9 @@ pub(crate) trait Source: Send + Sized + 'static {
         permits: &mut Permits,
         effects: &mut Effects,
     ) -> Vec<(Self::Tag, Self::Work)>;
-    /// Removes the work that has started and is in no worker.
-    fn reclaim(&mut self) -> Reclaimed<Self>;
+    /// Removes the work that has started and is in no worker. Has the workers woken that are not
+    /// in the `JoinSet`.
+    fn reclaim(&mut self, effects: &mut Effects) -> Reclaimed<Self>;
     /// Drops work that never runs, outside the lock, and counts it as completed.
     fn dispose(scheduler: &Arc<Scheduler<Self>>, rejected: Rejected<Self>) {
         scheduler.dispose(rejected);

@@ -167,6 +167,19 @@ impl<S: Source> State<S> {
         self.wake_waiter(effects);
     }
 
+    /// Rejects all work that has not started if the context is done.
+    pub(crate) fn reject_if_ended(&mut self, ended: bool, effects: &mut Effects) {
+        let ended = ended || self.ended_by_failure;
+        if ended && self.is_open() && self.source.has_unstarted() {
+            self.reject_unstarted(effects);
+        }
+    }
+
+    /// Returns whether there is work that never runs and that no worker has taken.
+    pub(crate) fn has_rejected(&self) -> bool {
+        !self.rejected.is_empty()
+    }
+
     /// Keeps work that never runs until a worker drops it.
     pub(crate) fn reject(&mut self, works: Vec<(S::Tag, S::Work)>, permit: HadPermit) {
         let rejected = works
@@ -177,11 +190,11 @@ impl<S: Source> State<S> {
 
     /// Takes the next piece of work that never runs. An empty list frees its memory.
     pub(crate) fn next_rejected(&mut self) -> Option<Rejected<S>> {
-        let rejected = self.rejected.pop_front();
+        let rejected = self.rejected.pop_front()?;
         if self.rejected.is_empty() {
             self.rejected = VecDeque::new();
         }
-        rejected
+        Some(rejected)
     }
 
     /// Takes the next piece of work that never runs, for a worker that drops it. Calls another
@@ -191,10 +204,7 @@ impl<S: Source> State<S> {
         ended: bool,
         effects: &mut Effects,
     ) -> Option<Rejected<S>> {
-        let ended = ended || self.ended_by_failure;
-        if ended && self.is_open() && self.source.has_unstarted() {
-            self.reject_unstarted(effects);
-        }
+        self.reject_if_ended(ended, effects);
         let rejected = self.next_rejected()?;
         self.call_searcher(effects);
         Some(rejected)

@@ -25,8 +25,11 @@ impl Wakers {
     }
 
     /// Removes the wakers, in the order in which they were added.
-    pub(crate) fn for_each(self, act: impl FnMut(Waker)) {
-        self.first.into_iter().chain(self.more).for_each(act);
+    pub(crate) fn for_each(self, mut act: impl FnMut(Waker)) {
+        if let Some(first) = self.first {
+            act(first);
+            self.more.into_iter().for_each(act);
+        }
     }
 }
 

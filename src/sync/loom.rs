@@ -167,6 +167,10 @@ impl Handle {
         Ok(Handle)
     }
 
+    pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        loom::thread::spawn(move || loom::future::block_on(future));
+    }
+
     pub(crate) fn spawn_blocking(&self, _: impl FnOnce() + Send + 'static) {
         unimplemented!("no model has a blocking pool")
     }

@@ -59,6 +59,10 @@ pub(crate) mod runtime {
             Ok(Handle(()))
         }
 
+        pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+            drop(shuttle::future::spawn(future));
+        }
+
         pub(crate) fn spawn_blocking(&self, run: impl FnOnce() + Send + 'static) {
             drop(shuttle::thread::spawn(run));
         }

@@ -117,16 +117,22 @@ impl Node {
     /// records its instant without the flag, and its ancestors were marked when it got the
     /// deadline.
     pub(crate) fn record_end_time(&self) {
-        let mut unmarked = Vec::new();
-        let mut node = Some(self);
-        while let Some(current) = node.filter(|node| {
+        let is_unmarked = |node: &&Node| {
             node.deadline.is_none() && !node.flags.load().has_any(STAMPS_END.with(NEVER_ENDS))
-        }) {
+        };
+        if !is_unmarked(&self) {
+            return;
+        }
+        // Mostly the parent is marked, and the list stays empty, which needs no allocation.
+        let mut unmarked = Vec::new();
+        let mut node = self.above().filter(is_unmarked);
+        while let Some(current) = node {
             unmarked.push(current);
-            node = current.above();
+            node = current.above().filter(is_unmarked);
         }
         for node in unmarked.into_iter().rev() {
             node.flags.set_stamps_end();
         }
+        self.flags.set_stamps_end();
     }
 }

@@ -33,6 +33,7 @@
 //!    moment. Otherwise a queued task would get the permit before the waiting task is polled.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Deref, DerefMut};
 use std::task::Waker;
 
 use super::Permits;
@@ -129,7 +130,7 @@ pub(crate) struct Lenders {
 }
 
 impl Lenders {
-    pub(crate) const fn new() -> Lenders {
+    const fn new() -> Lenders {
         Lenders {
             tasks: BTreeMap::new(),
             next: 0,
@@ -142,6 +143,31 @@ impl Lenders {
 
     pub(crate) fn has_claims(&self) -> bool {
         !self.claims.is_empty()
+    }
+}
+
+/// The lenders of a scheduler. Most schedulers have none, and pay for one pointer.
+pub(crate) struct LazyLenders(Option<Box<Lenders>>);
+
+static NONE: Lenders = Lenders::new();
+
+impl LazyLenders {
+    pub(crate) const fn new() -> LazyLenders {
+        LazyLenders(None)
+    }
+}
+
+impl Deref for LazyLenders {
+    type Target = Lenders;
+
+    fn deref(&self) -> &Lenders {
+        self.0.as_deref().unwrap_or(&NONE)
+    }
+}
+
+impl DerefMut for LazyLenders {
+    fn deref_mut(&mut self) -> &mut Lenders {
+        self.0.get_or_insert_with(|| Box::new(Lenders::new()))
     }
 }
 
@@ -179,7 +205,7 @@ impl Permits {
     }
 
     fn insert_lender(&mut self, lender: Lender) -> LenderId {
-        let lenders = &mut self.lenders;
+        let lenders = &mut *self.lenders;
         lenders.next += 1;
         lenders.tasks.insert(lenders.next, lender);
         lenders.next
@@ -352,7 +378,7 @@ impl Permits {
 
     /// Adds a claim for a permit that is lent.
     fn claim(&mut self, id: LenderId) {
-        let lenders = &mut self.lenders;
+        let lenders = &mut *self.lenders;
         if let Some(
             lender @ Lender {
                 permit: TaskPermit::Lent,
@@ -369,7 +395,7 @@ impl Permits {
     /// Grants free permits to claims, oldest first.
     pub(crate) fn grant(&mut self, wake: &mut Wakers) {
         // At limit 0, no job starts, but jobs that have started continue, one at a time.
-        while self.running < self.limit.max(1) {
+        while self.lenders.has_claims() && self.running < self.limit.max(1) {
             let Some((_, id)) = self.lenders.claims.pop_first() else {
                 return;
             };
@@ -422,11 +448,12 @@ impl Permits {
     /// at once and cannot be made to wait, so this may exceed the limit.
     pub(crate) fn retake(&mut self, id: LenderId, claimant: Claimant, unneeded: &mut Wakers) {
         self.abandon(id, claimant, unneeded);
-        let Some(lender) = self.lenders.tasks.get_mut(&id) else {
+        let lenders = &mut *self.lenders;
+        let Some(lender) = lenders.tasks.get_mut(&id) else {
             return;
         };
         if let TaskPermit::Claimed(claim) = lender.permit {
-            self.lenders.claims.remove(&claim);
+            lenders.claims.remove(&claim);
         }
         if lender.permit != TaskPermit::Held {
             lender.permit = TaskPermit::Held;

@@ -1,0 +1,231 @@
+//! A worker that is spawned with its job, and leaves after it.
+//!
+//! The first tasks of a burst get such a worker each (see [`Burst`](super::burst::Burst)). It takes
+//! nothing from the queue: on one thread several such workers are in a row in the run queue, and if
+//! each went on with the group's queue, other tasks would wait for all of them.
+//!
+//! It is a tokio task that nothing joins. A wait needs no more than that its job has been
+//! completed, and an abort reaches it through the scheduler.
+//!
+//! # Invariants
+//!
+//! 1. A worker whose job is pending has its waker in [`WorkerWakers`](super::worker_wakers), or it
+//!    has seen that the scheduler was aborted. The waker is entered under the lock under which an
+//!    abort takes the wakers, and none is entered after that. So an abort wakes every worker whose
+//!    job is pending, and that worker drops its job in its next poll.
+//! 2. A worker that is dropped by its runtime before its first poll has no runtime any more: an
+//!    abort drops none. No lock is held then, since the worker is spawned without one.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{self, Poll, Waker};
+
+use pin_project_lite::pin_project;
+
+use super::queue::Queue;
+use super::task::Task;
+use super::worker_wakers::WakerKey;
+use crate::panic;
+use crate::scheduler::Scheduler;
+use crate::scheduler::current::{self, CurrentJob};
+use crate::scheduler::job::{JobResult, poll_job};
+use crate::scheduler::source::{Completion, GroupError, Outcome, Source, Tag};
+use crate::sync::Arc;
+
+pin_project! {
+    struct OneJobWorker<E, J>
+    where
+        E: GroupError,
+        J: Future<Output = JobResult<E>>,
+    {
+        scheduler: Arc<Scheduler<Queue<E>>>,
+        stage: Stage,
+        // Both are `Some` until the job has ended.
+        task: Option<Task>,
+        #[pin]
+        job: Option<J>,
+        // On the thread while the job is polled.
+        current: Option<CurrentJob>,
+    }
+
+    impl<E, J> PinnedDrop for OneJobWorker<E, J>
+    where
+        E: GroupError,
+        J: Future<Output = JobResult<E>>,
+    {
+        // Its runtime has shut down, unless the job has ended.
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            if this.task.is_none() {
+                return;
+            }
+            if let Stage::Unstarted = this.stage {
+                this.scheduler.runtime_lost();
+            }
+            drop_job(this.scheduler, *this.stage, this.task, this.job, this.current);
+        }
+    }
+}
+
+/// How far a worker has come.
+#[derive(Clone, Copy)]
+enum Stage {
+    Unstarted,
+    Started,
+    /// Its waker is where an abort finds it.
+    Pending(WakerKey),
+}
+
+impl<E, J> Future for OneJobWorker<E, J>
+where
+    E: GroupError,
+    J: Future<Output = JobResult<E>>,
+{
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        let is_pending = !this.scheduler.is_aborted() && {
+            if let Stage::Unstarted = this.stage {
+                this.task.iter_mut().for_each(Tag::started);
+                *this.stage = Stage::Started;
+            }
+            let _on_thread = current::enter(this.current, cx.waker());
+            let span = this.task.as_ref().and_then(Tag::span);
+            match poll_job(this.job.as_mut(), span, cx) {
+                Poll::Ready(ended) => {
+                    if let Some(task) = this.task.take() {
+                        complete(this.scheduler, *this.stage, task, Outcome::of_poll(ended));
+                    }
+                    return Poll::Ready(());
+                }
+                Poll::Pending => true,
+            }
+        };
+        if is_pending && enter_waker(this.scheduler, this.stage, cx.waker()) {
+            return Poll::Pending;
+        }
+        drop_job(
+            this.scheduler,
+            *this.stage,
+            this.task,
+            this.job,
+            this.current,
+        );
+        Poll::Ready(())
+    }
+}
+
+/// Completes a job that has ended in a poll. Other workers start what can start now. If there is
+/// work that never runs, this worker drops one piece of it and others drop the rest.
+fn complete<E: GroupError>(
+    scheduler: &Arc<Scheduler<Queue<E>>>,
+    stage: Stage,
+    mut tag: Task,
+    outcome: Outcome<Queue<E>>,
+) {
+    let value = scheduler.record(&mut tag, outcome);
+    let lender = current::renew();
+    let mut completed = Some(Completion { lender, tag, value });
+    let ended = scheduler.ctx().is_done();
+    scheduler.complete_observed(&mut completed);
+    let (waker, never_runs) = scheduler.with_effects(|state, effects| {
+        let waker = stage.take_waker(&mut state.source);
+        if let Some(completed) = completed {
+            state.complete(completed, effects);
+        }
+        state.reject_if_ended(ended, effects);
+        state.start_ready(ended, effects);
+        (waker, state.has_rejected())
+    });
+    drop(waker);
+    if never_runs {
+        dispose_one(scheduler, ended);
+    }
+}
+
+/// Drops one piece of work that never runs, if another worker has not done that.
+#[cold]
+fn dispose_one<E: GroupError>(scheduler: &Arc<Scheduler<Queue<E>>>, ended: bool) {
+    let next =
+        scheduler.with_effects(|state, effects| state.next_rejected_for_worker(ended, effects));
+    if let Some(rejected) = next {
+        Queue::dispose(scheduler, rejected);
+        // What the destructor may have awaited is no wait of a job.
+        current::forget();
+    }
+}
+
+/// Drops a job that has not ended, and completes it.
+#[cold]
+fn drop_job<E: GroupError, J>(
+    scheduler: &Arc<Scheduler<Queue<E>>>,
+    stage: Stage,
+    task: &mut Option<Task>,
+    mut job: Pin<&mut Option<J>>,
+    current: &mut Option<CurrentJob>,
+) {
+    let outcome = Outcome::of_drop(panic::catch(|| job.set(None)));
+    // What the destructor has polled is no wait of the job any more.
+    let lender = current.as_mut().and_then(CurrentJob::renew);
+    let waker = scheduler.with_state(|state| stage.take_waker(&mut state.source));
+    drop(waker);
+    if let Some(task) = task.take() {
+        scheduler.complete_elsewhere(task, outcome, lender);
+    }
+}
+
+/// Puts the waker of a worker whose job is pending where an abort finds it (invariant 1). Returns
+/// whether the worker waits: not if the scheduler was aborted.
+fn enter_waker<E: GroupError>(
+    scheduler: &Arc<Scheduler<Queue<E>>>,
+    stage: &mut Stage,
+    waker: &Waker,
+) -> bool {
+    if let Stage::Pending(_) = stage {
+        // tokio polls a task with the same waker each time.
+        return !scheduler.is_aborted();
+    }
+    let mut waker = Some(waker.clone());
+    let entered = scheduler.with_state(|state| {
+        let waker = waker.take_if(|_| state.is_open())?;
+        Some(state.source.worker_wakers.insert(waker))
+    });
+    if let Some(key) = entered {
+        *stage = Stage::Pending(key);
+    }
+    entered.is_some()
+}
+
+impl Stage {
+    fn take_waker<E>(self, queue: &mut Queue<E>) -> Option<Waker> {
+        match self {
+            Stage::Pending(key) => queue.worker_wakers.remove(key),
+            Stage::Unstarted | Stage::Started => None,
+        }
+    }
+}
+
+impl<E> Scheduler<Queue<E>>
+where
+    E: GroupError,
+{
+    /// Spawns a worker with a job that has its permit.
+    pub(crate) fn spawn_with_job<J>(self: &Arc<Self>, task: Task, job: J)
+    where
+        J: Future<Output = JobResult<E>> + Send + 'static,
+    {
+        let worker = OneJobWorker {
+            current: Some(CurrentJob::new(self.clone())),
+            scheduler: self.clone(),
+            stage: Stage::Unstarted,
+            task: Some(task),
+            job: Some(job),
+        };
+        // A runtime that has shut down drops the worker here, and so does this function if there is
+        // none.
+        if let Some(runtime) = self.runtime() {
+            drop(runtime.spawn(worker));
+        }
+    }
+}
