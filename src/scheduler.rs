@@ -13,8 +13,8 @@
 //! A *worker* is a task of the `JoinSet` that runs one job after another. Under one lock, it
 //! releases the permit of the job that has finished and takes the next job. So a task of a bounded
 //! group costs a push and a pop, not a spawn and a semaphore. A worker that finds no job leaves:
-//! its task finishes. The first tasks of a burst get a worker each, which runs that one job and
-//! leaves.
+//! its task finishes. The first tasks of a burst in a group get a worker each, which runs that one
+//! job and leaves; these are in no `JoinSet`.
 //!
 //! # Invariants
 //!
@@ -30,10 +30,10 @@
 //!    released.
 //! 4. Lock order: `workers` before `state`, because spawning on a runtime that has shut down drops
 //!    the worker inside `spawn_on`. While `state` is locked, no other lock is taken.
-//! 5. A worker that is dropped before its first poll drops no user code, because the lock on
-//!    `workers` may be held. A job that it was spawned with is moved to `rejected`. Such a drop
-//!    means that the runtime has shut down or that the workers were aborted: the work that is left
-//!    never runs, and a thread that holds no lock drops it.
+//! 5. A worker of the `JoinSet` that is dropped before its first poll drops no user code, because
+//!    the lock on `workers` may be held. The permit that it was spawned with is moved to
+//!    `rejected`. Such a drop means that the runtime has shut down or that the workers were
+//!    aborted: the work that is left never runs, and a thread that holds no lock drops it.
 //! 6. If a job could start, a searching worker is on its way or a worker is about to look for a job
 //!    (permits, 5).
 //! 7. A failure is recorded first, then it cancels the context, then its permit is released, then

@@ -355,6 +355,16 @@ fn a_group_dropped_while_its_task_ends_stops_all_tasks() {
 }
 
 #[test]
+fn a_group_dropped_while_its_task_begins_to_wait_stops_the_task() {
+    check(3, || {
+        let (g, ctx) = Group::with_context(Context::background());
+        g.go(std::future::pending());
+        drop(g);
+        assert!(ctx.is_done());
+    });
+}
+
+#[test]
 fn a_task_started_during_an_abort_is_dropped() {
     check(3, || {
         let (g, _ctx) = Group::with_context(Context::background());

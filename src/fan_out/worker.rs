@@ -243,9 +243,10 @@ impl<S: Pulls> Future for Worker<S> {
             scheduler: this.scheduler,
             state: this.state,
             taken: this.taken,
-            budget: match this.tag {
-                Some(_) => PollBudget::start_with_job(),
-                None => PollBudget::start(),
+            budget: if has_permit || this.tag.is_some() {
+                PollBudget::start_with_job()
+            } else {
+                PollBudget::start()
             },
             tag: this.tag,
             item: this.item.as_mut(),

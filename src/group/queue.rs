@@ -51,6 +51,11 @@ pub(crate) struct Queue<E> {
     /// How many positions in `waiting` are gaps.
     pub(super) gaps: usize,
     pub(crate) burst: Burst,
+    /// Whether an admission was awaited since a worker last looked twice in vain while no task
+    /// waited for a permit. The task that awaited it may start as many tasks as there are permits,
+    /// once it continues. So a worker that finds no job looks again, behind the tasks that are
+    /// ready now. Otherwise such a loop would need a new worker for almost every task.
+    pub(crate) expects_more: bool,
     /// Of the workers that were spawned with their job.
     pub(super) worker_wakers: WorkerWakers,
 }
@@ -83,6 +88,7 @@ impl<E> Queue<E> {
             on_pool: OnPool::new(),
             gaps: 0,
             burst: Burst::new(),
+            expects_more: false,
             worker_wakers: WorkerWakers::new(),
         }
     }

@@ -421,6 +421,7 @@ where
             let waiter = new.take().map(|waker| Waiter { waker, lent });
             if let Some(slot) = asked.waiter(&mut state.source) {
                 let old = std::mem::replace(slot, waiter);
+                state.source.expects_more = true;
                 effects.stale_wakers.extend(old.map(|old| old.waker));
             }
             if is_free {

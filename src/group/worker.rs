@@ -53,6 +53,8 @@ where
 enum State {
     /// Spawned, and has not looked in the queue yet.
     Searching,
+    /// Found nothing, and looks once more behind the tasks that are ready now.
+    Lingering,
     /// It has a job, or it is scheduled again. If it is dropped without a job, another worker looks
     /// in the queue.
     Working,
@@ -69,7 +71,20 @@ where
     HandOver(Task, BlockingJob<E>),
     /// Drops work that never runs. One piece at a time, since a destructor may take its time.
     Dispose(Rejected<Queue<E>>),
+    Linger,
     Leave,
+}
+
+/// How a worker looks for a job.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Look {
+    /// It has just had another job, or none.
+    #[default]
+    First,
+    /// It is a searching worker.
+    Searching,
+    /// It has found nothing a moment ago.
+    Again,
 }
 
 impl<E> Worker<E>
@@ -98,18 +113,22 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
         let Worker { jobs, current } = &mut *self;
-        let mut searching = false;
+        let mut look = Look::First;
         match jobs.state {
             State::Searching if jobs.scheduler.waits_behind_driver(cx) => return Poll::Pending,
             State::Searching => {
-                searching = true;
+                look = Look::Searching;
+                jobs.state = State::Working;
+            }
+            State::Lingering => {
+                look = Look::Again;
                 jobs.state = State::Working;
             }
             State::Working => {}
             State::Left => return Poll::Ready(()),
         }
         let _on_thread = current::enter(current, cx.waker());
-        jobs.poll(searching, cx)
+        jobs.poll(look, cx)
     }
 }
 
@@ -118,7 +137,7 @@ where
     E: GroupError,
 {
     /// Runs jobs until one is pending, nothing is left to do, or the poll has taken its time.
-    fn poll(&mut self, mut searching: bool, cx: &mut task::Context<'_>) -> Poll<()> {
+    fn poll(&mut self, mut look: Look, cx: &mut task::Context<'_>) -> Poll<()> {
         let mut completed = None;
         let mut budget = match self.task {
             Some(_) => PollBudget::start_with_job(),
@@ -132,7 +151,7 @@ where
                 }
                 let next = self
                     .scheduler
-                    .next_job(std::mem::take(&mut searching), completed.take());
+                    .next_job(std::mem::take(&mut look), completed.take());
                 // What the destructor of a job may have awaited is no wait of the next job.
                 current::forget();
                 match next {
@@ -141,6 +160,11 @@ where
                         blocking::hand_over(&self.scheduler, task, job, HadPermit::Yes);
                     }
                     Next::Dispose(rejected) => Queue::dispose(&self.scheduler, rejected),
+                    Next::Linger => {
+                        self.state = State::Lingering;
+                        self.scheduler.wake_behind_others(cx);
+                        return Poll::Pending;
+                    }
                     Next::Leave => {
                         self.scheduler.reap();
                         self.state = State::Left;
@@ -223,40 +247,44 @@ where
     /// Completes what a worker has run, and decides what it does next.
     fn next_job(
         self: &Arc<Self>,
-        searching: bool,
+        look: Look,
         mut completed: Option<Completion<Queue<E>>>,
     ) -> Next<E> {
         let ended = self.ctx().is_done();
         self.complete_observed(&mut completed);
-        let entry = self.with_effects(|state, effects| {
-            if searching {
+        self.with_effects(|state, effects| {
+            if look == Look::Searching {
                 state.permits.search_done();
             }
             if let Some(completed) = completed {
                 state.complete(completed, effects);
             }
             if let Some(rejected) = state.next_rejected_for_worker(ended, effects) {
-                return Err(rejected);
+                return Next::Dispose(rejected);
             }
             if !state.is_open() {
-                return Ok(None);
+                return Next::Leave;
             }
             state.start(ended, effects);
             let entry = state.source.pop_ready();
             state.call_searcher_for_rest(effects);
-            Ok(entry)
-        });
-        match entry {
-            Err(rejected) => Next::Dispose(rejected),
-            Ok(None) => Next::Leave,
-            Ok(Some(Entry {
-                task,
-                work: Work::Future(job),
-            })) => Next::Run(task, job),
-            Ok(Some(Entry {
-                task,
-                work: Work::Blocking(job),
-            })) => Next::HandOver(task, job),
-        }
+            match entry {
+                Some(Entry {
+                    task,
+                    work: Work::Future(job),
+                }) => Next::Run(task, job),
+                Some(Entry {
+                    task,
+                    work: Work::Blocking(job),
+                }) => Next::HandOver(task, job),
+                None if look == Look::Again => {
+                    // While a task waits for its permit, its admission may be awaited.
+                    state.source.expects_more &= state.source.waiting() > 0;
+                    Next::Leave
+                }
+                None if state.source.expects_more => Next::Linger,
+                None => Next::Leave,
+            }
+        })
     }
 }

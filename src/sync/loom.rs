@@ -167,8 +167,11 @@ impl Handle {
         Ok(Handle)
     }
 
-    pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
-        loom::thread::spawn(move || loom::future::block_on(future));
+    pub(crate) fn spawn<F>(&self, future: F) -> thread::JoinHandle<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        thread::spawn(move || loom::future::block_on(future))
     }
 
     pub(crate) fn spawn_blocking(&self, _: impl FnOnce() + Send + 'static) {

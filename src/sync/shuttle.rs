@@ -59,8 +59,11 @@ pub(crate) mod runtime {
             Ok(Handle(()))
         }
 
-        pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
-            drop(shuttle::future::spawn(future));
+        pub(crate) fn spawn<F>(&self, future: F) -> shuttle::future::JoinHandle<()>
+        where
+            F: Future<Output = ()> + Send + 'static,
+        {
+            shuttle::future::spawn(future)
         }
 
         pub(crate) fn spawn_blocking(&self, run: impl FnOnce() + Send + 'static) {

@@ -1,5 +1,7 @@
 //! A long-lived group keeps only the tasks that run now.
 
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use errgroup::Context;
@@ -79,5 +81,46 @@ async fn many_tasks_share_few_workers() {
         assert!(alive() <= 5, "{} places for 4 tasks", alive());
         tokio::task::yield_now().await;
     }
+    assert_eq!(g.wait().await, OK);
+}
+
+#[tokio::test]
+async fn a_loop_that_awaits_each_admission_needs_few_workers() {
+    let g = limited(16);
+    // With a grace period no task gets a worker of its own.
+    g.set_grace(Duration::from_secs(60));
+    let workers = Arc::new(Mutex::new(HashSet::new()));
+    for _ in 0..1_000 {
+        let workers = workers.clone();
+        g.go(async move {
+            workers.lock().unwrap().insert(tokio::task::id());
+            tokio::task::yield_now().await;
+            Ok(())
+        })
+        .await;
+    }
+    assert_eq!(g.wait().await, OK);
+    let workers = workers.lock().unwrap().len();
+    assert!(workers <= 200, "{workers} workers for 1,000 tasks");
+}
+
+#[tokio::test]
+async fn a_worker_that_looks_again_leaves_if_nothing_comes() {
+    let g = limited(2);
+    let gate = Gate::new();
+    for _ in 0..2 {
+        let gate = gate.clone();
+        g.go(async move {
+            gate.pass().await;
+            Ok(())
+        });
+    }
+    let last = g.go(async { Ok(()) });
+    yields(3).await;
+    let waits = tokio::spawn(last);
+    yields(3).await;
+    gate.open();
+    assert!(waits.await.unwrap().is_started());
+    until(|| g.running() == 0 && alive() == 0).await;
     assert_eq!(g.wait().await, OK);
 }
