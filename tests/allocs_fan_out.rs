@@ -5,12 +5,15 @@
 //! allocs_fan_out`.
 
 use std::future::{Future, ready};
+use std::pin::pin;
 use std::time::Duration;
 
 use allocation_counter::{AllocationInfo, measure};
 use errgroup::{Context, fan_out, fan_out_stream, fetch_all, hedge};
-use futures::StreamExt;
+use futures::channel::mpsc;
+use futures::{StreamExt, poll};
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Semaphore;
 use tokio::task::yield_now;
 
 const MANY: usize = if cfg!(debug_assertions) {
@@ -70,6 +73,35 @@ fn a_stream_of_100_times_the_items_takes_no_more_memory() {
         }
         assert_eq!(came, items);
     });
+}
+
+/// The futures of the items, their wakers and the list of both are freed when no item is in flight.
+#[test]
+fn a_local_stream_keeps_nothing_of_a_burst() {
+    let (ctx, gate, runtime) = (Context::background(), Semaphore::new(0), runtime());
+    let (sender, items) = mpsc::unbounded();
+    let wait = |_, item: usize| async {
+        gate.acquire().await.unwrap().forget();
+        Ok::<_, String>(item)
+    };
+    let stream = fan_out_stream(&ctx, items, wait).local().stream();
+    let mut stream = pin!(stream);
+    let mut burst = |count| {
+        for item in 0..count {
+            sender.unbounded_send(item).unwrap();
+        }
+        runtime.block_on(async {
+            assert!(poll!(stream.next()).is_pending());
+            gate.add_permits(count);
+            for _ in 0..count {
+                stream.next().await.unwrap().unwrap();
+            }
+            assert!(poll!(stream.next()).is_pending());
+        });
+    };
+    burst(64);
+    let kept = measure(|| burst(10_000)).bytes_current;
+    assert!(kept < 4_096, "{kept} bytes");
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //! span, and a panic of its destructor is caught.
 //!
 //! A slot keeps its heap memory and its waker for the next item, so that in the long run an item
-//! allocates nothing. Only a waker that an item has left behind somewhere is not used again.
+//! allocates nothing. Only a waker that an item has left behind somewhere is not used again. When no
+//! item is in flight, the slots of a burst are freed.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -45,6 +46,9 @@ enum SlotState<W> {
 }
 
 const NONE: usize = usize::MAX;
+
+/// No more slots than this are kept while no item is in flight.
+const KEPT: usize = 64;
 
 /// An item that has returned or has panicked.
 pub(super) struct Ended<T, W> {
@@ -100,6 +104,16 @@ impl<F, W> Slots<F, W> {
                 at
             }
         }
+    }
+
+    /// Frees all slots, none of which is used. What is left of them in the queue means nothing (see
+    /// invariant 2 of [`wakes`](super::wakes)).
+    #[cold]
+    fn free_slots(&mut self) {
+        self.slots = Vec::new();
+        self.free = NONE;
+        self.woken = VecDeque::new();
+        self.queue.clear();
     }
 
     /// Wakes the item of a slot, instead of its first poll.
@@ -193,6 +207,9 @@ impl<F: Future, W> Slots<F, W> {
                 self.free = at;
                 self.len -= 1;
                 ItemWaker::renew(&mut slot.waker);
+                if self.len == 0 && self.slots.len() > KEPT {
+                    self.free_slots();
+                }
                 match state {
                     SlotState::Used(tag) => Some(Ended { tag, result }),
                     SlotState::Free(_) => None,

@@ -73,6 +73,13 @@ impl WakeQueue {
         true
     }
 
+    /// Removes all slots, none of which is used, and frees their memory.
+    pub(super) fn clear(&self) {
+        let mut state = self.state.lock();
+        state.slots = VecDeque::new();
+        self.has_slots.store(false, Ordering::Relaxed);
+    }
+
     /// Forgets the task: the run is dropped, and the wakers of its items may be kept for long.
     pub(super) fn forget_task(&self) {
         let task = self.state.lock().task.take();
