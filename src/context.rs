@@ -21,6 +21,8 @@ pub use after_func::{AfterFunc, AfterFuncGuard};
 pub use cause::Cause;
 pub(crate) use cause::StaticCause;
 pub(crate) use deadline::deadline_after;
+#[cfg(feature = "tower")]
+pub(crate) use done::EndWatch;
 pub(crate) use done::RunOwned;
 pub use done::{Done, DoneOwned, Run};
 pub use error::ContextError;
@@ -296,13 +298,42 @@ impl Context {
         self.node.err().map_or(Ok(()), Err)
     }
 
-    /// Returns the cause with which the context was cancelled, or the cause of its deadline.
+    /// Returns the cause with which the context was cancelled, or the cause of its deadline. `None`
+    /// if the context is not done.
     ///
-    /// Returns `None` for a context that is not done, and for a cancel or a deadline without a
-    /// cause.
+    /// For a cancel or a deadline without a cause of its own, the cause is the [`ContextError`]
+    /// itself, as in Go: its text is `context cancelled` or `context deadline exceeded`.
+    /// [`ContextError::cause`] returns `None` in that case.
     #[must_use]
     pub fn cause(&self) -> Option<Cause> {
-        self.err().and_then(|error| error.cause().cloned())
+        let error = self.err()?;
+        Some(error.cause().cloned().unwrap_or_else(|| error.into()))
+    }
+
+    /// Returns true if the context is done, and its [`cause`](Context::cause) or an error in the
+    /// cause's `source()` chain is a `T`.
+    ///
+    /// It is what `errors.As(context.Cause(ctx), &target)` is in Go. An error inside an
+    /// [`io::Error`](std::io::Error), and one that [`Cause::into_error`] has returned, is found
+    /// too.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use errgroup::Context;
+    /// use std::io;
+    ///
+    /// let (ctx, guard) = Context::background().with_cancel();
+    /// guard.cancel_with(io::Error::other("disk full"));
+    /// assert!(ctx.caused_by::<io::Error>());
+    /// assert!(!ctx.caused_by::<std::fmt::Error>());
+    /// ```
+    #[must_use]
+    pub fn caused_by<T: std::error::Error + 'static>(&self) -> bool {
+        self.err().is_some_and(|error| match error.cause() {
+            Some(cause) => cause.is_or_contains::<T>(),
+            None => std::any::TypeId::of::<T>() == std::any::TypeId::of::<ContextError>(),
+        })
     }
 
     /// Returns the deadline: the earliest one from here to the root.
@@ -404,6 +435,26 @@ impl Context {
         DoneOwned::new(self.clone())
     }
 
+    /// Waits until the context is done, and returns nothing. The future owns its context.
+    ///
+    /// It is [`done_owned`](Context::done_owned) for an API that takes a future without a value:
+    /// `axum::serve(..).with_graceful_shutdown(ctx.until_done())`.
+    ///
+    /// # Panics
+    ///
+    /// Panics when polled outside a tokio runtime, or in one without a timer, if the context has a
+    /// deadline.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing and leaves nothing behind.
+    pub fn until_done(&self) -> impl Future<Output = ()> + Send + use<> {
+        let done = self.done_owned();
+        async move {
+            done.await;
+        }
+    }
+
     /// Runs `future` until it is ready, or drops it when the context is done.
     ///
     /// Use it to give a deadline to a call that takes no context. If the context is done at
@@ -496,6 +547,38 @@ impl Context {
 
 /// For the crate.
 impl Context {
+    /// Returns a child for [`end_with`](Context::end_with) to cancel. If there is a `deadline`, the
+    /// child has it or its parent's, if that is earlier.
+    ///
+    /// It is one node. Deriving a child with a deadline and one with a guard would make two.
+    #[cfg(feature = "tower")]
+    pub(crate) fn with_end(
+        &self,
+        deadline: Option<(Instant, Cause)>,
+        has_passed: impl FnOnce() -> bool,
+    ) -> Context {
+        let node = match deadline {
+            Some((at, cause)) => self.node.with_deadline(at, Some(cause), has_passed),
+            None => self.node.with_cancel(),
+        };
+        Context { node }
+    }
+
+    /// Cancels the context, without an event for `tracing`.
+    #[cfg(feature = "tower")]
+    pub(crate) fn end_with(&self, cause: Cause) {
+        self.node.cancel(Some(cause));
+    }
+
+    /// Cancels the context, without an event for `tracing`, unless this is its only handle and
+    /// nothing waits for its end. Then nothing can observe the end, and it is not worth its cost.
+    #[cfg(feature = "tower")]
+    pub(crate) fn end_if_shared(&mut self, cause: impl FnOnce() -> Cause) {
+        if !Node::is_sole_owner(&mut self.node) {
+            self.node.cancel(Some(cause()));
+        }
+    }
+
     /// From now on, the instant at which this context is done is recorded, for `ended_at`.
     pub(crate) fn record_end_time(&self) {
         self.node.record_end_time();

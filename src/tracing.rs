@@ -27,6 +27,24 @@ pub(crate) enum Failure<'a> {
     },
 }
 
+/// What happens to a request of a server, apart from its response.
+#[cfg(feature = "tower")]
+#[cfg_attr(
+    not(feature = "tracing"),
+    expect(dead_code, reason = "read by the events only")
+)]
+pub(crate) enum RequestEvent<'a> {
+    ClientGone,
+    TimedOut,
+    Aborted {
+        elapsed: std::time::Duration,
+        reason: &'static str,
+    },
+    Panicked {
+        panic: &'a str,
+    },
+}
+
 #[cfg(feature = "tracing")]
 mod real {
     use std::borrow::Cow;
@@ -35,6 +53,8 @@ mod real {
     use std::time::Duration;
 
     use ::tracing::field::Value;
+    #[cfg(feature = "tower")]
+    use ::tracing::info;
     use ::tracing::level_filters::LevelFilter;
     use ::tracing::{Level, debug, error, field, info_span, warn};
 
@@ -212,6 +232,26 @@ mod real {
         });
     }
 
+    /// Emits the event for something that happens to a request.
+    #[cfg(feature = "tower")]
+    pub(crate) fn request(method: &str, path: &str, event: super::RequestEvent<'_>) {
+        use super::RequestEvent::{Aborted, ClientGone, Panicked, TimedOut};
+        if !has_subscriber() {
+            return;
+        }
+        macro_rules! say {
+            ($event:ident, $message:literal $(, $($field:tt)+)?) => {
+                $event!(target: "errgroup", %method, %path, $($($field)+,)? $message)
+            };
+        }
+        call(|| match event {
+            ClientGone => say!(debug, "client disconnected"),
+            TimedOut => say!(info, "request timed out"),
+            Aborted { elapsed, reason } => say!(warn, "handler aborted", ?elapsed, %reason),
+            Panicked { panic } => say!(error, "handler panicked", %panic),
+        });
+    }
+
     /// Returns a cause as a field that contains its sources.
     fn whole(cause: &dyn Display) -> impl Value + '_ {
         struct Whole<'a>(&'a dyn Display);
@@ -286,6 +326,9 @@ mod none {
     pub(crate) fn failed(_: Option<&str>, _: &Location<'_>, _: Duration, _: Failure<'_>) {}
 
     pub(crate) fn cancelled(_: impl FnOnce() -> bool, _: Option<&dyn Display>) {}
+
+    #[cfg(feature = "tower")]
+    pub(crate) fn request(_: &str, _: &str, _: super::RequestEvent<'_>) {}
 }
 
 #[cfg(not(feature = "tracing"))]

@@ -79,15 +79,15 @@ fn run_has_the_auto_traits_of_its_future() {
 #[test]
 fn layers_and_services_have_the_auto_traits_that_servers_need() {
     use errgroup::tower::{
-        Aborted, CallBody, CallFuture, Carried, ClientGone, ContextLayer, ContextService,
-        DetachedFuture, DetachedLayer, DetachedService, Drained, Handlers, PropagateLayer,
-        PropagateService, RequestBody, RequestFinished, ResponseBody, ResponseFuture,
+        Aborted, CallBody, CallFuture, Carried, ClientGone, ContextLayer, ContextService, Drained,
+        DropOnDisconnect, DroppingFuture, Handlers, PropagateLayer, PropagateService, RequestBody,
+        RequestFinished, ResponseBody, ResponseFuture,
     };
     fn layer<T: Clone + Send + Sync + Unpin + Debug + 'static>() {}
     layer::<ContextLayer>();
     layer::<ContextService<()>>();
-    layer::<DetachedLayer>();
-    layer::<DetachedService<()>>();
+    layer::<ContextLayer<DropOnDisconnect>>();
+    layer::<ContextService<(), DropOnDisconnect>>();
     layer::<PropagateLayer>();
     layer::<PropagateService<()>>();
     layer::<Carried>();
@@ -95,10 +95,10 @@ fn layers_and_services_have_the_auto_traits_that_servers_need() {
     layer::<Aborted>();
     send_sync::<Handlers>();
     debug::<Handlers>();
-    unwind_safe::<DetachedLayer>();
-    unwind_safe::<DetachedService<()>>();
+    unwind_safe::<ContextLayer>();
+    unwind_safe::<ContextService<()>>();
     unwind_safe::<Handlers>();
-    fn error<T: std::error::Error + Copy + Send + Sync + 'static>() {}
+    fn error<T: std::error::Error + Clone + Send + Sync + 'static>() {}
     error::<ClientGone>();
     error::<RequestFinished>();
     // What is polled is what the inner one is, and no more is asked of it.
@@ -106,8 +106,8 @@ fn layers_and_services_have_the_auto_traits_that_servers_need() {
     polled::<RequestBody<()>>();
     polled::<ResponseBody<()>>();
     polled::<CallBody<()>>();
-    polled::<ResponseFuture<()>>();
-    polled::<DetachedFuture<(), ()>>();
+    polled::<ResponseFuture<std::future::Ready<()>>>();
+    polled::<DroppingFuture<()>>();
     polled::<CallFuture<()>>();
 }
 

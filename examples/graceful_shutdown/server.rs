@@ -1,4 +1,4 @@
-//! The server: one task accepts, and starts one for each connection; the layer starts one for each handler.
+//! The server: one task accepts, and starts one for each connection, in which its handlers run.
 
 use std::io;
 use std::net::SocketAddr;
@@ -52,7 +52,8 @@ pub(crate) async fn start(
     stopping: &Context,
     listen: SocketAddr,
 ) -> io::Result<Server> {
-    let (layer, handlers) = ContextLayer::new(ctx).detached(LAST_CALL);
+    let layer = ContextLayer::new(ctx).grace(LAST_CALL);
+    let handlers = layer.handlers();
     let accepted = Arc::new(watch::Sender::new(0));
     let gate = Gate {
         stopping: stopping.clone(),

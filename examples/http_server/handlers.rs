@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::routing::get;
-use errgroup::tower::DetachedLayer;
+use errgroup::tower::ContextLayer;
 use errgroup::{Context, ContextError, Group};
 use futures::SinkExt as _;
 use futures::channel::mpsc;
@@ -17,7 +17,7 @@ use crate::work::{self, Site};
 
 /// The layer is around what works. It is the detached one, since these handlers have something to say when their client
 /// has gone: they are asked to stop, and not dropped.
-pub(crate) fn routes(site: Site, layer: DetachedLayer) -> Router {
+pub(crate) fn routes(site: Site, layer: ContextLayer) -> Router {
     Router::new()
         .route("/", get(report))
         .route("/rows", get(rows))

@@ -97,10 +97,11 @@ async fn main() -> anyhow::Result<()> {
         return server::serve(&ctx, listener, naive::routes(site)).await;
     }
 
-    let (layer, handlers) = ContextLayer::new(&ctx)
+    let layer = ContextLayer::new(&ctx)
         .header(cli.timeout_header)
         .max_timeout(MAX_TIMEOUT)
-        .detached(GRACE);
+        .grace(GRACE);
+    let handlers = layer.handlers();
     server::serve(&ctx, listener, handlers::routes(site, layer)).await?;
     for request in handlers.wait().await.aborted() {
         say(format_args!("aborted: {request}"));

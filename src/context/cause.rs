@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::ops::Deref;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
@@ -70,17 +71,36 @@ pub struct Cause {
 #[derive(Clone)]
 enum Repr {
     Shared(Arc<dyn Error + Send + Sync + 'static>),
-    /// A cause of the crate itself. It needs no allocation, since dropping a guard must be cheap.
-    Static(&'static StaticCause),
+    /// A cause of the crate itself. It needs no allocation, since dropping a guard and finishing a
+    /// request must be cheap.
+    Static(&'static dyn StaticError),
+}
+
+/// An error of the crate itself that is a static.
+pub(crate) trait StaticError: Send + Sync + 'static {
+    fn as_error(&self) -> &(dyn Error + Send + Sync + 'static);
+
+    /// Returns a copy of the error.
+    fn to_shared(&self) -> Arc<dyn Error + Send + Sync + 'static>;
+}
+
+impl<T: Error + Clone + Send + Sync + 'static> StaticError for T {
+    fn as_error(&self) -> &(dyn Error + Send + Sync + 'static) {
+        self
+    }
+
+    fn to_shared(&self) -> Arc<dyn Error + Send + Sync + 'static> {
+        Arc::new(self.clone())
+    }
 }
 
 /// A cause of the crate itself, with a fixed text.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct StaticCause(pub(crate) &'static str);
 
 impl Cause {
-    pub(crate) const fn from_static(cause: &'static StaticCause) -> Cause {
+    pub(crate) const fn from_static<T: StaticError>(cause: &'static T) -> Cause {
         Cause {
             repr: Repr::Static(cause),
         }
@@ -94,9 +114,31 @@ impl Cause {
     pub fn into_error(self) -> std::sync::Arc<dyn Error + Send + Sync + 'static> {
         match self.repr {
             Repr::Shared(error) => error,
-            Repr::Static(cause) => Arc::new(StaticCause(cause.0)),
+            Repr::Static(cause) => cause.to_shared(),
         }
     }
+
+    /// Returns true if the error, or one in its `source()` chain, is a `T`.
+    pub(crate) fn is_or_contains<T: Error + 'static>(&self) -> bool {
+        let mut next: Option<&(dyn Error + 'static)> = Some(&**self);
+        while let Some(error) = next {
+            if error.is::<T>() {
+                return true;
+            }
+            next = inside(error).or_else(|| error.source());
+        }
+        false
+    }
+}
+
+/// Returns the error inside an error that is only a wrapper, and that its `source()` skips.
+fn inside<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    type Shared = Arc<dyn Error + Send + Sync + 'static>;
+    if let Some(shared) = error.downcast_ref::<Shared>() {
+        return Some(&**shared);
+    }
+    let inner = error.downcast_ref::<io::Error>()?.get_ref()?;
+    Some(inner)
 }
 
 impl Deref for Cause {
@@ -105,7 +147,7 @@ impl Deref for Cause {
     fn deref(&self) -> &Self::Target {
         match &self.repr {
             Repr::Shared(error) => &**error,
-            Repr::Static(cause) => *cause,
+            Repr::Static(cause) => cause.as_error(),
         }
     }
 }

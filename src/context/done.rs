@@ -213,6 +213,31 @@ impl fmt::Debug for DoneOwned {
     }
 }
 
+/// A watch for the end of a context that its owner keeps elsewhere. It takes no budget.
+#[cfg(feature = "tower")]
+pub(crate) struct EndWatch {
+    waiter: Waiter,
+}
+
+#[cfg(feature = "tower")]
+impl EndWatch {
+    pub(crate) const fn new() -> EndWatch {
+        EndWatch {
+            waiter: Waiter::new(),
+        }
+    }
+
+    /// Resolves when `ctx` is done. Every poll must be of the same context.
+    pub(crate) fn poll(&mut self, ctx: &Context, cx: &mut task::Context<'_>) -> Poll<ContextError> {
+        self.waiter.poll(&ctx.node, cx)
+    }
+
+    /// Removes the listener from `ctx`. Without this, it stays until `ctx` is done.
+    pub(crate) fn release(&mut self, ctx: &Context) {
+        self.waiter.release(&ctx.node);
+    }
+}
+
 /// Polls `future`, and then the end of `node`. Both [`Run`] and [`RunOwned`] consist of this.
 fn poll_race<F: Future>(
     mut future: Pin<&mut Option<F>>,

@@ -102,10 +102,34 @@ impl ContextError {
     }
 
     /// Returns the cause with which the context was cancelled, or the cause of the deadline. `None`
-    /// if there was none. [`Context::cause`](crate::Context::cause) returns the same.
+    /// if there was none.
+    ///
+    /// [`Context::cause`](crate::Context::cause) returns the same, but the error itself if there
+    /// was none.
     #[must_use]
     pub fn cause(&self) -> Option<&Cause> {
         self.cause.as_ref()
+    }
+
+    /// Returns true if the [`cause`](ContextError::cause), or an error in its `source()` chain, is
+    /// a `T`.
+    ///
+    /// An error inside an [`io::Error`], and one that [`Cause::into_error`] has returned, is found
+    /// too.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use errgroup::Context;
+    /// use std::io;
+    ///
+    /// let (ctx, guard) = Context::background().with_cancel();
+    /// guard.cancel_with(io::Error::other("disk full"));
+    /// assert!(ctx.check().unwrap_err().caused_by::<io::Error>());
+    /// ```
+    #[must_use]
+    pub fn caused_by<T: std::error::Error + 'static>(&self) -> bool {
+        self.cause.as_ref().is_some_and(Cause::is_or_contains::<T>)
     }
 }
 

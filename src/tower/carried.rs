@@ -2,12 +2,15 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+/// The header of W3C's Baggage: values that the services of a request pass along.
+pub(super) const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
+
 /// The headers of W3C's Trace Context and Baggage: the trace that a request belongs to, and the
 /// values that its services pass along.
 pub(super) const DEFAULT: [HeaderName; 3] = [
     HeaderName::from_static("traceparent"),
     HeaderName::from_static("tracestate"),
-    HeaderName::from_static("baggage"),
+    BAGGAGE,
 ];
 
 /// Headers of a request that [`PropagateLayer`](super::PropagateLayer) copies to the calls that are

@@ -1,9 +1,13 @@
 //! The causes that end a request's context, and the HTTP status and gRPC code for each.
 
+use std::error::Error;
+use std::fmt;
+
 use http::StatusCode;
 
+use super::error::SharedError;
 use crate::context::ContextError;
-use crate::context::{Context, StaticCause};
+use crate::context::StaticCause;
 
 pub(super) static TIME_OF_CLIENT_PASSED: StaticCause =
     StaticCause("the time that the client allows for the request has passed");
@@ -11,14 +15,21 @@ pub(super) static TIME_OF_SERVER_PASSED: StaticCause =
     StaticCause("the time that the server allows for a request has passed");
 pub(super) static HANDLER_PANICKED: StaticCause = StaticCause("the request's handler panicked");
 pub(super) static HANDLER_FAILED: StaticCause = StaticCause("the request's handler failed");
-pub(super) static BODY_FAILED: StaticCause = StaticCause("the response's body failed");
+pub(super) static RESPONSE_TOO_SHORT: StaticCause =
+    StaticCause("the response's body is shorter than its content-length");
 pub(super) static NO_TIME_LEFT: StaticCause = StaticCause("no time is left for the call");
 pub(super) static SERVER_STOPS: StaticCause = StaticCause("the server shuts down");
+pub(super) static REQUEST_FINISHED: RequestFinished = RequestFinished;
 
 /// The cause of a request's context when the client disconnected before it had the whole response.
 ///
-/// Its text is `client disconnected`. The context is cancelled with it when the response future or
-/// the response's body is dropped before it has completed, or when the request's body fails.
+/// `ctx.caused_by::<ClientGone>()` asks for it. The context is cancelled with it
+///
+/// - when the response future or the response's body is dropped before it has completed. The text
+///   is then `client disconnected`;
+/// - when the request's body fails, or ends before its announced length. The text is then `client
+///   disconnected before the request's body was complete`, and the [`source`](Error::source) is the
+///   body's error.
 ///
 /// # Examples
 ///
@@ -26,53 +37,82 @@ pub(super) static SERVER_STOPS: StaticCause = StaticCause("the server shuts down
 /// use errgroup::{Context, tower::ClientGone};
 ///
 /// # let (ctx, guard) = Context::background().with_cancel();
-/// # guard.cancel_with(ClientGone);
-/// let cause = ctx.cause().unwrap();
-/// assert!(cause.downcast_ref::<ClientGone>().is_some());
-/// assert_eq!(cause.to_string(), "client disconnected");
-/// assert!(ClientGone::ended(&ctx));
+/// # guard.cancel_with(ClientGone::new());
+/// assert!(ctx.caused_by::<ClientGone>());
+/// assert_eq!(ctx.cause().unwrap().to_string(), "client disconnected");
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("client disconnected")]
-pub struct ClientGone;
+#[derive(Debug, Clone, Default)]
+pub struct ClientGone {
+    upload: Option<SharedError>,
+}
 
 impl ClientGone {
-    /// Returns `true` if `ctx` was cancelled because the client disconnected.
+    /// Returns the cause of a client that disconnected while it waited for the response. It is for
+    /// tests of handlers: `guard.cancel_with(ClientGone::new())`.
     #[must_use]
-    pub fn ended(ctx: &Context) -> bool {
-        ctx.err().is_some_and(|error| ClientGone::caused(&error))
+    pub const fn new() -> ClientGone {
+        ClientGone { upload: None }
     }
 
-    /// Returns `true` if `error` reports a context that was cancelled because the client
-    /// disconnected.
-    #[must_use]
-    pub fn caused(error: &ContextError) -> bool {
-        is::<ClientGone>(error)
+    pub(super) fn plain() -> &'static ClientGone {
+        static PLAIN: ClientGone = ClientGone::new();
+        &PLAIN
+    }
+
+    /// Returns the cause of a client whose upload has ended early, with the error of the body.
+    pub(super) fn in_upload(error: SharedError) -> ClientGone {
+        ClientGone {
+            upload: Some(error),
+        }
+    }
+}
+
+impl fmt::Display for ClientGone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.upload {
+            Some(_) => "client disconnected before the request's body was complete",
+            None => "client disconnected",
+        })
+    }
+}
+
+impl Error for ClientGone {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.upload.as_ref().map(SharedError::original)
     }
 }
 
 /// The cause of a request's context when the whole response was handed to the server.
 ///
-/// Its text is `the request is finished`. It cancels everything that was started with the context
-/// and still runs. The response is in the server's hands then. That does not mean that the client
-/// has received it.
+/// `ctx.caused_by::<RequestFinished>()` asks for it. Its text is `the request is finished`. It
+/// cancels everything that was started with the context and still runs. The response is in the
+/// server's hands then. That does not mean that the client has received it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the request is finished")]
 pub struct RequestFinished;
 
-impl RequestFinished {
-    /// Returns `true` if `ctx` was cancelled because its request was finished, with a whole
-    /// response.
-    #[must_use]
-    pub fn ended(ctx: &Context) -> bool {
-        ctx.err().is_some_and(|error| is::<RequestFinished>(&error))
+/// The cause of a request's context when the body of the response failed.
+#[derive(Debug, Clone)]
+pub(super) struct ResponseFailed {
+    error: SharedError,
+}
+
+impl ResponseFailed {
+    pub(super) fn new(error: SharedError) -> ResponseFailed {
+        ResponseFailed { error }
     }
 }
 
-fn is<T: std::error::Error + 'static>(error: &ContextError) -> bool {
-    error
-        .cause()
-        .is_some_and(|cause| cause.downcast_ref::<T>().is_some())
+impl fmt::Display for ResponseFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the response's body failed")
+    }
+}
+
+impl Error for ResponseFailed {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(self.error.original())
+    }
 }
 
 /// Returns the HTTP status for a handler that was stopped because its context is done.
@@ -100,7 +140,7 @@ pub fn status_of(error: &ContextError) -> StatusCode {
     if error.is_deadline_exceeded() {
         return StatusCode::GATEWAY_TIMEOUT;
     }
-    if ClientGone::caused(error) {
+    if error.caused_by::<ClientGone>() {
         // nginx's status for a client that disconnected. `http` has no name for it; `from_u16`
         // accepts every number from 100 to 999.
         return StatusCode::from_u16(499).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
@@ -122,7 +162,11 @@ pub fn grpc_code_of(error: &ContextError) -> i32 {
     if error.is_deadline_exceeded() {
         return 4;
     }
-    if ClientGone::caused(error) { 1 } else { 14 }
+    if error.caused_by::<ClientGone>() {
+        1
+    } else {
+        14
+    }
 }
 
 /// Converts the error into the status that [`status_of`] returns: 504 for a deadline that has

@@ -1,25 +1,19 @@
 //! The server's layer: a context for each request.
 
+mod arrival;
+mod config;
+
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{self, Poll, ready};
+use std::marker::PhantomData;
 use std::time::Duration;
 
-use http::{HeaderName, Method, Request, Response};
-use http_body::Body;
-use pin_project_lite::pin_project;
-use tower_layer::Layer;
-use tower_service::Service;
+use http::HeaderName;
+use http::request::Parts;
 
-use super::body::{RequestBody, ResponseBody};
-use super::carried::{self, Carried};
-use super::cause::{HANDLER_FAILED, TIME_OF_CLIENT_PASSED, TIME_OF_SERVER_PASSED};
-use super::header::{self, GRPC_TIMEOUT};
-use super::protocol::Protocol;
-use super::scope::{self, Deadline, Guard, Scope};
-use crate::context::{Cause, Context};
+use super::handlers::{Handlers, Shared};
+use crate::context::Context;
 use crate::sync::Arc;
+use config::Config;
 
 /// Gives each request of a server a [`Context`] that is cancelled when its response is no longer
 /// needed.
@@ -29,17 +23,54 @@ use crate::sync::Arc;
 /// is an extractor. The context is done
 ///
 /// - when the client disconnects: the server drops the response future, or the response's body
-///   before it is complete, or the request's body fails. The cause is
+///   before it is complete, or the request's body ends early. The cause is
 ///   [`ClientGone`](super::ClientGone);
-/// - when its deadline passes. The handler is dropped, and the client receives a timeout response;
-/// - when the server's context is done, with the same cause. The handler is not dropped: it can
-///   observe the context and return;
+/// - when its deadline passes. The client receives a timeout response;
+/// - when the server's context is done, with the same cause;
 /// - when the response is complete, or has failed. The cause of a complete response is
 ///   [`RequestFinished`](super::RequestFinished). This cancels everything that was started with the
 ///   context. For work that must outlive the request, use
 ///   [`without_cancel`](Context::without_cancel).
 ///
 /// The first of these events decides. At or after the deadline, it is always the deadline.
+///
+/// # A handler runs on without its client
+///
+/// As in Go, a handler is not stopped when its client disconnects or its deadline passes. Its
+/// context is done, and it returns when it has cleaned up:
+///
+/// ```
+/// # use errgroup::Context;
+/// # async fn work() -> String { String::new() }
+/// async fn handle(ctx: Context) -> String {
+///     tokio::select! {
+///         answer = work() => answer,
+///         error = ctx.done() => {
+///             eprintln!("request cancelled: {error}"); // and `await` what has to be undone
+///             String::new()
+///         }
+///     }
+/// }
+/// ```
+///
+/// A handler has the [`grace`](ContextLayer::grace) period to return after its context is done.
+/// Then it is aborted: its future is dropped at its await. If its client still waits, the response
+/// is 503. [`handlers`](ContextLayer::handlers) waits for the handlers at shutdown.
+///
+/// A handler runs inside the task of its connection, as without the layer, and its future is boxed.
+/// Only if its response is no longer needed, what is left of it is moved to a task of the layer
+/// (it *lingers*). So:
+///
+/// - The handler's future must be `Send + 'static`.
+/// - Task-locals that an outer layer sets are not set any more after the move. Put such layers
+///   inside this one. The span of the request stays the current one, with feature `tracing`.
+/// - [`max_lingering`](ContextLayer::max_lingering) bounds how many linger at once. A limit on
+///   concurrent requests that stands *outside* this layer does not count them, because their
+///   response futures are gone.
+/// - A handler that was never polled is dropped. So is one whose response future is dropped outside
+///   a tokio runtime, or while the runtime shuts down.
+///
+/// [`drop_on_disconnect`](ContextLayer::drop_on_disconnect) switches to the behaviour of hyper.
 ///
 /// # The deadline
 ///
@@ -50,21 +81,38 @@ use crate::sync::Arc;
 /// - the deadline of the server's context.
 ///
 /// It applies until the response's *body* is complete. If it passes before there is a response, the
-/// handler is dropped. The response is 504, or `grpc-status: 4` for a request whose content type is
-/// `application/grpc*`. A response that the handler returns at that moment is discarded.
-/// [`ResponseBody`] describes a deadline that passes during the body. A request whose deadline has
-/// passed on arrival does not reach the handler.
+/// response is 504, or `grpc-status: 4` for a request whose content type is `application/grpc*`.
+/// The client receives it at once, and the handler may go on for its grace period. A response that
+/// the handler returns from then on is discarded. [`ResponseBody`](super::ResponseBody) describes a
+/// deadline that passes during the body. A request whose deadline has passed on arrival does not
+/// reach the handler.
 ///
-/// A request with a deadline needs a tokio runtime with timers, if it has to wait.
+/// A handler that waits needs a tokio runtime with timers.
 ///
 /// # Where to put it
 ///
 /// Put it outside of every layer and service that may take time, so that it receives the request
-/// first and the response last. A layer outside of it that drops the response future (a timeout)
+/// first and the response last, but inside of those that only look at a request and its response
+/// (traces, CORS, compression). A layer outside of it that drops the response future (a timeout)
 /// looks like a client that disconnects. So does a layer that makes the request's body fail (a size
-/// limit). Put such layers inside of it.
+/// limit). Put such layers inside of it. The whole order, from the outside:
 ///
-/// A second `ContextLayer` further inside can give a route less time. If a request already has a
+/// ```text
+/// TraceLayer           sees every response, the layer's own included
+/// CatchPanicLayer      turns a panic of a handler into a 500
+/// CorsLayer            the layer's own 504 and 503 need its headers, or a browser's `fetch` fails
+/// CompressionLayer     changes the length of a body
+/// ContextLayer
+/// ConcurrencyLimit     waits for a permit under the deadline, and counts handlers that linger
+/// RequestBodyLimit     makes a body fail, which must not look like a disconnect
+/// the routes
+/// ```
+///
+/// With `tower::ServiceBuilder`, this is the order of the calls. With axum's `Router::layer`, it is
+/// the reverse: the last call is outermost.
+///
+/// A second `ContextLayer` further inside can give a route less time, and
+/// [`max_timeout_with`](ContextLayer::max_timeout_with) more or less. If a request already has a
 /// context in its extensions, the new context is a child of that one, and of the server's context.
 ///
 /// # Examples
@@ -83,7 +131,7 @@ use crate::sync::Arc;
 ///
 /// async fn handle(request: Request<RequestBody<Body>>) -> Result<Response<Body>, Infallible> {
 ///     let ctx = request.extensions().get::<Context>().unwrap();
-///     assert_eq!(ctx.remaining(), Some(Duration::from_millis(250)));
+///     assert!(ctx.remaining().unwrap() <= Duration::from_millis(250));
 ///     Ok(Response::default())
 /// }
 ///
@@ -97,37 +145,108 @@ use crate::sync::Arc;
 /// assert_eq!(response.status(), 200);
 /// # }
 /// ```
-#[derive(Debug, Clone)]
-pub struct ContextLayer {
-    server: Context,
+pub struct ContextLayer<M = Linger> {
     config: Arc<Config>,
+    shared: Arc<Shared>,
+    mode: PhantomData<fn() -> M>,
 }
 
-#[derive(Debug, Clone)]
-struct Config {
-    max_timeout: Option<Duration>,
-    /// The headers with a timeout: `grpc-timeout`, and those that were added.
-    headers: Vec<HeaderName>,
-    /// The headers that are copied into the context. No name occurs twice.
-    carried: Vec<HeaderName>,
-}
+/// The default mode of a [`ContextLayer`]: a handler runs on without its client.
+#[derive(Debug, Clone, Copy)]
+pub struct Linger;
+
+/// The mode of a [`ContextLayer`] that drops its handlers, which
+/// [`drop_on_disconnect`](ContextLayer::drop_on_disconnect) returns.
+#[derive(Debug, Clone, Copy)]
+pub struct DropOnDisconnect;
 
 impl ContextLayer {
     /// Returns a layer that derives the contexts of requests from `ctx`, the server's context.
     ///
     /// Cancel `ctx` when the server is to stop: every request that is still running is then
     /// cancelled with the same cause.
+    ///
+    /// Clones of the layer share their [`handlers`](ContextLayer::handlers). They may have different
+    /// settings, for different routes.
     #[must_use]
     pub fn new(ctx: &Context) -> ContextLayer {
-        let config = Config {
-            max_timeout: None,
-            headers: vec![GRPC_TIMEOUT],
-            carried: carried::DEFAULT.to_vec(),
-        };
         ContextLayer {
-            server: ctx.clone(),
-            config: Arc::new(config),
+            config: Arc::new(Config::new()),
+            shared: Arc::new(Shared::new(ctx)),
+            mode: PhantomData,
         }
+    }
+
+    /// Lets at most `n` handlers run on without their clients at once. One more is dropped at its
+    /// await at once, as hyper does, and counts as aborted. The default is 1,024.
+    ///
+    /// This is the bound for clients that send requests and disconnect, or open and reset HTTP/2
+    /// streams, faster than handlers return. With `0`, no handler lingers.
+    #[must_use]
+    pub fn max_lingering(mut self, n: usize) -> ContextLayer {
+        self.config_mut().max_lingering = n;
+        self
+    }
+
+    /// Returns a layer that drops a handler at its await when its client disconnects or its
+    /// deadline passes, as hyper does without a layer.
+    ///
+    /// The context is done before the handler is dropped, so its destructors, and everything that
+    /// was started with the context, can read the cause. The handler itself does not learn of the
+    /// disconnect. No clean-up that is async can run in it. A statement that was sent to a database
+    /// is executed all the same, and the second of two writes is never sent.
+    ///
+    /// The handler's future need not be `Send` or `'static`, and is not boxed. When the server's
+    /// context is done, a handler is not dropped: it has its [`grace`](ContextLayer::grace) period,
+    /// as in the default mode.
+    #[must_use]
+    pub fn drop_on_disconnect(self) -> ContextLayer<DropOnDisconnect> {
+        ContextLayer {
+            config: self.config,
+            shared: self.shared,
+            mode: PhantomData,
+        }
+    }
+}
+
+impl<M> ContextLayer<M> {
+    /// Sets the time that a handler has to return after its context is done. After it, the handler
+    /// is aborted. The default is 10 seconds.
+    ///
+    /// The time begins when the context is done: at the disconnect, at the deadline, or when the
+    /// server's context is cancelled. `Duration::MAX` waits for ever.
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> ContextLayer<M> {
+        self.config_mut().grace = grace;
+        self
+    }
+
+    /// Returns a handle to the handlers, with which the server's shutdown waits for them.
+    ///
+    /// A server's graceful shutdown waits for its connections. It does not wait for a handler whose
+    /// connection is closed. Call this after [`grace`](ContextLayer::grace), which the handle
+    /// copies, and keep the handle until the end of `main`:
+    ///
+    /// ```
+    /// use errgroup::Context;
+    /// use errgroup::tower::ContextLayer;
+    /// use std::time::Duration;
+    ///
+    /// # async fn serve(_: &Context, _: ContextLayer) {}
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// # let server = Context::background();
+    /// let layer = ContextLayer::new(&server).grace(Duration::from_secs(5));
+    /// let handlers = layer.handlers();
+    /// serve(&server, layer).await;
+    /// let drained = handlers.wait().await;
+    /// for request in drained.aborted() {
+    ///     eprintln!("aborted: {request}");
+    /// }
+    /// # }
+    /// ```
+    pub fn handlers(&self) -> Handlers {
+        Handlers::new(&self.shared, self.config.grace)
     }
 
     /// Sets the maximum timeout of a request. It limits the timeout that a request asks for, and
@@ -136,8 +255,48 @@ impl ContextLayer {
     /// Without it, a client may ask for any timeout, and a request that asks for none has no
     /// deadline of its own. A server on a public network should set it.
     #[must_use]
-    pub fn max_timeout(mut self, timeout: Duration) -> ContextLayer {
-        Arc::make_mut(&mut self.config).max_timeout = Some(timeout);
+    pub fn max_timeout(mut self, timeout: Duration) -> ContextLayer<M> {
+        self.config_mut().max_timeout = Some(timeout);
+        self
+    }
+
+    /// Sets a function that gives a request more or less time than
+    /// [`max_timeout`](ContextLayer::max_timeout), by its method, path or headers: a download or a
+    /// stream of events needs more. If it returns `None`, `max_timeout` applies.
+    ///
+    /// It is called when a request arrives. Its panic is a panic of the service.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use errgroup::{Context, tower::ContextLayer};
+    /// use std::time::Duration;
+    ///
+    /// let layer = ContextLayer::new(&Context::background())
+    ///     .max_timeout(Duration::from_secs(5))
+    ///     .max_timeout_with(|request| match request.uri.path() {
+    ///         "/events" => Some(Duration::MAX),
+    ///         path if path.starts_with("/files/") => Some(Duration::from_secs(300)),
+    ///         _ => None,
+    ///     });
+    /// ```
+    #[must_use]
+    pub fn max_timeout_with<F>(mut self, of: F) -> ContextLayer<M>
+    where
+        F: Fn(&Parts) -> Option<Duration> + Send + Sync + 'static,
+    {
+        self.config_mut().max_timeout_with = Some(Arc::new(of));
+        self
+    }
+
+    /// Trusts no client: ignores the timeouts that requests ask for, and does not copy `baggage`.
+    ///
+    /// Use it at the edge, where requests come from the internet. A client there should not choose
+    /// the deadlines of the services behind, nor pass values along to them.
+    /// [`max_timeout`](ContextLayer::max_timeout) still applies. The headers stay in the request.
+    #[must_use]
+    pub fn untrusted(mut self) -> ContextLayer<M> {
+        self.config_mut().distrust();
         self
     }
 
@@ -154,192 +313,48 @@ impl ContextLayer {
     /// format of `grpc-timeout` is gRPC's: one to eight digits and one of the units `H M S m u n`.
     /// Every other value of it is ignored.
     #[must_use]
-    pub fn header(mut self, name: HeaderName) -> ContextLayer {
-        Arc::make_mut(&mut self.config).headers.push(name);
+    pub fn header(mut self, name: HeaderName) -> ContextLayer<M> {
+        self.config_mut().read_timeout(name);
         self
     }
 
-    /// Copies this header of a request into the request's context, as [`Carried`].
+    /// Copies this header of a request into the request's context, as [`Carried`](super::Carried).
     /// [`PropagateLayer`](super::PropagateLayer) adds it to the calls that are made for the
     /// request.
     ///
-    /// `traceparent`, `tracestate` and `baggage` are always copied. Use this for one more header,
-    /// such as `x-request-id`.
+    /// `traceparent`, `tracestate` and `baggage` are always copied (`baggage` not by a layer that is
+    /// [`untrusted`](ContextLayer::untrusted)). Use this for one more header, such as
+    /// `x-request-id`.
     #[must_use]
-    pub fn carry(mut self, name: HeaderName) -> ContextLayer {
-        let carried = &mut Arc::make_mut(&mut self.config).carried;
-        if !carried.contains(&name) {
-            carried.push(name);
-        }
+    pub fn carry(mut self, name: HeaderName) -> ContextLayer<M> {
+        self.config_mut().carry(name);
         self
     }
 
-    /// Returns the server's context.
-    pub(super) fn server(&self) -> &Context {
-        &self.server
+    fn config_mut(&mut self) -> &mut Config {
+        Arc::make_mut(&mut self.config)
     }
 
-    /// Returns the layer with another server's context.
-    pub(super) fn with_server(mut self, ctx: Context) -> ContextLayer {
-        self.server = ctx;
-        self
+    pub(super) fn most_lingering(&self) -> usize {
+        self.config.max_lingering
     }
+}
 
-    /// Derives the context of a request that has arrived. Returns the request with that context and
-    /// a body that detects a disconnect, and the scope that ends the context.
-    pub(super) fn begin<B>(&self, request: Request<B>) -> (Request<RequestBody<B>>, Scope) {
-        let (mut parts, body) = request.into_parts();
-        let mut ctx = match parts.extensions.get::<Context>() {
-            Some(outer) => outer.merge(&self.server),
-            None => self.server.clone(),
-        };
-        if let Some(carried) = Carried::of(&parts.headers, &self.config.carried) {
-            ctx = ctx.with_value(carried);
-        }
-        if let Some((timeout, cause)) = self.timeout(&parts.headers) {
-            ctx = ctx.with_timeout_cause(timeout, cause);
-        }
-        let (ctx, guard) = ctx.with_cancel();
-        let handle = guard.disarm();
-        parts.extensions.insert(ctx.clone());
-        let is_head = parts.method == Method::HEAD;
-        let version = parts.version;
-        let request = Request::from_parts(parts, RequestBody::new(handle.clone(), body));
-        let scope = Scope {
-            guard: Guard::new(handle),
-            deadline: Deadline::new(ctx.deadline()),
-            ctx,
-            protocol: Protocol::of(&request).for_version(version),
-            is_head,
-        };
-        (request, scope)
-    }
-
-    /// Returns the timeout of a request, and the cause that says who has set it: the client or the
-    /// server.
-    fn timeout(&self, headers: &http::HeaderMap) -> Option<(Duration, Cause)> {
-        let asked = header::timeout(headers, &self.config.headers);
-        match (asked, self.config.max_timeout) {
-            (Some(asked), Some(max)) if max < asked => {
-                Some((max, Cause::from_static(&TIME_OF_SERVER_PASSED)))
-            }
-            (Some(asked), _) => Some((asked, Cause::from_static(&TIME_OF_CLIENT_PASSED))),
-            (None, Some(max)) => Some((max, Cause::from_static(&TIME_OF_SERVER_PASSED))),
-            (None, None) => None,
+impl<M> Clone for ContextLayer<M> {
+    fn clone(&self) -> Self {
+        ContextLayer {
+            config: self.config.clone(),
+            shared: self.shared.clone(),
+            mode: PhantomData,
         }
     }
 }
 
-impl<S> Layer<S> for ContextLayer {
-    type Service = ContextService<S>;
-
-    fn layer(&self, inner: S) -> ContextService<S> {
-        ContextService {
-            inner,
-            layer: self.clone(),
-        }
-    }
-}
-
-/// The service that a [`ContextLayer`] returns: `S`, with a context for each request.
-#[derive(Debug, Clone)]
-pub struct ContextService<S> {
-    inner: S,
-    layer: ContextLayer,
-}
-
-impl<S, B, R> Service<Request<B>> for ContextService<S>
-where
-    S: Service<Request<RequestBody<B>>, Response = Response<R>>,
-    R: Body,
-{
-    type Response = Response<ResponseBody<R>>;
-    type Error = S::Error;
-    type Future = ResponseFuture<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let (request, mut scope) = self.layer.begin(request);
-        let handler = if scope.deadline.has_passed() {
-            None
-        } else {
-            Some(scope.guard.run(|| self.inner.call(request)))
-        };
-        ResponseFuture {
-            scope: Some(scope),
-            handler,
-        }
-    }
-}
-
-pin_project! {
-    /// The response future of a [`ContextService`].
-    ///
-    /// If it is dropped before it is ready, the request's context is cancelled with
-    /// [`ClientGone`](super::ClientGone).
-    #[must_use = "futures do nothing unless you `.await` or poll them"]
-    pub struct ResponseFuture<F> {
-        // None when the future is ready. Declared before the handler, and so dropped first: the
-        // context is done when the handler's destructors run.
-        scope: Option<Scope>,
-        // None if the deadline had passed on arrival.
-        #[pin]
-        handler: Option<F>,
-    }
-}
-
-impl<F, R, E> Future for ResponseFuture<F>
-where
-    F: Future<Output = Result<Response<R>, E>>,
-    R: Body,
-{
-    type Output = Result<Response<ResponseBody<R>>, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        if this.handler.is_none() {
-            ready!(scope::poll_budget(cx));
-        }
-        let Some(mut scope) = this.scope.take() else {
-            panic!("`ResponseFuture` polled after it resolved");
-        };
-        // The clock is read before and after the poll of the handler. A response that is ready at
-        // the deadline is too late. Most often it is the handler's own report of the same deadline,
-        // and which of the two a client received would be left to chance.
-        let mut answer = None;
-        if let (Some(handler), false) = (
-            this.handler.as_mut().as_pin_mut(),
-            scope.deadline.has_passed(),
-        ) {
-            match scope.guard.run(|| handler.poll(cx)) {
-                Poll::Ready(ready) => answer = Some(ready),
-                Poll::Pending if scope.deadline.poll(cx).is_pending() => {
-                    *this.scope = Some(scope);
-                    return Poll::Pending;
-                }
-                Poll::Pending => {}
-            }
-        }
-        Poll::Ready(match answer {
-            Some(Ok(response)) if !scope.deadline.has_passed() => Ok(scope.respond(response)),
-            Some(Err(error)) if !scope.deadline.has_passed() => {
-                scope.guard.fail(&HANDLER_FAILED);
-                Err(error)
-            }
-            _ => {
-                scope.expire();
-                this.handler.set(None);
-                Ok(scope.timed_out())
-            }
-        })
-    }
-}
-
-impl<F> fmt::Debug for ResponseFuture<F> {
+impl<M> fmt::Debug for ContextLayer<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+        f.debug_struct("ContextLayer")
+            .field("config", &self.config)
+            .field("handlers", &self.shared)
+            .finish_non_exhaustive()
     }
 }

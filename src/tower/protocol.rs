@@ -1,7 +1,7 @@
 //! HTTP and gRPC: how a response in each of them reports that the request's context is done.
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, Version};
 use http_body::Frame;
 
 use super::error::BoxError;
@@ -25,8 +25,8 @@ pub(super) enum Protocol {
 impl Protocol {
     /// Reads the protocol from the content type: `application/grpc*` is gRPC, everything else is
     /// HTTP.
-    pub(super) fn of<B>(request: &Request<B>) -> Protocol {
-        let Some(content_type) = request.headers().get(CONTENT_TYPE) else {
+    pub(super) fn of(headers: &HeaderMap) -> Protocol {
+        let Some(content_type) = headers.get(CONTENT_TYPE) else {
             return Protocol::Http;
         };
         let Some(rest) = content_type.as_bytes().strip_prefix(b"application/grpc") else {

@@ -7,6 +7,7 @@ use http_body::Body;
 use super::body::ResponseBody;
 use super::cause::SERVER_STOPS;
 use super::scope::{GRPC_DEADLINE_EXCEEDED, Scope};
+use crate::context::Cause;
 
 impl Scope {
     /// Returns the handler's response, with the scope in its body. The request is finished when
@@ -26,7 +27,7 @@ impl Scope {
     /// Cancels the context, and returns the response to a request whose handler does not produce
     /// one: 503, or `grpc-status: 14`.
     pub(super) fn unavailable<B>(mut self) -> Response<ResponseBody<B>> {
-        self.guard.fail(&SERVER_STOPS);
+        self.fail(Cause::from_static(&SERVER_STOPS));
         self.answer(StatusCode::SERVICE_UNAVAILABLE, (14, "unavailable"))
     }
 

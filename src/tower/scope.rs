@@ -1,5 +1,5 @@
-//! A request's scope: a guard that ends its context, and its deadline. It exists from the request's
-//! arrival until its response's body is complete.
+//! A request's scope: it ends the request's context, and has its deadline. It exists from the
+//! request's arrival until its response's body is complete.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -8,38 +8,135 @@ use std::task::{self, Poll, ready};
 use tokio::task::coop;
 use tokio::time::{Instant, Sleep};
 
-use super::cause::{ClientGone, HANDLER_PANICKED, RequestFinished};
+use super::cause::{ClientGone, HANDLER_PANICKED, REQUEST_FINISHED};
 use super::protocol::Protocol;
+use super::request_line::RequestLine;
 use crate::context::ContextError;
-use crate::context::{CancelHandle, Cause, Context, StaticCause};
+use crate::context::{Cause, Context};
+use crate::tracing::{self, RequestEvent, Span};
 
 /// The scope of a request. It moves from the service's `call` into the response future, and from
 /// there into the response's body. When a server drops one of these early, the client has
-/// disconnected: the guard then cancels the context with that cause.
+/// disconnected: the scope then cancels the context with that cause.
+///
+/// At or after the deadline, the context has the kind and cause of the deadline, whatever the scope
+/// does.
 ///
 /// A struct that holds a scope declares it before the handler's future or body. Fields are dropped
 /// in the order of their declaration, so the context is done when the handler's destructors run,
 /// and they can read the cause.
-#[derive(Debug)]
 pub(super) struct Scope {
-    pub(super) guard: Guard,
     pub(super) ctx: Context,
     pub(super) deadline: Deadline,
     pub(super) protocol: Protocol,
+    pub(super) line: RequestLine,
     /// `true` for a request with the method HEAD. The server sends no body for it, even if the
     /// response holds one.
     pub(super) is_head: bool,
+    /// The span in which the service was called, which is the span of the request.
+    pub(super) caller: Span,
+    if_dropped: IfDropped,
+}
+
+/// The cause with which a drop of the scope ends the context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum IfDropped {
+    /// The server drops the response early: the client has disconnected.
+    ClientGone,
+    /// Every byte that was announced has been handed to the server.
+    Finished,
+    /// The context has been ended; nothing is left to do.
+    Nothing,
 }
 
 impl Scope {
+    pub(super) fn new(ctx: Context, protocol: Protocol, line: RequestLine, is_head: bool) -> Scope {
+        Scope {
+            deadline: Deadline::new(ctx.deadline()),
+            ctx,
+            protocol,
+            line,
+            is_head,
+            caller: Span::current(),
+            if_dropped: IfDropped::ClientGone,
+        }
+    }
+
+    /// Runs code of the handler. If it panics, the context is cancelled with the cause of a panic,
+    /// at once: the code that catches the panic may drop the scope much later.
+    pub(super) fn run<T>(&mut self, code: impl FnOnce() -> T) -> T {
+        struct OnPanic<'a>(&'a mut Scope);
+
+        impl Drop for OnPanic<'_> {
+            fn drop(&mut self) {
+                self.0.fail(Cause::from_static(&HANDLER_PANICKED));
+            }
+        }
+
+        let on_panic = OnPanic(self);
+        let output = code();
+        std::mem::forget(on_panic);
+        output
+    }
+
+    /// Returns `true` while the context has not been ended and the response is not complete: a drop
+    /// means that the client has disconnected.
+    pub(super) fn is_open(&self) -> bool {
+        self.if_dropped == IfDropped::ClientGone
+    }
+
+    /// Records that the response is complete: if the scope is dropped from now on, the request is
+    /// finished.
+    pub(super) fn mark_complete(&mut self) {
+        self.if_dropped = IfDropped::Finished;
+    }
+
+    /// Ends the context because the request is finished. Most requests finish, so this emits no
+    /// event.
+    pub(super) fn finish(&mut self) {
+        self.if_dropped = IfDropped::Nothing;
+        self.ctx
+            .end_if_shared(|| Cause::from_static(&REQUEST_FINISHED));
+    }
+
+    /// Cancels the context with `why` as its cause.
+    pub(super) fn fail(&mut self, why: Cause) {
+        self.if_dropped = IfDropped::Nothing;
+        tracing::cancelled(|| self.ctx.is_done(), Some(&why));
+        self.ctx.end_with(why);
+    }
+
+    /// Cancels the context because the client has disconnected.
+    pub(super) fn client_gone(&mut self) {
+        self.if_dropped = IfDropped::Nothing;
+        self.ctx.end_with(Cause::from_static(ClientGone::plain()));
+        self.emit(RequestEvent::ClientGone);
+    }
+
     /// Ends the context, whose deadline has passed, and returns the context's error.
     ///
     /// The context is done at its deadline without this call, too. But then it would not wake the
     /// listeners that have no timer of their own.
     pub(super) fn expire(&mut self) -> ContextError {
-        self.guard.finish();
+        self.if_dropped = IfDropped::Nothing;
+        self.ctx.end_with(Cause::from_static(&REQUEST_FINISHED));
+        self.emit(RequestEvent::TimedOut);
         let error = self.ctx.err();
         error.unwrap_or_else(|| ContextError::deadline_exceeded(None))
+    }
+
+    fn emit(&self, event: RequestEvent<'_>) {
+        self.line.emit(&self.caller, event);
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        match self.if_dropped {
+            IfDropped::ClientGone => self.client_gone(),
+            IfDropped::Finished => self.finish(),
+            IfDropped::Nothing => {}
+        }
     }
 }
 
@@ -47,83 +144,8 @@ impl Scope {
 /// `ContextError`.
 pub(super) const GRPC_DEADLINE_EXCEEDED: (i32, &str) = (4, "context deadline exceeded");
 
-/// Ends the context of a request when it is dropped. The cause depends on how far the request had
-/// come.
-///
-/// At or after the deadline, the context has the kind and cause of the deadline, whatever the guard
-/// does.
-#[derive(Debug)]
-pub(super) struct Guard {
-    handle: CancelHandle,
-    if_dropped: IfDropped,
-}
-
-/// The cause with which a drop of the guard ends the context.
-#[derive(Debug, Clone, Copy)]
-enum IfDropped {
-    /// The server drops the response early: the client has disconnected.
-    ClientGone,
-    /// The handler's code is running. The guard is dropped in this state only if that code has
-    /// panicked.
-    Panicked,
-    /// Every byte that was announced has been handed to the server.
-    Finished,
-    /// The context has been ended; nothing is left to do.
-    Nothing,
-}
-
-impl Guard {
-    pub(super) fn new(handle: CancelHandle) -> Guard {
-        Guard {
-            handle,
-            if_dropped: IfDropped::ClientGone,
-        }
-    }
-
-    /// Runs code of the handler. If it panics, the state of the guard is not reset, and its drop
-    /// cancels the context with the cause of a panic.
-    pub(super) fn run<T>(&mut self, code: impl FnOnce() -> T) -> T {
-        let before = std::mem::replace(&mut self.if_dropped, IfDropped::Panicked);
-        let output = code();
-        self.if_dropped = before;
-        output
-    }
-
-    /// Records that the response is complete: if the guard is dropped from now on, the request is
-    /// finished.
-    pub(super) fn mark_complete(&mut self) {
-        self.if_dropped = IfDropped::Finished;
-    }
-
-    /// Ends the context because the request is finished. Most requests finish, so this emits no
-    /// tracing event.
-    pub(super) fn finish(&mut self) {
-        self.if_dropped = IfDropped::Nothing;
-        self.handle.end_with(Cause::from(RequestFinished));
-    }
-
-    /// Cancels the context with `why` as its cause.
-    pub(super) fn fail(&mut self, why: &'static StaticCause) {
-        self.if_dropped = IfDropped::Nothing;
-        self.handle.cancel_with(Cause::from_static(why));
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        match self.if_dropped {
-            IfDropped::ClientGone => self.handle.cancel_with(ClientGone),
-            IfDropped::Panicked => self
-                .handle
-                .cancel_with(Cause::from_static(&HANDLER_PANICKED)),
-            IfDropped::Finished => self.finish(),
-            IfDropped::Nothing => {}
-        }
-    }
-}
-
-/// The deadline of a request, if it has one, and a timer that is made when the request first has to
-/// wait.
+/// The deadline of a request, if it has one, and a timer that is made when the response's body
+/// first has to wait.
 #[derive(Debug)]
 pub(super) struct Deadline {
     at: Option<Instant>,
@@ -131,12 +153,17 @@ pub(super) struct Deadline {
 }
 
 impl Deadline {
-    pub(super) fn new(at: Option<Instant>) -> Deadline {
+    fn new(at: Option<Instant>) -> Deadline {
         Deadline { at, timer: None }
     }
 
     pub(super) fn has_passed(&self) -> bool {
         self.at.is_some_and(|at| at <= Instant::now())
+    }
+
+    /// Returns the earlier of the deadline and `other`.
+    pub(super) fn or_earlier(&self, other: Instant) -> Instant {
+        self.at.map_or(other, |at| at.min(other))
     }
 
     /// Completes when the deadline has passed. Without a deadline, it never completes and registers
@@ -148,10 +175,14 @@ impl Deadline {
         let timer = self
             .timer
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-        // Unconstrained: tokio's timer does not complete in a poll that has used up its budget. A
-        // handler that uses it up in every poll would outlast its deadline.
-        pin!(coop::unconstrained(timer)).poll(cx)
+        poll_timer(timer, cx)
     }
+}
+
+/// Polls a timer, whatever is left of the task's budget. tokio's timer does not complete in a poll
+/// that has used it up, so a handler that uses it up in every poll would outlast its deadline.
+pub(super) fn poll_timer(timer: &mut Pin<Box<Sleep>>, cx: &mut task::Context<'_>) -> Poll<()> {
+    pin!(coop::unconstrained(timer)).poll(cx)
 }
 
 /// Takes a unit of the task's budget for a response that is ready at the first poll. Returns

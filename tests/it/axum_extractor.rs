@@ -11,8 +11,6 @@ use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 
-use crate::support::ms;
-
 async fn ask(app: Router, request: Request<Body>) -> (StatusCode, String) {
     let response: Response<Body> = app.oneshot(request).await.unwrap();
     let status = response.status();
@@ -44,12 +42,14 @@ async fn a_handler_receives_the_context_of_its_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_detached_handler_receives_the_context_of_its_request() {
-    let (layer, handlers) = ContextLayer::new(&Context::background()).detached(ms(100));
+async fn a_handler_that_is_dropped_receives_its_context_too() {
+    let layer = ContextLayer::new(&Context::background()).drop_on_disconnect();
+    let handlers = layer.handlers();
     let handler = async |ctx: Context| format!("{:?}", ctx.remaining());
     let app = Router::new().route("/", get(handler)).layer(layer);
     let (status, text) = ask(app, within("250m")).await;
     assert_eq!((status.as_u16(), &*text), (200, "Some(250ms)"));
+    assert_eq!(handlers.running(), 0);
     assert_eq!(handlers.wait().await.finished(), 0);
 }
 

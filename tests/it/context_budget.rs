@@ -267,8 +267,10 @@ mod calls {
 
     #[tokio::test(start_paused = true)]
     async fn a_loop_over_requests_to_a_stopped_server_can_be_aborted() {
-        let (layer, handlers) = ContextLayer::new(&Context::background()).detached(ms(10));
-        handlers.wait().await;
+        let layer = ContextLayer::new(&Context::background());
+        layer.handlers().wait().await;
+        let dropping = layer.clone().drop_on_disconnect();
+        can_be_aborted(call_again(dropping.layer(service_fn(handle)))).await;
         can_be_aborted(call_again(layer.layer(service_fn(handle)))).await;
     }
 }

@@ -1,8 +1,10 @@
 //! Which contexts a cancel reaches, in which order, and with which cause.
 
+use std::error::Error as _;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use errgroup::{CancelHandle, Context};
+use errgroup::{CancelHandle, Context, ContextError};
 
 use crate::support::{
     Down, GOING_ON, GUARD_DROPPED, HOUR, ROUNDS, err, has_resolved, ms, race, state, waiting,
@@ -37,11 +39,51 @@ fn with_cancel_gives_a_child_and_its_guard() {
 }
 
 #[test]
-fn a_cancel_without_a_cause_has_none() {
+fn a_cancel_without_a_cause_has_the_error_as_its_cause() {
     let (ctx, guard) = Context::background().with_cancel();
     guard.cancel();
-    assert!(ctx.cause().is_none());
+    let cause = ctx.cause().unwrap();
+    assert_eq!(cause.to_string(), "context cancelled");
+    assert!(cause.downcast_ref::<ContextError>().is_some());
+    assert!(ctx.caused_by::<ContextError>());
     assert!(err(&ctx).cause().is_none());
+    assert!(err(&ctx).source().is_none());
+}
+
+#[test]
+fn caused_by_finds_the_cause_and_its_sources() {
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot save")]
+    struct CannotSave(#[source] io::Error);
+
+    let (ctx, guard) = Context::background().with_cancel();
+    assert!(!ctx.caused_by::<Down>());
+    guard.cancel_with(CannotSave(io::Error::other(Down("eu-1"))));
+    for found in [
+        ctx.caused_by::<CannotSave>(),
+        ctx.caused_by::<io::Error>(),
+        ctx.caused_by::<Down>(),
+        err(&ctx).caused_by::<Down>(),
+        // The error itself is not its cause.
+        !ctx.caused_by::<ContextError>(),
+        !err(&ctx).caused_by::<std::fmt::Error>(),
+    ] {
+        assert!(found);
+    }
+    // Another context, with the error that this one had.
+    let (other, guard) = Context::background().with_cancel();
+    guard.cancel_with(ctx.cause().unwrap().into_error());
+    assert!(other.caused_by::<Down>());
+}
+
+#[tokio::test]
+async fn until_done_resolves_with_the_context() {
+    let (ctx, guard) = Context::background().with_cancel();
+    let waits = tokio::spawn(ctx.until_done());
+    tokio::task::yield_now().await;
+    assert!(!waits.is_finished());
+    guard.cancel();
+    waits.await.unwrap();
 }
 
 #[test]

@@ -208,7 +208,7 @@ async fn cancel_reaches_every_task() {
     }
     g.cancel();
     assert!(ctx.is_done());
-    assert!(ctx.cause().is_none());
+    assert_eq!(ctx.cause().unwrap().to_string(), "context cancelled");
     assert_eq!(g.wait().await, OK);
     assert_eq!(stopped.get(), 10);
 }

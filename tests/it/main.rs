@@ -87,9 +87,11 @@ mod tower_context;
 #[cfg(feature = "tower")]
 mod tower_deadline;
 #[cfg(feature = "tower")]
-mod tower_detached;
+mod tower_dropping;
 #[cfg(feature = "tower")]
 mod tower_header;
+#[cfg(feature = "tower")]
+mod tower_lingering;
 #[cfg(feature = "tower")]
 mod tower_propagate;
 #[cfg(feature = "tower")]

@@ -152,7 +152,10 @@ fn a_body_that_fails_is_not_a_disconnect() {
     assert_eq!(next(&mut body), "one");
     assert_eq!(next(&mut body), "error: broken off");
     drop(body);
-    assert_eq!(state(&ctx), "context cancelled: the response's body failed");
+    assert_eq!(
+        state(&ctx),
+        "context cancelled: the response's body failed: broken off"
+    );
 }
 
 #[test]

@@ -15,7 +15,9 @@ use http_body_util::BodyExt;
 use tower::{Layer, Service, service_fn};
 
 use crate::support::{Drops, GOING_ON, OnDrop, err, ms, state, tasks_end};
-use crate::tower_support::{FINISHED, GONE, Script, context_of, get, next, ok, respond, send};
+use crate::tower_support::{
+    FINISHED, GONE, Script, UPLOAD_BROKEN, context_of, get, next, ok, respond, send,
+};
 
 /// A handler that shows its context and never answers.
 fn never(
@@ -95,9 +97,9 @@ fn the_context_ends_when_the_response_future_is_dropped() {
     assert!(err(&ctx).is_cancelled());
     let cause = ctx.cause().unwrap();
     assert_eq!(cause.to_string(), "client disconnected");
-    assert_eq!(cause.downcast_ref::<ClientGone>(), Some(&ClientGone));
-    assert!(ClientGone::ended(&ctx) && ClientGone::caused(&err(&ctx)));
-    assert!(!RequestFinished::ended(&ctx));
+    assert!(cause.downcast_ref::<ClientGone>().is_some());
+    assert!(ctx.caused_by::<ClientGone>() && err(&ctx).caused_by::<ClientGone>());
+    assert!(!ctx.caused_by::<RequestFinished>());
 }
 
 #[test]
@@ -166,7 +168,9 @@ async fn a_broken_upload_ends_the_context_before_the_body() {
         assert_eq!(state(&ctx), GOING_ON);
         let error = body.frame().await.unwrap().unwrap_err();
         assert_eq!(error.to_string(), "broken off");
-        assert_eq!(state(&ctx), GONE);
+        assert!(error.source().unwrap().is::<io::Error>());
+        assert_eq!(state(&ctx), UPLOAD_BROKEN);
+        assert!(ctx.caused_by::<ClientGone>() && ctx.caused_by::<io::Error>());
         ok(Script::new().knows_its_end())
     });
     // It is no success although the handler then responds.
@@ -343,7 +347,7 @@ fn an_end_is_final() {
     let (ctx, mut response) = respond(&layer, get(), Response::new(body));
     assert_eq!(next(response.body_mut()), "all");
     assert_eq!(state(&ctx), FINISHED);
-    assert!(RequestFinished::ended(&ctx) && !ClientGone::ended(&ctx));
+    assert!(ctx.caused_by::<RequestFinished>() && !ctx.caused_by::<ClientGone>());
     assert_eq!(next(response.body_mut()), "end");
     drop(response);
     assert_eq!(state(&ctx), FINISHED);

@@ -20,7 +20,7 @@ use tower::{Layer, Service, service_fn};
 use crate::support::{Drops, GOING_ON, HOUR, chain, err, ms, state};
 use crate::tower_support::{
     FINISHED, GONE, Script, TIME_OF_CLIENT, TIME_OF_SERVER, context_of, get, grpc, next, ok,
-    respond, send, within,
+    respond, send, send_dropping, within,
 };
 
 const X_REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
@@ -108,7 +108,8 @@ async fn of_nested_layers_the_earlier_deadline_is_the_cause() {
 #[tokio::test(start_paused = true)]
 async fn at_the_deadline_the_handler_is_dropped_and_the_answer_is_504() {
     let (drops, shown) = (Drops::default(), Arc::new(Mutex::new(None)));
-    let mut call = send(&layer(), within("300m"), |request| {
+    let layer = layer().drop_on_disconnect();
+    let mut call = send_dropping(&layer, within("300m"), |request| {
         *shown.lock().unwrap() = Some(context_of(&request));
         let counted = drops.counted();
         async move {
@@ -280,7 +281,7 @@ async fn after_the_deadline_the_cause_is_the_deadline() {
             .is_err()
     );
     let ctx = shown.lock().unwrap().take().unwrap();
-    assert!(!ClientGone::ended(&ctx));
+    assert!(!ctx.caused_by::<ClientGone>());
     assert_eq!(state(&ctx), TIME_OF_CLIENT);
     // The server stops.
     let (server, guard) = Context::background().with_cancel();
@@ -459,12 +460,12 @@ fn a_request_that_is_answered_at_once_needs_no_timer() {
 #[test]
 fn an_error_of_a_context_has_a_status() {
     let (gone, guard) = Context::background().with_cancel();
-    guard.cancel_with(ClientGone);
+    guard.cancel_with(ClientGone::new());
     let (stopped, guard) = Context::background().with_cancel();
     guard.cancel_with("SIGTERM");
     let late = Context::background().with_timeout(Duration::ZERO);
     // A deadline stays one, whatever its cause says.
-    let odd = Context::background().with_timeout_cause(Duration::ZERO, ClientGone);
+    let odd = Context::background().with_timeout_cause(Duration::ZERO, ClientGone::new());
     for (ctx, status, code) in [
         (gone, 499, 1),
         (stopped, 503, 14),

@@ -12,13 +12,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{self, Poll};
 
 use errgroup::Context;
-use errgroup::tower::{ContextLayer, RequestBody, ResponseBody, ResponseFuture};
+use errgroup::tower::{
+    ContextLayer, DropOnDisconnect, DroppingFuture, RequestBody, ResponseBody, ResponseFuture,
+};
 use http::{HeaderMap, HeaderValue, Request, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use tokio_test::task::Spawn;
 use tower::{Layer, Service, service_fn};
 
 pub(crate) const GONE: &str = "context cancelled: client disconnected";
+pub(crate) const UPLOAD_BROKEN: &str = "context cancelled: client disconnected before the \
+     request's body was complete: broken off";
 pub(crate) const FINISHED: &str = "context cancelled: the request is finished";
 pub(crate) const TIME_OF_CLIENT: &str =
     "context deadline exceeded: the time that the client allows for the request has passed";
@@ -186,6 +190,19 @@ pub(crate) fn send<F, E>(
     request: Request<Script>,
     handler: impl FnMut(Request<RequestBody<Script>>) -> F,
 ) -> Spawn<ResponseFuture<F>>
+where
+    F: Future<Output = Result<Response<Script>, E>> + Send + 'static,
+{
+    let mut service = layer.layer(service_fn(handler));
+    tokio_test::task::spawn(service.call(request))
+}
+
+/// The same through a layer that drops its handlers.
+pub(crate) fn send_dropping<F, E>(
+    layer: &ContextLayer<DropOnDisconnect>,
+    request: Request<Script>,
+    handler: impl FnMut(Request<RequestBody<Script>>) -> F,
+) -> Spawn<DroppingFuture<F>>
 where
     F: Future<Output = Result<Response<Script>, E>>,
 {

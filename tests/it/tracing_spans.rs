@@ -70,8 +70,8 @@ impl Visit for Fields {
     }
 }
 
-/// The files in which tasks are started: this one, and the one for detached handlers.
-const SITES: [&str; 2] = ["tracing_spans.rs:", "detached.rs:"];
+/// The files in which tasks are started: this one, and the one for handlers that linger.
+const SITES: [&str; 2] = ["tracing_spans.rs:", "handlers.rs:"];
 
 /// A span's name with what sets it apart.
 struct Named(String);
@@ -104,7 +104,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Log {
             assert!(fields.0.contains_key("elapsed"));
         }
         let mut line = format!("{level} {}:", path(ctx.event_span(event)));
-        for field in ["message", "error", "panic", "cause"] {
+        for field in [
+            "message", "error", "panic", "cause", "method", "path", "reason",
+        ] {
             if let Some(value) = fields.0.get(field) {
                 line += &match field {
                     "message" => format!(" {value}"),
@@ -671,29 +673,73 @@ async fn a_request_is_an_event_only_if_it_did_not_end_well() {
     .await;
     assert_eq!(
         said.lines(),
-        ["DEBUG : context cancelled cause=client disconnected"]
+        ["DEBUG : client disconnected method=GET path=/"]
     );
 }
 
 #[cfg(feature = "tower")]
 #[tokio::test(start_paused = true)]
-async fn a_detached_handler_runs_in_the_span_of_its_request() {
-    use crate::tower_support::{Script, get, ok};
+async fn what_happens_to_a_handler_is_an_event_in_its_requests_span() {
+    use crate::support::ms;
+    use crate::tower_support::{Script, context_of, ok, send};
     use errgroup::tower::ContextLayer;
-    use tower::{Layer, ServiceExt, service_fn};
+    use http::Request;
 
     let said = Log::default();
     said.of(LevelFilter::TRACE, async {
-        let (layer, _handlers) = ContextLayer::new(&Context::background()).detached(Duration::MAX);
-        let service = layer.layer(service_fn(|_| async {
-            info!("at work");
-            ok(Script::new().knows_its_end())
-        }));
-        let answered = service.oneshot(get()).instrument(info_span!("request"));
-        answered.await.unwrap();
+        let layer = ContextLayer::new(&Context::background()).grace(ms(100));
+        let handlers = layer.handlers();
+        for path in ["/gone", "/late", "/slow", "/panics"] {
+            let request = Request::post(path);
+            let request = match path {
+                "/late" => request.header("grpc-timeout", "50m"),
+                _ => request,
+            };
+            let request = request.body(Script::new()).unwrap();
+            let span = info_span!("request").entered();
+            let mut call = send(&layer, request, move |request| async move {
+                let ctx = context_of(&request);
+                info!("at work");
+                ctx.done().await;
+                match path {
+                    "/slow" => std::future::pending().await,
+                    "/panics" => std::panic::panic_any("whoops"),
+                    _ => info!("cleans up"),
+                }
+                ok(Script::new())
+            });
+            assert!(call.poll().is_pending());
+            drop(span);
+            match path {
+                "/late" => assert_eq!(call.await.unwrap().status(), 504),
+                _ => drop(call),
+            }
+            tokio::time::sleep(ms(200)).await;
+        }
+        assert_eq!(handlers.running(), 0);
     })
     .await;
-    assert_eq!(said.events(), ["INFO request: at work"]);
+    let at = |event: &str, path: &str| format!("{event} method=POST path={path}");
+    let line = |level: &str, text: String| format!("{level} request: {text}");
+    let begin = line("INFO", "at work".to_owned());
+    let events: Vec<_> = said.events();
+    assert_eq!(
+        events,
+        [
+            begin.clone(),
+            line("DEBUG", at("client disconnected", "/gone")),
+            line("INFO", "cleans up".to_owned()),
+            begin.clone(),
+            line("INFO", at("request timed out", "/late")),
+            line("INFO", "cleans up".to_owned()),
+            begin.clone(),
+            line("DEBUG", at("client disconnected", "/slow")),
+            line("WARN", at("handler aborted", "/slow")) + " reason=its grace period is over",
+            begin,
+            line("DEBUG", at("client disconnected", "/panics")),
+            "ERROR request: handler panicked panic=whoops method=POST path=/panics".to_owned(),
+        ]
+    );
 }
 
 #[tokio::test]

@@ -30,8 +30,8 @@ impl End {
         let cause = ctx.cause().map(|cause| cause.to_string());
         match ctx.err() {
             Some(error) if error.is_deadline_exceeded() => End::Deadline,
-            Some(_) if ClientGone::ended(ctx) => End::Gone,
-            Some(_) if RequestFinished::ended(ctx) => End::Processed,
+            Some(_) if ctx.caused_by::<ClientGone>() => End::Gone,
+            Some(_) if ctx.caused_by::<RequestFinished>() => End::Processed,
             Some(_) if cause.as_deref() == Some(STOP) => End::Shutdown,
             Some(error) => End::Strange(format!("{error}: {cause:?}")),
             None => End::Strange("not at all".to_owned()),
@@ -91,13 +91,13 @@ impl Entry {
 
     /// How the request ended, if that fits what the client knows; what is wrong otherwise.
     ///
-    /// `detached`: handlers are not dropped. `stops`: the server was stopped in the middle of the
+    /// `lingers`: handlers are not dropped. `stops`: the server was stopped in the middle of the
     /// request. On HTTP/2, a server closes a connection when it has answered everything on it,
     /// although its client may still write to it, for example to reset a stream. Then TCP discards
     /// what the client has not read. Only there, a request that was answered may have no response.
     pub(crate) fn verdict(
         &self,
-        detached: bool,
+        lingers: bool,
         http2: bool,
         stops: bool,
     ) -> Result<String, String> {
@@ -123,7 +123,7 @@ impl Entry {
         if ends.len() != reached {
             return wrong("the end of a request was not counted once");
         }
-        if handled > reached || (detached && handled != reached) {
+        if handled > reached || (lingers && handled != reached) {
             return wrong("a handler was not left to its own end");
         }
         let end = ends.first();

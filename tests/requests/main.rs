@@ -8,8 +8,8 @@
 //!
 //! A client disconnects before it has the headers of the response, in the middle of the response or
 //! of its own upload, at a random moment, or by closing its connection with everything on it. Some
-//! requests have a deadline. One server drops its handlers on a disconnect, another one detaches
-//! them. After each round of 500 requests, no task is left but the two that accept connections, and
+//! requests have a deadline. One server drops its handlers on a disconnect, in another one they
+//! run on. After each round of 500 requests, no task is left but the two that accept connections, and
 //! no connection, handler or descriptor. The heap is as large as before. The context of each
 //! received request has ended once, with a cause that fits what its client knows:
 //!
@@ -110,7 +110,7 @@ fn ten_thousand_requests_end_once_each_and_leave_nothing() {
         ends: BTreeMap::new(),
     };
     let modes = [false, true];
-    let mut servers = modes.map(|detached| run.theirs.block_on(Server::start(detached)));
+    let servers = modes.map(|lingers| run.theirs.block_on(Server::start(lingers)));
     // A socket each, and what belongs to the runtimes.
     let open = open_files();
     let mut level = (0, 0);
@@ -139,11 +139,9 @@ fn ten_thousand_requests_end_once_each_and_leave_nothing() {
     for (server, round) in servers.iter().zip(WARM_UP + ROUNDS..) {
         run.round(server, round, Some((HTTP1 + HTTP2) / 4));
     }
-    for server in &mut servers {
-        if let Some(handlers) = server.handlers.take() {
-            let drained = run.theirs.block_on(handlers.wait());
-            assert_eq!((drained.aborted().len(), drained.panicked()), (0, 0));
-        }
+    for server in &servers {
+        let drained = run.theirs.block_on(server.handlers.clone().wait());
+        assert_eq!((drained.aborted().len(), drained.panicked()), (0, 0));
     }
     drop(servers);
     run.settles("tasks, of servers that have stopped", || {
@@ -157,8 +155,8 @@ impl Run {
     /// Runs a round, at whose end every client has disconnected. The server is stopped when this
     /// many of the requests have arrived.
     fn round(&mut self, server: &Server, round: u64, stop_at: Option<usize>) {
-        let detached = server.handlers.is_some();
-        let mode = if detached { "detached" } else { "dropping" };
+        let lingers = server.lingers;
+        let mode = if lingers { "lingering" } else { "dropping" };
         let plans = Plan::draw(self.seed, round);
         let left = plans.iter().filter(|plan| plan.leaves.is_some());
         assert_eq!(left.count() * 2, plans.len());
@@ -186,7 +184,7 @@ impl Run {
         self.settles("connections and handlers", || {
             let left = (
                 server.connections(),
-                server.handlers_alive(),
+                server.handlers_alive().max(server.handlers.running()),
                 self.clients.metrics().num_alive_tasks(),
             );
             (left == (0, 0, 0), format!("{left:?}"))
@@ -199,7 +197,7 @@ impl Run {
             (told == reached, format!("{told} ends of {reached}"))
         });
         for (number, entry) in ledger.iter().enumerate() {
-            match entry.verdict(detached, number >= HTTP1, stop_at.is_some()) {
+            match entry.verdict(lingers, number >= HTTP1, stop_at.is_some()) {
                 Ok(end) => *self.ends.entry((mode, end)).or_default() += 1,
                 Err(what) => panic!(
                     "SEED={}, round {round}, request {number}: {what}",

@@ -75,14 +75,15 @@ impl Shared {
 
 pub(crate) struct Server {
     pub(crate) addr: SocketAddr,
-    /// There in the detached mode.
-    pub(crate) handlers: Option<Handlers>,
+    /// Whether its handlers run on without their clients.
+    pub(crate) lingers: bool,
+    pub(crate) handlers: Handlers,
     stop: CancelGuard,
     shared: Shared,
 }
 
 impl Server {
-    pub(crate) async fn start(detached: bool) -> Server {
+    pub(crate) async fn start(lingers: bool) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (ctx, stop) = Context::background().with_cancel();
@@ -94,18 +95,16 @@ impl Server {
             let shared = shared.clone();
             service_fn(move |request| handle(request, shared.clone()))
         };
-        let layer = ContextLayer::new(&ctx);
-        let (service, handlers): (Service, _) = match detached {
-            true => {
-                let (layer, handlers) = layer.detached(GRACE);
-                let service = arriving(layer.layer(inner), &shared);
-                (service, Some(handlers))
-            }
-            false => (arriving(layer.layer(inner), &shared), None),
+        let layer = ContextLayer::new(&ctx).grace(GRACE);
+        let handlers = layer.handlers();
+        let service = match lingers {
+            true => arriving(layer.layer(inner), &shared),
+            false => arriving(layer.drop_on_disconnect().layer(inner), &shared),
         };
         tokio::spawn(accept(ctx, listener, service, shared.clone()));
         Server {
             addr,
+            lingers,
             handlers,
             stop,
             shared,

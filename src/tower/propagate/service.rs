@@ -47,7 +47,7 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let ctx = request.extensions().get().or(self.layer.ctx.as_ref());
         let ctx = ctx.cloned().unwrap_or_default();
-        let protocol = Protocol::of(&request);
+        let protocol = Protocol::of(request.headers());
         match self.layer.prepare(&ctx, &mut request) {
             Ok(until) => {
                 let call = RunOwned::new(ctx.clone(), self.inner.call(request));

@@ -81,7 +81,7 @@ impl Entry<'_> {
         match self.call.err() {
             None => &mut tally.cut_off_by_failure,
             Some(why) if why.is_deadline_exceeded() => &mut tally.cut_off_by_deadline,
-            Some(why) if ClientGone::caused(&why) => &mut tally.cut_off_by_client,
+            Some(why) if why.caused_by::<ClientGone>() => &mut tally.cut_off_by_client,
             Some(_) => &mut tally.cut_off_by_stop,
         }
     }

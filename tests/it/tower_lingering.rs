@@ -1,5 +1,5 @@
-//! Handlers that are not dropped when their client disconnects: they are cancelled, have a grace
-//! period, are aborted after it, and a shutdown waits for them.
+//! Handlers that run on without their client: they are cancelled, have a grace period, are aborted
+//! after it, and a shutdown waits for them.
 
 use std::convert::Infallible;
 use std::future::{self, Future};
@@ -11,37 +11,29 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use errgroup::Context;
-use errgroup::tower::{ContextLayer, DetachedFuture, DetachedLayer, Handlers, RequestBody};
+use errgroup::tower::{ContextLayer, Handlers, RequestBody};
 use futures::FutureExt;
 use http::{Request, Response};
 use tokio::time::{self, Instant};
-use tokio_test::task::Spawn;
-use tower::{Layer, Service, service_fn};
 
 use crate::support::{Drops, GOING_ON, HOUR, OnDrop, ms, state, tasks_end};
 use crate::tower_support::{
-    FINISHED, GONE, Script, TIME_OF_CLIENT, context_of, get, grpc, next, ok, within,
+    FINISHED, GONE, Script, TIME_OF_CLIENT, context_of, get, grpc, next, ok, send, within,
 };
 
-fn layer() -> (DetachedLayer, Handlers) {
-    ContextLayer::new(&Context::background()).detached(ms(100))
+fn layer() -> (ContextLayer, Handlers) {
+    layer_of(&Context::background())
 }
 
-fn send<F, E>(
-    layer: &DetachedLayer,
-    request: Request<Script>,
-    handler: impl FnMut(Request<RequestBody<Script>>) -> F,
-) -> Spawn<DetachedFuture<Script, E>>
-where
-    F: Future<Output = Result<Response<Script>, E>> + Send + 'static,
-    E: Send + 'static,
-{
-    let mut service = layer.layer(service_fn(handler));
-    tokio_test::task::spawn(service.call(request))
+fn layer_of(server: &Context) -> (ContextLayer, Handlers) {
+    let layer = ContextLayer::new(server).grace(ms(100));
+    let handlers = layer.handlers();
+    (layer, handlers)
 }
 
+type Answer = Result<Response<Script>, Infallible>;
 type Log = Arc<Mutex<Vec<String>>>;
-type Working = Pin<Box<dyn Future<Output = Result<Response<Script>, Infallible>> + Send>>;
+type Working = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 /// A handler that works for this many milliseconds, even if it is cancelled, and logs how it ended.
 fn works(log: &Log, work: u64) -> impl FnMut(Request<RequestBody<Script>>) -> Working + use<> {
@@ -162,7 +154,8 @@ async fn a_handler_that_is_always_ready_is_aborted_too() {
 
 #[tokio::test(start_paused = true)]
 async fn a_grace_may_be_for_ever() {
-    let (layer, handlers) = ContextLayer::new(&Context::background()).detached(Duration::MAX);
+    let layer = ContextLayer::new(&Context::background()).grace(Duration::MAX);
+    let handlers = layer.handlers();
     let log = Log::default();
     let mut call = send(&layer, get(), works(&log, 1_000_000));
     assert!(call.poll().is_pending());
@@ -174,14 +167,18 @@ async fn a_grace_may_be_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_was_never_polled_is_a_disconnect() {
-    let (layer, _handlers) = layer();
-    let log = Log::default();
-    drop(send(&layer, get(), works(&log, 10)));
-    settle().await;
-    time::advance(ms(10)).await;
-    settle().await;
-    assert_eq!(logged(&log), [format!("finished: {GONE}")]);
+async fn a_handler_that_was_never_polled_is_dropped() {
+    let (layer, handlers) = layer();
+    let shown = Arc::new(Mutex::new(None));
+    let call = send(&layer, get(), |request| {
+        *shown.lock().unwrap() = Some(context_of(&request));
+        async { future::pending::<Answer>().await }
+    });
+    assert_eq!(handlers.running(), 1);
+    drop(call);
+    assert_eq!((handlers.running(), handlers.lingering()), (0, 0));
+    assert_eq!(state(shown.lock().unwrap().as_ref().unwrap()), GONE);
+    assert_eq!(handlers.wait().await.aborted().len(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -244,7 +241,7 @@ async fn a_request_that_is_over_ends_its_context() {
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_waits_for_handlers_of_disconnected_clients() {
     let (server, guard) = Context::background().with_cancel();
-    let (layer, handlers) = ContextLayer::new(&server).detached(ms(100));
+    let (layer, handlers) = layer_of(&server);
     let log = Log::default();
     let mut quick = send(&layer, get(), works(&log, 50));
     let slow = Request::post("/orders?card=1234")
@@ -286,16 +283,16 @@ async fn a_wait_cancels_running_handlers_and_is_bounded() {
     assert!(call.poll().is_pending());
     settle().await;
     let began = Instant::now();
-    let drained = handlers.wait().await;
+    // The client is still there.
+    let (drained, response) = tokio::join!(handlers.wait(), call);
     assert_eq!(began.elapsed(), ms(100));
     assert_eq!(drained.aborted().len(), 1);
+    assert_eq!(drained.left_running(), 0);
     assert_eq!(
         logged(&log),
         ["aborted: context cancelled: the server shuts down"]
     );
-    // The client was still there.
-    let response = call.await.unwrap();
-    assert_eq!(response.status(), 503);
+    assert_eq!(response.unwrap().status(), 503);
     // The next client gets the same response, without a handler.
     let late = send(&layer, get(), works(&log, 1)).await.unwrap();
     assert_eq!(late.status(), 503);
@@ -307,7 +304,7 @@ async fn a_wait_cancels_running_handlers_and_is_bounded() {
 #[tokio::test(start_paused = true)]
 async fn a_handler_that_finishes_in_the_grace_of_a_shutdown_answers() {
     let (server, guard) = Context::background().with_cancel();
-    let (layer, handlers) = ContextLayer::new(&server).detached(ms(100));
+    let (layer, handlers) = layer_of(&server);
     let log = Log::default();
     let mut call = send(&layer, get(), works(&log, 90));
     assert!(call.poll().is_pending());
@@ -320,37 +317,53 @@ async fn a_handler_that_finishes_in_the_grace_of_a_shutdown_answers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn handlers_aborted_before_the_wait_are_not_kept() {
-    let (layer, handlers) = layer();
-    let log = Log::default();
-    for _ in 0..10 {
-        let mut call = send(&layer, get(), works(&log, 1_000));
+async fn handlers_aborted_before_the_wait_are_kept_up_to_a_bound() {
+    let layer = ContextLayer::new(&Context::background()).max_lingering(0);
+    let handlers = layer.handlers();
+    for number in 0..1_030 {
+        let path = format!("/{number}{}", "/long".repeat(100));
+        let request = Request::get(path).body(Script::new()).unwrap();
+        let mut call = send(&layer, request, |_| future::pending::<Answer>());
         assert!(call.poll().is_pending());
-        settle().await;
         drop(call);
-        time::sleep(ms(101)).await;
     }
-    assert_eq!(logged(&log).len(), 10);
-    assert_eq!(handlers.wait().await.aborted().len(), 0);
+    let mut last = send(&layer, get(), |_| future::pending::<Answer>());
+    assert!(last.poll().is_pending());
+    let wait = handlers.wait();
+    let mut wait = tokio_test::task::spawn(wait);
+    assert!(wait.poll().is_pending());
+    drop(last);
+    let drained = wait.await;
+    // One came after the call of `wait`, and took no place.
+    assert_eq!((drained.aborted().len(), drained.omitted()), (1_025, 6));
+    assert!(drained.aborted()[0].path().starts_with("/6/long"));
+    assert_eq!(drained.aborted()[0].path().len(), 256);
+    assert_eq!(drained.aborted()[1_024].path(), "/");
+    assert!(
+        drained
+            .to_string()
+            .starts_with("0 handlers finished, 1031 aborted: GET /6/")
+    );
 }
 
 /// Cancel safety.
 #[tokio::test(start_paused = true)]
-async fn dropping_the_wait_aborts_the_handlers() {
+async fn dropping_the_wait_aborts_and_loses_nothing() {
     let (layer, handlers) = layer();
     let log = Log::default();
-    let mut call = send(&layer, get(), works(&log, 1_000));
-    assert!(call.poll().is_pending());
+    let mut call = send(&layer, get(), works(&log, 50));
+    let mut slow = send(&layer, get(), works(&log, 1_000));
+    assert!(call.poll().is_pending() && slow.poll().is_pending());
+    drop(slow);
     settle().await;
-    let mut wait = Box::pin(handlers.wait());
+    let mut wait = Box::pin(handlers.clone().wait());
     assert!(wait.as_mut().now_or_never().is_none());
     drop(wait);
-    tasks_end().await;
-    assert_eq!(
-        logged(&log),
-        ["aborted: context cancelled: the server shuts down"]
-    );
-    assert_eq!(call.await.unwrap().status(), 503);
+    assert_eq!(logged(&log), [""; 0]);
+    // A second call has all of it.
+    let (drained, response) = tokio::join!(handlers.wait(), call);
+    assert_eq!(response.unwrap().status(), 200);
+    assert_eq!((drained.finished(), drained.aborted().len()), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -436,7 +449,8 @@ async fn a_panic_that_is_not_awaited_is_counted() {
 async fn clients_that_disconnect_at_any_moment_leave_no_handler() {
     let drops = Drops::default();
     let finished = Arc::new(AtomicUsize::new(0));
-    let (layer, handlers) = ContextLayer::new(&Context::background()).detached(HOUR);
+    let layer = ContextLayer::new(&Context::background()).grace(HOUR);
+    let handlers = layer.handlers();
     for round in 0..2_000 {
         let mut call = send(&layer, get(), |request| {
             let (counted, finished) = (drops.counted(), finished.clone());
@@ -463,6 +477,7 @@ async fn clients_that_disconnect_at_any_moment_leave_no_handler() {
     }
     let drained = handlers.wait().await;
     assert_eq!(drops.count(), 2_000);
-    assert_eq!(finished.load(Ordering::SeqCst), 2_000);
+    // A handler that was not polled did not begin.
+    assert_eq!(finished.load(Ordering::SeqCst), 1_600);
     assert_eq!((drained.aborted().len(), drained.panicked()), (0, 0));
 }

@@ -1,0 +1,7 @@
+//! The response futures of the server's service.
+
+mod dropping;
+mod lingering;
+
+pub use dropping::DroppingFuture;
+pub use lingering::ResponseFuture;

@@ -1,0 +1,243 @@
+//! The handlers that a layer runs: how many there are, a group for those that run on without their
+//! client, and the public handle with which a shutdown waits for them.
+
+mod counts;
+mod lingering;
+mod report;
+
+pub use report::{Aborted, Drained};
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::time::{self, Instant};
+
+use super::cause::SERVER_STOPS;
+use super::request_line::RequestLine;
+use crate::context::{CancelHandle, Cause, Context, ContextError, deadline_after};
+use crate::group::Group;
+use crate::sync::Arc;
+use crate::tracing::Span;
+use counts::Counts;
+use lingering::Lingering;
+use report::Ended;
+
+/// The time that [`Handlers::wait`] waits on after the last grace period is over, for handlers that
+/// are being aborted.
+const SLACK: Duration = Duration::from_secs(1);
+
+/// The state that the clones of a layer, its services and the handles share. When the last of them
+/// is dropped, the group is dropped, and aborts the handlers that linger.
+pub(super) struct Shared {
+    counts: Arc<Counts>,
+    /// Runs the handlers that linger.
+    group: Group<ContextError>,
+    /// The context from which the contexts of the requests are derived, and what cancels it.
+    ctx: Context,
+    stop: CancelHandle,
+}
+
+impl Shared {
+    /// Returns the state of a new layer, with a context below the server's.
+    pub(super) fn new(server: &Context) -> Shared {
+        let (ctx, guard) = server.with_cancel();
+        // The grace period of a handler begins at this instant.
+        ctx.record_end_time();
+        Shared {
+            counts: Arc::new(Counts::new()),
+            group: Group::new(),
+            ctx,
+            stop: guard.disarm(),
+        }
+    }
+
+    pub(super) fn ctx(&self) -> &Context {
+        &self.ctx
+    }
+}
+
+/// A handler that is inside its connection. It is counted as running until this is dropped.
+pub(super) struct InFlight {
+    /// `None` after the handler was moved to the group.
+    shared: Option<Arc<Shared>>,
+    ended: Ended,
+}
+
+/// A handler that may go on without its client, and until when.
+pub(super) struct Rest<F> {
+    pub(super) handler: Pin<Box<F>>,
+    pub(super) line: RequestLine,
+    pub(super) caller: Span,
+    pub(super) began: Instant,
+    pub(super) until: Instant,
+}
+
+impl InFlight {
+    /// Counts a handler that begins, or returns `None` if [`Handlers::wait`] was called.
+    pub(super) fn begin(shared: &Arc<Shared>) -> Option<InFlight> {
+        shared.counts.enter().then(|| InFlight {
+            shared: Some(shared.clone()),
+            ended: Ended::Otherwise,
+        })
+    }
+
+    /// Records that the handler has returned.
+    pub(super) fn returned(mut self) {
+        self.ended = Ended::Returned;
+    }
+
+    /// Records that the handler was aborted. Call it after the handler has been dropped.
+    pub(super) fn aborted(mut self, line: &RequestLine, began: Instant) {
+        self.ended = Ended::Aborted(Aborted::new(line, began.elapsed()));
+    }
+
+    /// Moves the handler to the group, where it runs until it returns or its time is over.
+    ///
+    /// If `most` handlers linger already, if its time is over, or outside a runtime, the handler is
+    /// dropped at once.
+    pub(super) fn linger<F>(mut self, rest: Rest<F>, most: usize)
+    where
+        F: Future + Send + 'static,
+    {
+        let Some(shared) = self.shared.take() else {
+            return;
+        };
+        let reason = if rest.until <= Instant::now() {
+            Some("its grace period is over")
+        } else if tokio::runtime::Handle::try_current().is_err() {
+            Some("there is no runtime")
+        } else if !shared.counts.enter_lingering(most) {
+            Some("too many handlers linger")
+        } else {
+            None
+        };
+        if let Some(reason) = reason {
+            let Rest {
+                handler,
+                line,
+                caller,
+                began,
+                ..
+            } = rest;
+            self.shared = Some(shared);
+            {
+                let _entered = crate::tracing::enter(Some(&caller));
+                drop(handler);
+            }
+            line.emit_abort(&caller, began.elapsed(), reason);
+            self.aborted(&line, began);
+            return;
+        }
+        let name = rest.line.to_string();
+        let lingering = Lingering::new(rest, shared.counts.clone());
+        shared.group.named(name).go(lingering);
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.take() {
+            let ended = std::mem::replace(&mut self.ended, Ended::Otherwise);
+            shared.counts.leave(ended);
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("running", &self.counts.running())
+            .field("lingering", &self.counts.lingering())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A handle to the handlers that run inside a [`ContextLayer`](super::ContextLayer), with which the
+/// server's shutdown waits for them.
+///
+/// It is made by [`ContextLayer::handlers`](super::ContextLayer::handlers). A clone is a handle to
+/// the same handlers. Keep one until the end of `main`: when the last clone of the layer, of its
+/// services and of this handle is dropped, the handlers that linger are aborted.
+#[derive(Clone)]
+#[must_use = "call `wait().await` after the server has stopped, to wait for the handlers"]
+pub struct Handlers {
+    shared: Arc<Shared>,
+    grace: Duration,
+}
+
+impl Handlers {
+    pub(super) fn new(shared: &Arc<Shared>, grace: Duration) -> Handlers {
+        Handlers {
+            shared: shared.clone(),
+            grace,
+        }
+    }
+
+    /// Returns the number of handlers that have begun and not ended: those inside their
+    /// connections, and those that [linger](Handlers::lingering).
+    ///
+    /// The number may have changed by the time that it is used.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.shared.counts.running()
+    }
+
+    /// Returns the number of handlers that run on although their response is no longer needed: the
+    /// client has disconnected, or has received a timeout response.
+    ///
+    /// The number may have changed by the time that it is used.
+    #[must_use]
+    pub fn lingering(&self) -> usize {
+        self.shared.counts.lingering()
+    }
+
+    /// Cancels the context of every handler, waits until all have ended, and returns a report.
+    ///
+    /// From this call on, the response to a new request is 503, or `grpc-status: 14`. Call it when
+    /// the server has stopped accepting requests.
+    ///
+    /// It waits for the layer's grace period at most, which begins when the context of a handler is
+    /// done. If the server's context was cancelled before this call, the grace period has begun
+    /// before it, too. A handler that is still running then is aborted. If its client waits, the
+    /// response is 503.
+    ///
+    /// A handler that blocks its thread, or whose response future is not polled, cannot be aborted.
+    /// A second after the grace period, this returns all the same;
+    /// [`Drained::left_running`] says how many there are.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a tokio runtime, or in one without a timer, if a handler is running.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future aborts nothing and loses nothing, unless this was the last handle. New
+    /// requests are still refused. The report of a later call has the same aborts.
+    pub async fn wait(self) -> Drained {
+        let counts = &self.shared.counts;
+        counts.close();
+        self.shared
+            .stop
+            .cancel_with(Cause::from_static(&SERVER_STOPS));
+        if counts.running() == 0 {
+            return counts.report(0);
+        }
+        let stopped = self.shared.ctx.ended_at().unwrap_or_else(Instant::now);
+        let until = deadline_after(deadline_after(stopped, self.grace), SLACK);
+        match time::timeout_at(until, counts.idle()).await {
+            Ok(()) => counts.report(0),
+            Err(_) => counts.report(counts.running()),
+        }
+    }
+}
+
+impl fmt::Debug for Handlers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handlers")
+            .field("running", &self.running())
+            .field("lingering", &self.lingering())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,127 @@
+//! A handler that runs on in the layer's group, after its response was no longer needed.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{self, Poll, ready};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep};
+
+use super::Rest;
+use super::counts::Counts;
+use super::report::{Aborted, Ended};
+use crate::context::ContextError;
+use crate::panic::{self, Payload};
+use crate::sync::Arc;
+use crate::tower::scope::poll_timer;
+use crate::tracing::{self, RequestEvent};
+
+/// Runs a handler until it returns or its time is over. It never fails: what becomes of the handler
+/// is in the counts.
+pub(super) struct Lingering<F> {
+    /// `None` when it has ended.
+    rest: Option<Rest<F>>,
+    timer: Option<Pin<Box<Sleep>>>,
+    counts: Arc<Counts>,
+}
+
+/// The state of a handler after a poll.
+enum Step {
+    Returned,
+    TimeIsOver,
+}
+
+impl<F: Future> Lingering<F> {
+    /// The caller has counted the handler as lingering.
+    pub(super) fn new(rest: Rest<F>, counts: Arc<Counts>) -> Lingering<F> {
+        Lingering {
+            rest: Some(rest),
+            timer: None,
+            counts,
+        }
+    }
+
+    fn step(
+        handler: Pin<&mut F>,
+        until: Instant,
+        timer: &mut Option<Pin<Box<Sleep>>>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Step> {
+        if let Poll::Ready(output) = handler.poll(cx) {
+            // The response is dropped: nothing takes it.
+            drop(output);
+            return Poll::Ready(Step::Returned);
+        }
+        // The clock is read, too: a handler that is always ready wakes itself before any timer.
+        if Instant::now() < until {
+            let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+            ready!(poll_timer(timer, cx));
+        }
+        Poll::Ready(Step::TimeIsOver)
+    }
+}
+
+impl<F> Lingering<F> {
+    /// Drops the handler, and records how it has ended.
+    fn end(&mut self, ended: Result<Step, Payload>, reason: &'static str) {
+        let Some(rest) = self.rest.take() else {
+            return;
+        };
+        let Rest {
+            handler,
+            line,
+            caller,
+            began,
+            ..
+        } = rest;
+        let entered = tracing::enter(Some(&caller));
+        // A panic in the destructor of the future is the handler's panic too.
+        let dropped = panic::catch(|| drop(handler));
+        drop(entered);
+        let elapsed: Duration = began.elapsed();
+        let ended = match panic::first(ended, dropped) {
+            Ok(Step::Returned) => Ended::Returned,
+            Ok(Step::TimeIsOver) => {
+                line.emit_abort(&caller, elapsed, reason);
+                Ended::Aborted(Aborted::new(&line, elapsed))
+            }
+            Err(payload) => {
+                let text = panic::text(&payload);
+                line.emit(&caller, RequestEvent::Panicked { panic: &text });
+                panic::discard(payload);
+                Ended::Panicked
+            }
+        };
+        self.counts.leave_lingering();
+        self.counts.leave(ended);
+    }
+}
+
+impl<F: Future> Future for Lingering<F> {
+    type Output = Result<(), ContextError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let Some(rest) = &mut this.rest else {
+            return Poll::Ready(Ok(()));
+        };
+        let (handler, until, timer) = (rest.handler.as_mut(), rest.until, &mut this.timer);
+        let entered = tracing::enter(Some(&rest.caller));
+        let step = panic::catch(|| Lingering::step(handler, until, timer, cx));
+        drop(entered);
+        let ended = match step {
+            Ok(step) => Ok(ready!(step)),
+            Err(payload) => Err(payload),
+        };
+        this.end(ended, "its grace period is over");
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<F> Drop for Lingering<F> {
+    /// A handler that is dropped half-way was aborted: the last handle of the layer was dropped, or
+    /// the runtime shuts down.
+    fn drop(&mut self) {
+        self.end(Ok(Step::TimeIsOver), "the server is gone");
+    }
+}

@@ -1,0 +1,91 @@
+//! The server's service: it calls the inner service with a request that has a context.
+
+use std::future::Future;
+use std::task::{self, Poll};
+
+use http::{Request, Response};
+use http_body::Body;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::body::{RequestBody, ResponseBody};
+use super::future::{DroppingFuture, ResponseFuture};
+use super::layer::{ContextLayer, DropOnDisconnect, Linger};
+
+impl<S, M> Layer<S> for ContextLayer<M> {
+    type Service = ContextService<S, M>;
+
+    fn layer(&self, inner: S) -> ContextService<S, M> {
+        ContextService {
+            inner,
+            layer: self.clone(),
+        }
+    }
+}
+
+/// The service that a [`ContextLayer`] returns: `S`, with a context for each request.
+#[derive(Debug)]
+pub struct ContextService<S, M = Linger> {
+    inner: S,
+    layer: ContextLayer<M>,
+}
+
+impl<S: Clone, M> Clone for ContextService<S, M> {
+    fn clone(&self) -> Self {
+        ContextService {
+            inner: self.inner.clone(),
+            layer: self.layer.clone(),
+        }
+    }
+}
+
+impl<S, B, R, E, F> Service<Request<B>> for ContextService<S, Linger>
+where
+    S: Service<Request<RequestBody<B>>, Response = Response<R>, Error = E, Future = F>,
+    F: Future<Output = Result<Response<R>, E>> + Send + 'static,
+    B: Body,
+    R: Body,
+{
+    type Response = Response<ResponseBody<R>>;
+    type Error = E;
+    type Future = ResponseFuture<F>;
+
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), E>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let arrival = self.layer.arrive(request);
+        let mut exchange = arrival.exchange;
+        let handler = arrival.in_flight.map(|in_flight| {
+            let future = exchange.scope.run(|| self.inner.call(arrival.request));
+            (future, in_flight)
+        });
+        ResponseFuture::new(exchange, handler, self.layer.most_lingering())
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for ContextService<S, DropOnDisconnect>
+where
+    S: Service<Request<RequestBody<B>>, Response = Response<R>>,
+    B: Body,
+    R: Body,
+{
+    type Response = Response<ResponseBody<R>>;
+    type Error = S::Error;
+    type Future = DroppingFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let arrival = self.layer.arrive(request);
+        let mut exchange = arrival.exchange;
+        let handler = arrival.in_flight.map(|in_flight| {
+            let future = exchange.scope.run(|| self.inner.call(arrival.request));
+            (future, in_flight)
+        });
+        DroppingFuture::new(exchange, handler)
+    }
+}
