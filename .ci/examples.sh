@@ -96,6 +96,11 @@ fetches() {
     exec 4>&-
 }
 
+# connects PORT: opens a connection to that port on loopback, as file descriptor 3.
+connects() {
+    { exec 3<>"/dev/tcp/127.0.0.1/$1"; } 2>/dev/null
+}
+
 # signals NAME PATTERN: sends the signal to the server, and waits until it has printed the pattern.
 signals() {
     kill -s "$1" "$server"

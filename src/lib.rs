@@ -156,6 +156,11 @@ pub use scheduler::error::{Errors, Panic, TaskError, TaskErrorKind};
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+/// Compiles and runs the programs for users who come from Go.
+#[cfg(all(doctest, feature = "axum"))]
+#[doc = include_str!("../docs/GO.md")]
+struct ComingFromGo;
+
 /// Compiles and runs the code of the guide, which is about servers.
 #[cfg(all(doctest, feature = "axum", feature = "signal"))]
 #[doc = include_str!("../docs/GUIDE.md")]

@@ -45,6 +45,7 @@ mod fan_out_pull;
 mod fan_out_send;
 mod fan_out_support;
 mod fan_out_wakes;
+mod go_programs;
 mod group_abort;
 mod group_blocking;
 mod group_budget;
