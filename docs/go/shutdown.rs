@@ -1,9 +1,11 @@
 // The test of a program in GO.md: one request is in flight when the server is told to stop, and it
 // is finished.
 
-async fn hello() -> &'static str {
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    "hello"
+async fn hello(ctx: Context) -> &'static str {
+    match ctx.sleep(Duration::from_millis(100)).await {
+        Ok(()) => "hello",
+        Err(_) => "stopped",
+    }
 }
 
 #[tokio::main(flavor = "current_thread")]
