@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# Real clients against servers with the layer: curl, h2load, Chromium, and raw sockets.
+# Where a program is missing, and this may do so, it installs Debian's package.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+missing=()
+command -v curl >/dev/null || missing+=(curl)
+command -v h2load >/dev/null || missing+=(nghttp2-client)
+command -v chromium >/dev/null || missing+=(chromium)
+if ((${#missing[@]})); then
+    if [[ $EUID -ne 0 ]] || ! command -v apt-get >/dev/null; then
+        printf 'clients: install these, or run this as root on Debian: %s\n' "${missing[*]}" >&2
+        exit 1
+    fi
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+# One test at a time: the memory is that of the whole process.
+cargo test --quiet --all-features --test clients -- --include-ignored --test-threads 1
+
+scratch=$(mktemp -d)
+server=''
+trap '[[ -z $server ]] || kill -KILL "$server" 2>/dev/null || true; rm -rf "$scratch"' EXIT
+
+die() {
+    printf 'clients: %s\n' "$1" >&2
+    cat "$scratch/log" >&2
+    exit 1
+}
+
+# serve EXAMPLE ADDRESS ARGUMENTS..: starts it, and waits until it answers.
+serve() {
+    local program
+    program=$(cargo build --quiet --all-features --example "$1" --message-format=json |
+        sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
+    address=$2
+    "$program" "${@:3}" 2>"$scratch/log" &
+    server=$!
+    curl --silent --output /dev/null --retry 50 --retry-delay 1 --retry-connrefused \
+        "http://$address/there-is-no-such-page" || die "$1 does not answer"
+}
+
+ask() {
+    curl --noproxy '*' --silent --show-error "$@" "http://$address/"
+}
+
+echo '-- request_cancelled: the handler sees each of 100 clients that give up'
+serve request_cancelled 127.0.0.1:8000
+clients=()
+for protocol in --http1.1 --http2-prior-knowledge; do
+    for ((client = 0; client < 50; client++)); do
+        ask "$protocol" --max-time 1 >/dev/null 2>&1 &
+        clients+=($!)
+    done
+done
+wait "${clients[@]}" || true
+for ((tries = 0; tries < 100; tries++)); do
+    seen=$(grep -c '^request stopped: context cancelled: client disconnected$' "$scratch/log" || true)
+    ((seen < 100)) || break
+    sleep 0.1
+done
+((seen == 100)) || die "request_cancelled: the handler saw $seen of 100 clients"
+kill -TERM "$server"
+wait "$server" || true
+
+echo '-- axum_service, SIGTERM during a request'
+address=127.0.0.1:$((20000 + RANDOM % 10000))
+serve axum_service "$address" "$address"
+ask >"$scratch/body" &
+client=$!
+sleep 1
+kill -TERM "$server"
+wait "$client" || die 'axum_service: the request in flight failed'
+[[ $(cat "$scratch/body") == hello ]] || die 'axum_service: not the whole response'
+wait "$server" || die "axum_service: ended with status $?"
+server=''
+[[ ! -s $scratch/log ]] || die 'axum_service: printed an error'
