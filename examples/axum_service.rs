@@ -57,8 +57,7 @@ async fn main() -> anyhow::Result<()> {
         () = budget => {}
     }
 
-    // Handlers whose clients have disconnected may still run.
-    stop.cancel_with("the server shuts down");
+    // Waits for the handlers whose clients have disconnected.
     for request in handlers.wait().await.aborted() {
         eprintln!("aborted: {request}");
     }
