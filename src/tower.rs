@@ -125,6 +125,7 @@ mod axum;
 mod body;
 mod carried;
 mod cause;
+mod deadline;
 mod error;
 mod exchange;
 mod future;
@@ -137,6 +138,7 @@ mod request_line;
 mod respond;
 mod scope;
 mod service;
+mod wait;
 
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]

@@ -1,6 +1,8 @@
 //! axum: `Context` as an extractor, and `ContextError` as a response. Feature `axum`.
 
-use axum_core::extract::FromRequestParts;
+use std::convert::Infallible;
+
+use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum_core::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::request::Parts;
@@ -39,6 +41,17 @@ impl<S: Sync> FromRequestParts<S> for Context {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Context, MissingContext> {
         parts.extensions.get().cloned().ok_or(MissingContext)
+    }
+}
+
+/// Extracts the request's context, or `None` if no [`ContextLayer`](crate::tower::ContextLayer) is
+/// around the router.
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+impl<S: Sync> OptionalFromRequestParts<S> for Context {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Context>, Infallible> {
+        Ok(parts.extensions.get().cloned())
     }
 }
 

@@ -12,7 +12,10 @@ use crate::context::Cause;
 impl Scope {
     /// Returns the handler's response, with the scope in its body. The request is finished when
     /// that body is complete.
-    pub(super) fn respond<B: Body>(self, response: Response<B>) -> Response<ResponseBody<B>> {
+    pub(super) fn respond<B: Body>(
+        self: Box<Self>,
+        response: Response<B>,
+    ) -> Response<ResponseBody<B>> {
         let (parts, body) = response.into_parts();
         let body = ResponseBody::new(self, &parts, body);
         Response::from_parts(parts, body)
@@ -20,13 +23,13 @@ impl Scope {
 
     /// Returns the response to a request whose deadline has passed: 504, or `grpc-status: 4`. The
     /// caller has called [`expire`](Scope::expire) before.
-    pub(super) fn timed_out<B>(self) -> Response<ResponseBody<B>> {
+    pub(super) fn timed_out<B>(self: Box<Self>) -> Response<ResponseBody<B>> {
         self.answer(StatusCode::GATEWAY_TIMEOUT, GRPC_DEADLINE_EXCEEDED)
     }
 
     /// Cancels the context, and returns the response to a request whose handler does not produce
     /// one: 503, or `grpc-status: 14`.
-    pub(super) fn unavailable<B>(mut self) -> Response<ResponseBody<B>> {
+    pub(super) fn unavailable<B>(mut self: Box<Self>) -> Response<ResponseBody<B>> {
         self.fail(Cause::from_static(&SERVER_STOPS));
         self.answer(StatusCode::SERVICE_UNAVAILABLE, (14, "unavailable"))
     }

@@ -1,22 +1,25 @@
 //! A request's scope: it ends the request's context, and has its deadline. It exists from the
 //! request's arrival until its response's body is complete.
 
-use std::future::Future;
-use std::pin::{Pin, pin};
 use std::task::{self, Poll, ready};
+use std::time::Duration;
 
+use http::Method;
+use http::request::Parts;
 use tokio::task::coop;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::cause::{ClientGone, HANDLER_PANICKED, REQUEST_FINISHED};
+use super::deadline::Deadline;
 use super::protocol::Protocol;
 use super::request_line::RequestLine;
+use super::wait::Wait;
 use crate::context::ContextError;
 use crate::context::{Cause, Context};
 use crate::tracing::{self, RequestEvent, Span};
 
-/// The scope of a request. It moves from the service's `call` into the response future, and from
-/// there into the response's body. When a server drops one of these early, the client has
+/// The scope of a request. It is boxed, because it moves often: from the service's `call` into the
+/// response future, and from there into the response's body. When a server drops one of these early, the client has
 /// disconnected: the scope then cancels the context with that cause.
 ///
 /// At or after the deadline, the context has the kind and cause of the deadline, whatever the scope
@@ -35,6 +38,12 @@ pub(super) struct Scope {
     pub(super) is_head: bool,
     /// The span in which the service was called, which is the span of the request.
     pub(super) caller: Span,
+    /// When the request arrived.
+    pub(super) began: Instant,
+    /// How long the handler may run after its context is done.
+    pub(super) grace: Duration,
+    /// What a handler that is pending waits for.
+    pub(super) wait: Wait,
     if_dropped: IfDropped,
 }
 
@@ -50,14 +59,18 @@ enum IfDropped {
 }
 
 impl Scope {
-    pub(super) fn new(ctx: Context, protocol: Protocol, line: RequestLine, is_head: bool) -> Scope {
+    /// Returns the scope of a request that has arrived, and whose context is `ctx`.
+    pub(super) fn new(ctx: Context, began: Instant, grace: Duration, parts: &Parts) -> Scope {
         Scope {
             deadline: Deadline::new(ctx.deadline()),
             ctx,
-            protocol,
-            line,
-            is_head,
+            protocol: Protocol::Http,
+            line: RequestLine::of(parts),
+            is_head: parts.method == Method::HEAD,
             caller: Span::current(),
+            began,
+            grace,
+            wait: Wait::new(),
             if_dropped: IfDropped::ClientGone,
         }
     }
@@ -143,47 +156,6 @@ impl Drop for Scope {
 /// The gRPC code and message of a deadline that has passed. The message is the text of the
 /// `ContextError`.
 pub(super) const GRPC_DEADLINE_EXCEEDED: (i32, &str) = (4, "context deadline exceeded");
-
-/// The deadline of a request, if it has one, and a timer that is made when the response's body
-/// first has to wait.
-#[derive(Debug)]
-pub(super) struct Deadline {
-    at: Option<Instant>,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl Deadline {
-    fn new(at: Option<Instant>) -> Deadline {
-        Deadline { at, timer: None }
-    }
-
-    pub(super) fn has_passed(&self) -> bool {
-        self.at.is_some_and(|at| at <= Instant::now())
-    }
-
-    /// Returns the earlier of the deadline and `other`.
-    pub(super) fn or_earlier(&self, other: Instant) -> Instant {
-        self.at.map_or(other, |at| at.min(other))
-    }
-
-    /// Completes when the deadline has passed. Without a deadline, it never completes and registers
-    /// no waker.
-    pub(super) fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
-        let Some(at) = self.at else {
-            return Poll::Pending;
-        };
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-        poll_timer(timer, cx)
-    }
-}
-
-/// Polls a timer, whatever is left of the task's budget. tokio's timer does not complete in a poll
-/// that has used it up, so a handler that uses it up in every poll would outlast its deadline.
-pub(super) fn poll_timer(timer: &mut Pin<Box<Sleep>>, cx: &mut task::Context<'_>) -> Poll<()> {
-    pin!(coop::unconstrained(timer)).poll(cx)
-}
 
 /// Takes a unit of the task's budget for a response that is ready at the first poll. Returns
 /// `Pending`, and wakes the task, if the budget is used up.

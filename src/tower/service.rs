@@ -55,13 +55,14 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let arrival = self.layer.arrive(request);
-        let mut exchange = arrival.exchange;
-        let handler = arrival.in_flight.map(|in_flight| {
-            let future = exchange.scope.run(|| self.inner.call(arrival.request));
-            (future, in_flight)
-        });
-        ResponseFuture::new(exchange, handler, self.layer.most_lingering())
+        let (mut parts, body) = request.into_parts();
+        let (mut scope, in_flight) = self.layer.arrive(&mut parts);
+        let Some(in_flight) = in_flight else {
+            return ResponseFuture::refused(scope);
+        };
+        let body = RequestBody::new(&scope.ctx, body);
+        let handler = scope.run(|| Box::pin(self.inner.call(Request::from_parts(parts, body))));
+        ResponseFuture::new(scope, handler, in_flight, self.layer.most_lingering())
     }
 }
 
@@ -80,12 +81,13 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let arrival = self.layer.arrive(request);
-        let mut exchange = arrival.exchange;
-        let handler = arrival.in_flight.map(|in_flight| {
-            let future = exchange.scope.run(|| self.inner.call(arrival.request));
-            (future, in_flight)
-        });
-        DroppingFuture::new(exchange, handler)
+        let (mut parts, body) = request.into_parts();
+        let (mut scope, in_flight) = self.layer.arrive(&mut parts);
+        if in_flight.is_none() {
+            return DroppingFuture::refused(scope);
+        }
+        let body = RequestBody::new(&scope.ctx, body);
+        let handler = scope.run(|| self.inner.call(Request::from_parts(parts, body)));
+        DroppingFuture::new(scope, handler, in_flight)
     }
 }

@@ -66,6 +66,14 @@ async fn without_the_layer_the_response_says_what_to_do() {
         get(async |ctx: Result<Context, MissingContext>| ctx.map_or("none", |_| "some")),
     );
     assert_eq!(ask(app, within("250m")).await.1, "none");
+
+    let app = Router::new().route(
+        "/",
+        get(async |ctx: Option<Context>| ctx.map_or("none", |_| "some")),
+    );
+    assert_eq!(ask(app.clone(), within("250m")).await.1, "none");
+    let layer = ContextLayer::new(&Context::background());
+    assert_eq!(ask(app.layer(layer), within("250m")).await.1, "some");
 }
 
 #[tokio::test]

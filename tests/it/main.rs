@@ -90,6 +90,8 @@ mod tower_deadline;
 #[cfg(feature = "tower")]
 mod tower_dropping;
 #[cfg(feature = "tower")]
+mod tower_hazards;
+#[cfg(feature = "tower")]
 mod tower_header;
 #[cfg(feature = "tower")]
 mod tower_lingering;

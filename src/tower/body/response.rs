@@ -51,7 +51,7 @@ pin_project! {
         // None when the context is done, since the body has ended or failed. Declared before the
         // inner body, and so dropped first: the context is done when the destructors of the inner
         // body run.
-        scope: Option<Scope>,
+        scope: Option<Box<Scope>>,
         // The bytes that are still to come, if the response announced their number.
         left: Option<u64>,
         // None if the layer sends the response itself, and after the deadline.
@@ -71,9 +71,16 @@ impl<B> ResponseBody<B> {
     }
 }
 
+/// Returns an empty body. Layers that send responses of their own need it, such as CORS.
+impl<B> Default for ResponseBody<B> {
+    fn default() -> ResponseBody<B> {
+        ResponseBody::empty()
+    }
+}
+
 impl<B: Body> ResponseBody<B> {
     pub(in crate::tower) fn new(
-        mut scope: Scope,
+        mut scope: Box<Scope>,
         parts: &response::Parts,
         inner: B,
     ) -> ResponseBody<B> {

@@ -11,9 +11,9 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 
 use crate::tower::body::ResponseBody;
-use crate::tower::exchange::{Exchange, Left};
+use crate::tower::exchange::Left;
 use crate::tower::handlers::InFlight;
-use crate::tower::scope::poll_budget;
+use crate::tower::scope::{Scope, poll_budget};
 
 pin_project! {
     /// The response future of a [`ContextService`](crate::tower::ContextService) whose layer
@@ -25,7 +25,7 @@ pin_project! {
     pub struct DroppingFuture<F> {
         // None when the future is ready. Declared before the handler, and so dropped first: the
         // context is done when the handler's destructors run.
-        exchange: Option<Exchange>,
+        scope: Option<Box<Scope>>,
         // None if the request does not reach the handler, and when the future is ready.
         #[pin]
         handler: Option<F>,
@@ -35,16 +35,24 @@ pin_project! {
 }
 
 impl<F> DroppingFuture<F> {
-    /// `handler` is `None` if the request does not reach the handler.
     pub(in crate::tower) fn new(
-        exchange: Exchange,
-        handler: Option<(F, InFlight)>,
+        scope: Box<Scope>,
+        handler: F,
+        in_flight: Option<InFlight>,
     ) -> DroppingFuture<F> {
-        let (handler, in_flight) = handler.unzip();
         DroppingFuture {
-            exchange: Some(exchange),
-            handler,
+            scope: Some(scope),
+            handler: Some(handler),
             in_flight,
+        }
+    }
+
+    /// Returns the future of a request that does not reach the handler.
+    pub(in crate::tower) fn refused(scope: Box<Scope>) -> DroppingFuture<F> {
+        DroppingFuture {
+            scope: Some(scope),
+            handler: None,
+            in_flight: None,
         }
     }
 }
@@ -58,45 +66,44 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let Some(exchange) = this.exchange else {
+        let Some(scope) = this.scope else {
             panic!("`DroppingFuture` polled after it resolved");
         };
         let left = match this.handler.as_mut().as_pin_mut() {
-            Some(handler) => Some(ready!(exchange.poll(handler, cx))),
+            Some(handler) => Some(ready!(scope.poll_handler(handler, cx))),
             None => {
                 ready!(poll_budget(cx));
                 None
             }
         };
-        let Some(mut exchange) = this.exchange.take() else {
-            unreachable!("the exchange was there when the poll began");
+        let Some(mut scope) = this.scope.take() else {
+            unreachable!("the scope was there when the poll began");
         };
         let (Some(left), Some(in_flight)) = (left, this.in_flight.take()) else {
-            return Poll::Ready(Ok(exchange.refuse()));
+            return Poll::Ready(Ok(scope.refuse()));
         };
         Poll::Ready(match left {
             Left::Returned(output) => {
-                exchange.scope.run(|| this.handler.set(None));
+                scope.run(|| this.handler.set(None));
                 in_flight.returned();
-                exchange.answer(output)
+                scope.conclude(output)
             }
             Left::TooLate(output) => {
-                exchange.scope.expire();
+                scope.expire();
                 this.handler.set(None);
                 drop(output);
                 in_flight.returned();
-                Ok(exchange.scope.timed_out())
+                Ok(scope.timed_out())
             }
             Left::Expired => {
-                exchange.stop_waiting();
-                exchange.scope.expire();
+                scope.expire();
                 this.handler.set(None);
-                Ok(exchange.scope.timed_out())
+                Ok(scope.timed_out())
             }
             Left::GraceIsOver => {
-                exchange.scope.run(|| this.handler.set(None));
-                exchange.abort(in_flight);
-                Ok(exchange.scope.unavailable())
+                scope.run(|| this.handler.set(None));
+                scope.abort(in_flight);
+                Ok(scope.unavailable())
             }
         })
     }

@@ -10,9 +10,9 @@ use http::Response;
 use http_body::Body;
 
 use crate::tower::body::ResponseBody;
-use crate::tower::exchange::{Exchange, Left};
+use crate::tower::exchange::Left;
 use crate::tower::handlers::{InFlight, Rest};
-use crate::tower::scope::poll_budget;
+use crate::tower::scope::{Scope, poll_budget};
 
 /// The response future of a [`ContextService`](crate::tower::ContextService).
 ///
@@ -25,7 +25,7 @@ where
     F: Future + Send + 'static,
 {
     /// `None` when the future is ready.
-    exchange: Option<Exchange>,
+    scope: Option<Box<Scope>>,
     /// `None` if the request does not reach the handler, and when the future is ready.
     handler: Option<Handler<F>>,
     max_lingering: usize,
@@ -42,31 +42,36 @@ impl<F> ResponseFuture<F>
 where
     F: Future + Send + 'static,
 {
-    /// `future` is `None` if the request does not reach the handler.
     pub(in crate::tower) fn new(
-        exchange: Exchange,
-        handler: Option<(F, InFlight)>,
+        scope: Box<Scope>,
+        future: Pin<Box<F>>,
+        in_flight: InFlight,
         max_lingering: usize,
     ) -> ResponseFuture<F> {
-        let boxed = |(future, in_flight)| Handler {
-            future: Box::pin(future),
-            in_flight,
-        };
         ResponseFuture {
-            exchange: Some(exchange),
-            handler: handler.map(boxed),
+            scope: Some(scope),
+            handler: Some(Handler { future, in_flight }),
             max_lingering,
         }
     }
 
+    /// Returns the future of a request that does not reach the handler.
+    pub(in crate::tower) fn refused(scope: Box<Scope>) -> ResponseFuture<F> {
+        ResponseFuture {
+            scope: Some(scope),
+            handler: None,
+            max_lingering: 0,
+        }
+    }
+
     /// Moves the handler, whose context is done, to the layer's group.
-    fn linger(exchange: &Exchange, handler: Handler<F>, max_lingering: usize) {
+    fn linger(scope: &Scope, handler: Handler<F>, max_lingering: usize) {
         let rest = Rest {
             handler: handler.future,
-            line: exchange.scope.line.clone(),
-            caller: exchange.scope.caller.clone(),
-            began: exchange.began,
-            until: exchange.until(),
+            line: scope.line.clone(),
+            caller: scope.caller.clone(),
+            began: scope.began,
+            until: scope.until(),
         };
         handler.in_flight.linger(rest, max_lingering);
     }
@@ -81,48 +86,44 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let Some(exchange) = &mut this.exchange else {
+        let Some(scope) = &mut this.scope else {
             panic!("`ResponseFuture` polled after it resolved");
         };
         let left = match &mut this.handler {
-            Some(handler) => Some(ready!(exchange.poll(handler.future.as_mut(), cx))),
+            Some(handler) => Some(ready!(scope.poll_handler(handler.future.as_mut(), cx))),
             None => {
                 ready!(poll_budget(cx));
                 None
             }
         };
-        let (Some(mut exchange), handler) = (this.exchange.take(), this.handler.take()) else {
-            unreachable!("the exchange was there when the poll began");
+        let (Some(mut scope), handler) = (this.scope.take(), this.handler.take()) else {
+            unreachable!("the scope was there when the poll began");
         };
         let (Some(left), Some(handler)) = (left, handler) else {
-            return Poll::Ready(Ok(exchange.refuse()));
+            return Poll::Ready(Ok(scope.refuse()));
         };
         Poll::Ready(match left {
             Left::Returned(output) => {
-                exchange.scope.run(|| drop(handler.future));
+                scope.run(|| drop(handler.future));
                 handler.in_flight.returned();
-                exchange.answer(output)
+                scope.conclude(output)
             }
             Left::TooLate(output) => {
-                exchange.scope.expire();
+                scope.expire();
                 drop(handler.future);
                 drop(output);
                 handler.in_flight.returned();
-                Ok(exchange.scope.timed_out())
+                Ok(scope.timed_out())
             }
             Left::Expired => {
-                let has_begun = exchange.has_begun();
-                exchange.stop_waiting();
-                exchange.scope.expire();
-                if has_begun {
-                    ResponseFuture::linger(&exchange, handler, this.max_lingering);
-                }
-                Ok(exchange.scope.timed_out())
+                scope.expire();
+                ResponseFuture::linger(&scope, handler, this.max_lingering);
+                Ok(scope.timed_out())
             }
             Left::GraceIsOver => {
-                exchange.scope.run(|| drop(handler.future));
-                exchange.abort(handler.in_flight);
-                Ok(exchange.scope.unavailable())
+                scope.run(|| drop(handler.future));
+                scope.abort(handler.in_flight);
+                Ok(scope.unavailable())
             }
         })
     }
@@ -133,20 +134,19 @@ where
     F: Future + Send + 'static,
 {
     fn drop(&mut self) {
-        let Some(mut exchange) = self.exchange.take() else {
+        let Some(mut scope) = self.scope.take() else {
             return;
         };
-        let has_begun = exchange.has_begun();
-        // The connection is not woken by what comes next.
-        exchange.stop_waiting();
         // A handler that has panicked has closed the scope, and must not be polled again.
-        if !exchange.scope.is_open() {
+        if !scope.is_open() {
             return;
         }
-        exchange.scope.client_gone();
-        let handler = self.handler.take().filter(|_| has_begun);
-        if let Some(handler) = handler {
-            ResponseFuture::linger(&exchange, handler, self.max_lingering);
+        // The connection is not woken by what comes next.
+        scope.end_wait();
+        scope.client_gone();
+        // A handler that was never polled has not begun.
+        if let Some(handler) = self.handler.take().filter(|_| scope.wait.has_begun()) {
+            ResponseFuture::linger(&scope, handler, self.max_lingering);
         }
     }
 }

@@ -13,7 +13,7 @@ use super::report::{Aborted, Ended};
 use crate::context::ContextError;
 use crate::panic::{self, Payload};
 use crate::sync::Arc;
-use crate::tower::scope::poll_timer;
+use crate::tower::deadline::poll_timer;
 use crate::tracing::{self, RequestEvent};
 
 /// Runs a handler until it returns or its time is over. It never fails: what becomes of the handler

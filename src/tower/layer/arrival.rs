@@ -1,63 +1,39 @@
 //! The arrival of a request: its context is derived, and put into its extensions.
 
-use http::{Method, Request};
-use http_body::Body;
+use http::request::Parts;
 use tokio::time::Instant;
 
 use super::ContextLayer;
+use super::config::Found;
 use crate::context::{Context, deadline_after};
-use crate::tower::body::RequestBody;
-use crate::tower::exchange::Exchange;
 use crate::tower::handlers::InFlight;
 use crate::tower::protocol::Protocol;
-use crate::tower::request_line::RequestLine;
 use crate::tower::scope::Scope;
 
-/// A request that has arrived.
-pub(in crate::tower) struct Arrival<B> {
-    pub(in crate::tower) request: Request<RequestBody<B>>,
-    pub(in crate::tower) exchange: Exchange,
-    /// `None` if the request does not reach the handler: its deadline has passed, or the server
-    /// shuts down.
-    pub(in crate::tower) in_flight: Option<InFlight>,
-}
-
 impl<M> ContextLayer<M> {
-    /// Derives the context of a request that has arrived. Returns the request with that context and
-    /// a body that detects a disconnect, and what ends the context.
-    pub(in crate::tower) fn arrive<B: Body>(&self, request: Request<B>) -> Arrival<B> {
-        let (mut parts, body) = request.into_parts();
+    /// Derives the context of a request that has arrived, and puts it into the request's
+    /// extensions. Returns what ends the context, and the handler's place among those that are
+    /// counted. That is `None` if the request does not reach the handler: its deadline has passed,
+    /// or the server shuts down.
+    pub(in crate::tower) fn arrive(&self, parts: &mut Parts) -> (Box<Scope>, Option<InFlight>) {
         let found = self.config.find(&parts.headers);
         let began = Instant::now();
-        let ctx = self.derive(&parts, found, began);
-        let is_late = ctx.deadline().is_some_and(|at| at <= began);
-        let protocol = if found.content_type {
-            Protocol::of(&parts.headers).for_version(parts.version)
-        } else {
-            Protocol::Http
-        };
-        let line = RequestLine::of(&parts);
-        let is_head = parts.method == Method::HEAD;
+        let ctx = self.derive(parts, found, began);
         parts.extensions.insert(ctx.clone());
-        let request = Request::from_parts(parts, RequestBody::new(&ctx, body));
-        let scope = Scope::new(ctx, protocol, line, is_head);
-        Arrival {
-            request,
-            exchange: Exchange::new(scope, began, self.config.grace),
-            in_flight: if is_late {
-                None
-            } else {
-                InFlight::begin(&self.shared)
-            },
+        let is_late = ctx.deadline().is_some_and(|at| at <= began);
+        let mut scope = Box::new(Scope::new(ctx, began, self.config.grace, parts));
+        if found.content_type {
+            scope.protocol = Protocol::of(&parts.headers).for_version(parts.version);
         }
+        let in_flight = if is_late {
+            None
+        } else {
+            InFlight::begin(&self.shared)
+        };
+        (scope, in_flight)
     }
 
-    fn derive(
-        &self,
-        parts: &http::request::Parts,
-        found: super::config::Found,
-        began: Instant,
-    ) -> Context {
+    fn derive(&self, parts: &Parts, found: Found, began: Instant) -> Context {
         let server = self.shared.ctx();
         let mut derived = parts
             .extensions

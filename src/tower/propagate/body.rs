@@ -56,6 +56,13 @@ impl<B> CallBody<B> {
     }
 }
 
+/// Returns an empty body. tonic's interceptors need it.
+impl<B> Default for CallBody<B> {
+    fn default() -> CallBody<B> {
+        CallBody::empty(Context::background())
+    }
+}
+
 impl<B> Body for CallBody<B>
 where
     B: Body,
