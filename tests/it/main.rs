@@ -101,5 +101,7 @@ mod tower_propagate;
 mod tower_servers;
 #[cfg(feature = "tower")]
 mod tower_support;
+#[cfg(feature = "tower")]
+mod tower_uploads;
 #[cfg(feature = "tracing")]
 mod tracing_spans;

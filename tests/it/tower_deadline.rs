@@ -478,3 +478,60 @@ fn an_error_of_a_context_has_a_status() {
         assert_eq!(StatusCode::from(error), status);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_function_gives_a_request_more_or_less_time() {
+    let layer = layer()
+        .max_timeout(ms(500))
+        .max_timeout_with(|request| match request.uri.path() {
+            "/events" => Some(HOUR),
+            "/quick" => Some(ms(20)),
+            _ => None,
+        });
+    for (path, asked, left) in [
+        ("/", None, ms(500)),
+        ("/events", None, HOUR),
+        ("/quick", None, ms(20)),
+        // The shorter of the two applies, as with `max_timeout`.
+        ("/quick", Some("100m"), ms(20)),
+        ("/events", Some("100m"), ms(100)),
+    ] {
+        let mut request = Request::get(path);
+        if let Some(asked) = asked {
+            request = request.header("grpc-timeout", asked);
+        }
+        let request = request.body(Script::new()).unwrap();
+        let mut seen = None;
+        let call = send(&layer, request, |request| {
+            seen = context_of(&request).remaining();
+            std::future::ready(ok(Script::new()))
+        });
+        drop(call);
+        assert_eq!(seen, Some(left), "{path} {asked:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_untrusted_client_sets_no_deadline_and_passes_no_baggage() {
+    use errgroup::tower::Carried;
+
+    let layer = layer()
+        .header(X_REQUEST_TIMEOUT)
+        .max_timeout(ms(500))
+        .untrusted();
+    let request = Request::get("/")
+        .header("grpc-timeout", "1m")
+        .header(X_REQUEST_TIMEOUT, "0")
+        .header("baggage", "admin=true")
+        .header("traceparent", "00-1-1-01");
+    let mut seen = None;
+    let call = send(&layer, request.body(Script::new()).unwrap(), |request| {
+        let ctx = context_of(&request);
+        let carried = ctx.value::<Carried>().unwrap();
+        let names: Vec<_> = carried.iter().map(|(name, _)| name.to_string()).collect();
+        seen = Some((ctx.remaining(), names));
+        std::future::ready(ok(Script::new()))
+    });
+    drop(call);
+    assert_eq!(seen, Some((Some(ms(500)), vec!["traceparent".to_owned()])));
+}

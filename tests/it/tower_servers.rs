@@ -90,7 +90,7 @@ impl Server {
                     let builder = auto::Builder::new(TokioExecutor::new());
                     // It fails when its client disconnects.
                     let _ = builder
-                        .serve_connection(TokioIo::new(stream), service)
+                        .serve_connection_with_upgrades(TokioIo::new(stream), service)
                         .await;
                 });
             }
@@ -708,4 +708,136 @@ async fn axum_cancels_its_handlers_after_a_disconnect() {
         .await
         .unwrap()
         .unwrap();
+}
+
+/// The first program of the guide, as in every tutorial of Go: the handler sees each disconnect, and
+/// so do the tasks of its groups.
+#[cfg(feature = "axum")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_as_in_go_sees_each_disconnect() {
+    use axum::Router;
+    use axum::routing::get;
+    use errgroup::Group;
+    use errgroup::tower::ClientGone;
+
+    let (seen, mut log) = mpsc::unbounded_channel();
+    let (begun, mut begins) = mpsc::unbounded_channel();
+    let handler = async move |ctx: Context| {
+        let group = Group::<ContextError>::new();
+        for _ in 0..3 {
+            let (ctx, seen, begun) = (ctx.clone(), seen.clone(), begun.clone());
+            group.go(async move {
+                let _ = begun.send(());
+                ctx.done().await;
+                let _ = seen.send(("task", ctx.caused_by::<ClientGone>()));
+                Ok(())
+            });
+        }
+        tokio::select! {
+            () = tokio::time::sleep(PATIENCE) => "done",
+            _ = ctx.done() => {
+                let _ = group.wait().await;
+                let _ = seen.send(("handler", ctx.caused_by::<ClientGone>()));
+                "cancelled"
+            }
+        }
+    };
+    let layer = server_layer();
+    let handlers = layer.handlers();
+    let app: Router = Router::new().route("/", get(handler)).layer(layer);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { axum::serve(listener, app).await.unwrap() });
+
+    for http2_only in [false, true] {
+        for _ in 0..50 {
+            let client = Client::builder(TokioExecutor::new())
+                .http2_only(http2_only)
+                .build_http::<Empty<Bytes>>();
+            let uri = format!("http://{addr}/").parse().unwrap();
+            let call = tokio::spawn(client.get(uri));
+            for _ in 0..3 {
+                soon("the tasks", begins.recv()).await.unwrap();
+            }
+            call.abort();
+        }
+        let mut counts = (0, 0);
+        while counts != (50, 150) {
+            let (who, is_gone) = soon("each of them", log.recv()).await.unwrap();
+            assert!(is_gone, "the {who} sees the cause");
+            match who {
+                "handler" => counts.0 += 1,
+                _ => counts.1 += 1,
+            }
+        }
+    }
+    let drained = soon("the shutdown", handlers.wait()).await;
+    assert_eq!((drained.aborted().len(), drained.left_running()), (0, 0));
+}
+
+/// After an upgrade, the request is finished, and the connection has a context of the server's.
+#[tokio::test]
+async fn an_upgraded_connection_has_a_context_of_its_own() {
+    async fn upgrades(mut request: ServerRequest, handle: Handle) -> Answer {
+        let ctx = context_of(&request);
+        let upgrade = hyper::upgrade::on(&mut request);
+        let server = request
+            .extensions()
+            .get::<ServerContext>()
+            .unwrap()
+            .0
+            .clone();
+        tokio::spawn(async move {
+            let connection = ctx.without_cancel().merge(&server);
+            let mut stream = TokioIo::new(upgrade.await.unwrap());
+            assert_eq!(state(&ctx), FINISHED);
+            assert!(!connection.is_done());
+            handle.reached.notify_one();
+            connection.done().await;
+            stream.write_all(b"bye").await.unwrap();
+        });
+        let response = Response::builder().status(101).header("upgrade", "chat");
+        let response = response.header("connection", "upgrade");
+        Ok(response.body(stream(&[], false))?)
+    }
+
+    #[derive(Clone)]
+    struct ServerContext(Context);
+
+    /// Puts the server's context where the handler finds it.
+    #[derive(Clone)]
+    struct With(Context, ContextLayer);
+
+    impl Layer<Inner> for With {
+        type Service = tower::util::BoxCloneService<Request<Incoming>, LayerResponse, BoxError>;
+
+        fn layer(&self, inner: Inner) -> Self::Service {
+            let ctx = self.0.clone();
+            let service = self.1.layer(inner);
+            let with = service.map_request(move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(ServerContext(ctx.clone()));
+                request
+            });
+            with.boxed_clone()
+        }
+    }
+
+    let (ctx, guard) = Context::background().with_cancel();
+    let layer = With(ctx.clone(), ContextLayer::new(&ctx));
+    let (mut server, _) = Server::start(layer, upgrades).await;
+    let mut client = server
+        .http1("GET / HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: chat\r\n\r\n")
+        .await;
+    assert_eq!(server.end().await, FINISHED);
+    server.reached().await;
+    guard.cancel_with("SIGTERM");
+    let mut seen = String::new();
+    soon("its end", client.read_to_string(&mut seen))
+        .await
+        .unwrap();
+    assert!(
+        seen.starts_with("HTTP/1.1 101") && seen.ends_with("bye"),
+        "{seen}"
+    );
 }
