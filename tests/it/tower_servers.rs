@@ -841,3 +841,61 @@ async fn an_upgraded_connection_has_a_context_of_its_own() {
         "{seen}"
     );
 }
+
+/// The shutdown program of the guide, with shorter times.
+#[cfg(feature = "axum")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shutdown_names_every_handler_and_every_client_is_answered() {
+    use axum::Router;
+    use axum::routing::get;
+    use std::future::IntoFuture;
+    use std::pin::pin;
+
+    const STOP: Duration = Duration::from_millis(50);
+    for _ in 0..10 {
+        let (stopping, signal) = Context::background().with_cancel();
+        let (ctx, stop) = stopping.without_cancel().with_cancel();
+        let layer = ContextLayer::new(&ctx).grace(STOP);
+        let handlers = layer.handlers();
+        let (begun, mut begins) = mpsc::unbounded_channel();
+        let stubborn = async move || {
+            let _ = begun.send(());
+            pending::<&'static str>().await
+        };
+        let app: Router = Router::new().route("/{name}", get(stubborn)).layer(layer);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let server = axum::serve(listener, app).with_graceful_shutdown(stopping.until_done());
+        let mut clients = JoinSet::new();
+        for name in ["a", "b", "c"] {
+            clients.spawn(async move {
+                let mut client = TcpStream::connect(addr).await.unwrap();
+                let request = format!("GET /{name} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+                client.write_all(request.as_bytes()).await.unwrap();
+                let mut answer = String::new();
+                client.read_to_string(&mut answer).await.unwrap();
+                answer
+            });
+        }
+        let mut server = pin!(server.into_future());
+        let drained = tokio::select! {
+            served = server.as_mut() => panic!("{served:?}"),
+            () = async {
+                for _ in 0..3 {
+                    soon("a handler", begins.recv()).await.unwrap();
+                }
+                signal.cancel_with("SIGTERM");
+            } => {
+                stop.cancel_with("the server shuts down");
+                let sent = tokio::time::timeout(STOP + PATIENCE, server);
+                tokio::join!(handlers.wait(), sent).0
+            }
+        };
+        let mut named: Vec<_> = drained.aborted().iter().map(|it| it.path()).collect();
+        named.sort_unstable();
+        assert_eq!(named, ["/a", "/b", "/c"]);
+        for answer in soon("their answers", clients.join_all()).await {
+            assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        }
+    }
+}

@@ -125,7 +125,7 @@ impl Config {
 fn bit_of(name: &HeaderName) -> u64 {
     let name = name.as_str().as_bytes();
     let first = name.first().copied().map_or(0, usize::from);
-    1 << ((name.len() * 7 + first) % 64)
+    1 << ((name.len() * 19 + first) % 64)
 }
 
 // The function of `max_timeout_with` is only called, and every call is a new one: a panic of it

@@ -57,19 +57,18 @@ use crate::tower::header::{self, GRPC_TIMEOUT};
 /// from and to those of `http`:
 ///
 /// ```
+/// use axum::extract::State;
 /// use errgroup::Context;
 /// use errgroup::tower::{BoxError, CallBody, PropagateLayer};
 /// use http::{Request, Response};
-/// use tower::{Layer, Service, ServiceExt, service_fn};
+/// use tower::util::BoxCloneSyncService;
+/// use tower::{Layer, ServiceExt, service_fn};
 ///
-/// /// A reqwest client that calls with the time that is left.
-/// fn client(
-///     client: reqwest::Client,
-/// ) -> impl Service<
-///     Request<reqwest::Body>,
-///     Response = Response<CallBody<reqwest::Body>>,
-///     Error = BoxError,
-/// > {
+/// /// A reqwest client that calls with the time that is left. It goes into axum's `State`.
+/// type Http =
+///     BoxCloneSyncService<Request<reqwest::Body>, Response<CallBody<reqwest::Body>>, BoxError>;
+///
+/// fn http(client: reqwest::Client) -> Http {
 ///     let execute = move |request: Request<reqwest::Body>| {
 ///         let client = client.clone();
 ///         async move {
@@ -77,16 +76,27 @@ use crate::tower::header::{self, GRPC_TIMEOUT};
 ///             Ok::<Response<reqwest::Body>, reqwest::Error>(response.into())
 ///         }
 ///     };
-///     PropagateLayer::new().layer(service_fn(execute))
+///     BoxCloneSyncService::new(PropagateLayer::new().layer(service_fn(execute)))
 /// }
 ///
-/// # async fn example(ctx: Context) -> Result<(), BoxError> {
-/// let mut request = Request::get("http://127.0.0.1:8080/").body(reqwest::Body::default())?;
-/// request.extensions_mut().insert(ctx);
-/// let response = client(reqwest::Client::new()).oneshot(request).await?;
-/// // Converts back into reqwest's response, for `json`, `text` and its other methods.
-/// let text = reqwest::Response::from(response.map(reqwest::Body::wrap)).text().await?;
-/// # Ok(()) }
+/// async fn fetch(ctx: Context, http: Http) -> Result<String, BoxError> {
+///     let mut request = Request::get("http://127.0.0.1:8080/").body(reqwest::Body::default())?;
+///     request.extensions_mut().insert(ctx);
+///     let response = http.oneshot(request).await?;
+///     // Converts back into reqwest's response, for `json`, `text` and its other methods.
+///     Ok(reqwest::Response::from(response.map(reqwest::Body::wrap)).text().await?)
+/// }
+///
+/// async fn page(State(http): State<Http>) -> String {
+///     # let ctx = Context::background();
+///     fetch(ctx, http).await.unwrap_or_default()
+/// }
+///
+/// # fn app() {
+/// let app: axum::Router = axum::Router::new()
+///     .route("/", axum::routing::get(page))
+///     .with_state(http(reqwest::Client::new()));
+/// # }
 /// ```
 ///
 /// With hyper-util:
