@@ -71,7 +71,10 @@ async fn hello(ctx: Context) -> Result<&'static str, ContextError> {
 
 /// The context of the request ends with its response. A connection that outlives it belongs to a
 /// group of the server.
-async fn chat(upgrade: WebSocketUpgrade, State(sockets): State<Spawner<anyhow::Error>>) -> Response {
+async fn chat(
+    upgrade: WebSocketUpgrade,
+    State(sockets): State<Spawner<anyhow::Error>>,
+) -> Response {
     upgrade.on_upgrade(async move |socket| {
         let connection = async move |ctx| {
             if let Err(error) = echo(ctx, socket).await {

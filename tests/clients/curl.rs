@@ -21,12 +21,19 @@ async fn fifty_clients_that_give_up(protocol: &str) {
     let arguments = ["-sS", "--max-time", "1", protocol, &url];
     let clients = (0..CLIENTS).map(|_| run("curl", &arguments));
     for client in join_all(clients).await {
-        assert_eq!(client.status.code(), Some(OPERATION_TIMED_OUT), "{client:?}");
+        assert_eq!(
+            client.status.code(),
+            Some(OPERATION_TIMED_OUT),
+            "{client:?}"
+        );
     }
     let started = site.log.count("started");
     site.log.until("handler: client gone", started).await;
     site.log.until("task: client gone", TASKS * started).await;
-    assert_eq!(started, CLIENTS, "a client gave up before its request was read");
+    assert_eq!(
+        started, CLIENTS,
+        "a client gave up before its request was read"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -94,7 +101,10 @@ async fn a_client_that_is_killed_in_the_body_is_gone() {
             .await;
         // A body that the kernel's buffers took as a whole is finished.
         let end = site.log.events("large:");
-        assert!(end == ["large: client gone"] || end == ["large: request finished"], "{end:?}");
+        assert!(
+            end == ["large: client gone"] || end == ["large: request finished"],
+            "{end:?}"
+        );
         client.wait().await.unwrap();
     }
 }

@@ -19,7 +19,9 @@ const KEPT: usize = 64 << 10;
 
 fn bytes_in_use() -> usize {
     let stats = ALLOCATOR.stats();
-    stats.bytes_allocated.saturating_sub(stats.bytes_deallocated)
+    stats
+        .bytes_allocated
+        .saturating_sub(stats.bytes_deallocated)
 }
 
 fn tasks() -> usize {

@@ -66,7 +66,10 @@ impl Log {
             }
         };
         if timeout(PATIENCE, holds).await.is_err() {
-            panic!("not within {PATIENCE:?}; the site has seen {}", self.shown());
+            panic!(
+                "not within {PATIENCE:?}; the site has seen {}",
+                self.shown()
+            );
         }
     }
 

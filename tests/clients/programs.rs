@@ -15,7 +15,13 @@ fn command(program: &str, arguments: &[&str]) -> Command {
         .stderr(Stdio::piped())
         .kill_on_drop(true);
     // A proxy that the environment names has no part in loopback.
-    for variable in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "ALL_PROXY"] {
+    for variable in [
+        "http_proxy",
+        "HTTP_PROXY",
+        "https_proxy",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+    ] {
         command.env_remove(variable);
     }
     command

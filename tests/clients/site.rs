@@ -135,7 +135,8 @@ async fn large(State(log): State<Log>, ctx: Context) -> Body {
         log.add(format!("large: {}", reason(&ctx)));
     });
     const CHUNK: &[u8] = &[b'x'; 1 << 14];
-    let chunks = (0..LARGE / CHUNK.len()).map(|_| Ok::<_, std::io::Error>(Bytes::from_static(CHUNK)));
+    let chunks =
+        (0..LARGE / CHUNK.len()).map(|_| Ok::<_, std::io::Error>(Bytes::from_static(CHUNK)));
     Body::from_stream(stream::iter(chunks))
 }
 

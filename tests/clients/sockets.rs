@@ -66,7 +66,9 @@ async fn an_upload_that_breaks_off_is_rejected() {
         let request = format!("POST /upload HTTP/1.1\r\nhost: localhost\r\n{body}");
         socket.write_all(request.as_bytes()).await.unwrap();
         let started = site.log.count("started");
-        site.log.until_true(|log| log.count("started") > started).await;
+        site.log
+            .until_true(|log| log.count("started") > started)
+            .await;
         drop(socket);
     }
     site.log
