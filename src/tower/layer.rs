@@ -67,6 +67,7 @@ use config::Config;
 /// - [`max_lingering`](ContextLayer::max_lingering) bounds how many linger at once. A limit on
 ///   concurrent requests that stands *outside* this layer does not count them, because their
 ///   response futures are gone.
+/// - All handlers that linger run on the runtime of the first one.
 /// - A handler that was never polled is dropped. So is one whose response future is dropped outside
 ///   a tokio runtime, or while the runtime shuts down.
 ///
@@ -103,13 +104,16 @@ use config::Config;
 /// CorsLayer            the layer's own 504 and 503 need its headers, or a browser's `fetch` fails
 /// CompressionLayer     changes the length of a body
 /// ContextLayer
-/// ConcurrencyLimit     waits for a permit under the deadline, and counts handlers that linger
+/// ConcurrencyLimit     counts the handlers that linger, too
 /// RequestBodyLimit     makes a body fail, which must not look like a disconnect
 /// the routes
 /// ```
 ///
 /// With `tower::ServiceBuilder`, this is the order of the calls. With axum's `Router::layer`, it is
-/// the reverse: the last call is outermost.
+/// the reverse: the last call is outermost. Give a concurrency limit to a `Router::layer` call of
+/// its own, and use a `GlobalConcurrencyLimitLayer`, since each route gets a service of its own. A
+/// request then waits for its permit under its deadline. In one `ServiceBuilder` with this layer,
+/// it waits in `poll_ready`, before it has a context.
 ///
 /// A second `ContextLayer` further inside can give a route less time, and
 /// [`max_timeout_with`](ContextLayer::max_timeout_with) more or less. If a request already has a

@@ -95,6 +95,8 @@ mod tower_hazards;
 mod tower_header;
 #[cfg(feature = "tower")]
 mod tower_lingering;
+#[cfg(feature = "axum")]
+mod tower_order;
 #[cfg(feature = "tower")]
 mod tower_propagate;
 #[cfg(feature = "tower")]

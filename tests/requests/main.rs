@@ -27,9 +27,9 @@
 //! ended with the cause of the server, and it has not begun the requests that it refused.
 //!
 //! The checks keep to what a server can see. hyper notices a disconnect on HTTP/1.1 when it reads.
-//! It does not read past a body of 64 kB or more that the handler does not read, nor past a second
-//! request that was sent before the first was answered. Here, the handlers read their uploads,
-//! which are small, and the clients wait for their responses. A client that is silent without
+//! It does not read past a body that the handler does not read, if that is not complete or has 40 kB
+//! or more, nor past a second request that was sent before the first was answered. Here, the
+//! handlers read their uploads, and the clients wait for their responses. A client that is silent without
 //! closing its connection is not noticed, and no client here does that. *Whole* means that the
 //! response was handed to the server. What of it the client received, the client reports itself.
 //!

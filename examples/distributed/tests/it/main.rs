@@ -4,6 +4,7 @@
 //! That no process is left is seen by a pipe: all that a test starts share one standard error, and its end comes when the last has
 //! gone.
 
+mod client;
 mod end;
 mod job;
 mod lost;
