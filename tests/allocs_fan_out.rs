@@ -80,7 +80,8 @@ fn a_stream_of_100_times_the_items_takes_no_more_memory() {
 fn a_local_stream_keeps_nothing_of_a_burst() {
     let (ctx, gate, runtime) = (Context::background(), Semaphore::new(0), runtime());
     let (sender, items) = mpsc::unbounded();
-    let wait = |_, item: usize| async {
+    let gate = &gate;
+    let wait = |_, item: usize| async move {
         gate.acquire().await.unwrap().forget();
         Ok::<_, String>(item)
     };
