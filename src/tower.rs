@@ -37,7 +37,7 @@
 //! | | without the layer | with the layer |
 //! |---|---|---|
 //! | the handler | dropped at its await | runs on; its context is cancelled; a [`grace`] period |
-//! | calls to other servers | dropped; over HTTP, that server sees a disconnect | the same, once the handler stops them |
+//! | calls to other servers | dropped; over HTTP, that server sees a disconnect | stopped by it |
 //! | tasks of `tokio::spawn` | keep running | cancelled, if they were given the context |
 //! | a [`Group`](crate::Group) under the context | aborted when it is dropped | cancelled first |
 //! | closures that block, SQL, child processes | keep running | interrupted with [`after_func`] |
@@ -106,7 +106,7 @@
 //! |---|---|---|
 //! | `client disconnected` | debug | the response future or the response's body was dropped early |
 //! | `request timed out` | info | the deadline has passed, before or during the response |
-//! | `handler aborted` | warn | a handler was dropped before it returned, with `elapsed` and `reason` |
+//! | `handler aborted` | warn | a handler was dropped half-way, with `elapsed` and `reason` |
 //! | `handler panicked` | error | a handler panicked without its client, with `panic` |
 //!
 //! # Related items

@@ -170,8 +170,8 @@ impl ContextLayer {
     /// Cancel `ctx` when the server is to stop: every request that is still running is then
     /// cancelled with the same cause.
     ///
-    /// Clones of the layer share their [`handlers`](ContextLayer::handlers). They may have different
-    /// settings, for different routes.
+    /// Clones of the layer share their [`handlers`](ContextLayer::handlers). They may have
+    /// different settings, for different routes.
     #[must_use]
     pub fn new(ctx: &Context) -> ContextLayer {
         ContextLayer {
@@ -326,8 +326,8 @@ impl<M> ContextLayer<M> {
     /// [`PropagateLayer`](super::PropagateLayer) adds it to the calls that are made for the
     /// request.
     ///
-    /// `traceparent`, `tracestate` and `baggage` are always copied (`baggage` not by a layer that is
-    /// [`untrusted`](ContextLayer::untrusted)). Use this for one more header, such as
+    /// `traceparent`, `tracestate` and `baggage` are always copied (`baggage` not by a layer that
+    /// is [`untrusted`](ContextLayer::untrusted)). Use this for one more header, such as
     /// `x-request-id`.
     #[must_use]
     pub fn carry(mut self, name: HeaderName) -> ContextLayer<M> {

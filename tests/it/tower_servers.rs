@@ -710,8 +710,7 @@ async fn axum_cancels_its_handlers_after_a_disconnect() {
         .unwrap();
 }
 
-/// The first program of the guide, as in every tutorial of Go: the handler sees each disconnect, and
-/// so do the tasks of its groups.
+/// As in every tutorial of Go: the handler sees each disconnect, and so do the tasks of its groups.
 #[cfg(feature = "axum")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_handler_as_in_go_sees_each_disconnect() {
