@@ -242,6 +242,28 @@ async fn a_handler_whose_context_ends_otherwise_has_a_grace_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_grace_begins_with_the_end_and_not_when_that_is_observed() {
+    use http_body_util::BodyExt;
+
+    let (layer, _handlers) = layer();
+    let upload = Request::post("/").body(Script::new().fails()).unwrap();
+    let body = Arc::new(Mutex::new(None));
+    let mut call = send(&layer, upload, |request| {
+        *body.lock().unwrap() = Some(request.into_body());
+        pending::<Answer>()
+    });
+    assert!(call.poll().is_pending());
+    // Another task reads the body, and the connection is busy for a while.
+    let mut body = body.lock().unwrap().take().unwrap();
+    assert!(body.frame().await.unwrap().is_err());
+    time::advance(ms(60)).await;
+    assert!(call.poll().is_pending());
+    let began = Instant::now();
+    assert_eq!(call.await.unwrap().status(), 503);
+    assert_eq!(began.elapsed(), ms(40));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_wait_ends_although_a_call_is_not_polled() {
     let (layer, handlers) = layer();
     let mut call = send(&layer, get(), |_| pending::<Answer>());
