@@ -71,36 +71,17 @@ pub struct Cause {
 #[derive(Clone)]
 enum Repr {
     Shared(Arc<dyn Error + Send + Sync + 'static>),
-    /// A cause of the crate itself. It needs no allocation, since dropping a guard and finishing a
-    /// request must be cheap.
-    Static(&'static dyn StaticError),
-}
-
-/// An error of the crate itself that is a static.
-pub(crate) trait StaticError: Send + Sync + 'static {
-    fn as_error(&self) -> &(dyn Error + Send + Sync + 'static);
-
-    /// Returns a copy of the error.
-    fn to_shared(&self) -> Arc<dyn Error + Send + Sync + 'static>;
-}
-
-impl<T: Error + Clone + Send + Sync + 'static> StaticError for T {
-    fn as_error(&self) -> &(dyn Error + Send + Sync + 'static) {
-        self
-    }
-
-    fn to_shared(&self) -> Arc<dyn Error + Send + Sync + 'static> {
-        Arc::new(self.clone())
-    }
+    /// A cause of the crate itself. It needs no allocation, since dropping a guard must be cheap.
+    Static(&'static StaticCause),
 }
 
 /// A cause of the crate itself, with a fixed text.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct StaticCause(pub(crate) &'static str);
 
 impl Cause {
-    pub(crate) const fn from_static<T: StaticError>(cause: &'static T) -> Cause {
+    pub(crate) const fn from_static(cause: &'static StaticCause) -> Cause {
         Cause {
             repr: Repr::Static(cause),
         }
@@ -114,7 +95,7 @@ impl Cause {
     pub fn into_error(self) -> std::sync::Arc<dyn Error + Send + Sync + 'static> {
         match self.repr {
             Repr::Shared(error) => error,
-            Repr::Static(cause) => cause.to_shared(),
+            Repr::Static(cause) => Arc::new(StaticCause(cause.0)),
         }
     }
 
@@ -147,7 +128,7 @@ impl Deref for Cause {
     fn deref(&self) -> &Self::Target {
         match &self.repr {
             Repr::Shared(error) => &**error,
-            Repr::Static(cause) => cause.as_error(),
+            Repr::Static(cause) => *cause,
         }
     }
 }

@@ -6,8 +6,8 @@ use std::fmt;
 use http::StatusCode;
 
 use super::error::SharedError;
-use crate::context::ContextError;
-use crate::context::StaticCause;
+use crate::context::{Cause, ContextError, StaticCause};
+use crate::sync::Shared;
 
 pub(super) static TIME_OF_CLIENT_PASSED: StaticCause =
     StaticCause("the time that the client allows for the request has passed");
@@ -19,7 +19,20 @@ pub(super) static RESPONSE_TOO_SHORT: StaticCause =
     StaticCause("the response's body is shorter than its content-length");
 pub(super) static NO_TIME_LEFT: StaticCause = StaticCause("no time is left for the call");
 pub(super) static SERVER_STOPS: StaticCause = StaticCause("the server shuts down");
-pub(super) static REQUEST_FINISHED: RequestFinished = RequestFinished;
+
+/// Returns the cause [`RequestFinished`]. All requests share one, so that most need no allocation
+/// for it.
+pub(super) fn request_finished() -> Cause {
+    static CAUSE: Shared<Cause> = Shared::new();
+    CAUSE.get(|| Cause::from(RequestFinished))
+}
+
+/// Returns the cause [`ClientGone`] of a client that waited for the response. All requests share
+/// one.
+pub(super) fn client_gone() -> Cause {
+    static CAUSE: Shared<Cause> = Shared::new();
+    CAUSE.get(|| Cause::from(ClientGone::new()))
+}
 
 /// The cause of a request's context when the client disconnected before it had the whole response.
 ///
@@ -52,11 +65,6 @@ impl ClientGone {
     #[must_use]
     pub const fn new() -> ClientGone {
         ClientGone { upload: None }
-    }
-
-    pub(super) fn plain() -> &'static ClientGone {
-        static PLAIN: ClientGone = ClientGone::new();
-        &PLAIN
     }
 
     /// Returns the cause of a client whose upload has ended early, with the error of the body.

@@ -9,7 +9,7 @@ use http::request::Parts;
 use tokio::task::coop;
 use tokio::time::Instant;
 
-use super::cause::{ClientGone, HANDLER_PANICKED, REQUEST_FINISHED};
+use super::cause::{HANDLER_PANICKED, client_gone, request_finished};
 use super::deadline::Deadline;
 use super::protocol::Protocol;
 use super::request_line::RequestLine;
@@ -108,8 +108,7 @@ impl Scope {
     /// event.
     pub(super) fn finish(&mut self) {
         self.if_dropped = IfDropped::Nothing;
-        self.ctx
-            .end_if_shared(|| Cause::from_static(&REQUEST_FINISHED));
+        self.ctx.end_if_shared(request_finished);
     }
 
     /// Cancels the context with `why` as its cause.
@@ -122,7 +121,7 @@ impl Scope {
     /// Cancels the context because the client has disconnected.
     pub(super) fn client_gone(&mut self) {
         self.if_dropped = IfDropped::Nothing;
-        self.ctx.end_with(Cause::from_static(ClientGone::plain()));
+        self.ctx.end_with(client_gone());
         self.emit(RequestEvent::ClientGone);
     }
 
@@ -132,7 +131,7 @@ impl Scope {
     /// listeners that have no timer of their own.
     pub(super) fn expire(&mut self) -> ContextError {
         self.if_dropped = IfDropped::Nothing;
-        self.ctx.end_with(Cause::from_static(&REQUEST_FINISHED));
+        self.ctx.end_with(request_finished());
         self.emit(RequestEvent::TimedOut);
         let error = self.ctx.err();
         error.unwrap_or_else(|| ContextError::deadline_exceeded(None))
