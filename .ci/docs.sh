@@ -5,4 +5,12 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features
+
+# On docs.rs, a relative link to a file of the repository is dead: src/_documentation.rs.
+pages=${CARGO_TARGET_DIR:-target}/doc/errgroup/_documentation
+if grep -roE '(href|src)="[^":]+\.(md|svg|rs)(#[^"]*)?"' "$pages" | grep -v 'static\.files/'; then
+    echo 'docs: these links of documents are not in src/_documentation.rs' >&2
+    exit 1
+fi
+
 cargo test --doc --all-features

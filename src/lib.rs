@@ -107,6 +107,17 @@
 //!
 //! With `panic = "abort"`, the process aborts at the panic, and none of this applies.
 //!
+//! # More documents
+//!
+//! [Guide](_documentation::guide) for servers ·
+//! [Coming from Go](_documentation::go) ·
+//! [Comparison](_documentation::compare) ·
+//! [Bridges](_documentation::bridges) to work that a drop does not stop ·
+//! [Distributed](_documentation::distributed) ·
+//! [Cost](_documentation::cost) ·
+//! [Testing](_documentation::testing) ·
+//! [Design](_documentation::design)
+//!
 //! # Features
 //!
 //! All features are off by default and only add items.
@@ -132,6 +143,8 @@ extern crate tokio as tokio_itself;
 #[cfg(errgroup_shuttle)]
 use sync::shuttle::{runtime, spawn, task, time};
 
+#[cfg(any(doc, doctest))]
+pub mod _documentation;
 mod context;
 pub mod fan_out;
 mod group;
@@ -155,13 +168,3 @@ pub use scheduler::error::{Errors, Panic, TaskError, TaskErrorKind};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
-
-/// Compiles and runs the programs for users who come from Go.
-#[cfg(all(doctest, feature = "axum"))]
-#[doc = include_str!("../docs/GO.md")]
-struct ComingFromGo;
-
-/// Compiles and runs the code of the guide, which is about servers.
-#[cfg(all(doctest, feature = "axum", feature = "signal"))]
-#[doc = include_str!("../docs/GUIDE.md")]
-struct Guide;

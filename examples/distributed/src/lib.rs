@@ -21,8 +21,3 @@ pub mod worker;
 pub mod proto {
     tonic::include_proto!("distributed.v1");
 }
-
-/// The code of the page about it, compiled and run.
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/DISTRIBUTED.md")]
-struct Page;
