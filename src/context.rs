@@ -44,8 +44,8 @@ use node::{Kind, Node};
 ///
 /// A context is a handle on a node of a tree. It is one pointer and cheap to clone; a clone is the
 /// same context. Deriving a child takes one or two allocations and, except for
-/// [`merge`](Context::merge), no lock. Every method takes `&self` and may be called from any thread, in or outside a
-/// runtime, unless it says otherwise.
+/// [`merge`](Context::merge), no lock. Every method takes `&self` and may be called from any
+/// thread, in or outside a runtime, unless it says otherwise.
 ///
 /// ```text
 ///   background ── with_shutdown_signals ──┬── with_timeout(2 s) ── with_value(RequestId)
@@ -515,8 +515,8 @@ impl Context {
     ///
     /// # Panics
     ///
-    /// Panics outside a tokio runtime, if the context can be done. If the context has a deadline and
-    /// the runtime has no timer, the task panics, and `func` never runs.
+    /// Panics outside a tokio runtime, if the context can be done. If the context has a deadline
+    /// and the runtime has no timer, the task panics, and `func` never runs.
     ///
     /// # Examples
     ///

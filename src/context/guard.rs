@@ -17,7 +17,8 @@ static GUARD_DROPPED: StaticCause = StaticCause("the context's CancelGuard was d
 ///
 /// Keep the guard in a variable with a name: `let (ctx, _) = parent.with_cancel()` drops it at
 /// once, so the context is cancelled from the start. Its cause says so.
-#[must_use = "dropping a CancelGuard cancels its context: keep it in a variable (`_guard`, not `_`), or `disarm` it"]
+#[must_use = "dropping a CancelGuard cancels its context: keep it in a variable (`_guard`, not \
+              `_`), or `disarm` it"]
 pub struct CancelGuard {
     /// `None` after `disarm`.
     handle: Option<CancelHandle>,

@@ -16,8 +16,8 @@
 //!
 //! The end of a node reaches the nodes below it in two ways. The node *propagates* it to the nodes
 //! that are linked. A node that is not linked *queries*: it reads its ancestors when it is asked
-//! whether it is done. Deriving a node that is not linked takes no lock, so siblings do not contend.
-//! To *latch* a node is to write its `end` and to set `LATCHED`.
+//! whether it is done. Deriving a node that is not linked takes no lock, so siblings do not
+//! contend. To *latch* a node is to write its `end` and to set `LATCHED`.
 //!
 //! A node is linked, together with all its ancestors, when its first listener registers, and stays
 //! linked. A node that is queried often is linked as well, and so are the ancestors of a node whose

@@ -241,9 +241,9 @@ where
 
     fn start(&mut self, _: &mut Permits, _: &mut Effects) {}
 
-    /// No worker is woken for an item that an iterator does not have by its own count, nor to see the
-    /// end while a look for it is due. If nothing runs, a worker is needed whatever the count says:
-    /// no other one would see the end.
+    /// No worker is woken for an item that an iterator does not have by its own count, nor to see
+    /// the end while a look for it is due. If nothing runs, a worker is needed whatever the count
+    /// says: no other one would see the end.
     fn has_job(&self, permits: &Permits) -> bool {
         let is_needed = match self.counts.left() {
             _ if self.kind == ItemsKind::Stream || permits.running() == 0 => true,

@@ -91,9 +91,9 @@ impl<S, F, Fut> Pull<S, F, Fut> {
 pub(crate) trait Next {
     type Future;
 
-    /// Waits for the next item, makes a future of it, and passes the future to `put`. Returns whether
-    /// there was an item. The future is not returned, since each return and each `Poll` around it would
-    /// copy it.
+    /// Waits for the next item, makes a future of it, and passes the future to `put`. Returns
+    /// whether there was an item. The future is not returned, since each return and each `Poll`
+    /// around it would copy it.
     fn poll_next(
         self: Pin<&mut Self>,
         ctx: &Context,

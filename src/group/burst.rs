@@ -14,8 +14,8 @@ use crate::sync::{self, PollClock};
 /// among them.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// How many tasks start after that before the clock is read again, unless one starts alone. To read it costs a tenth of
-/// a short task.
+/// How many tasks start after that before the clock is read again, unless one starts alone. To read
+/// it costs a tenth of a short task.
 const BETWEEN_LOOKS: usize = 8;
 
 /// Tasks that are started one right behind the other.
@@ -26,8 +26,8 @@ pub(crate) struct Burst {
     others: usize,
     /// Started when the burst became full. A small group never reads a clock.
     full: Option<PollClock>,
-    /// Whether the last of these workers may still be in the LIFO slot of its thread, where no other
-    /// thread finds it.
+    /// Whether the last of these workers may still be in the LIFO slot of its thread, where no
+    /// other thread finds it.
     may_be_in_slot: bool,
 }
 
@@ -41,8 +41,8 @@ impl Burst {
         }
     }
 
-    /// Counts a task that starts now, and returns whether it gets a worker of its own. `is_alone` says that no
-    /// other task of the group runs.
+    /// Counts a task that starts now, and returns whether it gets a worker of its own. `is_alone`
+    /// says that no other task of the group runs.
     pub(crate) fn takes_next(&mut self, is_alone: bool) -> bool {
         if let Some(full) = &self.full {
             self.others += 1;
@@ -68,8 +68,8 @@ impl Burst {
     }
 
     /// Clears the flag and returns it. Called when a task is queued: it may wait for the permit of
-    /// the last of these workers, which may be in the LIFO slot of this thread. If it is in the slot
-    /// of another thread, it waits there until that thread yields, as with `tokio::spawn`.
+    /// the last of these workers, which may be in the LIFO slot of this thread. If it is in the
+    /// slot of another thread, it waits there until that thread yields, as with `tokio::spawn`.
     pub(crate) fn take_may_be_in_slot(&mut self) -> bool {
         std::mem::take(&mut self.may_be_in_slot)
     }

@@ -192,9 +192,9 @@ where
     /// `others` tasks of the group run already.
     fn gets_worker(&self, state: &mut State<Queue<E>>, others: usize) -> bool {
         // With a grace period, another thread may have to abort the task while this one computes,
-        // and cannot if its worker is in the LIFO slot of this one. A task that is started by a task
-        // of the group goes through the queue, so that a chain of tasks is subject to the budget of
-        // a worker's poll.
+        // and cannot if its worker is in the LIFO slot of this one. A task that is started by a
+        // task of the group goes through the queue, so that a chain of tasks is subject to the
+        // budget of a worker's poll.
         let may = !state.has_grace()
             && state.source.ready.is_empty()
             && !current::is_job_of(Lending::id(self));

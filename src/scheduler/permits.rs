@@ -1,8 +1,10 @@
 //! The permits: how many tasks may run, which is next, and which have lent their permit.
 //!
 //! This is bookkeeping only: no futures, no user code, no lock of its own. It is part of the state
-//! that [`Scheduler`](super::Scheduler) guards with one lock. Everything with a limit in this crate
-//! (a group, an awaited `go`, a fan-out) goes through it.
+//! that [`Scheduler`](super::Scheduler) guards with one lock. The limit of a group, an awaited `go`
+//! and a fan-out on workers go through it. A fan-out on the caller's task
+//! ([`local`](crate::FanOut::local)) does not: it runs on one task, which counts its own items
+//! (`fan_out/local.rs`).
 //!
 //! ```text
 //!                    limit = 3
@@ -88,8 +90,8 @@ const FIRST: usize = 3;
 /// another thread.
 ///
 /// The first tasks that take the queue together each get an idle thread. A loop that starts tasks
-/// one right after the other would mostly pay for waking a thread that finds one task. So its pushes
-/// are held back for a while, or until several jobs are ready.
+/// one right after the other would mostly pay for waking a thread that finds one task. So its
+/// pushes are held back for a while, or until several jobs are ready.
 struct Pushes {
     count: usize,
     last: Option<PollClock>,

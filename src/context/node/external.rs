@@ -51,9 +51,9 @@ impl Node {
     /// there is none.
     ///
     /// Each ancestor that can end gets a token too. So the tokens form a tree of their own, down
-    /// which a cancel is propagated, because a token may outlive the contexts that it was made from.
-    /// The walk up stops at the first ancestor that has a token, since every ancestor above has
-    /// one, too. So a chain in which each new context is asked for its token takes linear time.
+    /// which a cancel is propagated, because a token may outlive the contexts that it was made
+    /// from. The walk up stops at the first ancestor that has a token, since every ancestor above
+    /// has one, too. So a chain in which each new context is asked for its token takes linear time.
     pub(crate) fn token(self: &Arc<Node>) -> CancellationToken {
         let mut above = None;
         let mut path = Vec::new();

@@ -180,7 +180,8 @@ where
         source.blocked = false;
         source.pulling -= 1;
         source.looks_for_end |= shared.may_be_last(left);
-        // If another worker has found the items exhausted meanwhile, this one is among them and runs.
+        // If another worker has found the items exhausted meanwhile, this item is among them and
+        // runs.
         if source.counts.is_cut() {
             return false;
         }

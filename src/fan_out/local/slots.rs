@@ -2,8 +2,8 @@
 //! span, and a panic of its destructor is caught.
 //!
 //! A slot keeps its heap memory and its waker for the next item, so that in the long run an item
-//! allocates nothing. Only a waker that an item has left behind somewhere is not used again. When no
-//! item is in flight, the slots of a burst are freed.
+//! allocates nothing. Only a waker that an item has left behind somewhere is not used again. When
+//! no item is in flight, the slots of a burst are freed.
 
 use std::collections::VecDeque;
 use std::future::Future;
