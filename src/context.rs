@@ -97,6 +97,7 @@ use node::{Kind, Node};
 /// assert_eq!(err.to_string(), "context deadline exceeded");
 /// # }
 /// ```
+#[doc(alias("CancellationToken", "AbortSignal", "context.Context"))]
 #[derive(Clone)]
 pub struct Context {
     node: Arc<Node>,
@@ -147,6 +148,14 @@ impl Context {
     /// drop(guard);
     /// assert!(ctx.is_done());
     /// ```
+    #[doc(alias(
+        "WithCancel",
+        "WithCancelCause",
+        "child_token",
+        "drop_guard",
+        "CancelScope",
+        "AbortController",
+    ))]
     pub fn with_cancel(&self) -> (Context, CancelGuard) {
         let node = self.node.with_cancel();
         let guard = CancelGuard::new(node.clone());
@@ -158,6 +167,13 @@ impl Context {
     ///
     /// There is no guard, since there is nothing to release. With a timeout of zero the child is
     /// done at once. `Duration::MAX` saturates to an instant some thirty years from now.
+    #[doc(alias(
+        "WithTimeout",
+        "move_on_after",
+        "fail_after",
+        "withTimeout",
+        "AbortSignal.timeout",
+    ))]
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Context {
         let at = deadline_after(Instant::now(), timeout);
@@ -170,6 +186,7 @@ impl Context {
     /// [`cause`](Context::cause) returns the cause if *this* deadline passes, and not if an earlier
     /// one from above does. With a timeout of zero the child is done at once. `Duration::MAX`
     /// saturates to an instant some thirty years from now.
+    #[doc(alias = "WithTimeoutCause")]
     #[must_use]
     pub fn with_timeout_cause(&self, timeout: Duration, cause: impl Into<Cause>) -> Context {
         let at = deadline_after(Instant::now(), timeout);
@@ -180,6 +197,7 @@ impl Context {
     /// earlier.
     ///
     /// If the instant is in the past, the child is done at once.
+    #[doc(alias("WithDeadline", "timeout_at", "move_on_at"))]
     #[must_use]
     pub fn with_deadline(&self, deadline: impl Into<Instant>) -> Context {
         let at = deadline.into();
@@ -191,6 +209,7 @@ impl Context {
     ///
     /// [`cause`](Context::cause) returns the cause if *this* deadline passes, and not if an earlier
     /// one from above does. If the instant is in the past, the child is done at once.
+    #[doc(alias = "WithDeadlineCause")]
     #[must_use]
     pub fn with_deadline_cause(
         &self,
@@ -228,6 +247,14 @@ impl Context {
     /// let ctx = Context::background().with_value(RequestId(7));
     /// assert_eq!(ctx.value::<RequestId>().map(|id| id.0), Some(7));
     /// ```
+    #[doc(alias(
+        "WithValue",
+        "task_local",
+        "TaskLocal",
+        "ScopedValue",
+        "ContextVar",
+        "AsyncLocalStorage",
+    ))]
     #[must_use]
     pub fn with_value<T: Send + Sync + 'static>(&self, value: T) -> Context {
         let node = self.node.with_value(Box::new(value));
@@ -238,6 +265,7 @@ impl Context {
     ///
     /// It is for clean-up that must finish although the work before it was cancelled. Give it a
     /// deadline of its own, or it may take for ever.
+    #[doc(alias("WithoutCancel", "shield", "NonCancellable"))]
     #[must_use]
     pub fn without_cancel(&self) -> Context {
         let node = self.node.without_cancel();
@@ -250,6 +278,7 @@ impl Context {
     /// two deadlines. If both are done already, it takes them from `self`. It is for work that must
     /// stop when either of two contexts is done, such as the context of a request and the context
     /// of a server that shuts down.
+    #[doc(alias = "AbortSignal.any")]
     #[must_use]
     pub fn merge(&self, other: &Context) -> Context {
         let node = self.node.merge(&other.node);
@@ -260,6 +289,7 @@ impl Context {
 /// Checking, without waiting.
 impl Context {
     /// Returns true if the context was cancelled or its deadline has passed.
+    #[doc(alias("is_cancelled", "isCancelled"))]
     #[inline]
     #[must_use]
     pub fn is_done(&self) -> bool {
@@ -293,6 +323,7 @@ impl Context {
     /// }
     /// # assert_eq!(sum(&Context::background(), 0..4).unwrap(), 6);
     /// ```
+    #[doc(alias("checkCancellation", "ensureActive", "throwIfAborted", "checkpoint"))]
     #[inline]
     pub fn check(&self) -> Result<(), ContextError> {
         self.node.err().map_or(Ok(()), Err)
@@ -304,6 +335,7 @@ impl Context {
     /// For a cancel or a deadline without a cause of its own, the cause is the [`ContextError`]
     /// itself, as in Go: its text is `context cancelled` or `context deadline exceeded`.
     /// [`ContextError::cause`] returns `None` in that case.
+    #[doc(alias = "context.Cause")]
     #[must_use]
     pub fn cause(&self) -> Option<Cause> {
         let error = self.err()?;
@@ -328,6 +360,7 @@ impl Context {
     /// assert!(ctx.caused_by::<io::Error>());
     /// assert!(!ctx.caused_by::<std::fmt::Error>());
     /// ```
+    #[doc(alias("errors.As", "errors.Is"))]
     #[must_use]
     pub fn caused_by<T: std::error::Error + 'static>(&self) -> bool {
         self.err().is_some_and(|error| match error.cause() {
@@ -412,6 +445,7 @@ impl Context {
     /// }
     /// # }
     /// ```
+    #[doc(alias = "cancelled")]
     pub fn done(&self) -> Done<'_> {
         Done::new(&self.node)
     }
@@ -431,6 +465,7 @@ impl Context {
     /// # Cancel safety
     ///
     /// Dropping the future loses nothing and leaves nothing behind.
+    #[doc(alias = "cancelled_owned")]
     pub fn done_owned(&self) -> DoneOwned {
         DoneOwned::new(self.clone())
     }
@@ -474,6 +509,7 @@ impl Context {
     ///
     /// Dropping this future drops `future`, and loses no more than that loses. The same happens
     /// when the context is done: only pass futures that may be dropped at an await.
+    #[doc(alias("run_until_cancelled", "timeout"))]
     pub fn run<F: Future>(&self, future: F) -> Run<'_, F> {
         Run::new(&self.node, future)
     }
@@ -540,6 +576,7 @@ impl Context {
     /// # assert_eq!(answer, 7);
     /// # Ok(()) }
     /// ```
+    #[doc(alias("AfterFunc", "withTaskCancellationHandler"))]
     pub fn after_func(&self, func: impl FnOnce() + Send + 'static) -> AfterFunc {
         AfterFunc::register(self, func)
     }

@@ -119,6 +119,7 @@ use items::ItemsKind;
 /// assert_eq!(names.local().all().await?, ["page 0", "page 1", "page 2"]);
 /// # Ok(()) }
 /// ```
+#[doc(alias = "FuturesUnordered")]
 #[track_caller]
 pub fn fan_out<I, F, Fut>(ctx: &Context, items: I, f: F) -> FanOut<Items<I::IntoIter>, F>
 where
@@ -157,6 +158,7 @@ where
 ///     .await
 /// # }
 /// ```
+#[doc(alias = "pipeline")]
 #[track_caller]
 pub fn fan_out_stream<S, F, Fut>(ctx: &Context, items: S, f: F) -> FanOut<S, F>
 where
@@ -221,6 +223,7 @@ where
 /// assert_eq!(lengths, [16, 17]);
 /// # Ok(()) }
 /// ```
+#[doc(alias("try_join_all", "Promise.all", "gather", "invokeAll", "mapPar"))]
 #[track_caller]
 pub fn fetch_all<I, F, Fut, T, E>(
     ctx: &Context,

@@ -138,6 +138,14 @@ static GROUP_DROPPED: StaticCause = StaticCause("the group was dropped");
 /// assert_eq!(g.wait().await.unwrap_err().to_string(), "disk full");
 /// # }
 /// ```
+#[doc(alias(
+    "errgroup",
+    "TaskGroup",
+    "nursery",
+    "JoinSet",
+    "TaskTracker",
+    "WaitGroup"
+))]
 #[must_use = "dropping a group aborts its tasks: call `wait().await`"]
 pub struct Group<E>
 where
@@ -156,6 +164,7 @@ where
     /// [`wait`](Group::wait) waits for all tasks and returns the first error. The group has a
     /// context, but no failure and no panic cancels it: only [`cancel`](Group::cancel),
     /// [`abort`](Group::abort), the end of `wait`, and dropping the group do.
+    #[doc(alias("supervisorScope", "SupervisorJob"))]
     pub fn new() -> Group<E> {
         Group::with_parent(&Context::background(), OnFailure::GoOn).0
     }
@@ -169,6 +178,7 @@ where
     /// start. Its cause says so.
     ///
     /// `parent` may be a [`Context`] or a reference to one.
+    #[doc(alias = "WithContext")]
     pub fn with_context(parent: impl AsRef<Context>) -> (Group<E>, Context) {
         Group::with_parent(parent.as_ref(), OnFailure::EndContext)
     }
@@ -227,6 +237,7 @@ where
     /// g.wait().await
     /// # }
     /// ```
+    #[doc(alias("start_soon", "addTask", "launch"))]
     #[track_caller]
     pub fn go<F>(&self, future: F) -> Admission
     where
@@ -268,6 +279,7 @@ where
     /// # Panics
     ///
     /// Panics outside a tokio runtime.
+    #[doc(alias = "TryGo")]
     #[track_caller]
     pub fn try_go<F>(&self, future: F) -> Result<(), TryGoError<F>>
     where
@@ -344,6 +356,7 @@ where
     /// # Panics
     ///
     /// Panics outside a tokio runtime.
+    #[doc(alias("spawn_blocking", "to_thread"))]
     #[track_caller]
     pub fn go_blocking<F>(&self, run: F) -> Admission
     where
@@ -360,6 +373,7 @@ where
     /// # Panics
     ///
     /// Panics outside a `LocalSet` or local runtime.
+    #[doc(alias = "spawn_local")]
     #[track_caller]
     pub fn go_local<F>(&self, future: F) -> Admission
     where
@@ -376,6 +390,7 @@ where
     /// # Panics
     ///
     /// Panics outside a tokio runtime.
+    #[doc(alias("async", "fork", "create_task"))]
     #[track_caller]
     pub fn spawn<T, F>(&self, future: F) -> TaskHandle<T>
     where
@@ -533,6 +548,7 @@ where
     /// g.set_limit(None);
     /// assert_eq!(g.limit(), None);
     /// ```
+    #[doc(alias("SetLimit", "Semaphore", "CapacityLimiter"))]
     pub fn set_limit(&self, limit: impl Into<Option<usize>>) {
         let limit = limit.into().unwrap_or(usize::MAX);
         let ended = self.scheduler.ctx().is_done();
@@ -582,6 +598,7 @@ where
     ///
     /// Running tasks observe that and return in their own time. Queued tasks never start, so `wait`
     /// returns a [`ContextError`] for them.
+    #[doc(alias = "cancelAll")]
     pub fn cancel(&self) {
         self.scheduler.cancel(None);
     }
@@ -601,6 +618,7 @@ where
     /// or in a destructor: only after [`wait`](Group::wait) are they known to be dropped. Queued
     /// tasks are dropped by the group's workers, not in the calling thread. A
     /// [`go_blocking`](Group::go_blocking) closure that runs is not aborted.
+    #[doc(alias = "abort_all")]
     pub fn abort(&self) {
         self.scheduler.abort(&GROUP_ABORTED);
     }
@@ -616,6 +634,7 @@ where
     ///
     /// It needs a runtime with its timer enabled. Without a timer the group fails, with a panic
     /// that says so.
+    #[doc(alias = "shutdown_timeout")]
     pub fn set_grace(&self, grace: impl Into<Option<Duration>>) {
         let grace = grace.into();
         self.scheduler
@@ -645,6 +664,7 @@ where
     ///
     /// Dropping the future drops the group: it cancels the context and aborts the tasks. Errors
     /// that tasks had returned by then are lost.
+    #[doc(alias("join", "waitForAll"))]
     pub async fn wait(self) -> Result<(), E> {
         self.scheduler.join().await;
         self.scheduler.end_context(&WAIT_ENDED);
@@ -665,6 +685,7 @@ where
     ///
     /// Dropping the future drops the group: it cancels the context and aborts the tasks. Failures
     /// that were collected by then are lost.
+    #[doc(alias = "errors.Join")]
     pub async fn wait_all(self) -> Result<(), Errors<E>> {
         self.scheduler.join().await;
         self.scheduler.end_context(&WAIT_ENDED);

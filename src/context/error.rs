@@ -29,6 +29,13 @@ use super::cause::Cause;
 /// assert_eq!(err.to_string(), "context cancelled");
 /// assert_eq!(err.source().unwrap().to_string(), "the user pressed stop");
 /// ```
+#[doc(alias(
+    "Canceled",
+    "CancelledError",
+    "CancellationException",
+    "AbortError",
+    "Elapsed"
+))]
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{kind}")]
 pub struct ContextError {

@@ -17,6 +17,7 @@ static GUARD_DROPPED: StaticCause = StaticCause("the context's CancelGuard was d
 ///
 /// Keep the guard in a variable with a name: `let (ctx, _) = parent.with_cancel()` drops it at
 /// once, so the context is cancelled from the start. Its cause says so.
+#[doc(alias("DropGuard", "CancelFunc", "defer"))]
 #[must_use = "dropping a CancelGuard cancels its context: keep it in a variable (`_guard`, not \
               `_`), or `disarm` it"]
 pub struct CancelGuard {
@@ -93,6 +94,7 @@ impl fmt::Debug for CancelGuard {
 /// A handle that can cancel a context. Dropping it does nothing.
 ///
 /// Every clone cancels the same context, from any thread.
+#[doc(alias = "CancelCauseFunc")]
 #[derive(Clone)]
 pub struct CancelHandle {
     node: Arc<Node>,

@@ -98,6 +98,7 @@ impl Context {
     /// eprintln!("stopped: {}", ctx.cause().expect("a signal is the cause"));
     /// # Ok(()) }
     /// ```
+    #[doc(alias("NotifyContext", "ctrl_c", "SIGTERM", "graceful_shutdown"))]
     #[cfg_attr(docsrs, doc(cfg(feature = "signal")))]
     pub fn with_shutdown_signals(&self) -> io::Result<Context> {
         #[cfg(unix)]

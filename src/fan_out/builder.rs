@@ -72,6 +72,7 @@ impl<S, F, P, W> FanOut<S, F, P, W> {
     /// # Panics
     ///
     /// Panics if `limit` is 0.
+    #[doc(alias = "concurrency")]
     #[track_caller]
     pub fn limit(mut self, limit: usize) -> Self {
         assert!(

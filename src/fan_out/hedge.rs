@@ -70,6 +70,7 @@ use crate::sync::{Arc, Mutex};
 /// assert_eq!(answer.await.unwrap(), 1);
 /// # }
 /// ```
+#[doc(alias("happy_eyeballs", "staggered_race", "backup_request"))]
 #[track_caller]
 pub fn hedge<F, Fut, T, E>(
     ctx: &Context,

@@ -4,6 +4,7 @@ use std::fmt;
 
 /// The reason why [`try_go`](crate::Group::try_go) did not start a task, with the future that it
 /// was given.
+#[doc(alias = "TryAcquireError")]
 #[derive(thiserror::Error)]
 pub enum TryGoError<F> {
     /// No permit is free, or other tasks are queued for one.

@@ -58,6 +58,14 @@ where
     /// assert_eq!(sum, Ok(3));
     /// # }
     /// ```
+    #[doc(alias(
+        "coroutineScope",
+        "StructuredTaskScope",
+        "withTaskGroup",
+        "withThrowingTaskGroup",
+        "open_nursery",
+        "thread::scope",
+    ))]
     #[track_caller]
     pub fn scope<T, F>(
         parent: &Context,

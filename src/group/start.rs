@@ -47,6 +47,7 @@ static GROUP_DROPPED: StaticCause = StaticCause("the group was dropped");
 ///
 /// Dropping it without calling [`ok`](Ready::ok) reports nothing: `start` then waits until the task
 /// has finished, and fails.
+#[doc(alias("TaskStatus", "task_status"))]
 #[must_use = "`start` waits until `ok` is called or the task has finished"]
 pub struct Ready<R> {
     call: Arc<Call<R>>,

@@ -47,6 +47,7 @@ use crate::sync::{Arc, Mutex, Weak};
 /// assert_eq!((user.take(), orders.take()), (Some("ada"), Some(vec![1, 2])));
 /// # Ok(()) }
 /// ```
+#[doc(alias("JoinHandle", "Deferred", "Subtask"))]
 pub struct TaskHandle<T> {
     slot: Arc<Slot<T>>,
     scheduler: Option<Weak<dyn Lending>>,

@@ -35,6 +35,7 @@ impl Display for Label {
 /// full`. The error that your task returned is displayed in its alternate form, in which an
 /// `anyhow::Error` prints its whole chain. The [`source`](std::error::Error::source) of an aborted
 /// task's error is the cause of its [`ContextError`]; other failures have none.
+#[doc(alias = "JoinError")]
 #[derive(Debug)]
 pub struct TaskError<E> {
     label: Label,
@@ -189,6 +190,7 @@ impl Debug for Panic {
 /// [`Display`] writes one line for a log: the first panic, or the first failure if no task has
 /// panicked, and then how many other tasks failed and how. An example is `task "fetch" (started at
 /// src/main.rs:7:5): disk full (1 more failed, 6 were stopped)`.
+#[doc(alias("ExceptionGroup", "AggregateError"))]
 #[derive(Debug)]
 pub struct Errors<E> {
     tasks: Vec<TaskError<E>>,

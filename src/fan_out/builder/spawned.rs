@@ -56,6 +56,7 @@ where
     ///
     /// Dropping the future cancels the context and drops the items in flight. Values that were
     /// already collected are lost, and a panic of a destructor is discarded.
+    #[doc(alias = "try_collect")]
     pub fn all(self) -> impl Future<Output = Result<Vec<T>, E>> + Send + use<S, F, Fut, T, E, P> {
         CollectFuture::new(self.into_run(All::default()))
     }
@@ -84,6 +85,7 @@ where
     ///
     /// Dropping the future cancels the context and drops the items in flight. A panic of a
     /// destructor is discarded.
+    #[doc(alias("for_each_concurrent", "try_for_each_concurrent"))]
     pub fn for_each(self) -> impl Future<Output = Result<(), E>> + Send + use<S, F, Fut, T, E, P> {
         CollectFuture::new(self.into_run(ForEach))
     }
@@ -127,6 +129,7 @@ where
     /// assert_eq!(shown, [Ok(100), Ok(200), Err("context deadline exceeded".to_owned())]);
     /// # }
     /// ```
+    #[doc(alias("allSettled", "Promise.allSettled", "join_all"))]
     pub fn settle(
         self,
     ) -> impl Future<Output = Vec<Result<T, E>>> + Send + use<S, F, Fut, T, E, P> {
@@ -155,6 +158,7 @@ where
     ///
     /// A stream is polled and not awaited: dropping the future of a `next()` loses nothing. If the
     /// stream is dropped half-way, a panic of a destructor is discarded.
+    #[doc(alias = "try_buffer_unordered")]
     pub fn try_stream(
         self,
     ) -> impl Stream<Item = Result<T, E>> + Send + Unpin + use<S, F, Fut, T, E, P> {
@@ -182,6 +186,7 @@ where
     ///
     /// A stream is polled and not awaited: dropping the future of a `next()` loses nothing. If the
     /// stream is dropped half-way, a panic of a destructor is discarded.
+    #[doc(alias("buffer_unordered", "as_completed", "join_next"))]
     pub fn stream(
         self,
     ) -> impl Stream<Item = Result<T, E>> + Send + Unpin + use<S, F, Fut, T, E, P> {
@@ -211,6 +216,7 @@ where
     ///
     /// A stream is polled and not awaited: dropping the future of a `next()` loses nothing. If the
     /// stream is dropped half-way, a panic of a destructor is discarded.
+    #[doc(alias("buffered", "FuturesOrdered"))]
     pub fn ordered_stream(
         self,
     ) -> impl Stream<Item = Result<T, E>> + Send + Unpin + use<S, F, Fut, T, E, P> {
@@ -258,6 +264,13 @@ where
     /// assert_eq!(first.unwrap(), "us");
     /// # }
     /// ```
+    #[doc(alias(
+        "select_ok",
+        "Promise.any",
+        "race_ok",
+        "invokeAny",
+        "anySuccessfulResultOrThrow"
+    ))]
     pub fn first_ok(
         self,
     ) -> impl Future<Output = Result<T, Errors<E>>> + Send + use<S, F, Fut, T, E, P> {
@@ -289,6 +302,7 @@ where
     ///
     /// Dropping the future cancels the context and drops the items in flight. Values that were
     /// already collected are lost, and a panic of a destructor is discarded.
+    #[doc(alias = "Promise.some")]
     pub fn quorum(
         self,
         k: usize,
