@@ -92,6 +92,48 @@ use items::ItemsKind;
 /// item. Set options of the [`FanOut`], then call one of its terminal operations. Nothing starts
 /// before that.
 ///
+/// # If it does not compile
+///
+/// Without [`local`](FanOut::local), the items run on tasks of the runtime, so they must own what
+/// they use. If they borrow, the compiler says `borrowed data escapes outside of function` (E0521)
+/// or `.. does not live long enough` (E0597):
+///
+/// ```compile_fail,E0521
+/// # use errgroup::{Context, fan_out};
+/// # async fn get(_: &str, page: u32) -> anyhow::Result<u32> { Ok(page) }
+/// async fn pages(ctx: &Context, host: &str) -> anyhow::Result<Vec<u32>> {
+///     fan_out(ctx, 0..10, |_ctx, page| get(host, page)).limit(8).all().await
+/// }
+/// ```
+///
+/// Run them on your own task, or give each call a clone:
+///
+/// ```
+/// # use errgroup::{Context, fan_out};
+/// # async fn get(_: &str, page: u32) -> anyhow::Result<u32> { Ok(page) }
+/// async fn pages(ctx: &Context, host: &str) -> anyhow::Result<Vec<u32>> {
+///     fan_out(ctx, 0..10, |_ctx, page| get(host, page)).limit(8).local().all().await
+/// }
+///
+/// async fn pages_on_all_cores(ctx: &Context, host: &str) -> anyhow::Result<Vec<u32>> {
+///     let host = host.to_owned();
+///     let get = move |_ctx, page| {
+///         let host = host.clone();
+///         async move { get(&host, page).await }
+///     };
+///     fan_out(ctx, 0..10, get).limit(8).all().await
+/// }
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() {
+/// # let ctx = Context::background();
+/// # let pages = pages(&ctx, "a").await.unwrap();
+/// # assert_eq!(pages, pages_on_all_cores(&ctx, "a").await.unwrap());
+/// # }
+/// ```
+///
+/// If the result goes through a `?`, the closure may have to name its error, as in `Ok::<_,
+/// anyhow::Error>(n)` (E0283). [`fetch_all`] shows that, and a function that calls itself.
+///
 /// # Examples
 ///
 /// ```
@@ -203,6 +245,106 @@ where
 /// Dropping the future cancels its context and aborts the items in flight: none is polled again
 /// once its present poll returns. Results that were already collected are lost, and a panic of a
 /// destructor is discarded.
+///
+/// # If it does not compile
+///
+/// The items run on tasks of the runtime, so they must own what they use. If `items` or `f` borrow,
+/// the compiler says `borrowed data escapes outside of function` (E0521) or `closure may outlive
+/// the current function` (E0373):
+///
+/// ```compile_fail,E0521
+/// # use errgroup::{Context, fetch_all};
+/// # async fn get(_: &str, page: u32) -> anyhow::Result<u32> { Ok(page) }
+/// async fn pages(ctx: &Context, host: &str) -> anyhow::Result<Vec<u32>> {
+///     fetch_all(ctx, 8, 0..10, move |_ctx, page| get(host, page)).await
+/// }
+/// ```
+///
+/// Give each call a clone, or run the items on your own task, where they may borrow, with
+/// [`local`](FanOut::local):
+///
+/// ```
+/// # use errgroup::{Context, fan_out, fetch_all};
+/// # use std::sync::Arc;
+/// # async fn get(_: &str, page: u32) -> anyhow::Result<u32> { Ok(page) }
+/// async fn pages(ctx: &Context, host: &str) -> anyhow::Result<Vec<u32>> {
+///     let host: Arc<str> = host.into();
+///     fetch_all(ctx, 8, 0..10, move |_ctx, page| {
+///         let host = host.clone();
+///         async move { get(&host, page).await }
+///     })
+///     .await
+/// }
+///
+/// async fn pages_on_this_task(ctx: &Context, host: &str) -> anyhow::Result<Vec<u32>> {
+///     fan_out(ctx, 0..10, |_ctx, page| get(host, page)).limit(8).local().all().await
+/// }
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() {
+/// # let ctx = Context::background();
+/// # let pages = pages(&ctx, "a").await.unwrap();
+/// # assert_eq!(pages, pages_on_this_task(&ctx, "a").await.unwrap());
+/// # }
+/// ```
+///
+/// If nothing says what the error is, because the call ends with `.await?` and the closure with
+/// `Ok(..)`, it says `type annotations needed` (E0283):
+///
+/// ```compile_fail,E0283
+/// # use errgroup::{Context, fetch_all};
+/// # async fn example(ctx: &Context) -> anyhow::Result<()> {
+/// let squares = fetch_all(ctx, 8, 0..10, |_ctx, n: u32| async move { Ok(n * n) }).await?;
+/// # Ok(()) }
+/// ```
+///
+/// Name it:
+///
+/// ```
+/// # use errgroup::{Context, fetch_all};
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> anyhow::Result<()> {
+/// # let ctx = &Context::background();
+/// let squares = fetch_all(ctx, 8, 0..10, |_ctx, n: u32| async move {
+///     Ok::<_, anyhow::Error>(n * n)
+/// })
+/// .await?;
+/// # assert_eq!(squares[3], 9);
+/// # Ok(()) }
+/// ```
+///
+/// If `f` calls the function that it is in, it says `type annotations needed: cannot satisfy impl
+/// Future<..>: Send` (E0283), since the type of the future would contain itself:
+///
+/// ```compile_fail,E0283
+/// # use errgroup::{Context, fetch_all};
+/// async fn leaves(ctx: Context, depth: u32) -> anyhow::Result<u32> {
+///     if depth == 0 {
+///         return Ok(1);
+///     }
+///     let below = fetch_all(&ctx, 8, 0..2, move |ctx, _| leaves(ctx, depth - 1)).await?;
+///     Ok(below.into_iter().sum())
+/// }
+/// ```
+///
+/// Return a boxed future, whose type has a name:
+///
+/// ```
+/// # use errgroup::{Context, fetch_all};
+/// use futures::future::{BoxFuture, FutureExt};
+///
+/// fn leaves(ctx: Context, depth: u32) -> BoxFuture<'static, anyhow::Result<u32>> {
+///     async move {
+///         if depth == 0 {
+///             return Ok(1);
+///         }
+///         let below = fetch_all(&ctx, 8, 0..2, move |ctx, _| leaves(ctx, depth - 1)).await?;
+///         Ok(below.into_iter().sum())
+///     }
+///     .boxed()
+/// }
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() { assert_eq!(leaves(Context::background(), 3).await.unwrap(), 8); }
+/// ```
 ///
 /// # Examples
 ///

@@ -109,8 +109,33 @@ static GROUP_DROPPED: StaticCause = StaticCause("the group was dropped");
 /// `E` is your error type. It needs `From<ContextError>`, for tasks that the group itself stopped,
 /// and `Display`, for the cause of the context. `anyhow::Error`, `Box<dyn Error + Send + Sync>`,
 /// `std::io::Error`, `String` and a `thiserror` enum with a `#[from] ContextError` variant all
-/// work. Rust cannot infer it through `g.wait().await?`: write
-/// `Group::<anyhow::Error>::with_context(..)`, or end the function with `g.wait().await`.
+/// work.
+///
+/// If the result of `wait` goes through a `?`, which converts the error, the compiler cannot infer
+/// `E`. It says `type annotations needed` (E0283):
+///
+/// ```compile_fail,E0283
+/// # use errgroup::{Context, Group};
+/// # async fn fetch() -> std::io::Result<()> { Ok(()) }
+/// # async fn example() -> anyhow::Result<()> {
+/// let (g, _ctx) = Group::with_context(Context::background());
+/// g.go(async { Ok(fetch().await?) });
+/// g.wait().await?;
+/// # Ok(()) }
+/// ```
+///
+/// Name the type, or end the function with `g.wait().await`:
+///
+/// ```
+/// # use errgroup::{Context, Group};
+/// # async fn fetch() -> std::io::Result<()> { Ok(()) }
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> anyhow::Result<()> {
+/// let (g, _ctx) = Group::<anyhow::Error>::with_context(Context::background());
+/// g.go(async { Ok(fetch().await?) });
+/// g.wait().await?;
+/// # Ok(()) }
+/// ```
 ///
 /// # Comparison
 ///
@@ -221,6 +246,41 @@ where
     /// # Panics
     ///
     /// Panics outside a tokio runtime. All tasks of a group run on the runtime of the first.
+    ///
+    /// # If it does not compile
+    ///
+    /// A task may run longer than the function that starts it. So it must own what it uses. For a
+    /// task that borrows, the compiler says `borrowed data escapes outside of function` (E0521) or
+    /// `async block may outlive the current function` (E0373):
+    ///
+    /// ```compile_fail,E0521
+    /// # use errgroup::{Context, Group};
+    /// # async fn send(_: &str) -> anyhow::Result<()> { Ok(()) }
+    /// async fn notify(user: &str) -> anyhow::Result<()> {
+    ///     let (g, _ctx) = Group::with_context(Context::background());
+    ///     g.go(async move { send(user).await });
+    ///     g.wait().await
+    /// }
+    /// ```
+    ///
+    /// Clone the data, or share it in an [`Arc`](std::sync::Arc), and move it into the task:
+    ///
+    /// ```
+    /// # use errgroup::{Context, Group};
+    /// # async fn send(_: &str) -> anyhow::Result<()> { Ok(()) }
+    /// async fn notify(user: &str) -> anyhow::Result<()> {
+    ///     let (g, _ctx) = Group::with_context(Context::background());
+    ///     let user = user.to_owned();
+    ///     g.go(async move { send(&user).await });
+    ///     g.wait().await
+    /// }
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() { notify("ada").await.unwrap() }
+    /// ```
+    ///
+    /// Work that has to borrow can be the items of a fan-out on your own task:
+    /// [`FanOut::local`](crate::FanOut::local). A task that starts tasks must not borrow its group,
+    /// but owns a [`Spawner`].
     ///
     /// # Examples
     ///

@@ -23,9 +23,6 @@ where
     /// of the body, which is resumed when every task has finished. The future does not borrow
     /// `parent`, and can be spawned.
     ///
-    /// Inside the body, `g.go(async { g.go(..) })` does not compile, since a task cannot borrow its
-    /// group. Use a [`spawner`](Group::spawner).
-    ///
     /// # Errors
     ///
     /// Returns the first failure, of the body or of a task, in order of completion.
@@ -40,6 +37,75 @@ where
     ///
     /// Dropping the future drops the body and the group: it cancels the context and aborts the
     /// tasks.
+    ///
+    /// # If it does not compile
+    ///
+    /// A task cannot borrow its group. The compiler says `borrowed data escapes outside of closure`
+    /// (E0521):
+    ///
+    /// ```compile_fail,E0521
+    /// # use errgroup::{Context, Group};
+    /// # async fn example() -> anyhow::Result<()> {
+    /// Group::scope(&Context::background(), async |g, _ctx| {
+    ///     g.go(async {
+    ///         g.go(async { Ok(()) });
+    ///         Ok(())
+    ///     });
+    ///     Ok(())
+    /// })
+    /// .await
+    /// # }
+    /// ```
+    ///
+    /// Give it a [`spawner`](Group::spawner):
+    ///
+    /// ```
+    /// # use errgroup::{Context, Group};
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> anyhow::Result<()> {
+    /// Group::scope(&Context::background(), async |g, _ctx| {
+    ///     let s = g.spawner();
+    ///     g.go(async move {
+    ///         s.go(async { Ok(()) });
+    ///         Ok(())
+    ///     });
+    ///     Ok(())
+    /// })
+    /// .await
+    /// # }
+    /// ```
+    ///
+    /// Nor can it borrow from the function around the scope (`lifetime may not live long enough`):
+    /// it must own what it uses.
+    ///
+    /// If nothing says what `E` is, because the result goes through a `?` or into a `match`, the
+    /// compiler says `type annotations needed` (E0283, or E0282 for the result):
+    ///
+    /// ```compile_fail,E0283
+    /// # use errgroup::{Context, Group};
+    /// # async fn example() -> anyhow::Result<()> {
+    /// let sum: u32 = Group::scope(&Context::background(), async |g, _ctx| {
+    ///     let a = g.spawn(async { Ok(1) });
+    ///     Ok(a.await.unwrap_or_default())
+    /// })
+    /// .await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// Name it:
+    ///
+    /// ```
+    /// # use errgroup::{Context, Group};
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> anyhow::Result<()> {
+    /// let sum: u32 = Group::<anyhow::Error>::scope(&Context::background(), async |g, _ctx| {
+    ///     let a = g.spawn(async { Ok(1) });
+    ///     Ok(a.await.unwrap_or_default())
+    /// })
+    /// .await?;
+    /// # assert_eq!(sum, 1);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Examples
     ///

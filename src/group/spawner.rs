@@ -28,7 +28,27 @@ use crate::sync::{Arc, Weak};
 /// future, the handle of [`spawn`](Spawner::spawn) resolves to `None`, and
 /// [`start`](Spawner::start) fails.
 ///
+/// # If it does not compile
+///
+/// A task that starts itself again has a future whose type would contain itself. For an `async fn`
+/// the compiler says `type annotations needed: cannot satisfy impl Future<..>: Send` (E0283):
+///
+/// ```compile_fail,E0283
+/// # use errgroup::Spawner;
+/// async fn visit(s: Spawner<String>, depth: u32) -> Result<(), String> {
+///     if depth > 0 {
+///         s.go(visit(s.clone(), depth - 1)).await;
+///     }
+///     Ok(())
+/// }
+/// ```
+///
+/// Return a boxed future, whose type has a name, as the example below does. A `Box::pin` around the
+/// call is not enough.
+///
 /// # Examples
+///
+/// A task that starts a task, and so on, under a limit of 1:
 ///
 /// ```
 /// use errgroup::{Context, Group, Spawner};
