@@ -47,10 +47,12 @@ copy() {
     sed -i '/^\[workspace\]$/,/^$/d' Cargo.toml
 }
 
-# Without what every type has, and without the compiler's own auto traits, which users cannot name.
+# Without what every type has, without the compiler's own auto traits, which users cannot name, and
+# without the modules that only rustdoc has.
 listing() {
     cargo +nightly public-api --all-features --omit blanket-impls --color never |
-        sed -E '/ core::marker::(Freeze|StructuralPartialEq|UnsafeUnpin) for /d'
+        sed -E '/ core::marker::(Freeze|StructuralPartialEq|UnsafeUnpin) for /d
+            /^pub mod errgroup::_documentation/d'
 }
 
 # The public API is the one that was last agreed on.
