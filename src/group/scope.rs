@@ -75,8 +75,37 @@ where
     /// # }
     /// ```
     ///
-    /// Nor can it borrow from the function around the scope (`lifetime may not live long enough`):
-    /// it must own what it uses.
+    /// Nor can it borrow from the function around the scope. The compiler says `lifetime may not
+    /// live long enough`:
+    ///
+    /// ```compile_fail
+    /// # use errgroup::{Context, Group};
+    /// # async fn send(_: &str) -> anyhow::Result<()> { Ok(()) }
+    /// async fn notify(user: &str) -> anyhow::Result<()> {
+    ///     Group::scope(&Context::background(), async |g, _ctx| {
+    ///         g.go(async move { send(user).await });
+    ///         Ok(())
+    ///     })
+    ///     .await
+    /// }
+    /// ```
+    ///
+    /// Clone the data, or share it in an [`Arc`](std::sync::Arc), and move it into the task:
+    ///
+    /// ```
+    /// # use errgroup::{Context, Group};
+    /// # async fn send(_: &str) -> anyhow::Result<()> { Ok(()) }
+    /// async fn notify(user: &str) -> anyhow::Result<()> {
+    ///     Group::scope(&Context::background(), async |g, _ctx| {
+    ///         let user = user.to_owned();
+    ///         g.go(async move { send(&user).await });
+    ///         Ok(())
+    ///     })
+    ///     .await
+    /// }
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() { notify("ada").await.unwrap() }
+    /// ```
     ///
     /// If nothing says what `E` is, because the result goes through a `?` or into a `match`, the
     /// compiler says `type annotations needed` (E0283, or E0282 for the result):
