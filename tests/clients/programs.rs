@@ -42,6 +42,6 @@ pub(crate) async fn run(program: &str, arguments: &[&str]) -> Output {
 
 pub(crate) fn signal(child: &Child, signal: Signal) {
     let id = child.id().expect("the child is not reaped yet");
-    let pid = Pid::from_raw(id.cast_signed()).unwrap();
+    let pid = Pid::from_raw(i32::try_from(id).unwrap()).unwrap();
     kill_process(pid, signal).unwrap();
 }

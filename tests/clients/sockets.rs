@@ -26,7 +26,7 @@ async fn read_until(socket: &mut TcpStream, text: &str, times: usize) {
             let mut chunk = [0; 1024];
             let length = socket.read(&mut chunk).await.unwrap();
             assert_ne!(length, 0, "closed after {read}");
-            read.push_str(str::from_utf8(&chunk[..length]).unwrap());
+            read.push_str(std::str::from_utf8(&chunk[..length]).unwrap());
         }
     };
     timeout(PATIENCE, all).await.expect("the responses arrive");
