@@ -5,7 +5,8 @@
 //! The handler is not given a reason, and the tasks that it has spawned keep running. With
 //! [`ContextLayer`], each request has a context of its own, as in Go. It is cancelled when nothing
 //! waits for the response any more, it carries the reason, and it cancels everything that was
-//! started with it. The handler runs on, sees that its context is done, and cleans up. With [`PropagateLayer`], the calls that the handler makes belong to that context: they carry
+//! started with it. The handler runs on, sees that its context is done, and cleans up. With
+//! [`PropagateLayer`], the calls that the handler makes belong to that context: they carry
 //! its deadline to the next server, and are dropped when the context is done. Both are tower layers
 //! on the types of the `http` crate. They do not depend on hyper, axum, tonic or reqwest, and they
 //! work with each of them.

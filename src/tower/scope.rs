@@ -19,8 +19,8 @@ use crate::context::{Cause, Context};
 use crate::tracing::{self, RequestEvent, Span};
 
 /// The scope of a request. It is boxed, because it moves often: from the service's `call` into the
-/// response future, and from there into the response's body. When a server drops one of these early, the client has
-/// disconnected: the scope then cancels the context with that cause.
+/// response future, and from there into the response's body. When a server drops one of these
+/// early, the client has disconnected: the scope then cancels the context with that cause.
 ///
 /// At or after the deadline, the context has the kind and cause of the deadline, whatever the scope
 /// does.

@@ -8,10 +8,10 @@
 //!
 //! A client disconnects before it has the headers of the response, in the middle of the response or
 //! of its own upload, at a random moment, or by closing its connection with everything on it. Some
-//! requests have a deadline. One server drops its handlers on a disconnect, in another one they
-//! run on. After each round of 500 requests, no task is left but the two that accept connections, and
-//! no connection, handler or descriptor. The heap is as large as before. The context of each
-//! received request has ended once, with a cause that fits what its client knows:
+//! requests have a deadline. One server drops its handlers on a disconnect, in another one they run
+//! on. After each round of 500 requests, no task is left but the two that accept connections, and no
+//! connection, handler or descriptor. The heap is as large as before. The context of each received
+//! request has ended once, with a cause that fits what its client knows:
 //!
 //! | the client | the context ended |
 //! |---|---|
@@ -29,9 +29,10 @@
 //! The checks keep to what a server can see. hyper notices a disconnect on HTTP/1.1 when it reads.
 //! It does not read past a body that the handler does not read, if that is not complete or has 40 kB
 //! or more, nor past a second request that was sent before the first was answered. Here, the
-//! handlers read their uploads, and the clients wait for their responses. A client that is silent without
-//! closing its connection is not noticed, and no client here does that. *Whole* means that the
-//! response was handed to the server. What of it the client received, the client reports itself.
+//! handlers read their uploads, and the clients wait for their responses. A client that is silent
+//! without closing its connection is not noticed, and no client here does that. *Whole* means that
+//! the response was handed to the server. What of it the client received, the client reports
+//! itself.
 //!
 //! Nothing is timed: the test waits for each event, and gives up only if it hangs.
 
