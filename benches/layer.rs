@@ -1,5 +1,5 @@
-//! What `ContextLayer` costs: instructions per request of an axum server over HTTP/1.1, whose
-//! handler returns at once.
+//! What `ContextLayer` costs: instructions per request of an axum server over HTTP/1.1 and HTTP/2,
+//! whose handler returns at once.
 //!
 //! ```sh
 //! cargo bench --features axum --bench layer                   # every mode; needs valgrind
@@ -21,10 +21,17 @@ use axum::Router;
 use axum::routing::get;
 use errgroup::Context;
 use errgroup::tower::ContextLayer;
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Bytes;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
 
 /// The numbers of requests of the two runs.
 const REQUESTS: [u64; 2] = [1_000, 3_000];
+
+const PROTOCOLS: [&str; 2] = ["HTTP/1.1", "HTTP/2"];
 
 const MODES: [&str; 5] = [
     "without the layer",
@@ -41,34 +48,37 @@ const REQUEST: &[u8] =
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["serve", mode, requests] => serve(mode, requests),
-        ["ask", addr, requests] => ask(addr, requests.parse().unwrap()),
+        ["serve", protocol, mode, requests] => serve(protocol, mode, requests),
+        ["ask", "HTTP/1.1", addr, requests] => ask_http1(addr, requests.parse().unwrap()),
+        ["ask", _, addr, requests] => ask_http2(addr, requests.parse().unwrap()),
         _ => measure(args.iter().find(|arg| !arg.starts_with("--"))),
     }
 }
 
 fn measure(only: Option<&String>) {
-    let mut base = None;
-    println!("{:<34}{:>14}{:>10}", "", "instructions", "ratio");
-    for mode in MODES {
-        let is_base = mode == MODES[0];
-        if !is_base && only.is_some_and(|only| !mode.contains(only.as_str())) {
-            continue;
+    for protocol in PROTOCOLS {
+        let mut base = None;
+        println!("{protocol:<34}{:>14}{:>10}", "instructions", "ratio");
+        for mode in MODES {
+            let is_base = mode == MODES[0];
+            if !is_base && only.is_some_and(|only| !mode.contains(only.as_str())) {
+                continue;
+            }
+            let [few, many] = REQUESTS.map(|requests| instructions(protocol, mode, requests));
+            let cost = (many - few) as f64 / (REQUESTS[1] - REQUESTS[0]) as f64;
+            let base = *base.get_or_insert(cost);
+            println!("{mode:<34}{cost:>14.0}{:>10.3}", cost / base);
         }
-        let [few, many] = REQUESTS.map(|requests| instructions(mode, requests));
-        let cost = (many - few) as f64 / (REQUESTS[1] - REQUESTS[0]) as f64;
-        let base = *base.get_or_insert(cost);
-        println!("{mode:<34}{cost:>14.0}{:>10.3}", cost / base);
     }
 }
 
 /// Runs a server under callgrind, and returns how many instructions it took.
-fn instructions(mode: &str, requests: u64) -> u64 {
+fn instructions(protocol: &str, mode: &str, requests: u64) -> u64 {
     let out = std::env::var("CALLGRIND_OUT").unwrap_or_else(|_| "/dev/null".to_owned());
     let run = Command::new("valgrind")
         .args(["--tool=callgrind", &format!("--callgrind-out-file={out}")])
         .arg(std::env::current_exe().unwrap())
-        .args(["serve", mode, &requests.to_string()])
+        .args(["serve", protocol, mode, &requests.to_string()])
         .stdout(Stdio::null())
         .output()
         .expect("valgrind is installed");
@@ -81,7 +91,7 @@ fn instructions(mode: &str, requests: u64) -> u64 {
 
 /// Serves until the client, which is a child process, has its responses.
 #[tokio::main(flavor = "current_thread")]
-async fn serve(mode: &str, requests: &str) {
+async fn serve(protocol: &str, mode: &str, requests: &str) {
     let server = Context::background();
     let layer = ContextLayer::new(&server);
     let timely = layer.clone().max_timeout(Duration::from_secs(30));
@@ -97,7 +107,7 @@ async fn serve(mode: &str, requests: &str) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     let mut client = Command::new(std::env::current_exe().unwrap())
-        .args(["ask", &addr, requests])
+        .args(["ask", protocol, &addr, requests])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -111,7 +121,7 @@ async fn serve(mode: &str, requests: &str) {
 }
 
 /// Sends requests on one connection, one after another.
-fn ask(addr: &str, requests: u64) {
+fn ask_http1(addr: &str, requests: u64) {
     let stream = TcpStream::connect(addr).unwrap();
     stream.set_nodelay(true).unwrap();
     let mut reader = BufReader::new(stream.try_clone().unwrap());
@@ -133,5 +143,25 @@ fn ask(addr: &str, requests: u64) {
         let mut body = vec![0; length];
         reader.read_exact(&mut body).unwrap();
         assert_eq!(body, b"Hello, World!");
+    }
+}
+
+/// The same over HTTP/2.
+#[tokio::main(flavor = "current_thread")]
+async fn ask_http2(addr: &str, requests: u64) {
+    let stream = tokio::net::TcpStream::connect(addr).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let connected = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+    let (mut sender, connection) = connected.unwrap();
+    tokio::spawn(connection);
+    for _ in 0..requests {
+        let request = Request::get(format!("http://{addr}/"))
+            .header("user-agent", "bench")
+            .header("accept", "*/*")
+            .body(Empty::<Bytes>::new())
+            .unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, "Hello, World!");
     }
 }
