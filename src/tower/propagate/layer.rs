@@ -15,6 +15,9 @@ use crate::tower::header::{self, GRPC_TIMEOUT};
 /// Makes the calls of a client part of a [`Context`]: they carry its deadline, and are dropped when
 /// the context is done.
 ///
+/// Use it if the server that is called should know the deadline or the trace. Without the layer,
+/// `ctx.run(client.get(url).send()).await` cancels a call as well.
+///
 /// The context is taken from the extensions of the request. A
 /// [`ContextLayer`](crate::tower::ContextLayer) inserts it there, and so can a caller:
 /// `request.extensions_mut().insert(ctx)`. A request without one uses the context of the layer
