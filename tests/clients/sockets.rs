@@ -62,10 +62,10 @@ async fn an_upload_that_breaks_off_is_rejected() {
         "content-length: 1000\r\n\r\nhalf",
         "transfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n",
     ] {
+        let started = site.log.count("started");
         let mut socket = connect(&site).await;
         let request = format!("POST /upload HTTP/1.1\r\nhost: localhost\r\n{body}");
         socket.write_all(request.as_bytes()).await.unwrap();
-        let started = site.log.count("started");
         site.log
             .until_true(|log| log.count("started") > started)
             .await;
