@@ -19,13 +19,15 @@ async fn fifty_clients_that_give_up(protocol: &str) {
     let site = Site::start().await;
     let url = site.url("/work");
     let arguments = ["-sS", "--max-time", "1", protocol, &url];
-    let clients = (0..CLIENTS).map(|_| run("curl", &arguments));
-    for client in join_all(clients).await {
-        assert_eq!(
-            client.status.code(),
-            Some(OPERATION_TIMED_OUT),
-            "{client:?}"
-        );
+    // Ten at a time, so that each has its second on a busy machine, too.
+    for _ in 0..CLIENTS / 10 {
+        for client in join_all((0..10).map(|_| run("curl", &arguments))).await {
+            assert_eq!(
+                client.status.code(),
+                Some(OPERATION_TIMED_OUT),
+                "{client:?}"
+            );
+        }
     }
     let started = site.log.count("started");
     site.log.until("handler: client gone", started).await;
