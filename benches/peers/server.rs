@@ -14,7 +14,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 use errgroup::tower::ContextLayer;
-use errgroup::{Context, fetch_all};
+use errgroup::{Context, fan_out, fetch_all};
 use futures::future::try_join_all;
 use reqwest::{Client, Url};
 use tokio::net::TcpListener;
@@ -50,7 +50,17 @@ pub(crate) fn rows(table: &mut Table, workers: &Workers) -> anyhow::Result<()> {
         "Go: net/http, errgroup",
     )
     .at_most(1.0 / 1.5);
-    if !table.wants(&by_hand) && !table.wants(&go) {
+    // For information: what of it is the layer, and what is a task for each call.
+    let local = Row::new(
+        "axum, 3 calls: ContextLayer, .local()",
+        "timeout, try_join!",
+    );
+    let spawned = Row::new(
+        "axum, 3 calls: ContextLayer, fetch_all",
+        "timeout, tokio::spawn of each",
+    );
+    let rows = [&by_hand, &go, &local, &spawned];
+    if !rows.into_iter().any(|row| table.wants(row)) {
         return Ok(());
     }
 
@@ -62,14 +72,22 @@ pub(crate) fn rows(table: &mut Table, workers: &Workers) -> anyhow::Result<()> {
     };
     let clients = Clients::new()?;
     let ours = workers.run(serve(with_layer(upstream.clone())))?;
+    let ours_local = workers.run(serve(with_layer_and_local(upstream.clone())))?;
     let theirs = workers.run(serve(written_by_hand(upstream.clone())))?;
-    table.pair_for(
-        BUDGETS,
-        LEAST_ROUNDS,
-        by_hand,
-        || clients.ask(ours),
-        || clients.ask(theirs),
-    )?;
+    let theirs_spawned = workers.run(serve(spawned_by_hand(upstream.clone())))?;
+    for (row, ours, theirs) in [
+        (by_hand, ours, theirs),
+        (local, ours_local, theirs),
+        (spawned, ours, theirs_spawned),
+    ] {
+        table.pair_for(
+            BUDGETS,
+            LEAST_ROUNDS,
+            row,
+            || clients.ask(ours),
+            || clients.ask(theirs),
+        )?;
+    }
 
     let Some(program) = Go::wanted(table, &[&go])? else {
         return Ok(());
@@ -118,6 +136,27 @@ fn with_layer(upstream: Upstream) -> Router {
         .layer(layer)
 }
 
+/// The same, with the calls on the handler's own task.
+fn with_layer_and_local(upstream: Upstream) -> Router {
+    async fn handler(State(upstream): State<Upstream>, ctx: Context) -> Result<String, StatusCode> {
+        let calls = [upstream.clone(), upstream.clone(), upstream];
+        let lengths: anyhow::Result<Vec<usize>> =
+            fan_out(&ctx, calls, |_ctx, upstream: Upstream| upstream.length())
+                .local()
+                .all()
+                .await;
+        match lengths {
+            Ok(lengths) => Ok(lengths.iter().sum::<usize>().to_string()),
+            Err(_) => Err(StatusCode::BAD_GATEWAY),
+        }
+    }
+    let layer = ContextLayer::new(&Context::background()).max_timeout(DEADLINE);
+    Router::new()
+        .route("/", get(handler))
+        .with_state(upstream)
+        .layer(layer)
+}
+
 /// The service as it is written without it.
 fn written_by_hand(upstream: Upstream) -> Router {
     async fn handler(State(upstream): State<Upstream>) -> Result<String, StatusCode> {
@@ -126,6 +165,23 @@ fn written_by_hand(upstream: Upstream) -> Router {
         match timeout(DEADLINE, lengths).await {
             Ok(Ok((a, b, c))) => Ok((a + b + c).to_string()),
             Ok(Err(_)) => Err(StatusCode::BAD_GATEWAY),
+            Err(_) => Err(StatusCode::GATEWAY_TIMEOUT),
+        }
+    }
+    Router::new().route("/", get(handler)).with_state(upstream)
+}
+
+/// The same, with a task for each call.
+fn spawned_by_hand(upstream: Upstream) -> Router {
+    async fn handler(State(upstream): State<Upstream>) -> Result<String, StatusCode> {
+        let calls = [upstream.clone(), upstream.clone(), upstream];
+        let tasks = calls.map(|upstream| tokio::spawn(upstream.length()));
+        match timeout(DEADLINE, try_join_all(tasks)).await {
+            Ok(Ok(lengths)) => match lengths.into_iter().sum::<anyhow::Result<usize>>() {
+                Ok(length) => Ok(length.to_string()),
+                Err(_) => Err(StatusCode::BAD_GATEWAY),
+            },
+            Ok(Err(_)) => Err(StatusCode::INTERNAL_SERVER_ERROR),
             Err(_) => Err(StatusCode::GATEWAY_TIMEOUT),
         }
     }
