@@ -169,7 +169,10 @@ fn every_task_that_waits_for_the_context_is_woken() {
 fn a_group_that_is_dropped_leaves_nothing_behind() {
     schedules(|| {
         future::block_on(async {
-            let (g, ctx) = Group::<String>::with_context(Context::background());
+            let value = Arc::new(());
+            let is_alive = Arc::downgrade(&value);
+            let parent = Context::background().with_value(value);
+            let (g, ctx) = Group::<String>::with_context(parent);
             let bodies = Bodies::default();
             g.set_limit(1 + draw(2));
             for end in [End::UntilAsked, End::Ok, End::Ok] {
@@ -181,6 +184,12 @@ fn a_group_that_is_dropped_leaves_nothing_behind() {
             drop(g);
             assert!(ctx.is_done());
             while bodies.alive() > 0 {
+                future::yield_now().await;
+            }
+            // Every worker holds the context of the group. If one were still in its last poll,
+            // shuttle would drop it in the middle of a critical section.
+            drop(ctx);
+            while is_alive.strong_count() > 0 {
                 future::yield_now().await;
             }
         });
