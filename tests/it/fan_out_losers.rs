@@ -191,7 +191,8 @@ async fn dropped_half_way_it_polls_nothing_and_frees_what_it_held() {
             let polled = probe.polled();
             yields(20).await;
             assert_eq!(probe.polled(), polled);
-            probe.assert_all_dropped();
+            // A worker on another thread may have been in the middle of a pull.
+            until(|| probe.dropped() == probe.made()).await;
         }
     }
 }
