@@ -434,7 +434,8 @@ async fn dropped_at_each_of_its_polls_nothing_is_polled_again() {
         let polled = probe.polled();
         yields(50).await;
         assert_eq!(probe.polled(), polled);
-        probe.assert_all_dropped();
+        // A worker on another thread may have been in the middle of a pull.
+        until(|| probe.dropped() == probe.made()).await;
         if ended {
             assert_eq!(probe.made(), 20);
         }
