@@ -149,6 +149,18 @@ fn local_tasks_dropped_while_queued_keep_nothing() {
     }
 }
 
+/// Lets a task that takes a permit of `rounds` for each of its rounds run this many, and waits until
+/// it has finished the last one.
+async fn run_rounds(rounds: &Semaphore, times: usize) {
+    rounds.add_permits(times);
+    while rounds.available_permits() > 0 {
+        yield_now().await;
+    }
+    for _ in 0..10 {
+        yield_now().await;
+    }
+}
+
 #[test]
 fn a_task_that_awaits_many_admissions_keeps_nothing_of_them() {
     let (runtime, g) = (runtime(), G::new());
@@ -164,20 +176,8 @@ fn a_task_that_awaits_many_admissions_keeps_nothing_of_them() {
             }
         });
     }
-    let lends = |times| {
-        let rounds = &rounds;
-        async move {
-            rounds.add_permits(times);
-            while rounds.available_permits() > 0 {
-                yield_now().await;
-            }
-            for _ in 0..10 {
-                yield_now().await;
-            }
-        }
-    };
-    runtime.block_on(lends(10));
-    assert_eq!(bytes_kept(&runtime, lends(MANY)), 0);
+    runtime.block_on(run_rounds(&rounds, 10));
+    assert_eq!(bytes_kept(&runtime, run_rounds(&rounds, MANY)), 0);
 }
 
 /// A task polls the handle of a task that never ends through a new list each time,
@@ -201,20 +201,8 @@ fn asks_through_a_new_list_each_time_keep_nothing() {
             }
         });
     }
-    let asks = |times| {
-        let rounds = &rounds;
-        async move {
-            rounds.add_permits(times);
-            while rounds.available_permits() > 0 {
-                yield_now().await;
-            }
-            for _ in 0..10 {
-                yield_now().await;
-            }
-        }
-    };
-    runtime.block_on(asks(10));
-    assert_eq!(bytes_kept(&runtime, asks(50_000)), 0);
+    runtime.block_on(run_rounds(&rounds, 10));
+    assert_eq!(bytes_kept(&runtime, run_rounds(&rounds, 50_000)), 0);
 }
 
 #[test]

@@ -118,22 +118,27 @@ impl Upstream {
     }
 }
 
+fn layer() -> ContextLayer {
+    ContextLayer::new(&Context::background()).max_timeout(DEADLINE)
+}
+
+fn response(lengths: anyhow::Result<Vec<usize>>) -> Result<String, StatusCode> {
+    match lengths {
+        Ok(lengths) => Ok(lengths.iter().sum::<usize>().to_string()),
+        Err(_) => Err(StatusCode::BAD_GATEWAY),
+    }
+}
+
 /// The service as it is written with this crate.
 fn with_layer(upstream: Upstream) -> Router {
     async fn handler(State(upstream): State<Upstream>, ctx: Context) -> Result<String, StatusCode> {
         let calls = [upstream.clone(), upstream.clone(), upstream];
         let lengths: anyhow::Result<Vec<usize>> =
             fetch_all(&ctx, 3, calls, |_ctx, upstream| upstream.length()).await;
-        match lengths {
-            Ok(lengths) => Ok(lengths.iter().sum::<usize>().to_string()),
-            Err(_) => Err(StatusCode::BAD_GATEWAY),
-        }
+        response(lengths)
     }
-    let layer = ContextLayer::new(&Context::background()).max_timeout(DEADLINE);
-    Router::new()
-        .route("/", get(handler))
-        .with_state(upstream)
-        .layer(layer)
+    let routes = Router::new().route("/", get(handler)).with_state(upstream);
+    routes.layer(layer())
 }
 
 /// The same, with the calls on the handler's own task.
@@ -145,16 +150,10 @@ fn with_layer_and_local(upstream: Upstream) -> Router {
                 .local()
                 .all()
                 .await;
-        match lengths {
-            Ok(lengths) => Ok(lengths.iter().sum::<usize>().to_string()),
-            Err(_) => Err(StatusCode::BAD_GATEWAY),
-        }
+        response(lengths)
     }
-    let layer = ContextLayer::new(&Context::background()).max_timeout(DEADLINE);
-    Router::new()
-        .route("/", get(handler))
-        .with_state(upstream)
-        .layer(layer)
+    let routes = Router::new().route("/", get(handler)).with_state(upstream);
+    routes.layer(layer())
 }
 
 /// The service as it is written without it.
@@ -177,10 +176,7 @@ fn spawned_by_hand(upstream: Upstream) -> Router {
         let calls = [upstream.clone(), upstream.clone(), upstream];
         let tasks = calls.map(|upstream| tokio::spawn(upstream.length()));
         match timeout(DEADLINE, try_join_all(tasks)).await {
-            Ok(Ok(lengths)) => match lengths.into_iter().sum::<anyhow::Result<usize>>() {
-                Ok(length) => Ok(length.to_string()),
-                Err(_) => Err(StatusCode::BAD_GATEWAY),
-            },
+            Ok(Ok(lengths)) => response(lengths.into_iter().collect()),
             Ok(Err(_)) => Err(StatusCode::INTERNAL_SERVER_ERROR),
             Err(_) => Err(StatusCode::GATEWAY_TIMEOUT),
         }
