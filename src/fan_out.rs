@@ -76,13 +76,12 @@ pub use hedge::hedge;
 pub use items::Items;
 pub use progress::Progress;
 
-use std::fmt::Display;
 use std::future::Future;
 
 use futures_core::Stream;
 
 use crate::context::Context;
-use crate::context::ContextError;
+use crate::scheduler::group_error::GroupError;
 use call_site::CallSite;
 use items::ItemsKind;
 
@@ -378,7 +377,7 @@ where
     F: FnMut(Context, I::Item) -> Fut + Send + 'static,
     Fut: Future<Output = Result<T, E>> + Send + 'static,
     T: Send + 'static,
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     assert!(
         limit > 0,

@@ -29,15 +29,15 @@ pub use start::Ready;
 pub use task_handle::TaskHandle;
 
 use std::borrow::Cow;
-use std::fmt::{self, Display};
+use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
-use crate::context::ContextError;
 use crate::context::{Cause, Context, StaticCause};
 use crate::scheduler::Scheduler;
 use crate::scheduler::error::{Errors, Label};
 use crate::scheduler::failures::OnFailure;
+use crate::scheduler::group_error::GroupError;
 use crate::scheduler::job::{self, boxed_if_big};
 use crate::sync::Arc;
 use queue::Queue;
@@ -174,7 +174,7 @@ static GROUP_DROPPED: StaticCause = StaticCause("the group was dropped");
 #[must_use = "dropping a group aborts its tasks: call `wait().await`"]
 pub struct Group<E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     scheduler: Arc<Scheduler<Queue<E>>>,
 }
@@ -182,7 +182,7 @@ where
 /// Constructors.
 impl<E> Group<E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     /// Creates a group in which a failure does not cancel the other tasks, as Go's zero `Group`.
     ///
@@ -224,7 +224,7 @@ where
 /// Starting tasks.
 impl<E> Group<E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     /// Starts a task, or queues it if no permit is free.
     ///
@@ -568,7 +568,7 @@ where
 /// The limit.
 impl<E> Group<E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     /// Lets at most `limit` tasks run at once. `None` is no limit, and `0` pauses the group.
     ///
@@ -646,7 +646,7 @@ where
 /// Cancelling and waiting.
 impl<E> Group<E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     /// Returns the group's context, the one that [`with_context`](Group::with_context) returned.
     #[must_use]
@@ -755,7 +755,7 @@ where
 
 impl<E> Drop for Group<E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     /// Cancels the context and aborts the tasks. It waits for nothing.
     fn drop(&mut self) {
@@ -765,7 +765,7 @@ where
 
 impl<E> Default for Group<E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     /// Creates a group in which a failure does not cancel the other tasks, as [`Group::new`] does.
     fn default() -> Group<E> {
@@ -775,7 +775,7 @@ where
 
 impl<E> fmt::Debug for Group<E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let counts = self.scheduler.try_read(|state| {

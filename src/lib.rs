@@ -163,6 +163,7 @@ pub use context::{
 pub use fan_out::{FanOut, Progress, fan_out, fan_out_stream, fetch_all, hedge};
 pub use group::{Admission, Admitted, Group, Named, Ready, Spawner, TaskHandle, TryGoError};
 pub use scheduler::error::{Errors, Panic, TaskError, TaskErrorKind};
+pub use scheduler::group_error::GroupError;
 
 /// Compiles and runs the code of the README.
 #[cfg(doctest)]

@@ -49,6 +49,7 @@ pub(crate) mod current;
 pub(crate) mod effects;
 pub(crate) mod error;
 pub(crate) mod failures;
+pub(crate) mod group_error;
 pub(crate) mod job;
 mod join;
 pub(crate) mod lease;

@@ -1,6 +1,5 @@
 //! Hedging: calls a function again if the first call is slow.
 
-use std::fmt::Display;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{self, Poll, Waker, ready};
@@ -14,9 +13,9 @@ use super::builder::FanOut;
 use super::call_site::CallSite;
 use super::items::ItemsKind;
 use crate::context::Context;
-use crate::context::ContextError;
 use crate::panic;
 use crate::scheduler::error::Errors;
+use crate::scheduler::group_error::GroupError;
 use crate::sync::{Arc, Mutex};
 
 /// Calls `f`, calls it again each time `delay` passes without a success, and returns the first
@@ -82,7 +81,7 @@ where
     F: FnMut(Context, usize) -> Fut + Send + 'static,
     Fut: Future<Output = Result<T, E>> + Send + 'static,
     T: Send + 'static,
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     assert!(
         max > 0,

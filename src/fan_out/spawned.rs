@@ -17,7 +17,7 @@ use crate::context::Context;
 use crate::context::ContextError;
 use crate::panic;
 use crate::scheduler::Scheduler;
-use crate::scheduler::source::GroupError;
+use crate::scheduler::group_error::GroupError;
 use crate::sync::{self, Arc, JoinSet};
 
 /// A run of items on workers. The first poll starts it; dropping it aborts the items.

@@ -24,7 +24,8 @@ use crate::panic;
 use crate::scheduler::Scheduler;
 use crate::scheduler::current::{self, CurrentJob};
 use crate::scheduler::error::TaskErrorKind;
-use crate::scheduler::source::{GroupError, HadPermit, Outcome, Tag};
+use crate::scheduler::group_error::GroupError;
+use crate::scheduler::source::{HadPermit, Outcome, Tag};
 use crate::sync::{Arc, Mutex};
 use crate::tracing;
 

@@ -18,9 +18,10 @@ use crate::panic;
 use crate::scheduler::Scheduler;
 use crate::scheduler::current::{self, CurrentJob};
 use crate::scheduler::error::TaskErrorKind;
+use crate::scheduler::group_error::GroupError;
 use crate::scheduler::job::poll_job;
 use crate::scheduler::permits::lending::LenderId;
-use crate::scheduler::source::{GroupError, Outcome, Tag};
+use crate::scheduler::source::{Outcome, Tag};
 use crate::sync::Arc;
 
 pin_project! {

@@ -1,7 +1,7 @@
 //! A builder that gives a task a name.
 
 use std::borrow::Cow;
-use std::fmt::{self, Display};
+use std::fmt;
 use std::future::Future;
 
 use super::error::{self, TryGoError};
@@ -10,9 +10,10 @@ use super::queue::Queue;
 use super::spawn_builder::SpawnBuilder;
 use super::start::{self, Ready};
 use super::task_handle::TaskHandle;
-use crate::context::{Context, ContextError};
+use crate::context::Context;
 use crate::scheduler::Scheduler;
 use crate::scheduler::error::Label;
+use crate::scheduler::group_error::GroupError;
 use crate::scheduler::job::{self, boxed_if_big};
 use crate::sync::Arc;
 
@@ -41,7 +42,7 @@ use crate::sync::Arc;
 #[must_use = "a name starts nothing: call `go` or another method that starts the task"]
 pub struct Named<E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     /// `None` if the group was dropped.
     scheduler: Option<Arc<Scheduler<Queue<E>>>>,
@@ -50,7 +51,7 @@ where
 
 impl<E> Named<E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     #[track_caller]
     pub(crate) fn new(
@@ -256,7 +257,7 @@ where
 
 impl<E> fmt::Debug for Named<E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Named")

@@ -28,8 +28,9 @@ use super::worker_wakers::WakerKey;
 use crate::panic;
 use crate::scheduler::Scheduler;
 use crate::scheduler::current::{self, CurrentJob};
+use crate::scheduler::group_error::GroupError;
 use crate::scheduler::job::{JobResult, poll_job};
-use crate::scheduler::source::{Completion, GroupError, Outcome, Source, Tag};
+use crate::scheduler::source::{Completion, Outcome, Source, Tag};
 use crate::sync::Arc;
 
 pin_project! {

@@ -1,20 +1,19 @@
 //! A group in a scope: its tasks are waited for however the body ends.
 
-use std::fmt::Display;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 
 use super::task::Task;
 use super::{Group, job};
 use crate::context::Context;
-use crate::context::ContextError;
 use crate::panic;
 use crate::scheduler::error::{Label, TaskErrorKind};
+use crate::scheduler::group_error::GroupError;
 use crate::scheduler::source::Outcome;
 
 impl<E> Group<E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     /// Runs `body` with a group of its own, and waits for all tasks of the group before it returns.
     ///

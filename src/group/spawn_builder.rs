@@ -14,9 +14,9 @@ use crate::panic;
 use crate::scheduler::Scheduler;
 use crate::scheduler::effects::Observer;
 use crate::scheduler::error::{Label, TaskErrorKind};
+use crate::scheduler::group_error::GroupError;
 use crate::scheduler::job::{self, JobResult};
 use crate::scheduler::permits::lending::Lending;
-use crate::scheduler::source::GroupError;
 use crate::sync::{Arc, Weak};
 
 impl Label {

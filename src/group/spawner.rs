@@ -1,7 +1,7 @@
 //! A handle with which tasks start other tasks of their group.
 
 use std::borrow::Cow;
-use std::fmt::{self, Display};
+use std::fmt;
 use std::future::Future;
 
 use super::error::{self, TryGoError};
@@ -11,9 +11,10 @@ use super::queue::Queue;
 use super::spawn_builder::SpawnBuilder;
 use super::start::{self, Ready};
 use super::task_handle::TaskHandle;
-use crate::context::{Context, ContextError};
+use crate::context::Context;
 use crate::scheduler::Scheduler;
 use crate::scheduler::error::Label;
+use crate::scheduler::group_error::GroupError;
 use crate::scheduler::job::{self, boxed_if_big};
 use crate::sync::{Arc, Weak};
 
@@ -73,14 +74,14 @@ use crate::sync::{Arc, Weak};
 /// ```
 pub struct Spawner<E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     scheduler: Weak<Scheduler<Queue<E>>>,
 }
 
 impl<E> Spawner<E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     pub(crate) fn new(scheduler: &Arc<Scheduler<Queue<E>>>) -> Spawner<E> {
         Spawner {
@@ -301,7 +302,7 @@ where
 
 impl<E> Clone for Spawner<E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     fn clone(&self) -> Self {
         Spawner {
@@ -312,7 +313,7 @@ where
 
 impl<E> fmt::Debug for Spawner<E>
 where
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Spawner")

@@ -35,9 +35,9 @@ use crate::scheduler::Scheduler;
 use crate::scheduler::calls::{CallId, Failure};
 use crate::scheduler::effects::Observer;
 use crate::scheduler::error::{Label, TaskErrorKind};
+use crate::scheduler::group_error::GroupError;
 use crate::scheduler::job;
 use crate::scheduler::permits::lending::Lending;
-use crate::scheduler::source::GroupError;
 use crate::sync::{Arc, Mutex, Weak};
 
 static NOT_READY: StaticCause = StaticCause("the task finished without calling `Ready::ok`");

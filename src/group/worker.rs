@@ -22,10 +22,11 @@ use super::task::{BlockingJob, Entry, Task, Work};
 use crate::panic;
 use crate::scheduler::Scheduler;
 use crate::scheduler::current::{self, CurrentJob};
+use crate::scheduler::group_error::GroupError;
 use crate::scheduler::job::{Job, poll_job};
 use crate::scheduler::permits::Yielded;
 use crate::scheduler::poll_budget::PollBudget;
-use crate::scheduler::source::{Completion, GroupError, HadPermit, Outcome, Rejected, Source, Tag};
+use crate::scheduler::source::{Completion, HadPermit, Outcome, Rejected, Source, Tag};
 use crate::sync::Arc;
 
 pub(crate) struct Worker<E>

@@ -1,6 +1,5 @@
 //! The traits between a scheduler and its jobs, and a job on its way through a scheduler.
 
-use std::fmt::Display;
 use std::future::Future;
 use std::task::Waker;
 use std::time::Duration;
@@ -10,21 +9,13 @@ use tokio::task::AbortHandle;
 use super::Scheduler;
 use super::calls::CallId;
 use super::effects::{Effects, Observer};
+use super::group_error::GroupError;
 use super::permits::Permits;
 use super::permits::lending::LenderId;
-use crate::context::ContextError;
 use crate::panic::Payload;
 use crate::scheduler::error::{Label, TaskErrorKind};
 use crate::sync::Arc;
 use crate::tracing::Span;
-
-/// What the error type of a group or a fan-out must be.
-///
-/// Public items write these bounds out, so that the documentation and the compiler's messages name
-/// traits that users know.
-pub(crate) trait GroupError: From<ContextError> + Display + Send + 'static {}
-
-impl<E: From<ContextError> + Display + Send + 'static> GroupError for E {}
 
 /// The jobs of a scheduler: a group's queue, or the items of a fan-out.
 ///

@@ -1,12 +1,11 @@
 //! The terminal operations of a fan-out that runs on tasks of the runtime.
 
-use std::fmt::Display;
 use std::future::Future;
 
 use futures_core::Stream;
 
 use super::{FanOut, Spawned};
-use crate::context::{Context, ContextError};
+use crate::context::Context;
 use crate::fan_out::collect::Collector;
 use crate::fan_out::collect::all::{All, ForEach};
 use crate::fan_out::collect::quorum::{FirstOk, Quorum};
@@ -18,6 +17,7 @@ use crate::fan_out::progress::Progress;
 use crate::fan_out::run::{CollectFuture, OutcomeStream};
 use crate::fan_out::spawned::SpawnedRun;
 use crate::scheduler::error::Errors;
+use crate::scheduler::group_error::GroupError;
 
 /// Terminal operations of a fan-out that runs on tasks of the runtime.
 ///
@@ -28,7 +28,7 @@ where
     S: Stream + Send + 'static,
     F: FnMut(Context, S::Item) -> Fut + Send + 'static,
     Fut: Future<Output = Result<T, E>> + Send + 'static,
-    E: From<ContextError> + Display + Send + 'static,
+    E: GroupError,
     P: FnMut(Progress) + Send + 'static,
     T: Send + 'static,
 {
@@ -319,7 +319,7 @@ impl<S, F, P> FanOut<S, F, P, Spawned> {
         Fut: Future<Output = Result<T, E>> + Send + 'static,
         C: Collector<T, E, Collected: Send + 'static> + Send + 'static,
         T: Send + 'static,
-        E: From<ContextError> + Display + Send + 'static,
+        E: GroupError,
         P: FnMut(Progress) + Send + 'static,
     {
         let pull = Box::pin(Pull::new(self.items, self.f, self.kind));
