@@ -6,26 +6,29 @@ mod error;
 mod handle;
 mod local;
 mod local_wait;
-mod named;
+mod no_permit;
 mod on_pool;
 mod one_job;
+mod policy;
 mod queue;
 mod scope;
 mod source;
 mod spawn_builder;
 mod spawner;
 mod start;
+mod stoppable;
 mod submit;
 mod task;
+mod task_builder;
 mod task_handle;
 mod worker;
 mod worker_wakers;
 
 pub use error::TryGoError;
 pub use handle::{Admission, Admitted};
-pub use named::Named;
 pub use spawner::Spawner;
 pub use start::Ready;
+pub use task_builder::TaskBuilder;
 pub use task_handle::TaskHandle;
 
 use std::borrow::Cow;
@@ -40,6 +43,7 @@ use crate::scheduler::failures::OnFailure;
 use crate::scheduler::group_error::GroupError;
 use crate::scheduler::job::{self, boxed_if_big};
 use crate::sync::Arc;
+use policy::Options;
 use queue::Queue;
 use source::Shared;
 use spawn_builder::SpawnBuilder;
@@ -444,8 +448,9 @@ where
 
     /// Starts a task that returns a value, or queues it if no permit is free.
     ///
-    /// The value is kept in the returned [`TaskHandle`], which resolves to `None` if the task fails
-    /// or never starts. Tasks of one group may return values of different types.
+    /// The value is kept in the returned [`TaskHandle`], which resolves to an error if the task fails
+    /// or never starts. Tasks of one group may return values of different types. The handle can also
+    /// stop the task: [`TaskHandle::cancel`] and [`TaskHandle::abort`] drop it at its next await.
     ///
     /// # Panics
     ///
@@ -458,6 +463,67 @@ where
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
         boxed_if_big!(future: F, Send => self.builder().spawn(future))
+    }
+
+    /// Starts a task that returns a value and is given a context of its own, or queues it if no
+    /// permit is free.
+    ///
+    /// The context is a child of the group's. [`TaskHandle::cancel`] cancels it, and with it this
+    /// task alone. The task is otherwise like one of [`spawn`](Group::spawn). `start` is called
+    /// when the task starts, by the worker that runs it.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a tokio runtime. A panic of `start` is a panic of the task.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use errgroup::{Context, Group};
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), String> {
+    /// let (g, ctx) = Group::<String>::with_context(Context::background());
+    /// let upload = g.spawn_with(async |ctx| {
+    ///     ctx.done().await; // send parts
+    ///     Ok("stopped in good order")
+    /// });
+    /// upload.cancel_with("the user pressed stop");
+    /// assert_eq!(upload.await.unwrap(), "stopped in good order");
+    /// assert!(!ctx.is_done());
+    /// g.wait().await
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn spawn_with<S, T, F>(&self, start: S) -> TaskHandle<T>
+    where
+        T: Send + 'static,
+        S: FnOnce(Context) -> F + Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        if job::is_big::<S>() {
+            return self.builder().spawn_with(Box::new(start));
+        }
+        self.builder().spawn_with(start)
+    }
+
+    /// Starts a closure that returns a value on the blocking pool, or queues it if no permit is
+    /// free.
+    ///
+    /// The closure is given a context of its own, a child of the group's, which
+    /// [`TaskHandle::cancel`] cancels. It is otherwise like one of
+    /// [`go_blocking`](Group::go_blocking): once it runs, it cannot be aborted, so it should check
+    /// its context in each loop.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a tokio runtime.
+    #[track_caller]
+    pub fn spawn_blocking<T, F>(&self, run: F) -> TaskHandle<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(Context) -> Result<T, E> + Send + 'static,
+    {
+        self.builder().spawn_blocking(Box::new(run))
     }
 
     /// Starts a task and waits until it is ready, then lets it run on as a task of the group.
@@ -524,6 +590,7 @@ where
         start::start(
             Some(self.scheduler.clone()),
             Label::unnamed(),
+            Options::default(),
             Box::new(start),
         )
     }
@@ -547,8 +614,38 @@ where
     /// # }
     /// ```
     #[track_caller]
-    pub fn named(&self, name: impl Into<Cow<'static, str>>) -> Named<E> {
-        Named::new(Some(self.scheduler.clone()), name.into())
+    pub fn named(&self, name: impl Into<Cow<'static, str>>) -> TaskBuilder<E> {
+        TaskBuilder::new(Some(self.scheduler.clone()), Label::named(name.into()))
+    }
+
+    /// Returns a builder for the options of the next task: background tasks, essential tasks, tasks
+    /// that clean up.
+    ///
+    /// Any other method of the builder starts the task: see [`TaskBuilder`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use errgroup::{Context, Group};
+    /// # use std::time::Duration;
+    /// # async fn renew_lease() -> Result<(), String> { Ok(()) }
+    /// # async fn work() -> Result<(), String> { Ok(()) }
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), String> {
+    /// let (g, _ctx) = Group::<String>::with_context(Context::background());
+    /// g.task().name("lease").background().go_with(async |ctx| {
+    ///     while ctx.sleep(Duration::from_secs(5)).await.is_ok() {
+    ///         renew_lease().await?;
+    ///     }
+    ///     Ok(())
+    /// });
+    /// g.go(work());
+    /// g.wait().await // ends the lease once `work` has finished
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn task(&self) -> TaskBuilder<E> {
+        TaskBuilder::new(Some(self.scheduler.clone()), Label::unnamed())
     }
 
     #[track_caller]

@@ -101,6 +101,8 @@ pub(crate) struct Scheduler<S: Source> {
     lost_while_spawning: AtomicBool,
     /// Set with `Phase::Aborted`, for readers that do not take the lock.
     aborted: AtomicBool,
+    /// Whether an abort has reached clean-up tasks, too. Written under the lock.
+    aborted_cleanup: AtomicBool,
     /// How many workers have left.
     left: AtomicUsize,
     /// Whether the workers have been aborted. Written under the lock on `workers`.
@@ -160,6 +162,7 @@ impl<S: Source> Scheduler<S> {
             spawning: AtomicUsize::new(0),
             lost_while_spawning: AtomicBool::new(false),
             aborted: AtomicBool::new(false),
+            aborted_cleanup: AtomicBool::new(false),
             left: AtomicUsize::new(0),
             workers_aborted: AtomicBool::new(false),
         })
@@ -519,6 +522,12 @@ impl<S: Source> Scheduler<S> {
     pub(crate) fn is_aborted(&self) -> bool {
         // `Relaxed`: a hint. A job that was taken before is aborted a little later.
         self.aborted.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether an abort has reached clean-up tasks, as far as this thread knows. Under the
+    /// lock the answer is exact.
+    pub(crate) fn is_cleanup_aborted(&self) -> bool {
+        self.aborted_cleanup.load(Ordering::Relaxed)
     }
 }
 

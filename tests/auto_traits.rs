@@ -6,7 +6,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 
 use errgroup::{
     AfterFunc, AfterFuncGuard, CancelGuard, CancelHandle, Cause, Context, ContextError, Done,
-    DoneOwned, Group, Named, Run, Spawner,
+    DoneOwned, Group, Run, Spawner, TaskBuilder,
 };
 
 fn send<T: Send>() {}
@@ -115,11 +115,11 @@ fn layers_and_services_have_the_auto_traits_that_servers_need() {
 fn a_group_and_its_spawners_are_shared_and_unwind_safe() {
     send_sync::<Group<String>>();
     send_sync::<Spawner<String>>();
-    send_sync::<Named<String>>();
+    send_sync::<TaskBuilder<String>>();
     unpin::<Group<String>>();
     unpin::<Spawner<String>>();
-    unpin::<Named<String>>();
+    unpin::<TaskBuilder<String>>();
     unwind_safe::<Group<String>>();
     unwind_safe::<Spawner<String>>();
-    unwind_safe::<Named<String>>();
+    unwind_safe::<TaskBuilder<String>>();
 }

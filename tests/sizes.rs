@@ -13,8 +13,8 @@ use std::time::Duration;
 use errgroup::fan_out::Items;
 use errgroup::{
     Admission, Admitted, AfterFunc, AfterFuncGuard, CancelGuard, CancelHandle, Cause, Context,
-    ContextError, Done, DoneOwned, Errors, FanOut, Group, Named, Panic, Progress, Ready, Run,
-    Spawner, TaskError, TaskErrorKind, TaskHandle, TryGoError, fan_out, fetch_all, hedge,
+    ContextError, Done, DoneOwned, Errors, FanOut, Group, Panic, Progress, Ready, Run, Spawner,
+    TaskBuilder, TaskError, TaskErrorKind, TaskHandle, TryGoError, fan_out, fetch_all, hedge,
 };
 use futures::future::LocalBoxFuture;
 use tokio::time::Sleep;
@@ -85,7 +85,7 @@ fn admissions_and_handles_are_small_whatever_the_task_is() {
         Admission => 48,
         Admitted => 1,
         TaskHandle<Big> => 40,
-        Named<String> => 48,
+        TaskBuilder<String> => 48,
         TryGoError<Big> => BIG + 1,
     }
 }

@@ -198,7 +198,7 @@ fn a_task_lends_while_its_inner_group_awaits_a_sibling() {
         g.go(async move {
             let inner = Group::new();
             inner.go(async move {
-                assert_eq!(spawner.spawn(async { Ok(7) }).await, Some(7));
+                assert_eq!(spawner.spawn(async { Ok(7) }).await.unwrap(), 7);
                 Ok(())
             });
             inner.wait().await
@@ -276,7 +276,7 @@ fn a_task_that_lends_receives_the_value_of_its_sibling() {
         let spawner = g.spawner();
         g.go(async move {
             let handle = spawner.spawn(async { Ok(7) });
-            assert_eq!(handle.await, Some(7));
+            assert_eq!(handle.await.unwrap(), 7);
             Ok(())
         });
         assert_eq!(block_on(g.wait()), Ok(()));

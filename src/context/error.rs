@@ -50,6 +50,8 @@ enum Kind {
     DeadlineExceeded,
     /// Not the end of a context: a fan-out had too few successes for its quorum.
     QuorumNotReached,
+    /// Not the end of a context: the task whose handle was awaited has failed.
+    TaskFailed,
 }
 
 impl Kind {
@@ -58,6 +60,7 @@ impl Kind {
             Kind::Cancelled => "context cancelled",
             Kind::DeadlineExceeded => "context deadline exceeded",
             Kind::QuorumNotReached => "quorum not reached",
+            Kind::TaskFailed => "task failed",
         }
     }
 }
@@ -91,12 +94,21 @@ impl ContextError {
         }
     }
 
+    /// The error of a task's handle if the task has failed.
+    pub(crate) fn task_failed(cause: Cause) -> Self {
+        ContextError {
+            kind: Kind::TaskFailed,
+            cause: Some(cause),
+        }
+    }
+
     /// Returns true if the context or an ancestor was cancelled: by a handle, by the drop of its
     /// guard, by a signal or by a token.
     ///
-    /// For one error both this and [`is_deadline_exceeded`](ContextError::is_deadline_exceeded)
-    /// return false: the error of a [`quorum`](crate::FanOut::quorum) that was not reached
-    /// although nothing failed. No context is done there.
+    /// For two errors both this and [`is_deadline_exceeded`](ContextError::is_deadline_exceeded)
+    /// return false, since no context is done there: the error of a
+    /// [`quorum`](crate::FanOut::quorum) that was not reached although nothing failed, and the
+    /// error of a [`TaskHandle`](crate::TaskHandle) whose task has failed.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.kind == Kind::Cancelled
@@ -166,7 +178,7 @@ impl ContextError {
 impl From<ContextError> for io::Error {
     fn from(error: ContextError) -> io::Error {
         let kind = match error.kind {
-            Kind::Cancelled | Kind::QuorumNotReached => io::ErrorKind::Other,
+            Kind::Cancelled | Kind::QuorumNotReached | Kind::TaskFailed => io::ErrorKind::Other,
             Kind::DeadlineExceeded => io::ErrorKind::TimedOut,
         };
         io::Error::new(kind, error)

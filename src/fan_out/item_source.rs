@@ -32,7 +32,7 @@ use crate::scheduler::effects::Observer;
 use crate::scheduler::error::Label;
 use crate::scheduler::group_error::GroupError;
 use crate::scheduler::permits::Permits;
-use crate::scheduler::source::{JobOutput, Outcome, Reclaimed, Rejected, Source, Tag};
+use crate::scheduler::source::{JobOutput, Outcome, Reach, Reclaimed, Rejected, Source, Tag};
 use crate::sync::Arc;
 use crate::tracing::{self, Span};
 use pull::{SharedPull, close, found_more, look_for_end, pull, serve_wake_request, start, wait};
@@ -302,7 +302,7 @@ where
         core.return_permit();
     }
 
-    fn reclaim(&mut self, _: &mut Effects) -> Reclaimed<Self> {
+    fn reclaim(&mut self, _: Reach, _: &mut Effects) -> Reclaimed<Self> {
         Reclaimed {
             works: Vec::new(),
             lost: Vec::new(),

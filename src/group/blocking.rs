@@ -12,8 +12,9 @@
 //!
 //! 1. Until a thread takes it, a closure that was given to the pool is in `OnPool`, with its task.
 //!    Whichever removes it from there, the thread or an abort, counts it as ended.
-//! 2. A closure begins only if its thread has removed it, the group is open, and its context is not
-//!    done.
+//! 2. A closure begins only if its thread has removed it, the group is open, its context is not
+//!    done, and its handle has not stopped it. The first two are true of a clean-up task for longer
+//!    than of others (see [`no_permit`](super::no_permit)), and the third does not concern it.
 //! 3. An abort does not wait for a thread of the pool: what it removes counts as ended at once. The
 //!    closure is dropped later, when the pool has a thread for it.
 
@@ -38,8 +39,15 @@ pub(crate) fn hand_over<E>(
 ) where
     E: GroupError,
 {
+    let is_cleanup = task.policy.is_cleanup();
     let id = scheduler.with_effects(|state, _| {
-        if state.is_open() {
+        // A clean-up task is open here, so no wait has returned.
+        let may_begin = if is_cleanup {
+            !scheduler.is_cleanup_aborted()
+        } else {
+            state.is_open()
+        };
+        if may_begin {
             Ok(state.source.on_pool.insert(task, permit))
         } else {
             Err(task)
@@ -170,17 +178,21 @@ where
     E: GroupError,
 {
     fn run(mut self) {
-        if self.scheduler.ctx().is_done() {
-            return;
-        }
         let Some((mut task, permit)) = self.take_task() else {
             return;
         };
+        let has_ended = !task.policy.is_cleanup() && self.scheduler.ctx().is_done();
+        if has_ended || task.is_stopped() {
+            self.drop_unrun(Some((task, permit)));
+            return;
+        }
         let Some(job) = self.job.take() else { return };
         task.started();
         let ctx = self.scheduler.ctx().clone();
         let entered = tracing::enter(task.span());
-        let mut current = Some(CurrentJob::new(self.scheduler.clone()));
+        // A task that takes no permit has none to lend.
+        let lends = task.policy.takes_permit();
+        let mut current = lends.then(|| CurrentJob::new(self.scheduler.clone()));
         let on_thread = current::enter_blocking(&mut current);
         let ended = panic::catch(|| job(ctx));
         drop(on_thread);

@@ -92,6 +92,14 @@ impl Admission {
         }
     }
 
+    /// Returns the position of a task that is queued.
+    pub(super) fn number(&self) -> Option<Number> {
+        match self.state {
+            State::Queued { number, .. } => Some(number),
+            State::Decided(_) => None,
+        }
+    }
+
     pub(crate) fn queued(decider: Arc<dyn DecideAdmission>, number: Number) -> Admission {
         Admission {
             state: State::Queued {

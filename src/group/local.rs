@@ -125,6 +125,7 @@ where
         F: Future<Output = Result<(), TaskErrorKind<E>>> + 'static,
     {
         let wait = LocalWait::new();
+        let policy = task.policy;
         let id = Arc::as_ptr(&wait) as LocalId;
         task.local = Some(id);
         task.open_span(&self.shared.span);
@@ -133,10 +134,18 @@ where
             wait: wait.clone(),
             task: Some(task),
             future: Some(future),
-            current: Some(CurrentJob::new(self.clone())),
+            // A task that takes no permit has none to lend.
+            current: policy.takes_permit().then(|| CurrentJob::new(self.clone())),
             started: false,
         };
         let abort = tokio::task::spawn_local(local).abort_handle();
-        self.submit_local(wait, id, abort)
+        if !wait.begin() {
+            return Admission::never_started();
+        }
+        if policy.takes_permit() {
+            self.submit_local(wait, id, abort)
+        } else {
+            self.submit_local_without_permit(policy, wait, id, abort)
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::task::Task;
-use crate::scheduler::source::HadPermit;
+use crate::scheduler::source::{HadPermit, Reach};
 
 /// The tasks whose closures wait for a thread of the pool.
 pub(crate) struct OnPool {
@@ -27,8 +27,16 @@ impl OnPool {
         self.next
     }
 
-    /// Takes all tasks, for an abort.
-    pub(crate) fn take_all(&mut self) -> Vec<(Task, HadPermit)> {
-        std::mem::take(&mut self.tasks).into_values().collect()
+    /// Takes the tasks that an abort reaches.
+    pub(crate) fn take_all(&mut self, reach: Reach) -> Vec<(Task, HadPermit)> {
+        let mut taken = std::mem::take(&mut self.tasks);
+        if reach == Reach::AllButCleanup {
+            let (kept, rest) = taken
+                .into_iter()
+                .partition(|(_, (task, _))| task.policy.is_cleanup());
+            self.tasks = kept;
+            taken = rest;
+        }
+        taken.into_values().collect()
     }
 }

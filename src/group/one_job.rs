@@ -86,7 +86,8 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
         let mut this = self.project();
-        let is_pending = !this.scheduler.is_aborted() && {
+        let is_cleanup = is_cleanup(this.task.as_ref());
+        let is_pending = !is_aborted(this.scheduler, is_cleanup) && {
             if let Stage::Unstarted = this.stage {
                 this.task.iter_mut().for_each(Tag::started);
                 *this.stage = Stage::Started;
@@ -103,7 +104,7 @@ where
                 Poll::Pending => true,
             }
         };
-        if is_pending && enter_waker(this.scheduler, this.stage, cx.waker()) {
+        if is_pending && enter_waker(this.scheduler, this.stage, is_cleanup, cx.waker()) {
             return Poll::Pending;
         }
         drop_job(
@@ -114,6 +115,20 @@ where
             this.current,
         );
         Poll::Ready(())
+    }
+}
+
+/// Returns whether the task is one that a grace period does not abort.
+fn is_cleanup(task: Option<&Task>) -> bool {
+    task.is_some_and(|task| task.policy.is_cleanup())
+}
+
+/// Returns whether an abort has reached the task, as far as this thread knows.
+fn is_aborted<E: GroupError>(scheduler: &Scheduler<Queue<E>>, is_cleanup: bool) -> bool {
+    if is_cleanup {
+        scheduler.is_cleanup_aborted()
+    } else {
+        scheduler.is_aborted()
     }
 }
 
@@ -130,8 +145,11 @@ fn complete<E: GroupError>(
     let mut completed = Some(Completion { lender, tag, value });
     let ended = scheduler.ctx().is_done();
     scheduler.complete_observed(&mut completed);
+    let is_cleanup = completed
+        .as_ref()
+        .is_some_and(|it| it.tag.policy.is_cleanup());
     let (waker, never_runs) = scheduler.with_effects(|state, effects| {
-        let waker = stage.take_waker(&mut state.source);
+        let waker = stage.take_waker(is_cleanup, &mut state.source);
         if let Some(completed) = completed {
             state.complete(completed, effects);
         }
@@ -169,7 +187,8 @@ fn drop_job<E: GroupError, J>(
     let outcome = Outcome::of_drop(panic::catch(|| job.set(None)));
     // What the destructor has polled is no wait of the job any more.
     let lender = current.as_mut().and_then(CurrentJob::renew);
-    let waker = scheduler.with_state(|state| stage.take_waker(&mut state.source));
+    let is_cleanup = is_cleanup(task.as_ref());
+    let waker = scheduler.with_state(|state| stage.take_waker(is_cleanup, &mut state.source));
     drop(waker);
     if let Some(task) = task.take() {
         scheduler.complete_elsewhere(task, outcome, lender);
@@ -181,16 +200,19 @@ fn drop_job<E: GroupError, J>(
 fn enter_waker<E: GroupError>(
     scheduler: &Arc<Scheduler<Queue<E>>>,
     stage: &mut Stage,
+    is_cleanup: bool,
     waker: &Waker,
 ) -> bool {
     if let Stage::Pending(_) = stage {
         // tokio polls a task with the same waker each time.
-        return !scheduler.is_aborted();
+        return !is_aborted(scheduler, is_cleanup);
     }
     let mut waker = Some(waker.clone());
     let entered = scheduler.with_state(|state| {
-        let waker = waker.take_if(|_| state.is_open())?;
-        Some(state.source.worker_wakers.insert(waker))
+        // Under the lock, this is exact.
+        let may_wait = !is_aborted(scheduler, is_cleanup);
+        let waker = waker.take_if(|_| may_wait)?;
+        Some(state.source.wakers(is_cleanup).insert(waker))
     });
     if let Some(key) = entered {
         *stage = Stage::Pending(key);
@@ -199,9 +221,9 @@ fn enter_waker<E: GroupError>(
 }
 
 impl Stage {
-    fn take_waker<E>(self, queue: &mut Queue<E>) -> Option<Waker> {
+    fn take_waker<E>(self, is_cleanup: bool, queue: &mut Queue<E>) -> Option<Waker> {
         match self {
-            Stage::Pending(key) => queue.worker_wakers.remove(key),
+            Stage::Pending(key) => queue.wakers(is_cleanup).remove(key),
             Stage::Unstarted | Stage::Started => None,
         }
     }
@@ -211,13 +233,15 @@ impl<E> Scheduler<Queue<E>>
 where
     E: GroupError,
 {
-    /// Spawns a worker with a job that has its permit.
+    /// Spawns a worker with a job that has its permit, or takes none.
     pub(crate) fn spawn_with_job<J>(self: &Arc<Self>, task: Task, job: J)
     where
         J: Future<Output = JobResult<E>> + Send + 'static,
     {
+        // A task that takes no permit has none to lend.
+        let lends = task.policy.takes_permit();
         let worker = OneJobWorker {
-            current: Some(CurrentJob::new(self.clone())),
+            current: lends.then(|| CurrentJob::new(self.clone())),
             scheduler: self.clone(),
             stage: Stage::Unstarted,
             task: Some(task),

@@ -45,7 +45,7 @@ pub(crate) struct Queue<E> {
     /// Whether the context is done, so that `head` has stopped.
     pub(crate) closed: bool,
     /// The local tasks, which are in no `JoinSet`. An abort needs their handles.
-    pub(crate) locals: BTreeMap<LocalId, AbortHandle>,
+    pub(crate) locals: BTreeMap<LocalId, Local>,
     /// The blocking closures that wait for a thread of the pool.
     pub(crate) on_pool: OnPool,
     /// How many positions in `waiting` are gaps.
@@ -58,6 +58,14 @@ pub(crate) struct Queue<E> {
     pub(crate) expects_more: bool,
     /// Of the workers that were spawned with their job.
     pub(super) worker_wakers: WorkerWakers,
+    /// Of the workers of clean-up tasks, which a grace period does not abort.
+    pub(super) cleanup_wakers: WorkerWakers,
+}
+
+/// A local task, as an abort needs it.
+pub(crate) struct Local {
+    pub(super) abort: AbortHandle,
+    pub(super) is_cleanup: bool,
 }
 
 /// A position in the queue holds one of these.
@@ -90,6 +98,16 @@ impl<E> Queue<E> {
             burst: Burst::new(),
             expects_more: false,
             worker_wakers: WorkerWakers::new(),
+            cleanup_wakers: WorkerWakers::new(),
+        }
+    }
+
+    /// The wakers of the workers that run clean-up tasks, or of the others.
+    pub(super) fn wakers(&mut self, of_cleanup: bool) -> &mut WorkerWakers {
+        if of_cleanup {
+            &mut self.cleanup_wakers
+        } else {
+            &mut self.worker_wakers
         }
     }
 
@@ -123,6 +141,26 @@ impl<E> Queue<E> {
         if let Some(waiter) = waiter {
             permits.decide(waiter, &mut effects.wake);
             permits.grant(&mut effects.wake);
+        }
+    }
+
+    /// Takes out a task that its handle has stopped, if it still waits at this position. `observer`
+    /// is the address of its observer: the number may be in use for another task.
+    pub(super) fn take_out(&mut self, number: Number, observer: usize) -> Option<Entry<E>> {
+        let position = self.position_at(number)?;
+        let is_it = match &position.queued {
+            Queued::Entry(entry) => entry.task.observer_id() == Some(observer),
+            Queued::Local(_) | Queued::Gap => false,
+        };
+        if !is_it {
+            return None;
+        }
+        let queued = std::mem::replace(&mut position.queued, Queued::Gap);
+        self.gaps += 1;
+        self.trim();
+        match queued {
+            Queued::Entry(entry) => Some(entry),
+            Queued::Local(_) | Queued::Gap => None,
         }
     }
 

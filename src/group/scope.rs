@@ -114,7 +114,7 @@ where
     /// # async fn example() -> anyhow::Result<()> {
     /// let sum: u32 = Group::scope(&Context::background(), async |g, _ctx| {
     ///     let a = g.spawn(async { Ok(1) });
-    ///     Ok(a.await.unwrap_or_default())
+    ///     Ok(a.await?)
     /// })
     /// .await?;
     /// # Ok(()) }
@@ -128,7 +128,7 @@ where
     /// # async fn main() -> anyhow::Result<()> {
     /// let sum: u32 = Group::<anyhow::Error>::scope(&Context::background(), async |g, _ctx| {
     ///     let a = g.spawn(async { Ok(1) });
-    ///     Ok(a.await.unwrap_or_default())
+    ///     Ok(a.await?)
     /// })
     /// .await?;
     /// # assert_eq!(sum, 1);
@@ -145,8 +145,7 @@ where
     /// let sum = Group::scope(&Context::background(), async |g, _ctx| {
     ///     let a = g.spawn(async { Ok(1) });
     ///     let b = g.spawn(async { Ok(2) });
-    ///     let a = a.await.unwrap_or_default();
-    ///     Ok::<_, String>(a + b.await.unwrap_or_default())
+    ///     Ok::<_, String>(a.await? + b.await?)
     /// })
     /// .await;
     /// assert_eq!(sum, Ok(3));

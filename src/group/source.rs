@@ -11,7 +11,7 @@ use crate::scheduler::effects::{Effects, Observer};
 use crate::scheduler::error::Label;
 use crate::scheduler::group_error::GroupError;
 use crate::scheduler::permits::Permits;
-use crate::scheduler::source::{Reclaimed, Rejected, Source};
+use crate::scheduler::source::{Reach, Reclaimed, Rejected, Source};
 use crate::sync::Arc;
 use crate::sync::atomic::AtomicBool;
 use crate::tracing::Span;
@@ -112,13 +112,20 @@ where
         unstarted
     }
 
-    fn reclaim(&mut self, effects: &mut Effects) -> Reclaimed<Self> {
+    fn reclaim(&mut self, reach: Reach, effects: &mut Effects) -> Reclaimed<Self> {
         effects.wake.extend(self.worker_wakers.take_all());
+        if reach == Reach::All {
+            effects.wake.extend(self.cleanup_wakers.take_all());
+        }
         let ready = self.ready.drain(..);
+        let locals = self.locals.values();
         Reclaimed {
             works: ready.map(|Entry { task, work }| (task, work)).collect(),
-            lost: self.on_pool.take_all(),
-            tasks: self.locals.values().cloned().collect(),
+            lost: self.on_pool.take_all(reach),
+            tasks: locals
+                .filter(|local| reach == Reach::All || !local.is_cleanup)
+                .map(|local| local.abort.clone())
+                .collect(),
         }
     }
 

@@ -1,14 +1,18 @@
-//! The implementation of every method that starts a task, shared by `Group`, `Named` and `Spawner`.
+//! The implementation of every method that starts a task, shared by `Group`, `TaskBuilder` and
+//! `Spawner`.
 
 use std::borrow::Cow;
 use std::future::Future;
 use std::panic::Location;
+use std::time::Duration;
 
 use super::handle::Admission;
+use super::policy::{Options, cleanup_context};
 use super::queue::Queue;
+use super::stoppable::Stoppable;
 use super::task::{Task, Work};
-use super::task_handle::{Slot, TaskHandle};
-use crate::context::{Context, RunOwned};
+use super::task_handle::{Slot, StopQueued, TaskHandle};
+use crate::context::{CancelHandle, Context, RunOwned};
 use crate::group::error::TryGoError;
 use crate::panic;
 use crate::scheduler::Scheduler;
@@ -50,6 +54,7 @@ where
     /// `None` if the group was dropped: nothing starts any more.
     scheduler: Option<&'a Arc<Scheduler<Queue<E>>>>,
     label: Label,
+    options: Options,
 }
 
 impl<'a, E> SpawnBuilder<'a, E>
@@ -60,7 +65,19 @@ where
         scheduler: Option<&'a Arc<Scheduler<Queue<E>>>>,
         label: Label,
     ) -> SpawnBuilder<'a, E> {
-        SpawnBuilder { scheduler, label }
+        SpawnBuilder::with_options(scheduler, label, Options::default())
+    }
+
+    pub(super) fn with_options(
+        scheduler: Option<&'a Arc<Scheduler<Queue<E>>>>,
+        label: Label,
+        options: Options,
+    ) -> SpawnBuilder<'a, E> {
+        SpawnBuilder {
+            scheduler,
+            label,
+            options,
+        }
     }
 
     /// Starts the job that `into_job` makes of `work`.
@@ -83,7 +100,8 @@ where
         };
         scheduler.bind(what);
         let job = into_job(work, scheduler.ctx());
-        scheduler.submit_job(Task::new(self.label, observer), job)
+        let task = Task::with_policy(self.label, observer, self.options.policy);
+        scheduler.submit_with(task, job)
     }
 
     #[track_caller]
@@ -126,11 +144,7 @@ where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
         self.submit("go_cancellable", None, future, |future, ctx| {
-            let finish = |ended| match ended {
-                Ok(result) => job::result(result),
-                Err(ended) => Err(TaskErrorKind::Aborted(ended)),
-            };
-            job::of_future(RunOwned::new(ctx.clone(), future), finish)
+            job::of_future(RunOwned::new(ctx.clone(), future), job::result_under)
         })
     }
 
@@ -139,9 +153,7 @@ where
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
-        self.try_submit(future, |future| {
-            Work::Future(Box::pin(job::of_future(future, job::result)))
-        })
+        self.try_submit(future, |future| job::of_future(future, job::result))
     }
 
     /// Starts a boxed future if a permit is free. The box is not pinned yet, since it may have to
@@ -153,21 +165,27 @@ where
     {
         self.try_submit(future, |future| {
             let future = Box::into_pin(future);
-            Work::Future(Box::pin(job::of_future(future, job::result)))
+            job::of_future(future, job::result)
         })
     }
 
     #[track_caller]
-    fn try_submit<F>(
-        self,
-        future: F,
-        into_work: impl FnOnce(F) -> Work<E>,
-    ) -> Result<(), TryGoError<F>> {
+    fn try_submit<F, J>(self, future: F, into_job: impl FnOnce(F) -> J) -> Result<(), TryGoError<F>>
+    where
+        J: Future<Output = JobResult<E>> + Send + 'static,
+    {
         let Some(scheduler) = self.scheduler else {
             return Err(TryGoError::Ended(future));
         };
         scheduler.bind("try_go");
-        scheduler.try_submit(self.label, future, into_work)
+        let task = Task::with_policy(self.label, None, self.options.policy);
+        if task.policy.takes_permit() {
+            scheduler.try_submit(task, future, |future| {
+                Work::Future(Box::pin(into_job(future)))
+            })
+        } else {
+            scheduler.try_submit_without_permit(task, future, into_job)
+        }
     }
 
     /// Starts a closure on the blocking pool. It stays in the box that it comes in.
@@ -181,7 +199,8 @@ where
             return Admission::never_started();
         };
         scheduler.bind("go_blocking");
-        scheduler.submit(Task::new(self.label, None), Work::Blocking(run))
+        let task = Task::with_policy(self.label, None, self.options.policy);
+        scheduler.submit_blocking(task, run)
     }
 
     #[track_caller]
@@ -194,7 +213,7 @@ where
             return Admission::never_started();
         };
         scheduler.bind("go_local");
-        let task = Task::new(self.label, None);
+        let task = Task::with_policy(self.label, None, self.options.policy);
         scheduler.go_local(task, job::of_future(future, job::result))
     }
 
@@ -204,19 +223,215 @@ where
         T: Send + 'static,
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
+        self.spawn_job("spawn", None, future, |future, _| {
+            job::of_future(future, job::result)
+        })
+    }
+
+    /// Starts a task that is given a context of its own.
+    #[track_caller]
+    pub(crate) fn spawn_with<S, T, F>(self, start: S) -> TaskHandle<T>
+    where
+        T: Send + 'static,
+        S: FnOnce(Context) -> F + Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        if job::is_big::<F>() {
+            return self.spawn_made(|ctx| Box::pin(start(ctx)));
+        }
+        self.spawn_made(start)
+    }
+
+    #[track_caller]
+    fn spawn_made<S, T, F>(self, start: S) -> TaskHandle<T>
+    where
+        T: Send + 'static,
+        S: FnOnce(Context) -> F + Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let (own, cancel) = self.own_context();
+        self.spawn_job("spawn_with", cancel, start, |start, _| {
+            job::of_start(move || start(own), job::result)
+        })
+    }
+
+    /// Starts a closure that returns a value, and is given a context of its own, on the blocking
+    /// pool.
+    #[track_caller]
+    pub(crate) fn spawn_blocking<T, F>(self, run: Box<F>) -> TaskHandle<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(Context) -> Result<T, E> + Send + 'static,
+    {
         let Some(scheduler) = self.scheduler else {
-            panic::discard(future);
+            Work::<E>::Blocking(Box::new(|ctx| run(ctx).map(drop))).discard();
             return TaskHandle::empty();
         };
-        let slot = Slot::new();
-        let weak: Weak<dyn Lending> = Arc::<Scheduler<Queue<E>>>::downgrade(scheduler);
-        let handle = TaskHandle::new(slot.clone(), weak);
+        scheduler.bind("spawn_blocking");
+        let (own, cancel) = self.own_context();
+        let (slot, handle) = new_handle(scheduler, cancel);
         let observer: Arc<dyn Observer> = slot.clone();
-        self.submit("spawn", Some(observer), future, |future, _| {
-            let finish =
-                move |result: Result<T, E>| job::result(result.map(|value| slot.put(value)));
-            job::of_future(future, finish)
+        let task = Task::with_policy(self.label, Some(observer), self.options.policy);
+        let cleanup = self.options.cleanup;
+        let run = Box::new(move |_: Context| {
+            let value = run(cleanup.map_or_else(|| own.clone(), |max| own.with_timeout(max)))?;
+            slot.put(value);
+            Ok(())
         });
-        handle
+        let admission = scheduler.submit_blocking(task, run);
+        handle.with_admission(&admission, || downgrade(scheduler))
     }
+
+    /// Starts the job that `into_job` makes of `work`, and whose handle can stop it.
+    #[track_caller]
+    fn spawn_job<W, T, J>(
+        self,
+        what: &str,
+        cancel: Option<CancelHandle>,
+        work: W,
+        into_job: impl FnOnce(W, &Context) -> J,
+    ) -> TaskHandle<T>
+    where
+        T: Send + 'static,
+        J: Future<Output = Result<T, TaskErrorKind<E>>> + Send + 'static,
+    {
+        let Some(scheduler) = self.scheduler else {
+            panic::discard(into_job(work, &Context::background()));
+            return TaskHandle::empty();
+        };
+        let (slot, handle) = new_handle(scheduler, cancel);
+        let observer: Arc<dyn Observer> = slot.clone();
+        let admission = self.submit(what, Some(observer), work, |work, ctx| {
+            Stoppable::new(slot, into_job(work, ctx))
+        });
+        handle.with_admission(&admission, || downgrade(scheduler))
+    }
+
+    /// Makes the context of a task's own, which its handle cancels. That of a clean-up task has its
+    /// deadline from the start of the task.
+    fn own_context(&self) -> (Context, Option<CancelHandle>) {
+        let Some(scheduler) = self.scheduler else {
+            return (Context::background(), None);
+        };
+        let group = scheduler.ctx();
+        let (own, guard) = match self.options.cleanup {
+            None => group.with_cancel(),
+            Some(_) => group.without_cancel().with_cancel(),
+        };
+        (own, Some(guard.disarm()))
+    }
+}
+
+/// Clean-up tasks. Each is given a context that the end of the group's context does not end, and is
+/// dropped at its await when the deadline of that has passed.
+impl<E> SpawnBuilder<'_, E>
+where
+    E: GroupError,
+{
+    #[track_caller]
+    pub(super) fn clean_up<S, F>(self, what: &str, max: Duration, start: S) -> Admission
+    where
+        S: FnOnce(Context) -> F + Send + 'static,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        self.submit(what, None, Box::new(start), |start, ctx| {
+            let ctx = ctx.clone();
+            under_deadline(move || cleanup_context(&ctx, max), start)
+        })
+    }
+
+    /// The same, if the task is accepted. Otherwise returns the future.
+    #[track_caller]
+    pub(super) fn try_clean_up<F>(
+        self,
+        max: Duration,
+        future: Box<F>,
+    ) -> Result<(), TryGoError<Box<F>>>
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        let group = self.scheduler.map(|scheduler| scheduler.ctx().clone());
+        self.try_submit(future, |future| {
+            let future = Box::into_pin(future);
+            let group = group.unwrap_or_default();
+            under_deadline(move || cleanup_context(&group, max), Box::new(|_| future))
+        })
+    }
+
+    #[track_caller]
+    pub(super) fn clean_up_blocking<F>(self, max: Duration, run: Box<F>) -> Admission
+    where
+        F: FnOnce(Context) -> Result<(), E> + Send + 'static,
+    {
+        self.go_blocking(Box::new(move |group: Context| {
+            run(cleanup_context(&group, max))
+        }))
+    }
+
+    #[track_caller]
+    pub(super) fn clean_up_local<F>(self, max: Duration, future: F) -> Admission
+    where
+        F: Future<Output = Result<(), E>> + 'static,
+    {
+        let Some(scheduler) = self.scheduler else {
+            panic::discard(future);
+            return Admission::never_started();
+        };
+        scheduler.bind("go_local");
+        let task = Task::with_policy(self.label, None, self.options.policy);
+        let group = scheduler.ctx().clone();
+        let job = under_deadline(move || cleanup_context(&group, max), Box::new(|_| future));
+        scheduler.go_local(task, job)
+    }
+
+    #[track_caller]
+    pub(super) fn spawn_clean_up<S, T, F>(self, max: Duration, start: S) -> TaskHandle<T>
+    where
+        T: Send + 'static,
+        S: FnOnce(Context) -> F + Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let (own, cancel) = self.own_context();
+        self.spawn_job("spawn_with", cancel, Box::new(start), |start, _| {
+            under_deadline(move || own.with_timeout(max), start)
+        })
+    }
+}
+
+/// Returns a job that makes its context when it starts, and is dropped when that is done.
+fn under_deadline<C, S, T, E, F>(
+    make: C,
+    start: Box<S>,
+) -> impl Future<Output = Result<T, TaskErrorKind<E>>>
+where
+    C: FnOnce() -> Context,
+    S: FnOnce(Context) -> F,
+    F: Future<Output = Result<T, E>>,
+{
+    let start = move || {
+        let ctx = make();
+        Box::pin(RunOwned::new(ctx.clone(), start(ctx)))
+    };
+    job::of_start(start, job::result_under)
+}
+
+fn new_handle<T, E>(
+    scheduler: &Arc<Scheduler<Queue<E>>>,
+    cancel: Option<CancelHandle>,
+) -> (Arc<Slot<T>>, TaskHandle<T>)
+where
+    T: Send + 'static,
+    E: GroupError,
+{
+    let slot = Slot::new();
+    let weak: Weak<dyn Lending> = Arc::<Scheduler<Queue<E>>>::downgrade(scheduler);
+    let handle = TaskHandle::new(slot.clone(), weak);
+    match cancel {
+        Some(cancel) => (slot, handle.with_own(cancel)),
+        None => (slot, handle),
+    }
+}
+
+fn downgrade<E: GroupError>(scheduler: &Arc<Scheduler<Queue<E>>>) -> Weak<dyn StopQueued> {
+    Arc::<Scheduler<Queue<E>>>::downgrade(scheduler)
 }

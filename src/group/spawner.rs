@@ -6,10 +6,11 @@ use std::future::Future;
 
 use super::error::{self, TryGoError};
 use super::handle::Admission;
-use super::named::Named;
+use super::policy::Options;
 use super::queue::Queue;
 use super::spawn_builder::SpawnBuilder;
 use super::start::{self, Ready};
+use super::task_builder::TaskBuilder;
 use super::task_handle::TaskHandle;
 use crate::context::Context;
 use crate::scheduler::Scheduler;
@@ -233,7 +234,7 @@ where
     /// Starts a task that returns a value, or queues it if no permit is free.
     ///
     /// The value is kept in the returned [`TaskHandle`]. If the task fails or never starts, or if
-    /// the group was dropped, the handle resolves to `None`.
+    /// the group was dropped, the handle resolves to a [`ContextError`](crate::ContextError).
     ///
     /// See [`Group::spawn`](crate::Group::spawn).
     ///
@@ -249,6 +250,57 @@ where
         let scheduler = self.upgrade();
         let builder = SpawnBuilder::new(scheduler.as_ref(), Label::unnamed());
         boxed_if_big!(future: F, Send => builder.spawn(future))
+    }
+
+    /// Starts a task that returns a value and is given a context of its own, or queues it if no
+    /// permit is free.
+    ///
+    /// The context is a child of the group's, which [`TaskHandle::cancel`] cancels. If the task
+    /// never starts, or if the group was dropped, `start` is dropped and the handle resolves to a
+    /// [`ContextError`](crate::ContextError).
+    ///
+    /// See [`Group::spawn_with`](crate::Group::spawn_with).
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a tokio runtime. A panic of `start` is a panic of the task.
+    #[track_caller]
+    pub fn spawn_with<S, T, F>(&self, start: S) -> TaskHandle<T>
+    where
+        T: Send + 'static,
+        S: FnOnce(Context) -> F + Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let scheduler = self.upgrade();
+        let builder = SpawnBuilder::new(scheduler.as_ref(), Label::unnamed());
+        if job::is_big::<S>() {
+            return builder.spawn_with(Box::new(start));
+        }
+        builder.spawn_with(start)
+    }
+
+    /// Starts a closure that returns a value on the blocking pool, or queues it if no permit is
+    /// free.
+    ///
+    /// The closure is given a context of its own, a child of the group's, which
+    /// [`TaskHandle::cancel`] cancels. Once it runs, it cannot be aborted, so it should check the
+    /// context in each loop. If it never begins, or if the group was dropped, it is dropped on the
+    /// pool and the handle resolves to a [`ContextError`](crate::ContextError).
+    ///
+    /// See [`Group::spawn_blocking`](crate::Group::spawn_blocking).
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a tokio runtime.
+    #[track_caller]
+    pub fn spawn_blocking<T, F>(&self, run: F) -> TaskHandle<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(Context) -> Result<T, E> + Send + 'static,
+    {
+        let scheduler = self.upgrade();
+        let builder = SpawnBuilder::new(scheduler.as_ref(), Label::unnamed());
+        builder.spawn_blocking(Box::new(run))
     }
 
     /// Starts a task and waits until it is ready, then lets it run on as a task of the group.
@@ -283,7 +335,12 @@ where
         S: FnOnce(Ready<R>) -> F + Send + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
-        start::start(self.upgrade(), Label::unnamed(), Box::new(start))
+        start::start(
+            self.upgrade(),
+            Label::unnamed(),
+            Options::default(),
+            Box::new(start),
+        )
     }
 
     /// Returns a builder that gives the next task a name.
@@ -291,8 +348,16 @@ where
     /// The name appears in the errors of the task and, with feature `tracing`, in its span. See
     /// [`Group::named`](crate::Group::named).
     #[track_caller]
-    pub fn named(&self, name: impl Into<Cow<'static, str>>) -> Named<E> {
-        Named::new(self.upgrade(), name.into())
+    pub fn named(&self, name: impl Into<Cow<'static, str>>) -> TaskBuilder<E> {
+        TaskBuilder::new(self.upgrade(), Label::named(name.into()))
+    }
+
+    /// Returns a builder for the options of the next task.
+    ///
+    /// See [`Group::task`](crate::Group::task).
+    #[track_caller]
+    pub fn task(&self) -> TaskBuilder<E> {
+        TaskBuilder::new(self.upgrade(), Label::unnamed())
     }
 
     fn upgrade(&self) -> Option<Arc<Scheduler<Queue<E>>>> {

@@ -26,6 +26,7 @@ use std::future::poll_fn;
 
 use tokio::task::coop;
 
+use super::policy::Options;
 use super::queue::Queue;
 use super::task::Task;
 use super::task_handle::{Slot, TaskHandle};
@@ -168,6 +169,7 @@ where
 pub(crate) async fn start<E, R, S, F>(
     scheduler: Option<Arc<Scheduler<Queue<E>>>>,
     label: Label,
+    options: Options,
     begin: Box<S>,
 ) -> Result<R, E>
 where
@@ -206,15 +208,15 @@ where
         };
         (move || begin(ready), finish)
     };
-    let task = Task::new(label, Some(call));
+    let task = Task::with_policy(label, Some(call), options.policy);
     if job::is_big::<F>() {
         let job = job::of_start(move || Box::pin(begin()), finish);
-        caller.scheduler.submit_job(task, job);
+        caller.scheduler.submit_with(task, job);
     } else {
         let job = job::of_start(begin, finish);
-        caller.scheduler.submit_job(task, job);
+        caller.scheduler.submit_with(task, job);
     }
-    if let Some(value) = value.await {
+    if let Ok(value) = value.await {
         return Ok(value);
     }
     let kind = caller.leave().map(|failure| failure.kind);

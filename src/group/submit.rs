@@ -6,14 +6,15 @@ use tokio::task::AbortHandle;
 
 use super::handle::{Admission, DecideAdmission, Number};
 use super::local_wait::LocalWait;
-use super::queue::{Position, Queue, Queued};
+use super::policy::Policy;
+use super::queue::{Local, Position, Queue, Queued};
 use super::task::LocalId;
-use super::task::{Entry, Task, Work};
+use super::task::{BlockingJob, Entry, Task, Work};
+use super::task_handle::StopQueued;
 use crate::group::error::TryGoError;
 use crate::scheduler::Scheduler;
 use crate::scheduler::current;
 use crate::scheduler::effects::Effects;
-use crate::scheduler::error::Label;
 use crate::scheduler::group_error::GroupError;
 use crate::scheduler::job::{Job, JobResult};
 use crate::scheduler::lease::Lease;
@@ -26,7 +27,7 @@ use crate::sync::atomic::Ordering;
 
 /// The largest job that is a part of its worker. tokio copies what it spawns a few times, which for
 /// a larger job costs more than a box.
-const MOST_IN_WORKER: usize = 512;
+pub(super) const MOST_IN_WORKER: usize = 512;
 
 /// The decision about a new task, made under the lock and carried out after it.
 enum Decision<E> {
@@ -51,8 +52,17 @@ where
 {
     /// Returns whether a new task is still accepted, as far as the state under the lock tells. The
     /// caller checks the context before it takes the lock.
-    fn takes_new(&self) -> bool {
+    pub(super) fn takes_new(&self) -> bool {
         self.is_open() && !self.source.closed && !self.ended_by_failure
+    }
+
+    /// Counts a task that is refused, unless a wait is already over. Returns whether it did.
+    fn count_in_refused(&mut self, policy: Policy) -> bool {
+        let counts = !self.is_closed();
+        if counts {
+            self.count_in_task(policy);
+        }
+        counts
     }
 }
 
@@ -60,7 +70,19 @@ impl<E> Scheduler<Queue<E>>
 where
     E: GroupError,
 {
-    /// Starts a job, or queues it.
+    /// Starts a job, or queues it if it needs a permit and none is free.
+    pub(crate) fn submit_with<J>(self: &Arc<Self>, task: Task, job: J) -> Admission
+    where
+        J: Future<Output = JobResult<E>> + Send + 'static,
+    {
+        if task.policy.takes_permit() {
+            self.submit_job(task, job)
+        } else {
+            self.submit_without_permit(task, job)
+        }
+    }
+
+    /// Starts a job that takes a permit, or queues it.
     ///
     /// A small job that gets a worker of its own is a part of that worker, and needs no box.
     pub(crate) fn submit_job<J>(self: &Arc<Self>, mut task: Task, job: J) -> Admission
@@ -92,22 +114,28 @@ where
         self.enqueue(Queued::Entry(Entry { task, work }), None)
     }
 
+    /// Gives a closure to the blocking pool, or queues it.
+    pub(super) fn submit_blocking(self: &Arc<Self>, task: Task, job: BlockingJob<E>) -> Admission {
+        if task.policy.takes_permit() {
+            self.submit(task, Work::Blocking(job))
+        } else {
+            self.submit_blocking_without_permit(task, job)
+        }
+    }
+
     /// Starts work, or queues it.
     pub(crate) fn submit(self: &Arc<Self>, mut task: Task, work: Work<E>) -> Admission {
         task.open_span(&self.shared.span);
         self.enqueue(Queued::Entry(Entry { task, work }), None)
     }
 
-    /// Starts a local task, or queues it.
+    /// Starts a local task that waits, or queues it.
     pub(crate) fn submit_local(
         self: &Arc<Self>,
         wait: Arc<LocalWait>,
         id: LocalId,
         abort: AbortHandle,
     ) -> Admission {
-        if !wait.begin() {
-            return Admission::never_started();
-        }
         self.enqueue(Queued::Local(wait), Some((id, abort)))
     }
 
@@ -123,7 +151,10 @@ where
                 return Decision::Refused(queued);
             }
             state.count_in(1);
-            state.source.locals.extend(local);
+            state.source.locals.extend(local.map(|(id, abort)| {
+                let is_cleanup = false;
+                (id, Local { abort, is_cleanup })
+            }));
             if state.source.waiting() == 0 && state.permits.is_free() {
                 state.watch_grace(effects);
                 return self.start_now(queued, state, effects);
@@ -237,7 +268,7 @@ where
     /// Starts the future if a permit is free now, or returns it.
     pub(crate) fn try_submit<F>(
         self: &Arc<Self>,
-        label: Label,
+        mut task: Task,
         future: F,
         into_work: impl FnOnce(F) -> Work<E>,
     ) -> Result<(), TryGoError<F>> {
@@ -258,7 +289,6 @@ where
             TryStart::Full => return Err(TryGoError::Full(future)),
             TryStart::HasPermit => {}
         }
-        let mut task = Task::new(label, None);
         task.open_span(&self.shared.span);
         let entry = Entry {
             task,
@@ -287,31 +317,33 @@ where
 
     /// Refuses a task because the context is done. It counts as ended, unless a wait is already
     /// over.
-    fn refuse(self: &Arc<Self>, queued: Queued<E>) {
-        let counts = self.with_effects(|state, effects| {
-            let counts = !state.is_closed();
-            if counts {
-                state.count_in(1);
-            }
-            if let Queued::Local(wait) = &queued {
-                if counts {
-                    wait.refuse(effects);
-                } else {
-                    wait.dismiss(effects);
-                }
-            }
-            counts
-        });
-        match queued {
-            Queued::Entry(entry) if counts => self.reject(entry, HadPermit::No),
-            Queued::Entry(Entry { task, work }) => {
-                work.discard();
-                if let Some(observer) = task.observer {
-                    observer.ended(&**self, false);
-                }
-            }
-            Queued::Local(_) | Queued::Gap => {}
+    pub(super) fn refuse(self: &Arc<Self>, queued: Queued<E>) {
+        let entry = match queued {
+            Queued::Entry(entry) => entry,
+            Queued::Local(wait) => return self.refuse_local(wait, Policy::default()),
+            Queued::Gap => return,
+        };
+        let policy = entry.task.policy;
+        let counts = self.with_state(|state| state.count_in_refused(policy));
+        if counts {
+            return self.reject(entry, HadPermit::No);
         }
+        let Entry { task, work } = entry;
+        work.discard();
+        if let Some(observer) = task.observer {
+            observer.ended(&**self, false);
+        }
+    }
+
+    /// Refuses a local task, which counts as ended when it has been dropped.
+    pub(super) fn refuse_local(self: &Arc<Self>, wait: Arc<LocalWait>, policy: Policy) {
+        self.with_effects(|state, effects| {
+            if state.count_in_refused(policy) {
+                wait.refuse(effects);
+            } else {
+                wait.dismiss(effects);
+            }
+        });
     }
 }
 
@@ -363,6 +395,23 @@ where
     fn decision(&self, number: Number) -> Option<bool> {
         self.try_read(|state| state.source.decision(number))
             .flatten()
+    }
+}
+
+impl<E> StopQueued for Scheduler<Queue<E>>
+where
+    E: GroupError,
+{
+    fn stop_queued(self: Arc<Self>, number: Number, observer: usize) -> bool {
+        self.with_effects(|state, effects| {
+            let Some(Entry { task, work }) = state.source.take_out(number, observer) else {
+                return false;
+            };
+            state.reject(vec![(task, work)], HadPermit::No);
+            state.call_searcher(effects);
+            state.relieve_watcher(effects);
+            true
+        })
     }
 }
 

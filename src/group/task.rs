@@ -2,11 +2,13 @@
 
 use tokio::time::Instant;
 
-use crate::context::Context;
+use super::policy::Policy;
+use crate::context::{Cause, Context, ContextError};
 use crate::panic;
 use crate::scheduler::calls::CallId;
 use crate::scheduler::effects::Observer;
 use crate::scheduler::error::Label;
+use crate::scheduler::failures::OnFailure;
 use crate::scheduler::job::Job;
 use crate::scheduler::source::Tag;
 use crate::sync::{Arc, Handle};
@@ -50,24 +52,52 @@ fn discard<E: 'static>(job: BlockingJob<E>) {
     }
 }
 
+impl Label {
+    /// Returns the cause with which the end of an essential task cancels the context.
+    #[cold]
+    fn cause_of_end(&self) -> Cause {
+        Cause::from(match &self.name {
+            Some(name) => format!("essential task {name} has ended"),
+            None => format!("essential task {} has ended", self.site),
+        })
+    }
+}
+
 /// The bookkeeping of a task while it waits and while it runs.
 pub(crate) struct Task {
     pub(crate) label: Label,
     pub(crate) observer: Option<Arc<dyn Observer>>,
     pub(crate) local: Option<LocalId>,
     pub(super) started: Option<Instant>,
+    pub(super) policy: Policy,
     span: Span,
 }
 
 impl Task {
+    /// Creates the bookkeeping of a task without options.
     pub(crate) fn new(label: Label, observer: Option<Arc<dyn Observer>>) -> Task {
+        Task::with_policy(label, observer, Policy::default())
+    }
+
+    pub(super) fn with_policy(
+        label: Label,
+        observer: Option<Arc<dyn Observer>>,
+        policy: Policy,
+    ) -> Task {
         Task {
             label,
             observer,
             local: None,
             started: None,
+            policy,
             span: Span::none(),
         }
+    }
+
+    /// Returns the address of the observer, which identifies the task to its handle.
+    pub(super) fn observer_id(&self) -> Option<usize> {
+        let observer = self.observer.as_ref()?;
+        Some(Arc::as_ptr(observer).cast::<()>() as usize)
     }
 
     /// Opens the task's span. `group` is the span in which its group was made.
@@ -95,5 +125,38 @@ impl Tag for Task {
 
     fn is_observed(&self) -> bool {
         self.observer.is_some()
+    }
+
+    fn takes_permit(&self) -> bool {
+        self.policy.takes_permit()
+    }
+
+    fn is_background(&self) -> bool {
+        self.policy.is_background()
+    }
+
+    fn on_failure(&self, group: OnFailure) -> OnFailure {
+        match group {
+            _ if self.policy.is_essential => OnFailure::EndContext,
+            OnFailure::EndContext if self.policy.is_non_fatal => OnFailure::EndAtPanic,
+            group => group,
+        }
+    }
+
+    #[inline]
+    fn cause_of_end(&self) -> Option<Cause> {
+        self.policy.is_essential.then(|| self.label.cause_of_end())
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.observer
+            .as_ref()
+            .is_some_and(|observer| observer.is_stopped())
+    }
+
+    fn hand_failure(&self, failure: ContextError, is_panic: bool) {
+        if let Some(observer) = &self.observer {
+            observer.failed(failure, is_panic);
+        }
     }
 }

@@ -1,12 +1,14 @@
-//! A handle to the result of a task: what `spawn` returns.
+//! A handle to a task with a value: what `spawn` returns.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{self, Poll, ready};
+use std::task::{self, Poll, Waker, ready};
 
 use tokio::task::coop;
 
+use super::handle::{Admission, Number};
+use crate::context::{CancelHandle, Cause, ContextError, StaticCause};
 use crate::panic;
 use crate::scheduler::current;
 use crate::scheduler::effects::Observer;
@@ -14,20 +16,41 @@ use crate::scheduler::lease::Lease;
 use crate::scheduler::permits::lending::Lending;
 use crate::scheduler::permits::lending::Waiter;
 use crate::scheduler::wakers::Wakers;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex, Weak};
 
-/// A handle to the value of a task, from [`spawn`](crate::Group::spawn).
+/// A handle to a task with a value, from [`spawn`](crate::Group::spawn),
+/// [`spawn_with`](crate::Group::spawn_with) or [`spawn_blocking`](crate::Group::spawn_blocking).
 ///
 /// The value is kept in the handle: [`take`](TaskHandle::take) it after `wait`. Or await the
-/// handle, in a sibling or anywhere else. It resolves when the task has finished: to the value, or
-/// to `None` if the task has failed, panicked, was stopped or never started, or if the value was
-/// taken before. The error of the task is not in the handle. It goes to `wait`.
+/// handle, in a sibling or anywhere else. It resolves when the task has finished, to the value or
+/// to an error. So `Ok((a.await?, b.await?))` in a [`Group::scope`](crate::Group::scope) collects
+/// results of different types, and the scope still returns the first failure itself.
 ///
 /// A task of the group that awaits a handle lends its own permit for that time, as with an
 /// [`Admission`](crate::Admission), so that the limit cannot deadlock.
 ///
-/// Dropping the handle does not affect the task, and drops its value. A tokio `JoinHandle` differs:
-/// it resolves to an error if the task failed, and it can abort the task.
+/// # Stopping one task
+///
+/// [`cancel`](TaskHandle::cancel) and [`abort`](TaskHandle::abort) stop this task and no other. A
+/// task that was stopped through its handle and then ends, in whatever way but a panic, is not a
+/// failure of the group and does not cancel the others. While it is queued, it is taken out of the
+/// queue and never runs.
+///
+/// Dropping the handle does not affect the task, and drops its value.
+///
+/// # Errors
+///
+/// Awaiting the handle returns an error if there is no value:
+///
+/// - The task has failed or panicked. The error's text is `task failed`, and its
+///   [`cause`](ContextError::cause) has the name, the place and the error of the task as text.
+///   Neither [`is_cancelled`](ContextError::is_cancelled) nor
+///   [`is_deadline_exceeded`](ContextError::is_deadline_exceeded) is true of it. The error itself
+///   goes to `wait`.
+/// - The task was stopped, by its handle or by its group, or never started. The error is that of
+///   the cancellation, with its cause.
+/// - The value was taken before. The text is `task failed`, too, and the cause says so.
 ///
 /// # Cancel safety
 ///
@@ -39,12 +62,14 @@ use crate::sync::{Arc, Mutex, Weak};
 /// use errgroup::{Context, Group};
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
-/// # async fn main() -> Result<(), String> {
-/// let (g, _ctx) = Group::<String>::with_context(Context::background());
-/// let user = g.spawn(async { Ok("ada") });
-/// let orders = g.spawn(async { Ok(vec![1, 2]) });
-/// g.wait().await?;
-/// assert_eq!((user.take(), orders.take()), (Some("ada"), Some(vec![1, 2])));
+/// # async fn main() -> anyhow::Result<()> {
+/// let (user, orders) = Group::<anyhow::Error>::scope(&Context::background(), async |g, _ctx| {
+///     let user = g.spawn(async { Ok("ada") });
+///     let orders = g.spawn(async { Ok(vec![1, 2]) });
+///     Ok((user.await?, orders.await?))
+/// })
+/// .await?;
+/// assert_eq!((user, orders), ("ada", vec![1, 2]));
 /// # Ok(()) }
 /// ```
 #[doc(alias("JoinHandle", "Deferred", "Subtask"))]
@@ -52,27 +77,131 @@ pub struct TaskHandle<T> {
     slot: Arc<Slot<T>>,
     scheduler: Option<Weak<dyn Lending>>,
     lease: Lease,
+    /// Cancels the context of the task's own, if it has one.
+    own: Option<CancelHandle>,
+    /// Where the task was queued, if it was.
+    queued: Option<QueuedAt>,
 }
 
-/// Keeps the value of a task for its handle. Its lock is taken before the scheduler's.
-pub(crate) struct Slot<T>(Mutex<State<T>>);
+/// The scheduler in whose queue a task is, and its position.
+struct QueuedAt {
+    scheduler: Weak<dyn StopQueued>,
+    number: Number,
+}
+
+/// Takes a task out of the queue: a group's scheduler, whatever its error type.
+pub(super) trait StopQueued: Send + Sync {
+    /// Takes out the task at this position that has this observer, if it is still there. It counts
+    /// as ended when it has been dropped.
+    fn stop_queued(self: Arc<Self>, number: Number, observer: usize) -> bool;
+}
+
+static VALUE_TAKEN: StaticCause = StaticCause("the value was taken before");
+static GROUP_DROPPED: StaticCause = StaticCause("the group was dropped");
+static HANDLE_ABORTED: StaticCause = StaticCause("the task was aborted through its handle");
+
+/// What a task and its handle share: the value, and whether the handle has stopped the task. Its
+/// lock is taken before the scheduler's.
+pub(crate) struct Slot<T> {
+    state: Mutex<State<T>>,
+    /// Set with `Stop::Drop`, for polls that do not take the lock.
+    drops_job: AtomicBool,
+}
 
 struct State<T> {
     value: Option<T>,
+    /// Why there is no value, for a task that has failed or was stopped.
+    error: Option<ContextError>,
     ended: bool,
     /// The handle was dropped, so a value is not kept.
     abandoned: bool,
     waiter: Option<Waiter>,
+    stop: Stop,
+    /// Wakes the task, so that it is dropped at its await.
+    job_waker: Option<Waker>,
+}
+
+/// Whether the handle has stopped the task.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stop {
+    No,
+    /// The context of the task's own is cancelled.
+    Cancel,
+    /// The task is dropped at its next await.
+    Drop,
 }
 
 impl<T> Slot<T> {
     pub(crate) fn new() -> Arc<Slot<T>> {
-        Arc::new(Slot(Mutex::new(State {
-            value: None,
-            ended: false,
-            abandoned: false,
-            waiter: None,
-        })))
+        Arc::new(Slot {
+            state: Mutex::new(State {
+                value: None,
+                error: None,
+                ended: false,
+                abandoned: false,
+                waiter: None,
+                stop: Stop::No,
+                job_waker: None,
+            }),
+            drops_job: AtomicBool::new(false),
+        })
+    }
+
+    /// Returns whether the handle has the job dropped before its next poll.
+    pub(super) fn drops_job(&self) -> bool {
+        // `Relaxed`: a job that misses it finds it when it has been polled.
+        self.drops_job.load(Ordering::Relaxed)
+    }
+
+    /// Keeps the waker of a job that is pending. Returns whether the job waits: not if the handle
+    /// has it dropped.
+    pub(super) fn keep_job_waker(&self, waker: &Waker) -> bool {
+        let mut state = self.state.lock();
+        if state.stop == Stop::Drop {
+            return false;
+        }
+        if state
+            .job_waker
+            .as_ref()
+            .is_some_and(|it| it.will_wake(waker))
+        {
+            return true;
+        }
+        let old = state.job_waker.replace(waker.clone());
+        drop(state);
+        drop(old);
+        true
+    }
+
+    /// Returns the error of a job that its handle has stopped.
+    pub(super) fn stop_error(&self) -> ContextError {
+        let error = self.state.lock().error.clone();
+        error.unwrap_or_else(|| ContextError::cancelled(None))
+    }
+
+    /// Stops the job for the handle. Returns whether the job has not ended yet.
+    fn stop(&self, stop: Stop, error: ContextError) -> bool {
+        let mut state = self.state.lock();
+        if state.ended {
+            return false;
+        }
+        // The first reason stays.
+        let unwanted = match state.stop {
+            Stop::No => state.error.replace(error),
+            Stop::Cancel | Stop::Drop => Some(error),
+        };
+        state.stop = state.stop.max(stop);
+        let waker = match state.stop {
+            Stop::Drop => {
+                self.drops_job.store(true, Ordering::Relaxed);
+                state.job_waker.take()
+            }
+            Stop::No | Stop::Cancel => None,
+        };
+        drop(state);
+        panic::discard(unwanted);
+        waker.into_iter().for_each(panic::wake);
+        true
     }
 
     /// Keeps the value for the handle. If the handle was dropped, drops the value here, in the
@@ -84,7 +213,7 @@ impl<T> Slot<T> {
     /// Keeps the value for the handle. If the handle was dropped, returns the value, which the
     /// caller drops when it holds no lock.
     pub(crate) fn try_put(&self, value: T) -> Option<T> {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         if state.abandoned {
             return Some(value);
         }
@@ -107,15 +236,16 @@ impl<T> Slot<T> {
         scheduler: Option<&dyn Lending>,
         take: impl FnOnce(&mut Option<T>) -> Option<T>,
     ) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         state.ended = true;
         let unwanted = take(&mut state.value);
+        let job_waker = state.job_waker.take();
         let mut wake = Wakers::default();
         if let Some(waiter) = state.waiter.take() {
             decide(waiter, scheduler, &mut wake);
         }
         drop(state);
-        panic::discard(unwanted);
+        panic::discard((unwanted, job_waker));
         wake.for_each(panic::wake);
     }
 }
@@ -143,6 +273,22 @@ impl<T: Send> Observer for Slot<T> {
             self.end_without_value(Some(scheduler));
         }
     }
+
+    fn is_stopped(&self) -> bool {
+        self.state.lock().stop != Stop::No
+    }
+
+    fn failed(&self, failure: ContextError, is_panic: bool) {
+        let mut state = self.state.lock();
+        // The reason of a stop stays, but a panic is not hidden by it.
+        let unwanted = if state.error.is_none() || is_panic {
+            state.error.replace(failure)
+        } else {
+            Some(failure)
+        };
+        drop(state);
+        panic::discard(unwanted);
+    }
 }
 
 impl<T> TaskHandle<T> {
@@ -151,18 +297,43 @@ impl<T> TaskHandle<T> {
             slot,
             scheduler: Some(scheduler),
             lease: Lease::None,
+            own: None,
+            queued: None,
         }
     }
 
     /// Returns the handle of a task that never starts, because its group was dropped.
     pub(crate) fn empty() -> TaskHandle<T> {
         let slot = Slot::new();
+        let why = Cause::from_static(&GROUP_DROPPED);
+        slot.state.lock().error = Some(ContextError::cancelled(Some(why)));
         slot.end_without_value(None);
         TaskHandle {
             slot,
             scheduler: None,
             lease: Lease::None,
+            own: None,
+            queued: None,
         }
+    }
+
+    /// Adds what cancels the context of the task's own.
+    pub(super) fn with_own(mut self, own: CancelHandle) -> TaskHandle<T> {
+        self.own = Some(own);
+        self
+    }
+
+    /// Adds where the task is queued, if its admission says so.
+    pub(super) fn with_admission(
+        mut self,
+        admission: &Admission,
+        scheduler: impl FnOnce() -> Weak<dyn StopQueued>,
+    ) -> TaskHandle<T> {
+        self.queued = admission.number().map(|number| QueuedAt {
+            scheduler: scheduler(),
+            number,
+        });
+        self
     }
 
     /// Takes the value, if the task has returned `Ok` and the value was not taken before.
@@ -170,7 +341,77 @@ impl<T> TaskHandle<T> {
     /// It never waits. After `wait` has returned `Ok`, the value is there.
     #[must_use]
     pub fn take(&self) -> Option<T> {
-        self.slot.0.lock().value.take()
+        self.slot.state.lock().value.take()
+    }
+
+    /// Returns true if the task has finished, or was taken out of the queue by this handle.
+    ///
+    /// The number of running tasks of the group may still include the task for a moment.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.slot.state.lock().ended
+    }
+
+    /// Cancels the task, without a cause of its own.
+    ///
+    /// A task of [`spawn_with`](crate::Group::spawn_with) or
+    /// [`spawn_blocking`](crate::Group::spawn_blocking) has a context of its own, which is
+    /// cancelled: the task observes that and returns in its own time. A task of
+    /// [`spawn`](crate::Group::spawn) has none, and is dropped at its next await. A task that is
+    /// queued never runs.
+    ///
+    /// It has no effect on a task that has finished. Other tasks of the group are not affected:
+    /// see [the type](TaskHandle#stopping-one-task).
+    pub fn cancel(&self) {
+        self.cancel_by(None);
+    }
+
+    /// Cancels the task with a cause, which its context and this handle then report.
+    ///
+    /// See [`cancel`](TaskHandle::cancel).
+    pub fn cancel_with(&self, cause: impl Into<Cause>) {
+        self.cancel_by(Some(cause.into()));
+    }
+
+    /// Drops the task at its next await.
+    ///
+    /// A context of its own is cancelled, too. A closure of
+    /// [`spawn_blocking`](crate::Group::spawn_blocking) that runs cannot be dropped. It observes
+    /// its context. A task that is queued never runs.
+    ///
+    /// It has no effect on a task that has finished. Other tasks of the group are not affected:
+    /// see [the type](TaskHandle#stopping-one-task).
+    pub fn abort(&self) {
+        let cause = Cause::from_static(&HANDLE_ABORTED);
+        self.stop(Stop::Drop, Some(cause));
+    }
+
+    fn cancel_by(&self, cause: Option<Cause>) {
+        let stop = match self.own {
+            Some(_) => Stop::Cancel,
+            None => Stop::Drop,
+        };
+        self.stop(stop, cause);
+    }
+
+    fn stop(&self, stop: Stop, cause: Option<Cause>) {
+        let error = ContextError::cancelled(cause.clone());
+        if !self.slot.stop(stop, error) {
+            return;
+        }
+        if let Some(queued) = &self.queued {
+            let observer = Arc::as_ptr(&self.slot).cast::<()>() as usize;
+            let scheduler = queued.scheduler.upgrade();
+            if scheduler.is_some_and(|it| it.stop_queued(queued.number, observer)) {
+                self.slot.end_without_value(self.scheduler().as_deref());
+            }
+        }
+        if let Some(own) = &self.own {
+            match cause {
+                Some(cause) => own.cancel_with(cause),
+                None => own.cancel(),
+            }
+        }
     }
 
     fn scheduler(&self) -> Option<Arc<dyn Lending>> {
@@ -179,9 +420,9 @@ impl<T> TaskHandle<T> {
 }
 
 impl<T> Future for TaskHandle<T> {
-    type Output = Option<T>;
+    type Output = Result<T, ContextError>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<T>> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let budget = ready!(coop::poll_proceed(cx));
         let this = &mut *self;
         let scheduler = this.scheduler.as_ref().and_then(Weak::upgrade);
@@ -191,12 +432,14 @@ impl<T> Future for TaskHandle<T> {
         let mut waker = Some(cx.waker().clone());
         let mut unneeded = Wakers::default();
         let lease = &mut this.lease;
-        let mut state = this.slot.0.lock();
+        let mut state = this.slot.state.lock();
         let is_ready =
             state.ended && lease.resume_in(scheduler.as_deref(), &mut waker, &mut unneeded);
         let mut is_free = false;
-        let value = if is_ready {
-            state.value.take()
+        let output = if is_ready {
+            let value = state.value.take();
+            let error = || state.error.clone().unwrap_or_else(value_taken);
+            Some(value.ok_or_else(error))
         } else {
             if !state.ended {
                 let lent;
@@ -209,9 +452,9 @@ impl<T> Future for TaskHandle<T> {
         };
         drop(state);
         drop((unneeded, waker));
-        if is_ready {
+        if let Some(output) = output {
             budget.made_progress();
-            return Poll::Ready(value);
+            return Poll::Ready(output);
         }
         if let Some(scheduler) = &scheduler {
             if is_free {
@@ -223,11 +466,15 @@ impl<T> Future for TaskHandle<T> {
     }
 }
 
+fn value_taken() -> ContextError {
+    ContextError::task_failed(Cause::from_static(&VALUE_TAKEN))
+}
+
 impl<T> Drop for TaskHandle<T> {
     fn drop(&mut self) {
         let scheduler = self.scheduler();
         let mut unneeded = Wakers::default();
-        let mut state = self.slot.0.lock();
+        let mut state = self.slot.state.lock();
         state.abandoned = true;
         let left = (state.waiter.take(), state.value.take());
         if let (Some(scheduler), false) = (&scheduler, self.lease.is_none()) {
@@ -241,7 +488,7 @@ impl<T> Drop for TaskHandle<T> {
 
 impl<T> fmt::Debug for TaskHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ended = self.slot.0.try_lock().map(|state| state.ended);
+        let ended = self.slot.state.try_lock().map(|state| state.ended);
         let mut debug = f.debug_struct("TaskHandle");
         match ended {
             Some(ended) => debug.field("ended", &ended),

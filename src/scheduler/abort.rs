@@ -7,7 +7,7 @@ use super::Scheduler;
 use super::calls::Failure;
 use super::effects::Effects;
 use super::error::{Label, Panic, TaskErrorKind};
-use super::source::{HadPermit, Outcome, Reclaimed, Source};
+use super::source::{HadPermit, Outcome, Reach, Reclaimed, Source};
 use super::state::{Phase, State};
 use crate::context::{Cause, StaticCause};
 use crate::panic::{self, Payload};
@@ -24,26 +24,34 @@ impl<S: Source> Scheduler<S> {
         self.end_context(why);
         // After a join there is nothing left to abort.
         if !self.read(State::is_closed) {
-            self.abort_workers();
+            self.abort_workers(Reach::All);
         }
     }
 
-    /// Aborts everything. The context is done already.
-    pub(crate) fn abort_workers(self: &Arc<Self>) {
-        let reclaimed = self.with_effects(|state, effects| self.begin_abort(state, effects));
+    /// Aborts what `reach` says. The context is done already.
+    pub(crate) fn abort_workers(self: &Arc<Self>, reach: Reach) {
+        let reclaimed = self.with_effects(|state, effects| self.begin_abort(reach, state, effects));
         self.finish_abort(reclaimed);
     }
 
     /// Begins an abort, under the lock: nothing is accepted or started any more. The caller passes
     /// the result to `finish_abort`, outside the lock.
-    pub(crate) fn begin_abort(&self, state: &mut State<S>, effects: &mut Effects) -> Reclaimed<S> {
+    pub(crate) fn begin_abort(
+        &self,
+        reach: Reach,
+        state: &mut State<S>,
+        effects: &mut Effects,
+    ) -> Reclaimed<S> {
         // No worker is called yet: it would be aborted with the others.
         state.reject_unstarted_without_worker(effects);
         if state.is_open() {
             state.phase = Phase::Aborted;
             self.aborted.store(true, Ordering::Relaxed);
         }
-        let mut reclaimed = state.source.reclaim(effects);
+        if reach == Reach::All {
+            self.aborted_cleanup.store(true, Ordering::Relaxed);
+        }
+        let mut reclaimed = state.source.reclaim(reach, effects);
         state.reject(std::mem::take(&mut reclaimed.works), HadPermit::Yes);
         reclaimed
     }

@@ -3,7 +3,7 @@
 use super::Scheduler;
 use super::calls::Failure;
 use super::error::{Panic, TaskErrorKind};
-use super::failures::Failures;
+use super::failures::{Failures, OnFailure};
 use super::permits::lending::LenderId;
 use super::source::{Completion, HadPermit, Outcome, Rejected, Source, Tag};
 use crate::context::{Cause, ContextError, StaticCause};
@@ -23,6 +23,7 @@ impl<S: Source> Scheduler<S> {
         outcome: Outcome<S>,
     ) -> Option<S::Value> {
         let value = if let Outcome::Returned(Ok(value)) = outcome {
+            self.end_with_job(tag);
             Some(value)
         } else {
             self.record_failure(tag, outcome);
@@ -49,21 +50,56 @@ impl<S: Source> Scheduler<S> {
             kind,
             ended: self.ctx().is_done(),
         };
+        let is_panic = matches!(failure.kind, TaskErrorKind::Panicked(_));
+        if tag.is_observed() {
+            tag.hand_failure(failure.for_handle(), is_panic);
+        }
+        let _entered = tracing::enter(tag.span());
+        if !is_panic && tag.is_stopped() {
+            panic::discard(failure);
+            self.end_with_job(tag);
+            return;
+        }
+        if !is_panic && tag.is_background() && self.read(|state| state.all_finished) {
+            failure.report(OnFailure::GoOn);
+            panic::discard(failure);
+            return;
+        }
         let failure = match tag.failed_call() {
-            Some(call) if !matches!(failure.kind, TaskErrorKind::Panicked(_)) => {
+            Some(call) if !is_panic => {
                 self.with_effects(|state, _| state.calls.keep(call, failure))
             }
             _ => Some(failure),
         };
-        let _entered = tracing::enter(tag.span());
-        if let Some(failure) = failure {
-            self.fail(failure);
+        match failure {
+            Some(failure) => self.fail_as(failure, tag.on_failure(self.on_failure)),
+            // It is a failure of the call, and the end of a task.
+            None => self.end_with_job(tag),
         }
+    }
+
+    /// Cancels the context if the end of this job does that, whatever its outcome is.
+    #[inline]
+    fn end_with_job(self: &Arc<Self>, tag: &S::Tag) {
+        if let Some(cause) = tag.cause_of_end() {
+            self.end_by_job(cause);
+        }
+    }
+
+    /// Cancels the context because a job has ended, before its permit is free.
+    fn end_by_job(self: &Arc<Self>, cause: Cause) {
+        self.end_context_with(cause);
+        self.with_state(|state| state.ended_by_failure = true);
     }
 
     /// Records a failure of the group.
     pub(crate) fn fail(self: &Arc<Self>, failure: Failure<S::Error>) {
-        let cause = failure.report(self.on_failure);
+        self.fail_as(failure, self.on_failure);
+    }
+
+    /// Records a failure of the group that has the given effect on the other jobs.
+    fn fail_as(self: &Arc<Self>, failure: Failure<S::Error>, on_failure: OnFailure) {
+        let cause = failure.report(on_failure);
         let (later, cause) = self.with_effects(|state, _| {
             if failure.is_own() {
                 state.source.failed();
@@ -72,8 +108,7 @@ impl<S: Source> Scheduler<S> {
         });
         panic::discard(later);
         if let Some(cause) = cause {
-            self.end_context_with(cause);
-            self.with_state(|state| state.ended_by_failure = true);
+            self.end_by_job(cause);
         }
     }
 

@@ -5,7 +5,7 @@ use std::any::Any;
 use super::calls::CallId;
 use super::permits::lending::Lending;
 use super::wakers::Wakers;
-use crate::context::StaticCause;
+use crate::context::{ContextError, StaticCause};
 use crate::sync::Arc;
 
 /// The actions that follow from a critical section. They are performed when the lock is released.
@@ -58,4 +58,10 @@ pub(crate) trait Observer: Send + Sync {
     fn failed_call(&self) -> Option<CallId> {
         None
     }
+    /// Returns whether the handle has stopped the job.
+    fn is_stopped(&self) -> bool {
+        false
+    }
+    /// Keeps the failure of the job for the handle. It is called before `ended`.
+    fn failed(&self, _failure: ContextError, _is_panic: bool) {}
 }

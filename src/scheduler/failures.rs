@@ -62,6 +62,25 @@ impl<E: Display> Failure<E> {
     }
 }
 
+impl<E: Display> Failure<E> {
+    /// Returns the failure as the handle of the task gets it. Runs user code, so it must not be
+    /// called under a lock.
+    pub(crate) fn for_handle(&self) -> ContextError {
+        match &self.kind {
+            TaskErrorKind::Aborted(error) => error.clone(),
+            kind => {
+                // The user's `Display` may panic.
+                let text = panic::catch(|| format!("{}: {kind}", self.label));
+                let text = text.unwrap_or_else(|payload| {
+                    panic::discard(payload);
+                    format!("{} failed, and displaying its error panicked", self.label)
+                });
+                ContextError::task_failed(Cause::from(text))
+            }
+        }
+    }
+}
+
 impl<E> Failure<E> {
     /// Returns whether the task failed by itself, and was not merely aborted.
     pub(crate) fn is_own(&self) -> bool {

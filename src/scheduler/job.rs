@@ -11,6 +11,7 @@ use std::task::{self, Poll, ready};
 use pin_project_lite::pin_project;
 
 use super::current;
+use crate::context::ContextError;
 use crate::panic::{self, Payload};
 use crate::scheduler::error::TaskErrorKind;
 use crate::tracing::{self, Span};
@@ -59,10 +60,10 @@ pin_project! {
 }
 
 /// Returns a job for an existing future.
-pub(crate) fn of_future<F, M, E>(future: F, finish: M) -> Work<fn() -> F, F, M>
+pub(crate) fn of_future<F, M, O>(future: F, finish: M) -> Work<fn() -> F, F, M>
 where
     F: Future,
-    M: FnOnce(F::Output) -> Result<(), TaskErrorKind<E>>,
+    M: FnOnce(F::Output) -> O,
 {
     Work {
         start: None,
@@ -72,11 +73,11 @@ where
 }
 
 /// Returns a job whose future is made when the job is first polled.
-pub(crate) fn of_start<S, F, M, E>(start: S, finish: M) -> Work<S, F, M>
+pub(crate) fn of_start<S, F, M, O>(start: S, finish: M) -> Work<S, F, M>
 where
     S: FnOnce() -> F,
     F: Future,
-    M: FnOnce(F::Output) -> Result<(), TaskErrorKind<E>>,
+    M: FnOnce(F::Output) -> O,
 {
     Work {
         start: Some(start),
@@ -115,17 +116,27 @@ pub(crate) fn poll_to_end<J: Future>(
 }
 
 /// Returns the output of a fallible future as the result of its job.
-pub(crate) fn result<E>(result: Result<(), E>) -> Result<(), TaskErrorKind<E>> {
+pub(crate) fn result<T, E>(result: Result<T, E>) -> Result<T, TaskErrorKind<E>> {
     result.map_err(TaskErrorKind::Failed)
 }
 
-impl<S, F, M, E> Future for Work<S, F, M>
+/// Returns the output of a fallible future that was run under a context as the result of its job.
+pub(crate) fn result_under<T, E>(
+    ended: Result<Result<T, E>, ContextError>,
+) -> Result<T, TaskErrorKind<E>> {
+    match ended {
+        Ok(output) => result(output),
+        Err(ended) => Err(TaskErrorKind::Aborted(ended)),
+    }
+}
+
+impl<S, F, M, O> Future for Work<S, F, M>
 where
     S: FnOnce() -> F,
     F: Future,
-    M: FnOnce(F::Output) -> Result<(), TaskErrorKind<E>>,
+    M: FnOnce(F::Output) -> O,
 {
-    type Output = Result<(), TaskErrorKind<E>>;
+    type Output = O;
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();

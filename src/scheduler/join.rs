@@ -72,6 +72,7 @@ impl<S: Source> Scheduler<S> {
                 return Poll::Pending;
             }
             if !state.is_complete() {
+                state.end_background(effects);
                 std::mem::swap(&mut state.waiter, &mut new);
                 return Poll::Pending;
             }

@@ -9,9 +9,11 @@ use tokio::task::AbortHandle;
 use super::Scheduler;
 use super::calls::CallId;
 use super::effects::{Effects, Observer};
+use super::failures::OnFailure;
 use super::group_error::GroupError;
 use super::permits::Permits;
 use super::permits::lending::LenderId;
+use crate::context::{Cause, ContextError};
 use crate::panic::Payload;
 use crate::scheduler::error::{Label, TaskErrorKind};
 use crate::sync::Arc;
@@ -78,7 +80,7 @@ pub(crate) trait Source: Send + Sized + 'static {
     ) -> Vec<(Self::Tag, Self::Work)>;
     /// Removes the work that has started and is in no worker. Has the workers woken that are not
     /// in the `JoinSet`.
-    fn reclaim(&mut self, effects: &mut Effects) -> Reclaimed<Self>;
+    fn reclaim(&mut self, reach: Reach, effects: &mut Effects) -> Reclaimed<Self>;
     /// Drops work that never runs, outside the lock, and counts it as completed.
     fn dispose(scheduler: &Arc<Scheduler<Self>>, rejected: Rejected<Self>) {
         scheduler.dispose(rejected);
@@ -117,6 +119,29 @@ pub(crate) trait Tag: Send {
     fn is_observed(&self) -> bool {
         false
     }
+    /// Returns whether the job takes a permit.
+    fn takes_permit(&self) -> bool {
+        true
+    }
+    /// Returns whether a wait does not wait for the job to end by itself.
+    fn is_background(&self) -> bool {
+        false
+    }
+    /// Returns the effect of the job's failure on the other jobs. `group` is that of other tasks.
+    fn on_failure(&self, group: OnFailure) -> OnFailure {
+        group
+    }
+    /// Returns the cause with which the end of the job cancels the context even if the job
+    /// succeeded, or was stopped by its handle.
+    fn cause_of_end(&self) -> Option<Cause> {
+        None
+    }
+    /// Returns whether the handle of the job has stopped it.
+    fn is_stopped(&self) -> bool {
+        false
+    }
+    /// Hands the failure of the job to its observer.
+    fn hand_failure(&self, _failure: ContextError, _is_panic: bool) {}
 }
 
 /// Work that never runs: the context was done before it started, or the scheduler was aborted.
@@ -138,6 +163,14 @@ pub(crate) struct Completion<S: Source> {
     pub(crate) lender: Option<LenderId>,
     pub(crate) tag: S::Tag,
     pub(crate) value: Option<S::Value>,
+}
+
+/// What an abort reaches.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// All jobs but clean-up tasks: a grace period has passed.
+    AllButCleanup,
+    All,
 }
 
 /// The work that has started and is in no worker.

@@ -9,7 +9,10 @@ use super::effects::Effects;
 use super::failures::Failures;
 use super::permits::Permits;
 use super::shutdown::Shutdown;
-use super::source::{Completion, HadPermit, Rejected, Source};
+use super::source::{Completion, HadPermit, Rejected, Source, Tag};
+use crate::context::StaticCause;
+
+static ALL_FINISHED: StaticCause = StaticCause("all tasks have finished");
 
 /// The phase of a scheduler (invariant 2).
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -29,6 +32,10 @@ pub(crate) struct State<S: Source> {
     pub(crate) phase: Phase,
     /// The number of jobs that were accepted and have not been completed.
     pub(crate) open: usize,
+    /// How many of them are background tasks.
+    pub(crate) background: usize,
+    /// Whether the context was cancelled because only background tasks were left.
+    pub(crate) all_finished: bool,
     /// Work that never runs, until a worker drops it.
     pub(crate) rejected: VecDeque<Rejected<S>>,
     /// The waker of the task that joins.
@@ -51,6 +58,8 @@ impl<S: Source> State<S> {
             calls: Calls::new(),
             phase: Phase::Open,
             open: 0,
+            background: 0,
+            all_finished: false,
             rejected: VecDeque::new(),
             waiter: None,
             shutdown: Shutdown::new(has_deadline),
@@ -83,9 +92,24 @@ impl<S: Source> State<S> {
         self.open += jobs;
     }
 
-    /// Wakes the task that joins if everything is complete.
+    /// Returns whether only background tasks are left.
+    fn has_only_background(&self) -> bool {
+        self.background > 0 && self.open == self.background
+    }
+
+    /// Cancels the context if only background tasks are left. The group is waited for.
+    pub(crate) fn end_background(&mut self, effects: &mut Effects) {
+        if self.has_only_background() && !self.all_finished {
+            self.all_finished = true;
+            // No task starts between this section and the end of the context.
+            self.ended_by_failure = true;
+            effects.enough = Some(&ALL_FINISHED);
+        }
+    }
+
+    /// Wakes the task that joins if everything is complete, or if only background tasks are left.
     pub(crate) fn wake_waiter(&mut self, effects: &mut Effects) {
-        if self.is_complete() {
+        if self.is_complete() || (self.has_only_background() && !self.all_finished) {
             effects.wake.extend(self.waiter.take());
         }
     }
@@ -234,8 +258,10 @@ impl<S: Source> State<S> {
 
     /// Releases the permit of a job that has finished, and keeps its value.
     pub(crate) fn complete(&mut self, completion: Completion<S>, effects: &mut Effects) {
-        self.permits
-            .release(completion.lender, &mut effects.stale_wakers);
+        if completion.tag.takes_permit() {
+            self.permits
+                .release(completion.lender, &mut effects.stale_wakers);
+        }
         self.end(completion.tag, completion.value, effects);
     }
 
@@ -243,6 +269,7 @@ impl<S: Source> State<S> {
     /// is notified first, after the lock is released, and the job is counted then.
     pub(crate) fn end(&mut self, tag: S::Tag, value: Option<S::Value>, effects: &mut Effects) {
         let succeeded = value.is_some();
+        self.background -= usize::from(tag.is_background());
         match self.source.accept(tag, value, effects) {
             Some(observer) => effects.observers.push((observer, succeeded)),
             None => self.count_out(effects),

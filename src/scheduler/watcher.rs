@@ -22,7 +22,7 @@ use tokio::time::{Instant, Sleep};
 use super::Scheduler;
 use super::effects::Effects;
 use super::shutdown::Watcher;
-use super::source::Source;
+use super::source::{Reach, Source};
 use super::state::State;
 use crate::context::{DoneOwned, deadline_after};
 use crate::panic;
@@ -128,7 +128,7 @@ impl<S: Source> Scheduler<S> {
             state.call_watcher(effects);
             effects.flush = true;
             let at_once = S::ABORTS_ANYWHERE && state.shutdown.grace == Some(Duration::ZERO);
-            at_once.then(|| self.begin_abort(state, effects))
+            at_once.then(|| self.begin_abort(Reach::AllButCleanup, state, effects))
         });
         match reclaimed {
             Some(reclaimed) => self.finish_abort(reclaimed),
@@ -228,7 +228,9 @@ impl<S: Source> WatcherTask<S> {
                     ready!(Pin::new(&mut self.done).poll(cx));
                     self.scheduler.context_done();
                 }
-                Next::Grace(until) if until <= Instant::now() => self.scheduler.abort_workers(),
+                Next::Grace(until) if until <= Instant::now() => {
+                    self.scheduler.abort_workers(Reach::AllButCleanup)
+                }
                 Next::Grace(until) => {
                     let timer = match &mut self.timer {
                         Some((armed, timer)) if *armed == until => timer,
@@ -239,7 +241,7 @@ impl<S: Source> WatcherTask<S> {
                         }
                     };
                     ready!(timer.as_mut().poll(cx));
-                    self.scheduler.abort_workers();
+                    self.scheduler.abort_workers(Reach::AllButCleanup);
                 }
             }
         }

@@ -588,7 +588,7 @@ async fn a_task_that_lends_is_aborted_when_the_grace_is_over() {
     g.set_grace(2 * SECOND);
     let (spawner, start) = (g.spawner(), Instant::now());
     g.go(async move {
-        spawner.spawn(std::future::pending::<Result<(), _>>()).await;
+        let _ = spawner.spawn(std::future::pending::<Result<(), _>>()).await;
         Ok(())
     });
     yields(10).await;

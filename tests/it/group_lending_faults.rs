@@ -122,7 +122,7 @@ async fn a_shared_handle_with_an_owner_outside() {
         }
         let outside = async {
             for receiver in outside {
-                assert_eq!(receiver.await.unwrap().await, Some(1));
+                assert_eq!(receiver.await.unwrap().await.unwrap(), 1);
             }
         };
         let (ended, ()) = futures::join!(in_time(g.wait()), in_time(outside));
@@ -195,7 +195,7 @@ async fn scopes_whose_tasks_spawn_in_the_outer_group() {
                     for _ in 0..10 {
                         let (s, asked) = (s.clone(), asked.clone());
                         inner.go(async move {
-                            s.spawn(yields_a_few()).await.ok_or("it was stopped")?;
+                            s.spawn(yields_a_few()).await?;
                             asked.add();
                             OK
                         });
@@ -217,7 +217,7 @@ fn nested(s: Spawner<String>, depth: usize, asked: Count) -> Boxed {
     Box::pin(async move {
         match depth {
             0 => {
-                s.spawn(yields_a_few()).await.ok_or("it was stopped")?;
+                s.spawn(yields_a_few()).await?;
                 assert!(s.go(async { OK }).await.is_started());
                 asked.add();
                 OK

@@ -179,7 +179,7 @@ async fn a_local_task_that_awaits_a_handle_lends_its_permit() {
                 yields(3).await;
                 Ok(6)
             });
-            assert_eq!(value.await.map(|value| value * *not_send), Some(42));
+            assert_eq!(value.await.unwrap() * *not_send, 42);
             let _alive = inner.enter();
             tokio::task::yield_now().await;
             Ok(())

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use errgroup::{Named, Ready, TryGoError};
+use errgroup::{Ready, TaskBuilder, TryGoError};
 use tokio::task::LocalSet;
 
 use crate::group_support::*;
@@ -36,7 +36,7 @@ fn fails() -> std::future::Ready<Result<(), String>> {
 }
 
 /// Starts a failing task with this method, and names it after the method.
-async fn start(way: &str, named: Named<String>) {
+async fn start(way: &str, named: TaskBuilder<String>) {
     match way {
         "go" => drop(named.go(fails())),
         "go_with" => drop(named.go_with(|_| fails())),
@@ -161,7 +161,10 @@ async fn a_name_is_for_the_next_task_alone() {
 async fn a_name_alone_starts_nothing() {
     let (g, _ctx) = group();
     let named = g.named("unused");
-    assert_eq!(format!("{named:?}"), "Named { name: Some(\"unused\"), .. }");
+    assert_eq!(
+        format!("{named:?}"),
+        "TaskBuilder { name: Some(\"unused\"), .. }"
+    );
     drop(named);
     assert_eq!((g.running(), g.queued()), (0, 0));
     assert_eq!(g.wait().await, OK);
@@ -232,7 +235,7 @@ async fn a_name_after_the_drop_of_its_group_starts_nothing() {
     let late = spawner.named("it").try_go(probe.wrap(run()));
     assert!(matches!(late, Err(TryGoError::Ended(_))));
     drop(late);
-    assert!(spawner.named("it").spawn(probe.wrap(run())).await.is_none());
+    assert!(spawner.named("it").spawn(probe.wrap(run())).await.is_err());
     let start = spawner.named("it").start(|_: Ready<()>| fails());
     assert_eq!(start.await.unwrap_err(), "context cancelled");
     assert_eq!(probe.polled(), 0);

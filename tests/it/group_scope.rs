@@ -52,7 +52,7 @@ async fn it_gives_the_value_of_the_body() {
     assert_eq!(scope(async |_, _| Ok(1)).await, Ok(1));
     let sum = scope(async |g, _| {
         let (a, b) = (g.spawn(async { Ok(1) }), g.spawn(async { Ok(2) }));
-        Ok(a.await.ok_or("no a")? + b.await.ok_or("no b")?)
+        Ok(a.await? + b.await?)
     });
     assert_eq!(sum.await, Ok(3));
 }
@@ -355,7 +355,7 @@ async fn the_future_can_be_spawned_and_does_not_borrow_its_parent() {
                 tokio::task::yield_now().await;
                 Ok(text.len())
             });
-            Ok(value.await.ok_or("no value")? + ctx.value::<usize>().ok_or("no seven")?)
+            Ok(value.await? + ctx.value::<usize>().ok_or("no seven")?)
         })
     }
     assert_eq!(tokio::spawn(spawned("four")).await.unwrap(), Ok(11));
@@ -367,7 +367,7 @@ async fn the_body_may_borrow_from_around_it() {
         for word in &words {
             let word = *word;
             let length = g.spawn(async move { Ok(word.len()) });
-            lengths.push(length.await.ok_or("no length")?);
+            lengths.push(length.await?);
         }
         Ok(words.len())
     });
@@ -443,7 +443,7 @@ async fn the_body_takes_no_permit() {
         g.set_limit(1);
         let mut sum = 0;
         for number in 0..5 {
-            sum += g.spawn(async move { Ok(number) }).await.ok_or("none")?;
+            sum += g.spawn(async move { Ok(number) }).await?;
         }
         Ok(sum)
     });

@@ -156,14 +156,12 @@ async fn a_ready_may_be_passed_on() {
     let started = g.start(|ready| async move {
         // The first task ends, and its sibling reports that. This is too late, unless the first one
         // waits.
-        spawner
-            .spawn(async move {
-                yields(5).await;
-                ready.ok("by a sibling");
-                Ok(())
-            })
-            .await;
-        Ok(())
+        let sibling = spawner.spawn(async move {
+            yields(5).await;
+            ready.ok("by a sibling");
+            Ok(())
+        });
+        Ok(sibling.await?)
     });
     assert_eq!(started.await, Ok("by a sibling"));
     assert_eq!(g.wait().await, OK);

@@ -464,7 +464,7 @@ async fn elapsed_is_from_the_start_to_the_end() {
     let lends = g.spawner();
     g.named("third").go(async move {
         // Waits count, also where it lends.
-        lends.spawn(sleeps("sibling", 4)).await;
+        let _ = lends.spawn(sleeps("sibling", 4)).await;
         Err("third".to_owned())
     });
     let panics = g.named("panics");

@@ -184,7 +184,7 @@ fn a_starter_that_computes_does_not_delay_what_others_start() {
             while has_started.try_recv().is_err() {
                 yield_now().await;
             }
-            assert_eq!(s.spawn(async { Ok(7) }).await, Some(7));
+            assert_eq!(s.spawn(async { Ok(7) }).await.unwrap(), 7);
             says.say();
         });
         g.go(async { Ok(()) });

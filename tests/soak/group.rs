@@ -5,7 +5,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::thread;
 
-use errgroup::{Admission, Context, Errors, Group, Named, Spawner, TaskErrorKind, TaskHandle};
+use errgroup::{
+    Admission, Context, Errors, Group, Spawner, TaskBuilder, TaskErrorKind, TaskHandle,
+};
 use futures::future::{Either, select};
 
 use crate::plan::{Awaits, End, Ending, GroupPlan, Meddle, Pause, Script, TaskPlan, Way};
@@ -17,7 +19,7 @@ use crate::world::{Body, DropMark, Fate, Fault, Guard, Id, Record, Token, Told, 
 pub(crate) enum Starter<'a> {
     Group(&'a Group<Fault>),
     Spawner(&'a Spawner<Fault>),
-    Named(Named<Fault>),
+    TaskBuilder(TaskBuilder<Fault>),
 }
 
 /// What starting a task gives.
@@ -49,8 +51,8 @@ pub(crate) fn start(on: Starter<'_>, task: TaskPlan, stage: &Stage, local: bool)
         ..
     } = task;
     let on = match on {
-        Starter::Group(g) if named => Starter::Named(g.named("named")),
-        Starter::Spawner(spawner) if named => Starter::Named(spawner.named("named")),
+        Starter::Group(g) if named => Starter::TaskBuilder(g.named("named")),
+        Starter::Spawner(spawner) if named => Starter::TaskBuilder(spawner.named("named")),
         on => on,
     };
     let guard = stage.world.make(script.trap);
@@ -103,7 +105,7 @@ pub(crate) fn start(on: Starter<'_>, task: TaskPlan, stage: &Stage, local: bool)
     let what = match on {
         Starter::Group(g) => start!(g),
         Starter::Spawner(spawner) => start!(spawner),
-        Starter::Named(named) => start!(named),
+        Starter::TaskBuilder(named) => start!(named),
     };
     Started { id, awaits, what }
 }
