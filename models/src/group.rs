@@ -255,8 +255,8 @@ fn two_handles_awaited_at_once_both_resolve() {
                     second = Some(admitted.is_started());
                     two = None;
                 }
-                match (first, second) {
-                    (Some(Some(1)), Some(true)) => Poll::Ready(()),
+                match (&first, second) {
+                    (Some(Ok(1)), Some(true)) => Poll::Ready(()),
                     _ => Poll::Pending,
                 }
             })
@@ -280,6 +280,96 @@ fn a_task_that_lends_receives_the_value_of_its_sibling() {
             Ok(())
         });
         assert_eq!(block_on(g.wait()), Ok(()));
+    });
+}
+
+#[test]
+fn a_task_stopped_by_its_handle_while_it_ends_ends_once() {
+    check(2, || {
+        let g = Group::new();
+        let gauge = Gauge::default();
+        let task = gauge.clone();
+        let handle = g.spawn(async move {
+            task.run().await?;
+            Ok(7)
+        });
+        handle.abort();
+        // The value, if the task was quicker. In any case the handle resolves.
+        match block_on(handle) {
+            Ok(value) => assert_eq!((value, gauge.ended()), (7, 1)),
+            Err(error) => assert!(error.is_cancelled()),
+        }
+        assert_eq!(block_on(g.wait()), Ok(()));
+    });
+}
+
+#[test]
+fn a_task_stopped_by_its_handle_while_it_begins_to_wait_is_dropped() {
+    check(2, || {
+        let g = Group::new();
+        let handle = g.spawn::<(), _>(std::future::pending());
+        let stopper = thread::spawn(move || {
+            handle.abort();
+            handle
+        });
+        assert_eq!(block_on(g.wait()), Ok(()));
+        assert!(stopper.join().unwrap().is_finished());
+    });
+}
+
+#[test]
+fn a_task_stopped_in_the_queue_while_it_starts_ends_once() {
+    check(2, || {
+        let g = Group::new();
+        g.set_limit(1);
+        g.go(async { Ok(()) });
+        let gauge = Gauge::default();
+        let task = gauge.clone();
+        let handle = g.spawn(async move {
+            task.run().await?;
+            Ok(7)
+        });
+        handle.abort();
+        match block_on(handle) {
+            Ok(value) => assert_eq!((value, gauge.ended()), (7, 1)),
+            Err(error) => assert!(error.is_cancelled()),
+        }
+        assert_eq!(block_on(g.wait()), Ok(()));
+    });
+}
+
+#[test]
+fn a_background_task_is_ended_by_the_end_of_the_last_other_task() {
+    check(2, || {
+        let (g, ctx) = Group::with_context(Context::background());
+        g.task().background().go(async move {
+            ctx.done().await;
+            Ok(())
+        });
+        g.go(async {
+            yield_once().await;
+            Ok(())
+        });
+        assert_eq!(block_on(g.wait()), Ok(()));
+    });
+}
+
+#[test]
+fn a_clean_up_task_started_during_the_last_end_is_waited_for() {
+    check(2, || {
+        let g = Group::new();
+        let gauge = Gauge::default();
+        let (spawner, clean) = (g.spawner(), gauge.clone());
+        let starter = thread::spawn(move || {
+            let builder = spawner.task().cleanup(std::time::Duration::MAX);
+            block_on(builder.go(clean.run())).is_started()
+        });
+        g.cancel();
+        assert_eq!(block_on(g.wait()), Ok(()));
+        let ended = gauge.ended();
+        let is_started = starter.join().unwrap();
+        // Either the wait has waited for it, or it was refused.
+        assert_eq!(ended == 1, is_started);
     });
 }
 
