@@ -467,6 +467,11 @@ where
     /// on the task is a task like any other. Whichever comes first decides: a value that is passed
     /// to `ok` after the failure is dropped. A panic is always the group's.
     ///
+    /// `start` is called with the group's context when the task starts, by the worker that runs it.
+    ///
+    /// A started task keeps its permit until it has finished, and so does a server that serves until
+    /// the context is done. Under a limit, raise the limit by one for each of them.
+    ///
     /// # Errors
     ///
     /// Returns the error of the task if it fails before it is ready. Returns `E::from` of a
@@ -497,9 +502,9 @@ where
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> std::io::Result<()> {
-    /// let (g, ctx) = Group::<std::io::Error>::with_context(Context::background());
+    /// let (g, _ctx) = Group::<std::io::Error>::with_context(Context::background());
     /// let addr = g
-    ///     .start(|ready| async move {
+    ///     .start(|ctx, ready| async move {
     ///         let listener = TcpListener::bind("127.0.0.1:0").await?;
     ///         ready.ok(listener.local_addr()?);
     ///         ctx.done().await; // serve
@@ -518,7 +523,7 @@ where
     ) -> impl Future<Output = Result<R, E>> + Send + use<E, R, S, F>
     where
         R: Send + 'static,
-        S: FnOnce(Ready<R>) -> F + Send + 'static,
+        S: FnOnce(Context, Ready<R>) -> F + Send + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
         start::start(

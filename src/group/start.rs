@@ -29,8 +29,7 @@ use tokio::task::coop;
 use super::queue::Queue;
 use super::task::Task;
 use super::task_handle::{Slot, TaskHandle};
-use crate::context::ContextError;
-use crate::context::{Cause, StaticCause};
+use crate::context::{Cause, Context, ContextError, StaticCause};
 use crate::scheduler::Scheduler;
 use crate::scheduler::calls::{CallId, Failure};
 use crate::scheduler::effects::Observer;
@@ -173,7 +172,7 @@ pub(crate) async fn start<E, R, S, F>(
 where
     E: GroupError,
     R: Send + 'static,
-    S: FnOnce(Ready<R>) -> F + Send + 'static,
+    S: FnOnce(Context, Ready<R>) -> F + Send + 'static,
     F: Future<Output = Result<(), E>> + Send + 'static,
 {
     let stopped = |why| ContextError::cancelled(Some(Cause::from_static(why)));
@@ -196,6 +195,7 @@ where
     let (begin, finish) = {
         let call = call.clone();
         let ready = Ready { call: call.clone() };
+        let ctx = caller.scheduler.ctx().clone();
         let finish = move |result: Result<(), E>| {
             if result.is_err() {
                 // Now, and not when the failure is recorded: a destructor that runs in between may
@@ -204,7 +204,7 @@ where
             }
             job::result(result)
         };
-        (move || begin(ready), finish)
+        (move || begin(ctx, ready), finish)
     };
     let task = Task::new(label, Some(call));
     if job::is_big::<F>() {

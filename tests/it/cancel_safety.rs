@@ -75,7 +75,7 @@ async fn of_a_handle_nothing_is_lost_when_it_is_awaited_by_reference() {
 async fn of_start_an_ordinary_task_is_left() {
     let (g, gate) = (G::new(), Gate::new());
     let gated = gate.clone();
-    let start = g.start(|_ready: errgroup::Ready<()>| async move {
+    let start = g.start(|_, _ready: errgroup::Ready<()>| async move {
         gated.pass().await;
         Err("the group's own".to_owned())
     });
