@@ -18,6 +18,7 @@ mod start;
 mod submit;
 mod task;
 mod task_handle;
+mod tracked;
 mod worker;
 mod worker_wakers;
 
@@ -27,6 +28,7 @@ pub use named::Named;
 pub use spawner::Spawner;
 pub use start::Ready;
 pub use task_handle::TaskHandle;
+pub use tracked::Tracked;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -88,6 +90,7 @@ static GROUP_DROPPED: StaticCause = StaticCause("the group was dropped");
 /// | is not `Send` | [`go_local`](Group::go_local) |
 /// | returns a value | [`spawn`](Group::spawn) |
 /// | must be ready before you continue: a server, a connection | [`start`](Group::start) |
+/// | is a future that you, or a library, must poll | [`track`](Group::track) |
 /// | is started by another task of the group | any of these, through a [`Spawner`] |
 ///
 /// All of them share one limit, one queue and one failure rule, and each can be
@@ -531,6 +534,50 @@ where
             Label::unnamed(),
             Box::new(start),
         )
+    }
+
+    /// Has the group wait for a future that the caller polls.
+    ///
+    /// [`wait`](Group::wait) waits until the returned [`Tracked`] has finished or was dropped. An
+    /// error of the future is a failure of the group like that of a task: it cancels the group's
+    /// context, and `wait` returns it. A future that is dropped before it has finished is no
+    /// failure. Use it for futures that another task or a library has to poll: a connection that is
+    /// given to a server, a callback.
+    ///
+    /// A panic of the future, or of its destructor, is a failure of the group, too: it cancels the
+    /// context and `wait` resumes it. It does not unwind into the caller, for which the `Tracked`
+    /// has finished.
+    ///
+    /// A tracked future takes no permit and counts in no limit. The group cannot abort it: after an
+    /// [`abort`](Group::abort) or a [grace period](Group::set_grace), `wait` still waits for it,
+    /// and for ever if it is leaked. After the group's context is done, a future is still tracked.
+    /// After `wait` has returned it is only polled, so that its error is dropped and its panic
+    /// unwinds into the caller.
+    ///
+    /// The future need not be `Send` or `'static`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use errgroup::{Context, Group};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let (g, ctx) = Group::<String>::with_context(Context::background());
+    /// let connection = g.track(async { Err("connection reset".to_owned()) });
+    ///
+    /// tokio::spawn(connection); // as a server would do
+    /// ctx.done().await;
+    /// assert_eq!(g.wait().await.unwrap_err(), "connection reset");
+    /// # }
+    /// ```
+    #[doc(alias("track_future", "TaskTracker"))]
+    #[track_caller]
+    pub fn track<F>(&self, future: F) -> Tracked<F>
+    where
+        F: Future<Output = Result<(), E>>,
+    {
+        tracked::track(Some(&self.scheduler), Label::unnamed(), future)
     }
 
     /// Returns a builder that gives the next task a name.

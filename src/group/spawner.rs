@@ -11,6 +11,7 @@ use super::queue::Queue;
 use super::spawn_builder::SpawnBuilder;
 use super::start::{self, Ready};
 use super::task_handle::TaskHandle;
+use super::tracked::{self, Tracked};
 use crate::context::Context;
 use crate::scheduler::Scheduler;
 use crate::scheduler::error::Label;
@@ -285,6 +286,22 @@ where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
         start::start(self.upgrade(), Label::unnamed(), Box::new(start))
+    }
+
+    /// Has the group wait for a future that the caller polls.
+    ///
+    /// [`Group::wait`](crate::Group::wait) waits until the returned [`Tracked`] has finished or was
+    /// dropped. An error or a panic of the future is a failure of the group. It takes no permit and
+    /// cannot be aborted. If the group was dropped, or its `wait` has returned, the future is only
+    /// polled: its error is dropped, and its panic unwinds into the caller.
+    ///
+    /// See [`Group::track`](crate::Group::track).
+    #[track_caller]
+    pub fn track<F>(&self, future: F) -> Tracked<F>
+    where
+        F: Future<Output = Result<(), E>>,
+    {
+        tracked::track(self.upgrade().as_ref(), Label::unnamed(), future)
     }
 
     /// Returns a builder that gives the next task a name.

@@ -75,6 +75,7 @@ mod group_stack;
 mod group_start;
 mod group_stress;
 mod group_support;
+mod group_track;
 mod group_traits;
 mod group_try_go;
 mod group_wait_all;
