@@ -5,11 +5,13 @@ mod burst;
 mod error;
 mod handle;
 mod local;
-mod local_wait;
 mod named;
 mod on_pool;
 mod one_job;
+mod permit;
+mod permit_wait;
 mod queue;
+mod reserve;
 mod scope;
 mod source;
 mod spawn_builder;
@@ -25,6 +27,7 @@ mod worker_wakers;
 pub use error::TryGoError;
 pub use handle::{Admission, Admitted};
 pub use named::Named;
+pub use permit::Permit;
 pub use spawner::Spawner;
 pub use start::Ready;
 pub use task_handle::TaskHandle;
@@ -35,7 +38,7 @@ use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
-use crate::context::{Cause, Context, StaticCause};
+use crate::context::{Cause, Context, ContextError, StaticCause};
 use crate::scheduler::Scheduler;
 use crate::scheduler::error::{Errors, Label};
 use crate::scheduler::failures::OnFailure;
@@ -43,6 +46,7 @@ use crate::scheduler::group_error::GroupError;
 use crate::scheduler::job::{self, boxed_if_big};
 use crate::sync::Arc;
 use queue::Queue;
+use reserve::Reserve;
 use source::Shared;
 use spawn_builder::SpawnBuilder;
 
@@ -89,6 +93,7 @@ static GROUP_DROPPED: StaticCause = StaticCause("the group was dropped");
 /// | blocks its thread: synchronous I/O, a computation | [`go_blocking`](Group::go_blocking) |
 /// | is not `Send` | [`go_local`](Group::go_local) |
 /// | returns a value | [`spawn`](Group::spawn) |
+/// | starts when there is a permit, and is made after that | [`reserve`](Group::reserve) |
 /// | must be ready before you continue: a server, a connection | [`start`](Group::start) |
 /// | is a future that you, or a library, must poll | [`track`](Group::track) |
 /// | is started by another task of the group | any of these, through a [`Spawner`] |
@@ -536,6 +541,57 @@ where
         )
     }
 
+    /// Waits for a permit, with which a task can be started later.
+    ///
+    /// Use it to wait before there is work: before a socket is accepted or a chunk is read, so that
+    /// what waits for a permit takes no memory. The returned [`Permit`] starts one task. Dropping
+    /// it gives the permit back. It is to [`go`](Group::go) what `mpsc::Sender::reserve` is to
+    /// `send`.
+    ///
+    /// It waits in the same queue as tasks, first in, first out, from its first poll on, and counts
+    /// in [`queued`](Group::queued) meanwhile. A task of the group that awaits it lends its own
+    /// permit, and continues on the reserved one: see [`Permit`]. [`wait`](Group::wait) waits
+    /// neither for a reservation nor for its permit.
+    ///
+    /// The future owns what it needs, and does not keep the group alive.
+    ///
+    /// # Errors
+    ///
+    /// Returns the [`ContextError`] if the group's context is done, also if a deadline passes while
+    /// it waits, or if the group was dropped or `wait` has returned.
+    ///
+    /// # Panics
+    ///
+    /// Panics when it is polled outside a tokio runtime.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses its position in the queue, and nothing else: no other task loses
+    /// its own. A permit that was granted meanwhile is given back.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use errgroup::{Context, Group};
+    /// # async fn read(_: u32) -> std::io::Result<Vec<u8>> { Ok(Vec::new()) }
+    /// # async fn upload(_: Vec<u8>) -> std::io::Result<()> { Ok(()) }
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> std::io::Result<()> {
+    /// let (g, _ctx) = Group::with_context(Context::background());
+    /// g.set_limit(4);
+    /// for number in 0..100 {
+    ///     let permit = g.reserve().await?;
+    ///     let chunk = read(number).await?; // at most four chunks are in memory
+    ///     permit.go(upload(chunk));
+    /// }
+    /// g.wait().await
+    /// # }
+    /// ```
+    #[doc(alias("acquire", "acquire_owned"))]
+    pub fn reserve(&self) -> impl Future<Output = Result<Permit<E>, ContextError>> + Send + use<E> {
+        Reserve::new(Some(self.scheduler.clone()))
+    }
+
     /// Has the group wait for a future that the caller polls.
     ///
     /// [`wait`](Group::wait) waits until the returned [`Tracked`] has finished or was dropped. An
@@ -677,8 +733,8 @@ where
         (limit != usize::MAX).then_some(limit)
     }
 
-    /// Returns how many tasks run now: they have started, have not finished, and have not lent
-    /// their permit.
+    /// Returns how many permits are in use: those of tasks that have started, have not finished and
+    /// have not lent theirs, and each reserved [`Permit`].
     ///
     /// The number may have changed by the time you look at it.
     #[must_use]
@@ -686,7 +742,7 @@ where
         self.scheduler.read(|state| state.permits.running())
     }
 
-    /// Returns how many tasks are queued for a permit.
+    /// Returns how many tasks and reservations are queued for a permit.
     ///
     /// The number may have changed by the time you look at it.
     #[must_use]

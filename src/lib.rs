@@ -162,7 +162,7 @@ pub use context::{
 };
 pub use fan_out::{FanOut, Progress, fan_out, fan_out_stream, fetch_all, hedge};
 pub use group::{
-    Admission, Admitted, Group, Named, Ready, Spawner, TaskHandle, Tracked, TryGoError,
+    Admission, Admitted, Group, Named, Permit, Ready, Spawner, TaskHandle, Tracked, TryGoError,
 };
 pub use scheduler::error::{Errors, Panic, TaskError, TaskErrorKind};
 pub use scheduler::group_error::GroupError;

@@ -7,12 +7,14 @@ use std::future::Future;
 use super::error::{self, TryGoError};
 use super::handle::Admission;
 use super::named::Named;
+use super::permit::Permit;
 use super::queue::Queue;
+use super::reserve::Reserve;
 use super::spawn_builder::SpawnBuilder;
 use super::start::{self, Ready};
 use super::task_handle::TaskHandle;
 use super::tracked::{self, Tracked};
-use crate::context::Context;
+use crate::context::{Context, ContextError};
 use crate::scheduler::Scheduler;
 use crate::scheduler::error::Label;
 use crate::scheduler::group_error::GroupError;
@@ -286,6 +288,31 @@ where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
         start::start(self.upgrade(), Label::unnamed(), Box::new(start))
+    }
+
+    /// Waits for a permit, with which a task can be started later.
+    ///
+    /// It waits in the same queue as tasks, first in, first out, from its first poll on. A task of
+    /// the group that awaits it lends its own permit, and continues on the reserved one: see
+    /// [`Permit`].
+    ///
+    /// See [`Group::reserve`](crate::Group::reserve).
+    ///
+    /// # Errors
+    ///
+    /// Returns the [`ContextError`] if the group's context is done, also if a deadline passes while
+    /// it waits, or if the group was dropped or its `wait` has returned.
+    ///
+    /// # Panics
+    ///
+    /// Panics when it is polled outside a tokio runtime.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses its position in the queue, and nothing else. A permit that was
+    /// granted meanwhile is given back.
+    pub fn reserve(&self) -> impl Future<Output = Result<Permit<E>, ContextError>> + Send + use<E> {
+        Reserve::new(self.upgrade())
     }
 
     /// Has the group wait for a future that the caller polls.

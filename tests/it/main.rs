@@ -68,6 +68,8 @@ mod group_panic;
 mod group_programs;
 mod group_progress;
 mod group_reap;
+mod group_reserve;
+mod group_reserve_lending;
 mod group_results;
 mod group_scope;
 mod group_spawner;
