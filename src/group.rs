@@ -5,12 +5,14 @@ mod burst;
 mod error;
 mod handle;
 mod local;
-mod local_wait;
 mod no_permit;
 mod on_pool;
 mod one_job;
+mod permit;
+mod permit_wait;
 mod policy;
 mod queue;
+mod reserve;
 mod scope;
 mod source;
 mod spawn_builder;
@@ -21,22 +23,25 @@ mod submit;
 mod task;
 mod task_builder;
 mod task_handle;
+mod tracked;
 mod worker;
 mod worker_wakers;
 
 pub use error::TryGoError;
 pub use handle::{Admission, Admitted};
+pub use permit::Permit;
 pub use spawner::Spawner;
 pub use start::Ready;
 pub use task_builder::TaskBuilder;
 pub use task_handle::TaskHandle;
+pub use tracked::Tracked;
 
 use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
-use crate::context::{Cause, Context, StaticCause};
+use crate::context::{Cause, Context, ContextError, StaticCause};
 use crate::scheduler::Scheduler;
 use crate::scheduler::error::{Errors, Label};
 use crate::scheduler::failures::OnFailure;
@@ -45,6 +50,7 @@ use crate::scheduler::job::{self, boxed_if_big};
 use crate::sync::Arc;
 use policy::Options;
 use queue::Queue;
+use reserve::Reserve;
 use source::Shared;
 use spawn_builder::SpawnBuilder;
 
@@ -91,7 +97,9 @@ static GROUP_DROPPED: StaticCause = StaticCause("the group was dropped");
 /// | blocks its thread: synchronous I/O, a computation | [`go_blocking`](Group::go_blocking) |
 /// | is not `Send` | [`go_local`](Group::go_local) |
 /// | returns a value | [`spawn`](Group::spawn) |
+/// | starts when there is a permit, and is made after that | [`reserve`](Group::reserve) |
 /// | must be ready before you continue: a server, a connection | [`start`](Group::start) |
+/// | is a future that you, or a library, must poll | [`track`](Group::track) |
 /// | is started by another task of the group | any of these, through a [`Spawner`] |
 ///
 /// All of them share one limit, one queue and one failure rule, and each can be
@@ -533,6 +541,11 @@ where
     /// on the task is a task like any other. Whichever comes first decides: a value that is passed
     /// to `ok` after the failure is dropped. A panic is always the group's.
     ///
+    /// `start` is called with the group's context when the task starts, by the worker that runs it.
+    ///
+    /// A started task keeps its permit until it has finished, and so does a server that serves until
+    /// the context is done. Under a limit, raise the limit by one for each of them.
+    ///
     /// # Errors
     ///
     /// Returns the error of the task if it fails before it is ready. Returns `E::from` of a
@@ -563,9 +576,9 @@ where
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> std::io::Result<()> {
-    /// let (g, ctx) = Group::<std::io::Error>::with_context(Context::background());
+    /// let (g, _ctx) = Group::<std::io::Error>::with_context(Context::background());
     /// let addr = g
-    ///     .start(|ready| async move {
+    ///     .start(|ctx, ready| async move {
     ///         let listener = TcpListener::bind("127.0.0.1:0").await?;
     ///         ready.ok(listener.local_addr()?);
     ///         ctx.done().await; // serve
@@ -584,7 +597,7 @@ where
     ) -> impl Future<Output = Result<R, E>> + Send + use<E, R, S, F>
     where
         R: Send + 'static,
-        S: FnOnce(Ready<R>) -> F + Send + 'static,
+        S: FnOnce(Context, Ready<R>) -> F + Send + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
         start::start(
@@ -593,6 +606,101 @@ where
             Options::default(),
             Box::new(start),
         )
+    }
+
+    /// Waits for a permit, with which a task can be started later.
+    ///
+    /// Use it to wait before there is work: before a socket is accepted or a chunk is read, so that
+    /// what waits for a permit takes no memory. The returned [`Permit`] starts one task. Dropping
+    /// it gives the permit back. It is to [`go`](Group::go) what `mpsc::Sender::reserve` is to
+    /// `send`.
+    ///
+    /// It waits in the same queue as tasks, first in, first out, from its first poll on, and counts
+    /// in [`queued`](Group::queued) meanwhile. A task of the group that awaits it lends its own
+    /// permit, and continues on the reserved one: see [`Permit`]. [`wait`](Group::wait) waits
+    /// neither for a reservation nor for its permit.
+    ///
+    /// The future owns what it needs, and does not keep the group alive.
+    ///
+    /// # Errors
+    ///
+    /// Returns the [`ContextError`] if the group's context is done, also if a deadline passes while
+    /// it waits, or if the group was dropped or `wait` has returned.
+    ///
+    /// # Panics
+    ///
+    /// Panics when it is polled outside a tokio runtime.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses its position in the queue, and nothing else: no other task loses
+    /// its own. A permit that was granted meanwhile is given back.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use errgroup::{Context, Group};
+    /// # async fn read(_: u32) -> std::io::Result<Vec<u8>> { Ok(Vec::new()) }
+    /// # async fn upload(_: Vec<u8>) -> std::io::Result<()> { Ok(()) }
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> std::io::Result<()> {
+    /// let (g, _ctx) = Group::with_context(Context::background());
+    /// g.set_limit(4);
+    /// for number in 0..100 {
+    ///     let permit = g.reserve().await?;
+    ///     let chunk = read(number).await?; // at most four chunks are in memory
+    ///     permit.go(upload(chunk));
+    /// }
+    /// g.wait().await
+    /// # }
+    /// ```
+    #[doc(alias("acquire", "acquire_owned"))]
+    pub fn reserve(&self) -> impl Future<Output = Result<Permit<E>, ContextError>> + Send + use<E> {
+        Reserve::new(Some(self.scheduler.clone()))
+    }
+
+    /// Has the group wait for a future that the caller polls.
+    ///
+    /// [`wait`](Group::wait) waits until the returned [`Tracked`] has finished or was dropped. An
+    /// error of the future is a failure of the group like that of a task: it cancels the group's
+    /// context, and `wait` returns it. A future that is dropped before it has finished is no
+    /// failure. Use it for futures that another task or a library has to poll: a connection that is
+    /// given to a server, a callback.
+    ///
+    /// A panic of the future, or of its destructor, is a failure of the group, too: it cancels the
+    /// context and `wait` resumes it. It does not unwind into the caller, for which the `Tracked`
+    /// has finished.
+    ///
+    /// A tracked future takes no permit and counts in no limit. The group cannot abort it: after an
+    /// [`abort`](Group::abort) or a [grace period](Group::set_grace), `wait` still waits for it,
+    /// and for ever if it is leaked. After the group's context is done, a future is still tracked.
+    /// After `wait` has returned it is only polled, so that its error is dropped and its panic
+    /// unwinds into the caller.
+    ///
+    /// The future need not be `Send` or `'static`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use errgroup::{Context, Group};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let (g, ctx) = Group::<String>::with_context(Context::background());
+    /// let connection = g.track(async { Err("connection reset".to_owned()) });
+    ///
+    /// tokio::spawn(connection); // as a server would do
+    /// ctx.done().await;
+    /// assert_eq!(g.wait().await.unwrap_err(), "connection reset");
+    /// # }
+    /// ```
+    #[doc(alias("track_future", "TaskTracker"))]
+    #[track_caller]
+    pub fn track<F>(&self, future: F) -> Tracked<F>
+    where
+        F: Future<Output = Result<(), E>>,
+    {
+        tracked::track(Some(&self.scheduler), Label::unnamed(), future)
     }
 
     /// Returns a builder that gives the next task a name.
@@ -722,8 +830,8 @@ where
         (limit != usize::MAX).then_some(limit)
     }
 
-    /// Returns how many tasks run now: they have started, have not finished, and have not lent
-    /// their permit.
+    /// Returns how many permits are in use: those of tasks that have started, have not finished and
+    /// have not lent theirs, and each reserved [`Permit`].
     ///
     /// The number may have changed by the time you look at it.
     #[must_use]
@@ -731,7 +839,7 @@ where
         self.scheduler.read(|state| state.permits.running())
     }
 
-    /// Returns how many tasks are queued for a permit.
+    /// Returns how many tasks and reservations are queued for a permit.
     ///
     /// The number may have changed by the time you look at it.
     #[must_use]

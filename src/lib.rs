@@ -161,7 +161,10 @@ pub use context::{
     DoneOwned, Run,
 };
 pub use fan_out::{FanOut, Progress, fan_out, fan_out_stream, fetch_all, hedge};
-pub use group::{Admission, Admitted, Group, Ready, Spawner, TaskBuilder, TaskHandle, TryGoError};
+pub use group::{
+    Admission, Admitted, Group, Permit, Ready, Spawner, TaskBuilder, TaskHandle, Tracked,
+    TryGoError,
+};
 pub use scheduler::error::{Errors, Panic, TaskError, TaskErrorKind};
 pub use scheduler::group_error::GroupError;
 

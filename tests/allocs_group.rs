@@ -361,7 +361,7 @@ fn a_handle_is_two_more_and_awaiting_it_one() {
 #[test]
 fn a_start_is_eight_allocations_from_call_to_end() {
     let starts = async |g: &G| {
-        let ready = g.start(|ready| async {
+        let ready = g.start(|_, ready| async {
             ready.ok(7);
             Ok(())
         });
@@ -369,7 +369,7 @@ fn a_start_is_eight_allocations_from_call_to_end() {
     };
     budgets! {
         starts => 8,
-        async |g| drop(g.start(|ready| async { ready.ok(7); Ok(()) })) => 0,
+        async |g| drop(g.start(|_, ready| async { ready.ok(7); Ok(()) })) => 0,
     }
 }
 

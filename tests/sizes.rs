@@ -138,17 +138,17 @@ fn a_wait_is_nine_words() {
 fn start_holds_neither_its_closure_nor_its_task() {
     let (g, big) = (G::new(), [0_u8; BIG]);
     values! {
-        g.start(|ready| async move {
+        g.start(|_, ready| async move {
             ready.ok(());
             Ok(())
         }) => 200 + SPARE,
-        g.start(|_: Ready<Big>| async { Ok(()) }) => 200 + SPARE,
-        g.start(move |ready| async move {
+        g.start(|_, _: Ready<Big>| async { Ok(()) }) => 200 + SPARE,
+        g.start(move |_, ready| async move {
             ready.ok(big);
             Ok(())
         }) => 200 + SPARE,
-        g.named("task").start(|_: Ready<()>| async { Ok(()) }) => 200 + SPARE,
-        g.spawner().start(|_: Ready<()>| async { Ok(()) }) => 200 + SPARE,
+        g.named("task").start(|_, _: Ready<()>| async { Ok(()) }) => 200 + SPARE,
+        g.spawner().start(|_, _: Ready<()>| async { Ok(()) }) => 200 + SPARE,
     }
 }
 

@@ -73,7 +73,7 @@ pub(crate) async fn start(
     let (stopping, spawner) = (stopping.clone(), g.spawner());
     let addr = g
         .named("accept")
-        .start(move |ready| accept(stopping, spawner, listen, app, ready))
+        .start(move |_, ready| accept(stopping, spawner, listen, app, ready))
         .await?;
     Ok(Server {
         addr,

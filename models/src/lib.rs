@@ -6,6 +6,7 @@
 mod context;
 mod fan_out;
 mod group;
+mod reserve;
 
 use loom::model::Builder;
 

@@ -1,7 +1,7 @@
 //! Tasks that are not `Send`, under the group's limit.
 //!
 //! A worker may run on any thread, so it cannot run these. Each is a local task of its own. It
-//! waits for its permit in the group's queue like any other task (see [`LocalWait`]), and holds the
+//! waits for its permit in the group's queue like any other task (see [`PermitWait`]), and holds the
 //! permit while it runs.
 
 use std::future::Future;
@@ -11,7 +11,7 @@ use std::task::{self, Poll, ready};
 use pin_project_lite::pin_project;
 
 use super::handle::Admission;
-use super::local_wait::{LocalWait, Stage};
+use super::permit_wait::{PermitWait, Stage};
 use super::queue::Queue;
 use super::task::{LocalId, Task};
 use crate::panic;
@@ -30,7 +30,7 @@ pin_project! {
         E: GroupError,
     {
         scheduler: Arc<Scheduler<Queue<E>>>,
-        wait: Arc<LocalWait>,
+        wait: Arc<PermitWait>,
         // `None` once the task has been counted as ended.
         task: Option<Task>,
         #[pin]
@@ -86,7 +86,7 @@ fn renew(current: &mut Option<CurrentJob>) -> Option<LenderId> {
 /// Counts the task as ended, once.
 fn end<E>(
     scheduler: &Arc<Scheduler<Queue<E>>>,
-    wait: &Arc<LocalWait>,
+    wait: &Arc<PermitWait>,
     task: Option<Task>,
     outcome: Outcome<Queue<E>>,
     lender: Option<LenderId>,
@@ -124,7 +124,7 @@ where
     where
         F: Future<Output = Result<(), TaskErrorKind<E>>> + 'static,
     {
-        let wait = LocalWait::new();
+        let wait = PermitWait::new();
         let policy = task.policy;
         let id = Arc::as_ptr(&wait) as LocalId;
         task.local = Some(id);

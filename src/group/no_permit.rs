@@ -17,7 +17,7 @@ use tokio::task::AbortHandle;
 
 use super::blocking;
 use super::handle::Admission;
-use super::local_wait::LocalWait;
+use super::permit_wait::PermitWait;
 use super::policy::Policy;
 use super::queue::{Local, Queue, Queued};
 use super::submit::MOST_IN_WORKER;
@@ -99,7 +99,7 @@ where
     pub(super) fn submit_local_without_permit(
         self: &Arc<Self>,
         policy: Policy,
-        wait: Arc<LocalWait>,
+        wait: Arc<PermitWait>,
         id: LocalId,
         abort: AbortHandle,
     ) -> Admission {

@@ -14,11 +14,11 @@
 //! nothing per task. When the context is done, `head` stops for good and what waits is removed. The
 //! tasks with those numbers never start.
 //!
-//! A local task may be dropped while it is queued, together with its `LocalSet`. So its admission
-//! is decided by its [`LocalWait`], and its number says only where it is in the queue. When such a
-//! task is dropped, its position becomes a gap, since the numbers behind it must not change. A gap
-//! is removed when it is the first or the last position. The number of a last one is then used
-//! again.
+//! A local task may be dropped while it is queued, together with its `LocalSet`, and a reservation
+//! at any time. So these are decided by their [`PermitWait`], and their number says only where they
+//! are in the queue. When one is dropped, its position becomes a gap, since the numbers behind it
+//! must not change. A gap is removed when it is the first or the last position. The number of a
+//! last one is then used again.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -26,13 +26,13 @@ use tokio::task::AbortHandle;
 
 use super::burst::Burst;
 use super::handle::Number;
-use super::local_wait::LocalWait;
 use super::on_pool::OnPool;
+use super::permit_wait::PermitWait;
 use super::task::{Entry, LocalId};
 use super::worker_wakers::WorkerWakers;
 use crate::scheduler::effects::Effects;
 use crate::scheduler::permits::Permits;
-use crate::scheduler::permits::lending::Waiter;
+use crate::scheduler::permits::lending::{Claimant, ReservedId, Waiter};
 use crate::sync::Arc;
 
 pub(crate) struct Queue<E> {
@@ -73,16 +73,40 @@ pub(crate) enum Queued<E> {
     /// A job that a worker will run.
     Entry(Entry<E>),
     /// A local task, which runs by itself once it has a permit.
-    Local(Arc<LocalWait>),
-    /// A gap: a local task that was dropped.
+    Local(Arc<PermitWait>),
+    /// A reservation, whose owner takes the permit.
+    Reserved(Arc<PermitWait>),
+    /// A gap: a local task or a reservation that was dropped.
     Gap,
+}
+
+impl<E> Position<E> {
+    pub(crate) fn new(queued: Queued<E>) -> Position<E> {
+        Position {
+            queued,
+            waiter: None,
+            job: None,
+        }
+    }
+}
+
+impl<E> Queued<E> {
+    /// Returns the id of the permit that a reservation gets.
+    pub(crate) fn reserved(&self) -> Option<ReservedId> {
+        match self {
+            Queued::Reserved(wait) => Some(wait.reserved_id()),
+            Queued::Entry(_) | Queued::Local(_) | Queued::Gap => None,
+        }
+    }
 }
 
 /// A position in the queue, which has a number.
 pub(crate) struct Position<E> {
     pub(crate) queued: Queued<E>,
-    /// The task that awaits the admission, if one does.
+    /// The task that awaits the admission or the reservation, if one does.
     pub(crate) waiter: Option<Waiter>,
+    /// The job of another scheduler that awaits the reservation, if one does.
+    pub(crate) job: Option<Claimant>,
 }
 
 impl<E> Queue<E> {
@@ -116,16 +140,16 @@ impl<E> Queue<E> {
         self.waiting.len() - self.gaps
     }
 
-    /// Removes a local task that was dropped while it was queued. Its `LocalWait` knows its number,
-    /// so that no search is needed.
+    /// Removes a local task or a reservation that was dropped while it was queued. Its `PermitWait`
+    /// knows its number, so that no search is needed.
     pub(crate) fn forget(
         &mut self,
-        wait: &Arc<LocalWait>,
+        wait: &Arc<PermitWait>,
         permits: &mut Permits,
         effects: &mut Effects,
     ) {
         let is_it = |position: &&mut Position<E>| match &position.queued {
-            Queued::Local(it) => Arc::ptr_eq(it, wait),
+            Queued::Local(it) | Queued::Reserved(it) => Arc::ptr_eq(it, wait),
             Queued::Entry(_) | Queued::Gap => false,
         };
         let position = wait.number().and_then(|number| self.position_at(number));
@@ -150,7 +174,7 @@ impl<E> Queue<E> {
         let position = self.position_at(number)?;
         let is_it = match &position.queued {
             Queued::Entry(entry) => entry.task.observer_id() == Some(observer),
-            Queued::Local(_) | Queued::Gap => false,
+            Queued::Local(_) | Queued::Reserved(_) | Queued::Gap => false,
         };
         if !is_it {
             return None;
@@ -160,7 +184,7 @@ impl<E> Queue<E> {
         self.trim();
         match queued {
             Queued::Entry(entry) => Some(entry),
-            Queued::Local(_) | Queued::Gap => None,
+            Queued::Local(_) | Queued::Reserved(_) | Queued::Gap => None,
         }
     }
 
@@ -182,7 +206,7 @@ impl<E> Queue<E> {
     }
 
     /// Returns whether the task with this number starts, if that is decided. The number must not be
-    /// that of a local task.
+    /// that of a local task or of a reservation.
     pub(crate) fn decision(&self, number: Number) -> Option<bool> {
         if number < self.head {
             return Some(true);
@@ -196,7 +220,7 @@ impl<E> Queue<E> {
             .map(|position| &mut position.waiter)
     }
 
-    fn position_at(&mut self, number: Number) -> Option<&mut Position<E>> {
+    pub(super) fn position_at(&mut self, number: Number) -> Option<&mut Position<E>> {
         let at = usize::try_from(number.checked_sub(self.head)?).ok()?;
         self.waiting.get_mut(at)
     }
@@ -209,14 +233,14 @@ impl<E> Queue<E> {
     }
 
     /// Starts an entry for which there is a permit. Returns whether it takes the permit: a local
-    /// task may have been dropped meanwhile.
+    /// task or a reservation may have been dropped meanwhile.
     pub(crate) fn begin(&mut self, queued: Queued<E>, effects: &mut Effects) -> bool {
         match queued {
             Queued::Entry(entry) => {
                 self.ready.push_back(entry);
                 true
             }
-            Queued::Local(wait) => wait.admit(effects),
+            Queued::Local(wait) | Queued::Reserved(wait) => wait.admit(effects),
             Queued::Gap => {
                 self.gaps -= 1;
                 false

@@ -55,15 +55,24 @@ where
 
     fn start(&mut self, permits: &mut Permits, effects: &mut Effects) {
         while !self.waiting.is_empty() && permits.is_free() {
-            let Some(Position { queued, waiter }) = self.waiting.pop_front() else {
+            let Some(position) = self.waiting.pop_front() else {
                 return;
             };
+            let Position {
+                queued,
+                waiter,
+                job,
+            } = position;
             self.head += 1;
+            let reserved = queued.reserved();
             if self.begin(queued, effects) {
                 permits.take();
             }
             if let Some(waiter) = waiter {
-                permits.decide(waiter, &mut effects.wake);
+                match reserved {
+                    Some(id) => permits.decide_reserved(id, job, waiter, &mut effects.wake),
+                    None => permits.decide(waiter, &mut effects.wake),
+                }
                 // Its claim comes before the tasks that still wait.
                 permits.grant(&mut effects.wake);
             }
@@ -84,6 +93,11 @@ where
         self.waiting() > 0
     }
 
+    /// No: each task is counted when it is queued, and a join does not wait for reservations.
+    fn has_uncounted(&self) -> bool {
+        false
+    }
+
     fn accept(&mut self, task: Task, _: Option<()>, _: &mut Effects) -> Option<Arc<dyn Observer>> {
         if let Some(local) = task.local {
             self.locals.remove(&local);
@@ -98,13 +112,13 @@ where
     ) -> Vec<(Task, Work<E>)> {
         self.closed = true;
         let mut unstarted = Vec::with_capacity(self.waiting.len());
-        for Position { queued, waiter } in self.waiting.drain(..) {
+        for Position { queued, waiter, .. } in self.waiting.drain(..) {
             if let Some(waiter) = waiter {
                 permits.decide(waiter, &mut effects.wake);
             }
             match queued {
                 Queued::Entry(Entry { task, work }) => unstarted.push((task, work)),
-                Queued::Local(wait) => wait.refuse(effects),
+                Queued::Local(wait) | Queued::Reserved(wait) => wait.refuse(effects),
                 Queued::Gap => {}
             }
         }

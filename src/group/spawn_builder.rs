@@ -11,7 +11,7 @@ use super::policy::{Options, cleanup_context};
 use super::queue::Queue;
 use super::stoppable::Stoppable;
 use super::task::{Task, Work};
-use super::task_handle::{Slot, StopQueued, TaskHandle};
+use super::task_handle::{self, StopQueued, TaskHandle};
 use crate::context::{CancelHandle, Context, RunOwned};
 use crate::group::error::TryGoError;
 use crate::panic;
@@ -20,7 +20,6 @@ use crate::scheduler::effects::Observer;
 use crate::scheduler::error::{Label, TaskErrorKind};
 use crate::scheduler::group_error::GroupError;
 use crate::scheduler::job::{self, JobResult};
-use crate::scheduler::permits::lending::Lending;
 use crate::sync::{Arc, Weak};
 
 impl Label {
@@ -269,7 +268,7 @@ where
         };
         scheduler.bind("spawn_blocking");
         let (own, cancel) = self.own_context();
-        let (slot, handle) = new_handle(scheduler, cancel);
+        let (slot, handle) = task_handle::of_task(scheduler, cancel);
         let observer: Arc<dyn Observer> = slot.clone();
         let task = Task::with_policy(self.label, Some(observer), self.options.policy);
         let cleanup = self.options.cleanup;
@@ -299,7 +298,7 @@ where
             panic::discard(into_job(work, &Context::background()));
             return TaskHandle::empty();
         };
-        let (slot, handle) = new_handle(scheduler, cancel);
+        let (slot, handle) = task_handle::of_task(scheduler, cancel);
         let observer: Arc<dyn Observer> = slot.clone();
         let admission = self.submit(what, Some(observer), work, |work, ctx| {
             Stoppable::new(slot, into_job(work, ctx))
@@ -413,23 +412,6 @@ where
         Box::pin(RunOwned::new(ctx.clone(), start(ctx)))
     };
     job::of_start(start, job::result_under)
-}
-
-fn new_handle<T, E>(
-    scheduler: &Arc<Scheduler<Queue<E>>>,
-    cancel: Option<CancelHandle>,
-) -> (Arc<Slot<T>>, TaskHandle<T>)
-where
-    T: Send + 'static,
-    E: GroupError,
-{
-    let slot = Slot::new();
-    let weak: Weak<dyn Lending> = Arc::<Scheduler<Queue<E>>>::downgrade(scheduler);
-    let handle = TaskHandle::new(slot.clone(), weak);
-    match cancel {
-        Some(cancel) => (slot, handle.with_own(cancel)),
-        None => (slot, handle),
-    }
 }
 
 fn downgrade<E: GroupError>(scheduler: &Arc<Scheduler<Queue<E>>>) -> Weak<dyn StopQueued> {

@@ -6,13 +6,16 @@ use std::future::Future;
 
 use super::error::{self, TryGoError};
 use super::handle::Admission;
+use super::permit::Permit;
 use super::policy::Options;
 use super::queue::Queue;
+use super::reserve::Reserve;
 use super::spawn_builder::SpawnBuilder;
 use super::start::{self, Ready};
 use super::task_builder::TaskBuilder;
 use super::task_handle::TaskHandle;
-use crate::context::Context;
+use super::tracked::{self, Tracked};
+use crate::context::{Context, ContextError};
 use crate::scheduler::Scheduler;
 use crate::scheduler::error::Label;
 use crate::scheduler::group_error::GroupError;
@@ -306,7 +309,8 @@ where
     /// Starts a task and waits until it is ready, then lets it run on as a task of the group.
     ///
     /// Returns the value that the task passes to [`Ready::ok`]. A failure before that is the
-    /// failure of this call, and one after it is a failure of the group.
+    /// failure of this call, and one after it is a failure of the group. `start` is called with the
+    /// group's context when the task starts. The task keeps its permit until it has finished.
     ///
     /// See [`Group::start`](crate::Group::start).
     ///
@@ -332,7 +336,7 @@ where
     ) -> impl Future<Output = Result<R, E>> + Send + use<E, R, S, F>
     where
         R: Send + 'static,
-        S: FnOnce(Ready<R>) -> F + Send + 'static,
+        S: FnOnce(Context, Ready<R>) -> F + Send + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
         start::start(
@@ -341,6 +345,47 @@ where
             Options::default(),
             Box::new(start),
         )
+    }
+
+    /// Waits for a permit, with which a task can be started later.
+    ///
+    /// It waits in the same queue as tasks, first in, first out, from its first poll on. A task of
+    /// the group that awaits it lends its own permit, and continues on the reserved one: see
+    /// [`Permit`].
+    ///
+    /// See [`Group::reserve`](crate::Group::reserve).
+    ///
+    /// # Errors
+    ///
+    /// Returns the [`ContextError`] if the group's context is done, also if a deadline passes while
+    /// it waits, or if the group was dropped or its `wait` has returned.
+    ///
+    /// # Panics
+    ///
+    /// Panics when it is polled outside a tokio runtime.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses its position in the queue, and nothing else. A permit that was
+    /// granted meanwhile is given back.
+    pub fn reserve(&self) -> impl Future<Output = Result<Permit<E>, ContextError>> + Send + use<E> {
+        Reserve::new(self.upgrade())
+    }
+
+    /// Has the group wait for a future that the caller polls.
+    ///
+    /// [`Group::wait`](crate::Group::wait) waits until the returned [`Tracked`] has finished or was
+    /// dropped. An error or a panic of the future is a failure of the group. It takes no permit and
+    /// cannot be aborted. If the group was dropped, or its `wait` has returned, the future is only
+    /// polled: its error is dropped, and its panic unwinds into the caller.
+    ///
+    /// See [`Group::track`](crate::Group::track).
+    #[track_caller]
+    pub fn track<F>(&self, future: F) -> Tracked<F>
+    where
+        F: Future<Output = Result<(), E>>,
+    {
+        tracked::track(self.upgrade().as_ref(), Label::unnamed(), future)
     }
 
     /// Returns a builder that gives the next task a name.

@@ -26,18 +26,17 @@ use std::future::poll_fn;
 
 use tokio::task::coop;
 
-use super::policy::Options;
+use super::policy::{Options, cleanup_context};
 use super::queue::Queue;
 use super::task::Task;
 use super::task_handle::{Slot, TaskHandle};
-use crate::context::ContextError;
-use crate::context::{Cause, StaticCause};
+use crate::context::{Cause, Context, ContextError, RunOwned, StaticCause};
 use crate::scheduler::Scheduler;
 use crate::scheduler::calls::{CallId, Failure};
 use crate::scheduler::effects::Observer;
 use crate::scheduler::error::{Label, TaskErrorKind};
 use crate::scheduler::group_error::GroupError;
-use crate::scheduler::job;
+use crate::scheduler::job::{self, JobResult};
 use crate::scheduler::permits::lending::Lending;
 use crate::sync::{Arc, Mutex, Weak};
 
@@ -175,7 +174,7 @@ pub(crate) async fn start<E, R, S, F>(
 where
     E: GroupError,
     R: Send + 'static,
-    S: FnOnce(Ready<R>) -> F + Send + 'static,
+    S: FnOnce(Context, Ready<R>) -> F + Send + 'static,
     F: Future<Output = Result<(), E>> + Send + 'static,
 {
     let stopped = |why| ContextError::cancelled(Some(Cause::from_static(why)));
@@ -198,22 +197,31 @@ where
     let (begin, finish) = {
         let call = call.clone();
         let ready = Ready { call: call.clone() };
-        let finish = move |result: Result<(), E>| {
+        let finish = move |result: JobResult<E>| {
             if result.is_err() {
                 // Now, and not when the failure is recorded: a destructor that runs in between may
                 // call `ok`.
                 call.fail();
             }
-            job::result(result)
+            result
         };
-        (move || begin(ready), finish)
+        (move |ctx| begin(ctx, ready), finish)
     };
+    let group = caller.scheduler.ctx().clone();
     let task = Task::with_policy(label, Some(call), options.policy);
-    if job::is_big::<F>() {
-        let job = job::of_start(move || Box::pin(begin()), finish);
+    if let Some(max) = options.cleanup {
+        let begin = move || {
+            let ctx = cleanup_context(&group, max);
+            Box::pin(RunOwned::new(ctx.clone(), begin(ctx)))
+        };
+        let job = job::of_start(begin, |ended| finish(job::result_under(ended)));
+        caller.scheduler.submit_with(task, job);
+    } else if job::is_big::<F>() {
+        let begin = move || Box::pin(begin(group));
+        let job = job::of_start(begin, |ended| finish(job::result(ended)));
         caller.scheduler.submit_with(task, job);
     } else {
-        let job = job::of_start(begin, finish);
+        let job = job::of_start(move || begin(group), |ended| finish(job::result(ended)));
         caller.scheduler.submit_with(task, job);
     }
     if let Ok(value) = value.await {

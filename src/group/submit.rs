@@ -5,7 +5,7 @@ use std::task::{Poll, Waker};
 use tokio::task::AbortHandle;
 
 use super::handle::{Admission, DecideAdmission, Number};
-use super::local_wait::LocalWait;
+use super::permit_wait::PermitWait;
 use super::policy::Policy;
 use super::queue::{Local, Position, Queue, Queued};
 use super::task::LocalId;
@@ -19,7 +19,7 @@ use crate::scheduler::group_error::GroupError;
 use crate::scheduler::job::{Job, JobResult};
 use crate::scheduler::lease::Lease;
 use crate::scheduler::permits::lending::Lending;
-use crate::scheduler::permits::lending::Waiter;
+use crate::scheduler::permits::lending::{ReservedId, Waiter};
 use crate::scheduler::source::{HadPermit, Rejected, Source};
 use crate::scheduler::state::State;
 use crate::sync::Arc;
@@ -35,7 +35,7 @@ enum Decision<E> {
     /// The task has its permit, and gets a worker of its own.
     GetsWorker(Task, Job<E>),
     Queued(Number),
-    QueuedLocal(Arc<LocalWait>),
+    QueuedLocal(Arc<PermitWait>),
     Refused(Queued<E>),
 }
 
@@ -53,6 +53,11 @@ where
     /// Returns whether a new task is still accepted, as far as the state under the lock tells. The
     /// caller checks the context before it takes the lock.
     pub(super) fn takes_new(&self) -> bool {
+        self.takes_reserved()
+    }
+
+    /// Returns the same for a task that has reserved its permit.
+    pub(super) fn takes_reserved(&self) -> bool {
         self.is_open() && !self.source.closed && !self.ended_by_failure
     }
 
@@ -132,7 +137,7 @@ where
     /// Starts a local task that waits, or queues it.
     pub(crate) fn submit_local(
         self: &Arc<Self>,
-        wait: Arc<LocalWait>,
+        wait: Arc<PermitWait>,
         id: LocalId,
         abort: AbortHandle,
     ) -> Admission {
@@ -159,21 +164,18 @@ where
                 state.watch_grace(effects);
                 return self.start_now(queued, state, effects);
             }
-            let number = state.source.head + state.source.waiting.len() as Number;
-            let decision = match &queued {
-                Queued::Local(wait) => {
-                    wait.set_number(number);
-                    Decision::QueuedLocal(wait.clone())
-                }
-                Queued::Entry(_) | Queued::Gap => Decision::Queued(number),
+            let local = match &queued {
+                Queued::Local(wait) => Some(wait.clone()),
+                _ => None,
             };
-            let waiter = None;
-            state.source.waiting.push_back(Position { queued, waiter });
-            state.call_searcher_for_start(|| self.slot(), effects);
-            // The permit that it waits for may be with a worker in this thread's LIFO slot.
-            effects.flush |= state.source.burst.take_may_be_in_slot();
-            state.watch(effects);
-            decision
+            let number = self.queue_up(Position::new(queued), state, effects);
+            match local {
+                Some(wait) => {
+                    wait.set_number(number);
+                    Decision::QueuedLocal(wait)
+                }
+                None => Decision::Queued(number),
+            }
         });
         match decision {
             Decision::Started => Admission::started(),
@@ -191,6 +193,22 @@ where
                 Admission::never_started()
             }
         }
+    }
+
+    /// Puts a position at the end of the queue, and returns its number.
+    pub(super) fn queue_up(
+        &self,
+        position: Position<E>,
+        state: &mut State<Queue<E>>,
+        effects: &mut Effects,
+    ) -> Number {
+        let number = state.source.head + state.source.waiting.len() as Number;
+        state.source.waiting.push_back(position);
+        state.call_searcher_for_start(|| self.slot(), effects);
+        // The permit that it waits for may be with a worker in this thread's LIFO slot.
+        effects.flush |= state.source.burst.take_may_be_in_slot();
+        state.watch(effects);
+        number
     }
 
     /// Starts a task for which a permit is free.
@@ -310,6 +328,39 @@ where
         Ok(())
     }
 
+    /// Starts a task with a permit that was reserved. If the context is done, gives the permit back
+    /// and refuses the task.
+    pub(super) fn submit_reserved(self: &Arc<Self>, permit: ReservedId, entry: Entry<E>) {
+        let ended = self.ctx().is_done();
+        let decision = self.with_effects(|state, effects| {
+            if ended || !state.takes_reserved() {
+                return Decision::Refused(Queued::Entry(entry));
+            }
+            state.permits.use_reserved(permit);
+            state.count_in(1);
+            state.watch_grace(effects);
+            self.start_entry(entry, state, effects)
+        });
+        match decision {
+            Decision::GetsWorker(task, job) => self.spawn_with_job(task, job),
+            Decision::Refused(queued) => {
+                self.give_back(permit);
+                self.refuse(queued);
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes back a permit that was reserved and not used.
+    pub(super) fn give_back(self: &Arc<Self>, permit: ReservedId) {
+        let ended = self.ctx().is_done();
+        self.with_effects(|state, effects| {
+            if state.permits.give_back(permit) {
+                state.start_ready(ended, effects);
+            }
+        });
+    }
+
     /// Drops work that never runs, and counts its task as ended.
     fn reject(self: &Arc<Self>, Entry { task: tag, work }: Entry<E>, permit: HadPermit) {
         Source::dispose(self, Rejected { tag, work, permit });
@@ -321,7 +372,7 @@ where
         let entry = match queued {
             Queued::Entry(entry) => entry,
             Queued::Local(wait) => return self.refuse_local(wait, Policy::default()),
-            Queued::Gap => return,
+            Queued::Reserved(_) | Queued::Gap => return,
         };
         let policy = entry.task.policy;
         let counts = self.with_state(|state| state.count_in_refused(policy));
@@ -336,7 +387,7 @@ where
     }
 
     /// Refuses a local task, which counts as ended when it has been dropped.
-    pub(super) fn refuse_local(self: &Arc<Self>, wait: Arc<LocalWait>, policy: Policy) {
+    pub(super) fn refuse_local(self: &Arc<Self>, wait: Arc<PermitWait>, policy: Policy) {
         self.with_effects(|state, effects| {
             if state.count_in_refused(policy) {
                 wait.refuse(effects);
@@ -351,7 +402,7 @@ where
 #[derive(Clone, Copy)]
 enum Asked<'a> {
     Job(Number),
-    Local(&'a LocalWait),
+    Local(&'a PermitWait),
 }
 
 impl Asked<'_> {
@@ -415,13 +466,13 @@ where
     }
 }
 
-/// Decides the admission of a local task that had to wait, by its `LocalWait`.
+/// Decides the admission of a local task that had to wait, by its `PermitWait`.
 struct LocalDecider<E>
 where
     E: GroupError,
 {
     scheduler: Arc<Scheduler<Queue<E>>>,
-    wait: Arc<LocalWait>,
+    wait: Arc<PermitWait>,
 }
 
 impl<E> DecideAdmission for LocalDecider<E>

@@ -388,7 +388,9 @@ where
     /// Starts a task and waits until it is ready, then lets it run on as a task of the group.
     ///
     /// Returns the value that the task passes to [`Ready::ok`]. A failure before that is the
-    /// failure of this call, and one after it is a failure of the group.
+    /// failure of this call, and one after it is a failure of the group. `start` is called with the
+    /// group's context when the task starts. The task keeps its permit until it has finished, unless
+    /// it is a [`background`](TaskBuilder::background) task, which takes none.
     ///
     /// See [`Group::start`](crate::Group::start).
     ///
@@ -414,7 +416,7 @@ where
     ) -> impl Future<Output = Result<R, E>> + Send + use<E, R, S, F>
     where
         R: Send + 'static,
-        S: FnOnce(Ready<R>) -> F + Send + 'static,
+        S: FnOnce(Context, Ready<R>) -> F + Send + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
         start::start(self.scheduler, self.label, self.options, Box::new(start))

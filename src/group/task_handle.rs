@@ -291,6 +291,22 @@ impl<T: Send> Observer for Slot<T> {
     }
 }
 
+/// Returns what a task and its handle share, and the handle. `own` cancels the context of the task's
+/// own, if it has one.
+pub(super) fn of_task<T, S>(
+    scheduler: &Arc<S>,
+    own: Option<CancelHandle>,
+) -> (Arc<Slot<T>>, TaskHandle<T>)
+where
+    S: Lending + 'static,
+{
+    let slot = Slot::new();
+    let weak: Weak<dyn Lending> = Arc::<S>::downgrade(scheduler);
+    let mut handle = TaskHandle::new(slot.clone(), weak);
+    handle.own = own;
+    (slot, handle)
+}
+
 impl<T> TaskHandle<T> {
     pub(crate) fn new(slot: Arc<Slot<T>>, scheduler: Weak<dyn Lending>) -> TaskHandle<T> {
         TaskHandle {
@@ -315,12 +331,6 @@ impl<T> TaskHandle<T> {
             own: None,
             queued: None,
         }
-    }
-
-    /// Adds what cancels the context of the task's own.
-    pub(super) fn with_own(mut self, own: CancelHandle) -> TaskHandle<T> {
-        self.own = Some(own);
-        self
     }
 
     /// Adds where the task is queued, if its admission says so.

@@ -63,7 +63,7 @@ impl WakerId {
     }
 }
 
-/// What a job waits for in other schedulers.
+/// What a job waits for in other schedulers, and what it starts when its poll has ended.
 #[derive(Default)]
 struct Abroad {
     /// The edges that were pending in this poll.
@@ -72,7 +72,12 @@ struct Abroad {
     edges: Vec<Edge>,
     /// The tasks on whose behalf the job waited. It is polled only with their permits.
     acts_for: Vec<ActsFor>,
+    /// Starts of jobs with permits under which this poll runs.
+    deferred: Vec<Deferred>,
 }
+
+/// The start of a job that waits until a poll has ended. It must not unwind.
+pub(crate) type Deferred = Box<dyn FnOnce() + Send>;
 
 /// How often a job that seems to wait is polled again.
 const PROBES: usize = 2;
@@ -152,6 +157,13 @@ impl CurrentJob {
             abroad.lend(scheduler, lender);
             abroad.acts_for.drain(..).for_each(|task| task.end_poll());
         }
+    }
+
+    /// Returns whether this poll runs under the permit of that task of `scheduler`.
+    fn is_polled_under(&self, scheduler: SchedulerId, lender: LenderId) -> bool {
+        let is_own = self.scheduler.id() == scheduler && self.lender == Some(lender);
+        let mut acts_for = self.abroad.iter().flat_map(|abroad| &abroad.acts_for);
+        is_own || acts_for.any(|task| task.scheduler.id() == scheduler && task.lender == lender)
     }
 
     /// Ends the poll in which the job has finished.
@@ -307,7 +319,7 @@ fn reserve(
         if is_reserved {
             then(permits);
         }
-        false
+        permits.must_withdraw_claims()
     });
     is_reserved
 }
@@ -507,6 +519,10 @@ pub(crate) fn end_poll(is_ready: bool, cx: &mut task::Context<'_>) {
 
 #[cold]
 fn end_noted_poll(is_ready: bool, waker: &Waker) {
+    let deferred = look(|job| Some(std::mem::take(&mut job.abroad.as_mut()?.deferred)));
+    for start in deferred.unwrap_or_default() {
+        start();
+    }
     look(|job| {
         if is_ready {
             job.end_last_poll();
@@ -570,6 +586,42 @@ pub(crate) fn is_job_of(scheduler: SchedulerId) -> bool {
 /// under the lock of the scheduler.
 pub(crate) fn register_own_lender(permits: &mut Permits) -> Option<LenderId> {
     look(|job| Some(job.lender_or_register(|polled| polled.register_lender(permits))))
+}
+
+/// Defers the start of a job until the poll on this thread has ended, if that poll runs under the
+/// permit of that task of `scheduler`. Otherwise returns the start.
+pub(crate) fn defer(
+    scheduler: SchedulerId,
+    lender: LenderId,
+    start: Deferred,
+) -> Result<(), Deferred> {
+    let mut start = Some(start);
+    look(|job| {
+        let is_polled = matches!(job.polled, Polled::With(_));
+        if is_polled && job.is_polled_under(scheduler, lender) {
+            let abroad = job.abroad.get_or_insert_default();
+            abroad.deferred.extend(start.take());
+        }
+        Some(())
+    });
+    start.map_or(Ok(()), Err)
+}
+
+/// Returns the id of the job on this thread, if it is a job of `scheduler` and has waited.
+pub(crate) fn own_lender(scheduler: SchedulerId) -> Option<LenderId> {
+    look(|job| job.lender.filter(|_| job.scheduler.id() == scheduler))
+}
+
+/// Returns the job on this thread as a claimant, if it is a job of another scheduler than
+/// `scheduler` and is polled with a waker that wakes something. Must not be called under a lock.
+pub(crate) fn claimant_abroad(scheduler: SchedulerId, waker: &Waker) -> Option<Claimant> {
+    look(|job| {
+        let is_abroad = job.scheduler.id() != scheduler && !wakes_nothing(waker);
+        if !is_abroad || job.polled == Polled::Blocking {
+            return None;
+        }
+        Some(Claimant::Job(job.scheduler.id(), job.register_lender()))
+    })
 }
 
 /// Notes that the job on this thread waits for its own scheduler in this poll.

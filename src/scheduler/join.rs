@@ -87,6 +87,10 @@ impl<S: Source> Scheduler<S> {
             if state.phase == Phase::Open {
                 state.phase = Phase::Closed;
             }
+            if state.source.has_unstarted() {
+                // Reservations, for which no join waits.
+                state.reject_unstarted_without_worker(effects);
+            }
             state.relieve_watcher(effects);
             Poll::Ready(Vec::new())
         });

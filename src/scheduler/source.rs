@@ -58,6 +58,10 @@ pub(crate) trait Source: Send + Sized + 'static {
     }
     /// Returns whether something is left that has not started.
     fn has_unstarted(&self) -> bool;
+    /// Returns whether a join has to wait for something that is left and is not counted as open.
+    fn has_uncounted(&self) -> bool {
+        self.has_unstarted()
+    }
     /// Keeps the value of a job. Returns the observer that is notified before the job is counted as
     /// completed.
     fn accept(

@@ -75,7 +75,7 @@ impl<S: Source> State<S> {
 
     /// Returns whether every job is complete, none will come, and all of that has been reported.
     pub(crate) fn is_complete(&self) -> bool {
-        self.open == 0 && !self.source.has_unstarted() && !self.source.is_reporting()
+        self.open == 0 && !self.source.has_uncounted() && !self.source.is_reporting()
     }
 
     pub(crate) fn is_open(&self) -> bool {

@@ -17,6 +17,10 @@ both_flavours! {
     of_an_admission_nothing_changes_for_the_task,
     of_a_handle_nothing_is_lost_when_it_is_awaited_by_reference,
     of_start_an_ordinary_task_is_left,
+    of_reserve_only_its_own_position_is_lost,
+    of_reserve_a_granted_permit_is_given_back,
+    of_reserve_in_a_task_nothing_is_lost_at_any_poll,
+    of_a_tracked_future_nothing_is_lost_when_it_is_awaited_by_reference,
     of_wait_the_group_is_dropped,
     of_wait_all_the_group_is_dropped,
     of_scope_the_body_and_the_group_are_dropped,
@@ -75,13 +79,85 @@ async fn of_a_handle_nothing_is_lost_when_it_is_awaited_by_reference() {
 async fn of_start_an_ordinary_task_is_left() {
     let (g, gate) = (G::new(), Gate::new());
     let gated = gate.clone();
-    let start = g.start(|_ready: errgroup::Ready<()>| async move {
+    let start = g.start(|_, _ready: errgroup::Ready<()>| async move {
         gated.pass().await;
         Err("the group's own".to_owned())
     });
     assert!(start.now_or_never().is_none());
     gate.open();
     assert_eq!(in_time(g.wait()).await, Err("the group's own".to_owned()));
+}
+
+async fn of_reserve_only_its_own_position_is_lost() {
+    let (g, log) = (limited(0), Log::new());
+    for number in 0..3 {
+        let log = log.clone();
+        g.go(async move {
+            log.add(number);
+            Ok(())
+        });
+        assert!(g.reserve().now_or_never().is_none());
+    }
+    assert_eq!(g.queued(), 3);
+    g.set_limit(1);
+    assert_eq!(in_time(g.wait()).await, OK);
+    assert_eq!(log.get(), [0, 1, 2]);
+}
+
+async fn of_reserve_a_granted_permit_is_given_back() {
+    let g = limited(0);
+    let mut reserve = Box::pin(g.reserve());
+    assert!(futures::poll!(&mut reserve).is_pending());
+    g.set_limit(1);
+    assert_eq!(g.running(), 1);
+    drop(reserve);
+    assert_eq!(g.running(), 0);
+    assert!(g.reserve().now_or_never().unwrap().is_ok());
+    assert_eq!(g.wait().await, OK);
+}
+
+/// Drops the reservation of a task after each number of polls, in a crowded group.
+async fn of_reserve_in_a_task_nothing_is_lost_at_any_poll() {
+    for limit in [1, 4] {
+        for polls in 0..6 {
+            let (g, ran) = (limited(limit), Count::default());
+            for _ in 0..6 {
+                let (spawner, ran) = (g.spawner(), ran.clone());
+                g.go(async move {
+                    let mut reserve = Box::pin(spawner.reserve());
+                    for _ in 0..polls {
+                        if let std::task::Poll::Ready(permit) = futures::poll!(&mut reserve) {
+                            let ran = ran.clone();
+                            permit.unwrap().go(async move {
+                                ran.add();
+                                Ok(())
+                            });
+                            return Ok(());
+                        }
+                        yields(1).await;
+                    }
+                    drop(reserve);
+                    ran.add();
+                    Ok(())
+                });
+            }
+            assert_eq!(in_time(g.wait()).await, OK);
+            assert_eq!(ran.get(), 6);
+        }
+    }
+}
+
+async fn of_a_tracked_future_nothing_is_lost_when_it_is_awaited_by_reference() {
+    let (g, gate) = (G::new(), Gate::new());
+    let gated = gate.clone();
+    let mut tracked = Box::pin(g.track(async move {
+        gated.pass().await;
+        Err("the group's own".to_owned())
+    }));
+    assert!((&mut tracked).now_or_never().is_none());
+    gate.open();
+    in_time(&mut tracked).await;
+    assert_eq!(g.wait().await, Err("the group's own".to_owned()));
 }
 
 async fn of_wait_the_group_is_dropped() {

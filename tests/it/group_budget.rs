@@ -82,7 +82,7 @@ fn a_loop_of_handles_yields() {
 #[test]
 fn a_loop_of_starts_yields() {
     for spawner in spawners() {
-        assert_yields(move || spawner.start(|_: Ready<()>| ok()));
+        assert_yields(move || spawner.start(|_, _: Ready<()>| ok()));
     }
 }
 

@@ -505,7 +505,7 @@ async fn a_handle_waker_that_panics_does_not_keep_wait_from_ending() {
 async fn a_start_waker_that_panics_does_not_keep_wait_from_ending() {
     let (g, gate) = (limited(2), Gate::new());
     let gated = gate.clone();
-    let mut start = Box::pin(g.start(|ready: errgroup::Ready<()>| async move {
+    let mut start = Box::pin(g.start(|_, ready: errgroup::Ready<()>| async move {
         drop(ready);
         gated.pass().await;
         Ok(())

@@ -134,7 +134,7 @@ async fn a_forgotten_admission_handle_and_start() {
     each_task_first(|s| async move {
         let mut admission = s.go(async { OK });
         let mut handle = s.spawn(yields_a_few());
-        let mut start = Box::pin(s.start(|ready| async move {
+        let mut start = Box::pin(s.start(|_, ready| async move {
             ready.ok(1);
             OK
         }));

@@ -185,7 +185,7 @@ fn start(plan: Arc<Plan>, world: &World) -> Pending {
             let (starter, counted) = (spawner.clone(), world.accepted.clone());
             // `start` is itself awaited, by a task of the group.
             Pending::Admission(spawner.go(async move {
-                let ready = starter.start(move |ready| async move {
+                let ready = starter.start(move |_, ready| async move {
                     ready.ok(7);
                     run(plan, inner).await
                 });

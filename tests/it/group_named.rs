@@ -46,7 +46,7 @@ async fn start(way: &str, named: TaskBuilder<String>) {
         "go_local" => drop(named.go_local(fails())),
         "spawn" => drop(named.spawn(fails())),
         "start" => {
-            let ready = named.start(|ready| async move {
+            let ready = named.start(|_, ready| async move {
                 ready.ok(());
                 tokio::task::yield_now().await;
                 Err("boom".to_owned())
@@ -105,7 +105,7 @@ async fn cause_of_panic(way: &str) -> String {
             "go_local" => drop(named.go_local(panics())),
             "spawn" => drop(named.spawn(panics())),
             "start" => {
-                let start = named.start(|ready: Ready<()>| async move {
+                let start = named.start(|_, ready: Ready<()>| async move {
                     let _ready = ready;
                     panics().await
                 });
@@ -190,10 +190,10 @@ async fn the_name_of_a_task_that_never_started_is_in_its_error() {
 
 async fn a_named_start_is_as_start() {
     let (g, ctx) = group();
-    let before = g.named("server").start(|_: Ready<()>| fails());
+    let before = g.named("server").start(|_, _: Ready<()>| fails());
     assert_eq!(before.await.unwrap_err(), "boom");
     assert!(!ctx.is_done());
-    let after = g.named("server").start(|ready| async move {
+    let after = g.named("server").start(|_, ready| async move {
         ready.ok(8080);
         Err("reset".to_owned())
     });
@@ -236,7 +236,7 @@ async fn a_name_after_the_drop_of_its_group_starts_nothing() {
     assert!(matches!(late, Err(TryGoError::Ended(_))));
     drop(late);
     assert!(spawner.named("it").spawn(probe.wrap(run())).await.is_err());
-    let start = spawner.named("it").start(|_: Ready<()>| fails());
+    let start = spawner.named("it").start(|_, _: Ready<()>| fails());
     assert_eq!(start.await.unwrap_err(), "context cancelled");
     assert_eq!(probe.polled(), 0);
     probe.assert_all_dropped();

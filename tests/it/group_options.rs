@@ -228,7 +228,7 @@ async fn every_way_to_start_a_background_task_takes_no_permit() {
         assert_eq!(builder().spawn(async { Ok(1) }).await.unwrap(), 1);
         assert_eq!(builder().spawn_with(|_| async { Ok(2) }).await.unwrap(), 2);
         assert_eq!(builder().spawn_blocking(|_| Ok(3)).await.unwrap(), 3);
-        let ready = builder().start(|ready| async move {
+        let ready = builder().start(|_, ready| async move {
             ready.ok(4);
             ctx.done().await;
             OK
@@ -466,7 +466,7 @@ async fn every_way_to_start_a_clean_up_task_works_after_the_end() {
         assert!(!builder().spawn_with(own).await.unwrap());
         let own = |ctx: Context| Ok(ctx.is_done());
         assert!(!builder().spawn_blocking(own).await.unwrap());
-        let ready = builder().start(|ready| async move {
+        let ready = builder().start(|_, ready| async move {
             ready.ok(4);
             OK
         });

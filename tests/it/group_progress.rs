@@ -43,7 +43,7 @@ async fn start_at_a_limit_of_one_lends_until_its_task_is_ready() {
     let spawner = g.spawner();
     g.go(async move {
         let helpers = spawner.clone();
-        let ready = spawner.start(move |ready: Ready<u32>| async move {
+        let ready = spawner.start(move |_, ready: Ready<u32>| async move {
             assert!(helpers.go(async { Ok(()) }).await.is_started());
             ready.ok(7);
             Ok(())
@@ -93,7 +93,7 @@ async fn a_ready_value_without_a_caller_is_dropped_in_its_task() {
     let (g, gate) = (G::new(), Gate::new());
     let gated = gate.clone();
     {
-        let start = g.start(|ready| async move {
+        let start = g.start(|_, ready| async move {
             gated.pass().await;
             ready.ok(PanicsOnDrop("ready"));
             Ok(())

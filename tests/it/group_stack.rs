@@ -35,7 +35,7 @@ async fn half() -> Result<(), String> {
     Ok(())
 }
 
-async fn big_server(ready: Ready<u8>) -> Result<(), String> {
+async fn big_server(_: Context, ready: Ready<u8>) -> Result<(), String> {
     let bytes = [1_u8; BIG];
     ready.ok(1);
     yield_now().await;
@@ -101,7 +101,7 @@ takes_a_big_future! {
     start_takes_it: |g| assert_eq!(g.start(big_server).await, Ok(1)),
     start_takes_a_big_closure: |g| {
         let closure = big_closure(1);
-        let started = g.start(|ready| {
+        let started = g.start(|_, ready| {
             ready.ok(closure());
             is_ok()
         });

@@ -9,6 +9,8 @@ use crate::group_support::*;
 
 both_flavours![
     it_returns_the_ready_value_while_the_task_runs_on,
+    the_task_is_given_the_context_of_the_group,
+    a_started_task_keeps_its_permit,
     a_failure_before_ready_is_the_calls_error,
     a_failure_after_ready_is_the_groups,
     a_failure_right_after_ready_does_not_lose_the_value,
@@ -58,7 +60,7 @@ async fn it_returns_the_ready_value_while_the_task_runs_on() {
     let (g, ctx) = group();
     let (ended, context) = (Count::default(), ctx.clone());
     let counted = ended.clone();
-    let port = g.start(|ready| async move {
+    let port = g.start(|_, ready| async move {
         yields(5).await;
         ready.ok(8080);
         context.done().await;
@@ -73,9 +75,46 @@ async fn it_returns_the_ready_value_while_the_task_runs_on() {
     assert_eq!(ended.get(), 1);
 }
 
+async fn the_task_is_given_the_context_of_the_group() {
+    for named in [false, true] {
+        let (g, ctx) = group();
+        let spawner = g.spawner();
+        let server = async |ctx: Context, ready: Ready<Context>| {
+            ready.ok(ctx.clone());
+            ctx.done().await;
+            Ok(())
+        };
+        let given = match named {
+            true => g.named("server").start(server).await,
+            false => spawner.start(server).await,
+        };
+        let given = given.unwrap();
+        assert!(!given.is_done());
+        g.cancel_with("stop");
+        assert_eq!(given.cause().unwrap().to_string(), "stop");
+        assert_eq!(ctx.cause().unwrap().to_string(), "stop");
+        assert_eq!(g.wait().await, OK);
+    }
+}
+
+async fn a_started_task_keeps_its_permit() {
+    let g = limited(1);
+    let started = g.start(|ctx, ready| async move {
+        ready.ok(());
+        ctx.done().await;
+        Ok(())
+    });
+    assert_eq!(started.await, Ok(()));
+    assert_eq!(g.running(), 1);
+    let refused = g.try_go(async { Ok(()) });
+    assert!(matches!(refused, Err(errgroup::TryGoError::Full(_))));
+    g.cancel();
+    assert_eq!(g.wait().await, OK);
+}
+
 async fn a_failure_before_ready_is_the_calls_error() {
     let (g, ctx) = group();
-    let port = g.start(|ready: Ready<u16>| async move {
+    let port = g.start(|_, ready: Ready<u16>| async move {
         let _ready = ready;
         yields(5).await;
         Err("address in use".to_owned())
@@ -83,7 +122,7 @@ async fn a_failure_before_ready_is_the_calls_error() {
     assert_eq!(port.await.unwrap_err(), "address in use");
     assert!(!ctx.is_done());
     // The group still works.
-    let second = g.start(|ready| async move {
+    let second = g.start(|_, ready| async move {
         ready.ok(2);
         Ok(())
     });
@@ -95,7 +134,7 @@ async fn a_failure_after_ready_is_the_groups() {
     let (g, ctx) = group();
     let gate = Gate::new();
     let gated = gate.clone();
-    let port = g.start(|ready| async move {
+    let port = g.start(|_, ready| async move {
         ready.ok(8080);
         gated.pass().await;
         Err("reset".to_owned())
@@ -110,7 +149,7 @@ async fn a_failure_after_ready_is_the_groups() {
 async fn a_failure_right_after_ready_does_not_lose_the_value() {
     for _ in 0..50 {
         let (g, _ctx) = group();
-        let port = g.start(|ready| async move {
+        let port = g.start(|_, ready| async move {
             ready.ok(8080);
             Err("reset".to_owned())
         });
@@ -121,7 +160,7 @@ async fn a_failure_right_after_ready_does_not_lose_the_value() {
 
 async fn ok_without_ready_is_a_context_error_with_that_cause() {
     let (g, ctx) = anyhow_group();
-    let started = g.start(|ready: Ready<()>| async move {
+    let started = g.start(|_, ready: Ready<()>| async move {
         yields(3).await;
         drop(ready);
         Ok(())
@@ -136,7 +175,7 @@ async fn ok_without_ready_is_a_context_error_with_that_cause() {
 async fn a_ready_that_was_dropped_waits_for_the_end_of_the_task() {
     let (g, gate) = (limited(1), Gate::new());
     let gated = gate.clone();
-    let mut started = Box::pin(g.start(|ready: Ready<()>| async move {
+    let mut started = Box::pin(g.start(|_, ready: Ready<()>| async move {
         drop(ready);
         gated.pass().await;
         Err("late".to_owned())
@@ -153,7 +192,7 @@ async fn a_ready_that_was_dropped_waits_for_the_end_of_the_task() {
 async fn a_ready_may_be_passed_on() {
     let (g, _ctx) = group();
     let spawner = g.spawner();
-    let started = g.start(|ready| async move {
+    let started = g.start(|_, ready| async move {
         // The first task ends, and its sibling reports that. This is too late, unless the first one
         // waits.
         let sibling = spawner.spawn(async move {
@@ -169,7 +208,7 @@ async fn a_ready_may_be_passed_on() {
 
 async fn a_panic_before_ready_is_the_groups_and_this_call_fails() {
     let (g, ctx) = anyhow_group();
-    let started = g.start(|ready: Ready<()>| async move {
+    let started = g.start(|_, ready: Ready<()>| async move {
         let _ready = ready;
         yields(3).await;
         panic!("a bug")
@@ -182,9 +221,9 @@ async fn a_panic_before_ready_is_the_groups_and_this_call_fails() {
 
 async fn a_panic_in_the_closure_is_a_panic_before_ready() {
     let (g, _ctx) = anyhow_group();
-    let started = g.start(|_: Ready<()>| -> std::future::Ready<anyhow::Result<()>> {
-        panic!("in the closure")
-    });
+    let started = g.start(
+        |_, _: Ready<()>| -> std::future::Ready<anyhow::Result<()>> { panic!("in the closure") },
+    );
     let error = started.await.unwrap_err();
     assert!(cause(&error).ends_with("panicked: in the closure"));
     assert_eq!(text(panic_of(g.wait()).await), "in the closure");
@@ -192,7 +231,7 @@ async fn a_panic_in_the_closure_is_a_panic_before_ready() {
 
 async fn a_panic_after_ready_is_the_groups() {
     let (g, _ctx) = group();
-    let started = g.start(|ready| async move {
+    let started = g.start(|_, ready| async move {
         ready.ok(1);
         tokio::task::yield_now().await;
         panic!("a bug")
@@ -204,7 +243,7 @@ async fn a_panic_after_ready_is_the_groups() {
 async fn nothing_starts_before_the_first_poll() {
     let (g, calls) = (limited(1), Count::default());
     let called = calls.clone();
-    let started = g.start(move |ready| {
+    let started = g.start(move |_, ready| {
         called.add();
         async move {
             ready.ok(());
@@ -224,7 +263,7 @@ async fn dropped_before_ready_it_leaves_an_ordinary_task() {
         let (g, ctx) = group();
         let (gate, ended, value) = (Gate::new(), Count::default(), Count::default());
         let (gated, counted, dropped) = (gate.clone(), ended.clone(), value.clone());
-        let mut started = Box::pin(g.start(move |ready| async move {
+        let mut started = Box::pin(g.start(move |_, ready| async move {
             gated.pass().await;
             let value = OnDrop(move || _ = dropped.add());
             match says_ready {
@@ -254,7 +293,7 @@ async fn dropped_before_ready_it_leaves_an_ordinary_task() {
 async fn dropped_while_queued_it_leaves_an_ordinary_task() {
     let (g, ran) = (limited(0), Count::default());
     let counted = ran.clone();
-    let mut started = Box::pin(g.start(move |ready| async move {
+    let mut started = Box::pin(g.start(move |_, ready| async move {
         counted.add();
         ready.ok(());
         Err("boom".to_owned())
@@ -273,7 +312,7 @@ async fn dropped_when_the_task_was_ready_it_drops_the_value() {
     let (counted, gated, said) = (dropped.clone(), gate.clone(), Count::default());
     let (says, say) = (said.clone(), Gate::new());
     let told = say.clone();
-    let mut started = Box::pin(g.start(move |ready| async move {
+    let mut started = Box::pin(g.start(move |_, ready| async move {
         told.pass().await;
         ready.ok(OnDrop(move || _ = counted.add()));
         says.add();
@@ -295,7 +334,7 @@ async fn in_a_cancelled_group_nothing_starts_and_the_call_fails() {
     let calls = Count::default();
     g.cancel_with("enough");
     let called = calls.clone();
-    let started = g.start(move |ready| {
+    let started = g.start(move |_, ready| {
         called.add();
         async move {
             ready.ok(());
@@ -313,7 +352,7 @@ async fn in_a_cancelled_group_nothing_starts_and_the_call_fails() {
 async fn a_cancel_while_it_is_queued_fails_the_call() {
     let (g, _ctx) = anyhow_group();
     g.set_limit(0);
-    let mut started = Box::pin(g.start(|ready| async move {
+    let mut started = Box::pin(g.start(|_, ready| async move {
         ready.ok(());
         Ok(())
     }));
@@ -331,7 +370,7 @@ async fn a_task_aborted_before_ready_is_the_calls_failure() {
         let (g, _ctx) = anyhow_group();
         let probe = Probe::default();
         let never = probe.wrap(std::future::pending());
-        let mut started = Box::pin(g.start(|ready: Ready<()>| async move {
+        let mut started = Box::pin(g.start(|_, ready: Ready<()>| async move {
             let _ready = ready;
             never.await
         }));
@@ -356,7 +395,7 @@ async fn the_spawner_of_an_ended_group_fails() {
             false => drop(g),
         }
         let called = calls.clone();
-        let started = spawner.start(move |ready| {
+        let started = spawner.start(move |_, ready| {
             called.add();
             async move {
                 ready.ok(());
@@ -375,7 +414,7 @@ async fn it_waits_for_a_permit() {
         gated.pass().await;
         Ok(())
     });
-    let mut started = Box::pin(g.start(|ready| async move {
+    let mut started = Box::pin(g.start(|_, ready| async move {
         ready.ok(1);
         Ok(())
     }));
@@ -395,7 +434,7 @@ async fn at_limit_1_a_task_that_starts_a_sibling_lends_its_permit() {
         for number in 0..5 {
             let gauge = inner.clone();
             sum += spawner
-                .start(move |ready| async move {
+                .start(move |_, ready| async move {
                     let _alive = gauge.enter();
                     tokio::task::yield_now().await;
                     ready.ok(number);
@@ -406,7 +445,7 @@ async fn at_limit_1_a_task_that_starts_a_sibling_lends_its_permit() {
             let _alive = inner.enter();
             tokio::task::yield_now().await;
         }
-        let fails = spawner.start(|_: Ready<()>| async { Err("refused".to_owned()) });
+        let fails = spawner.start(|_, _: Ready<()>| async { Err("refused".to_owned()) });
         assert_eq!(fails.await.unwrap_err(), "refused");
         Ok(sum)
     });
@@ -416,11 +455,11 @@ async fn at_limit_1_a_task_that_starts_a_sibling_lends_its_permit() {
 
 async fn in_a_new_group_it_does_the_same() {
     let g = G::new();
-    let fails = g.start(|_: Ready<()>| async { Err("refused".to_owned()) });
+    let fails = g.start(|_, _: Ready<()>| async { Err("refused".to_owned()) });
     assert_eq!(fails.await.unwrap_err(), "refused");
-    let never = g.start(|_: Ready<()>| async { Ok(()) });
+    let never = g.start(|_, _: Ready<()>| async { Ok(()) });
     assert_eq!(never.await.unwrap_err(), "context cancelled");
-    let ready = g.start(|ready| async move {
+    let ready = g.start(|_, ready| async move {
         ready.ok(1);
         Ok(())
     });
@@ -428,7 +467,7 @@ async fn in_a_new_group_it_does_the_same() {
     assert_eq!(g.wait().await, OK);
 
     let g = G::new();
-    let panics = g.start(|ready: Ready<()>| async move {
+    let panics = g.start(|_, ready: Ready<()>| async move {
         let _ready = ready;
         panic!("a bug")
     });
@@ -440,7 +479,7 @@ async fn in_a_new_group_it_does_the_same() {
 async fn the_future_is_send_and_does_not_borrow_the_group() {
     let (g, gate) = (limited(1), Gate::new());
     let gated = gate.clone();
-    let started = tokio::spawn(g.start(|ready| async move {
+    let started = tokio::spawn(g.start(|_, ready| async move {
         gated.pass().await;
         ready.ok(vec![1]);
         Ok(())
@@ -469,7 +508,7 @@ async fn dropped_in_the_poll_of_the_failure_it_leaves_it_to_the_group() {
     for _ in 0..50 {
         let (g, ctx) = group();
         let (shut_down, shutdown) = tokio::sync::oneshot::channel();
-        let started = g.start(|_: Ready<()>| async move {
+        let started = g.start(|_, _: Ready<()>| async move {
             let _ = shut_down.send(());
             Err("refused".to_owned())
         });
@@ -494,7 +533,7 @@ async fn dropped_in_the_poll_of_the_failure_it_leaves_it_to_the_group() {
 
 async fn dropped_after_the_failure_it_leaves_it_to_the_group() {
     let (g, ctx) = group();
-    let mut started = Box::pin(g.start(|_: Ready<()>| async { Err("refused".to_owned()) }));
+    let mut started = Box::pin(g.start(|_, _: Ready<()>| async { Err("refused".to_owned()) }));
     begin(&g, &mut started).await;
     until_ended(&g).await;
     assert!(!ctx.is_done(), "it is the call's, as long as there is one");
@@ -507,7 +546,7 @@ async fn dropped_after_the_failure_it_leaves_it_to_the_group() {
 async fn dropped_after_a_cancel_while_queued_it_fails_the_group() {
     let (g, calls) = (limited(0), Count::default());
     let called = calls.clone();
-    let mut started = Box::pin(g.start(move |_: Ready<()>| {
+    let mut started = Box::pin(g.start(move |_, _: Ready<()>| {
         called.add();
         std::future::pending()
     }));
@@ -523,7 +562,7 @@ async fn dropped_after_its_task_was_aborted_it_fails_the_group() {
     let (g, _ctx) = group();
     let probe = Probe::default();
     let never = probe.wrap(std::future::pending());
-    let mut started = Box::pin(g.start(|ready: Ready<()>| async move {
+    let mut started = Box::pin(g.start(|_, ready: Ready<()>| async move {
         let _ready = ready;
         never.await
     }));
@@ -538,7 +577,7 @@ async fn dropped_after_its_task_was_aborted_it_fails_the_group() {
 async fn a_value_after_the_failure_is_dropped_and_hides_nothing() {
     let (g, _ctx) = group();
     let (hand_on, handed_on) = tokio::sync::oneshot::channel::<Ready<OnDrop<_>>>();
-    let mut started = Box::pin(g.start(|ready| async move {
+    let mut started = Box::pin(g.start(|_, ready| async move {
         let _ = hand_on.send(ready);
         Err("refused".to_owned())
     }));
@@ -567,7 +606,7 @@ impl Drop for SaysReady {
 async fn a_value_from_a_destructor_after_the_failure_hides_nothing() {
     for dropped_first in [false, true] {
         let (g, _ctx) = group();
-        let mut started = Box::pin(g.start(|ready| {
+        let mut started = Box::pin(g.start(|_, ready| {
             let says_ready = SaysReady(Some(ready));
             // Its captures are dropped with it, after it has returned the failure.
             std::future::poll_fn(move |_| {
@@ -587,7 +626,7 @@ async fn a_value_from_a_destructor_after_the_failure_hides_nothing() {
 
 async fn a_value_before_the_failure_leaves_the_failure_to_the_group() {
     let (g, ctx) = group();
-    let mut started = Box::pin(g.start(|ready| async move {
+    let mut started = Box::pin(g.start(|_, ready| async move {
         // Dropped before the block returns.
         let _says_ready = SaysReady(Some(ready));
         Err("refused".to_owned())
@@ -600,7 +639,7 @@ async fn a_value_before_the_failure_leaves_the_failure_to_the_group() {
 
 async fn a_caller_that_is_leaked_does_not_hold_up_the_wait() {
     let (g, _ctx) = group();
-    let mut started = Box::pin(g.start(|_: Ready<()>| async { Err("refused".to_owned()) }));
+    let mut started = Box::pin(g.start(|_, _: Ready<()>| async { Err("refused".to_owned()) }));
     begin(&g, &mut started).await;
     std::mem::forget(started);
     assert_eq!(g.wait().await.unwrap_err(), "refused");
@@ -608,7 +647,7 @@ async fn a_caller_that_is_leaked_does_not_hold_up_the_wait() {
 
 async fn a_caller_that_is_not_polled_leaves_its_failure_to_the_wait() {
     let (g, _ctx) = group();
-    let mut started = Box::pin(g.start(|_: Ready<()>| async { Err("refused".to_owned()) }));
+    let mut started = Box::pin(g.start(|_, _: Ready<()>| async { Err("refused".to_owned()) }));
     begin(&g, &mut started).await;
     assert_eq!(g.wait().await.unwrap_err(), "refused");
     assert_eq!(started.await.unwrap_err(), "context cancelled");
@@ -617,12 +656,12 @@ async fn a_caller_that_is_not_polled_leaves_its_failure_to_the_wait() {
 async fn a_caller_beside_the_wait_takes_its_failure_first() {
     for _ in 0..50 {
         let (g, _ctx) = group();
-        let started = g.start(|_: Ready<()>| async { Err("refused".to_owned()) });
+        let started = g.start(|_, _: Ready<()>| async { Err("refused".to_owned()) });
         let (started, waited) = tokio::join!(started, g.wait());
         assert_eq!((started.unwrap_err().as_str(), waited), ("refused", OK));
 
         let (g, _ctx) = group();
-        let mut started = Box::pin(g.start(|_: Ready<()>| async { Err("refused".to_owned()) }));
+        let mut started = Box::pin(g.start(|_, _: Ready<()>| async { Err("refused".to_owned()) }));
         begin(&g, &mut started).await;
         let (waited, started) = tokio::join!(biased; g.wait(), started);
         assert_eq!((started.unwrap_err().as_str(), waited), ("refused", OK));
@@ -632,7 +671,7 @@ async fn a_caller_beside_the_wait_takes_its_failure_first() {
 async fn a_failure_of_a_dropped_start_is_listed_by_wait_all() {
     let g = G::new();
     let named = g.named("server");
-    let mut started = Box::pin(named.start(|_: Ready<()>| async { Err("refused".to_owned()) }));
+    let mut started = Box::pin(named.start(|_, _: Ready<()>| async { Err("refused".to_owned()) }));
     begin(&g, &mut started).await;
     until_ended(&g).await;
     drop(started);
@@ -645,7 +684,8 @@ async fn a_failure_of_a_dropped_start_is_listed_by_wait_all() {
 async fn many_callers_may_be_dropped_in_any_order() {
     let g = G::new();
     let mut random = Random::new();
-    let fails = |number: usize| g.start(move |_: Ready<()>| async move { Err(number.to_string()) });
+    let fails =
+        |number: usize| g.start(move |_, _: Ready<()>| async move { Err(number.to_string()) });
     let mut starts: Vec<_> = (0..100).map(|number| Box::pin(fails(number))).collect();
     for started in &mut starts {
         begin(&g, started).await;
@@ -684,7 +724,7 @@ async fn a_failure_racing_with_the_callers_drop_is_reported_once() {
             let (g, _ctx) = group();
             let ran = Count::default();
             let counted = ran.clone();
-            let started = g.start(move |_: Ready<()>| async move {
+            let started = g.start(move |_, _: Ready<()>| async move {
                 counted.add();
                 yields(round % 3).await;
                 Err("refused".to_owned())
@@ -716,7 +756,7 @@ async fn a_failure_racing_with_the_callers_drop_is_reported_once() {
 #[tokio::test(start_paused = true)]
 async fn a_timeout_around_it_leaves_an_ordinary_task() {
     let (g, ctx) = group();
-    let started = g.start(|ready| async move {
+    let started = g.start(|_, ready| async move {
         tokio::time::sleep(Duration::from_secs(5)).await;
         ready.ok(());
         ctx.done().await;
@@ -734,7 +774,7 @@ async fn a_timeout_around_it_leaves_an_ordinary_task() {
 #[test]
 fn outside_a_runtime_it_panics_when_it_is_polled() {
     let (g, _ctx) = group();
-    let started = g.start(|ready| async move {
+    let started = g.start(|_, ready| async move {
         ready.ok(());
         Ok(())
     });

@@ -195,7 +195,7 @@ fn start_for_long(g: &G, way: usize, gate: &Gate) {
         4 => _ = g.go_local(task),
         5 => assert!(g.try_go(task).is_ok()),
         _ => {
-            let start = g.start(|ready| {
+            let start = g.start(|_, ready| {
                 ready.ok(());
                 task
             });
@@ -520,7 +520,7 @@ async fn each_way_to_start_a_task_has_its_span() {
             assert!(g.named("try_go").try_go(log("3")).is_ok());
             g.named("local").go_local(log("4")).await;
             g.named("spawn").spawn(log("5"));
-            let start = g.named("start").start(|ready| async {
+            let start = g.named("start").start(|_, ready| async {
                 ready.ok(());
                 log("6").await
             });

@@ -86,7 +86,7 @@ pub(crate) fn start(on: Starter<'_>, task: TaskPlan, stage: &Stage, local: bool)
                 Way::Start => {
                     // Until the call has returned, it may be dropped, and with it the failure.
                     stage.world.tell(id, Told::Perhaps);
-                    What::Start(Box::pin($on.start(move |ready| {
+                    What::Start(Box::pin($on.start(move |_, ready| {
                         let token = guard.token();
                         let inner = perform(script, stage);
                         let inner = Box::pin(async move {

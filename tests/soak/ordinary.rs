@@ -275,7 +275,7 @@ async fn race(
     let guard = world.make(false);
     let id = guard.id();
     let (signal, signalled) = oneshot::channel();
-    let mut call: StartCall = Box::pin(g.start(move |ready| {
+    let mut call: StartCall = Box::pin(g.start(move |_, ready| {
         let token = guard.token();
         let inner = async move {
             pause(Pause::Yields(plan.before)).await;

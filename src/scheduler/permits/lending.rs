@@ -31,6 +31,11 @@
 //!    reverse.
 //! 5. When an awaitable is decided, the permit of the task that waits for it is claimed at that
 //!    moment. Otherwise a queued task would get the permit before the waiting task is polled.
+//! 6. A permit that was reserved counts as in use from its grant until a job has started with it or
+//!    it is given back. A task that has lent its own permit and gets the reserved one runs on that:
+//!    it is *attached* to the task. See [`reserved`].
+
+mod reserved;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Deref, DerefMut};
@@ -39,6 +44,7 @@ use std::task::Waker;
 use super::Permits;
 use crate::scheduler::wakers::Wakers;
 use crate::sync::{Arc, Weak};
+use reserved::Reserved;
 
 /// A scheduler, as an awaitable or a job of another scheduler sees it: see
 /// the head of this file.
@@ -59,6 +65,9 @@ pub(crate) type LenderId = u64;
 /// The id of a scheduler while it exists: its address.
 pub(crate) type SchedulerId = usize;
 
+/// The id of a reserved permit while it exists: an address.
+pub(crate) type ReservedId = usize;
+
 /// The id of what reserves or claims the permit of a task: the task itself, or a job of another
 /// scheduler.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +81,8 @@ pub(crate) enum Claimant {
 /// The permit of a task, and how the task waits.
 pub(crate) struct Lender {
     permit: TaskPermit,
+    /// The number of reserved permits that are attached to the task.
+    attached: usize,
     /// The number of polls that run under the permit: the task's own, and those of jobs on its
     /// behalf.
     polls: usize,
@@ -104,6 +115,7 @@ impl Lender {
     fn new(polls: usize) -> Lender {
         Lender {
             permit: TaskPermit::Held,
+            attached: 0,
             polls,
             reserved: BTreeSet::new(),
             claimants: BTreeMap::new(),
@@ -113,6 +125,11 @@ impl Lender {
             waker: None,
             abroad: Vec::new(),
         }
+    }
+
+    /// Returns whether the task has a permit under which it may be polled.
+    fn has_permit(&self) -> bool {
+        self.permit == TaskPermit::Held || self.attached > 0
     }
 }
 
@@ -127,6 +144,7 @@ pub(crate) struct Lenders {
     abroad: BTreeMap<Target, (usize, Weak<dyn Lending>)>,
     /// The jobs of other schedulers that wait for this one.
     awaiters: BTreeMap<Awaiter, Weak<dyn Lending>>,
+    reserved: Reserved,
 }
 
 impl Lenders {
@@ -138,6 +156,7 @@ impl Lenders {
             next_claim: 0,
             abroad: BTreeMap::new(),
             awaiters: BTreeMap::new(),
+            reserved: Reserved::new(),
         }
     }
 
@@ -226,16 +245,17 @@ impl Permits {
         waker: Waker,
         unneeded: &mut Wakers,
     ) -> bool {
+        self.attach_granted(id, claimant);
         let may_take = self.running < self.limit.max(1) && !self.lenders.has_claims();
         let Some(lender) = self.lenders.tasks.get_mut(&id) else {
             unneeded.push(waker);
             return true;
         };
-        if lender.permit == TaskPermit::Lent && may_take {
+        if lender.permit == TaskPermit::Lent && lender.attached == 0 && may_take {
             lender.permit = TaskPermit::Held;
             self.running += 1;
         }
-        if lender.permit == TaskPermit::Held {
+        if lender.has_permit() {
             lender.reserved.insert(claimant);
             unneeded.push(waker);
             return true;
@@ -256,7 +276,8 @@ impl Permits {
         }
     }
 
-    /// Ends a poll in which the task itself was pending. Returns whether its permit became free.
+    /// Ends a poll in which the task itself was pending. Returns whether its permit became free, or
+    /// was claimed.
     pub(crate) fn end_own_poll(&mut self, id: LenderId, waits: bool, waker: &Waker) -> bool {
         let Some(lender) = self.lenders.tasks.get_mut(&id) else {
             return false;
@@ -267,7 +288,7 @@ impl Permits {
             // The waker of a worker, so no user code runs.
             lender.waker = Some(waker.clone());
         }
-        self.lend_if_waiting(id)
+        self.lend_if_waiting(id) || self.claim_if_used_up(id, waker)
     }
 
     /// Ends a poll of a job on the task's behalf. Returns whether the permit became free.
@@ -354,7 +375,7 @@ impl Permits {
             wake.push(waker);
             return;
         };
-        let is_held = lender.permit == TaskPermit::Held;
+        let is_held = lender.has_permit();
         let own = match through {
             // The list has to know which of its members was woken. The task is polled when it has
             // its permit, even if the list no longer exists.
@@ -394,6 +415,9 @@ impl Permits {
 
     /// Grants free permits to claims, oldest first.
     pub(crate) fn grant(&mut self, wake: &mut Wakers) {
+        if self.lenders.has_claims() {
+            self.withdraw_claims(wake);
+        }
         // At limit 0, no job starts, but jobs that have started continue, one at a time.
         while self.lenders.has_claims() && self.running < self.limit.max(1) {
             let Some((_, id)) = self.lenders.claims.pop_first() else {

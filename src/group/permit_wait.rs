@@ -1,24 +1,28 @@
-//! How a local task waits in the queue of its group.
+//! How a local task or a reservation waits in the queue of its group.
 
 use std::task::{self, Poll, Waker};
 
 use super::handle::Number;
 use crate::scheduler::effects::Effects;
+use crate::scheduler::permits::lending::ReservedId;
 use crate::sync::{Arc, Mutex};
 
-/// The wait of a local task for its permit.
+/// The wait of a local task or of a reservation for its permit.
+///
+/// Neither has a job that a worker could run, and both may be dropped while they wait.
 ///
 /// Its lock may be taken while the scheduler's lock is held. No lock is taken while it is held.
-pub(crate) struct LocalWait(Mutex<WaitState>);
+pub(crate) struct PermitWait(Mutex<WaitState>);
 
 struct WaitState {
     stage: Stage,
     waker: Option<Waker>,
-    /// Its number in the queue, if it has to wait there. Written under the scheduler's lock.
+    /// The number in the queue, if it has to wait there. Written under the scheduler's lock.
     number: Option<Number>,
-    /// Whether the task starts, once that is decided: its admission resolves to this. It is written
-    /// under the scheduler's lock, in the section in which the waiter is woken, so a waiter that is
-    /// woken finds it. `stage` does not serve for that: a task leaves it outside that lock.
+    /// Whether the permit is given, once that is decided: the admission of a local task resolves to
+    /// this. It is written under the scheduler's lock, in the section in which the waiter is woken,
+    /// so a waiter that is woken finds it. `stage` does not serve for that: a local task leaves it
+    /// outside that lock.
     decision: Option<bool>,
 }
 
@@ -28,24 +32,30 @@ pub(super) enum Stage {
     New,
     /// Counted, and waiting for a permit.
     Waiting,
-    /// The task has a permit.
+    /// It has its permit.
     Admitted,
-    /// The task never starts, and counts as ended when it has been dropped.
+    /// It gets no permit. A local task counts as ended when it has been dropped.
     Refused,
-    /// The task never starts, and does not count: a wait of the group is over.
+    /// It gets no permit, and does not count: a wait of the group is over.
     Dismissed,
-    /// The task has finished or was dropped.
+    /// It has ended or was dropped.
     Left,
 }
 
-impl LocalWait {
-    pub(super) fn new() -> Arc<LocalWait> {
-        Arc::new(LocalWait(Mutex::new(WaitState {
+impl PermitWait {
+    pub(super) fn new() -> Arc<PermitWait> {
+        Arc::new(PermitWait(Mutex::new(WaitState {
             stage: Stage::New,
             waker: None,
             number: None,
             decision: None,
         })))
+    }
+
+    /// Returns the id of the permit that a reservation gets: no other wait has it while this one
+    /// exists.
+    pub(crate) fn reserved_id(&self) -> ReservedId {
+        std::ptr::from_ref(self) as ReservedId
     }
 
     /// Begins to wait. Returns `false` if the task was dropped already, because its `LocalSet` was
@@ -59,17 +69,17 @@ impl LocalWait {
         new
     }
 
-    /// Gives the task a permit. Returns `false` if the task was dropped, and needs none.
+    /// Gives it a permit. Returns `false` if it was dropped, and needs none.
     pub(crate) fn admit(&self, effects: &mut Effects) -> bool {
         self.decide(Stage::Admitted, effects)
     }
 
-    /// Decides that the task never starts. It counts as ended when it has been dropped.
+    /// Decides that it gets no permit. A local task counts as ended when it has been dropped.
     pub(crate) fn refuse(&self, effects: &mut Effects) {
         self.decide(Stage::Refused, effects);
     }
 
-    /// Decides that the task never starts and does not count, because a wait of the group is over.
+    /// Decides that it gets no permit and does not count, because a wait of the group is over.
     pub(crate) fn dismiss(&self, effects: &mut Effects) {
         self.decide(Stage::Dismissed, effects);
     }
@@ -86,7 +96,7 @@ impl LocalWait {
         true
     }
 
-    /// Notes the number in the queue. The task may have been dropped already.
+    /// Notes the number in the queue. A local task may have been dropped already.
     pub(crate) fn set_number(&self, number: Number) {
         self.0.lock().number = Some(number);
     }
@@ -95,17 +105,17 @@ impl LocalWait {
         self.0.lock().number
     }
 
-    /// Notes that the task was dropped in the queue: unless it was decided before, it never starts.
+    /// Notes that it was dropped in the queue: unless it was decided before, it gets no permit.
     pub(crate) fn forget(&self) {
         self.0.lock().decision.get_or_insert(false);
     }
 
-    /// Returns whether the task starts, if that is decided.
+    /// Returns whether it gets its permit, if that is decided.
     pub(crate) fn decision(&self) -> Option<bool> {
         self.0.lock().decision
     }
 
-    /// Returns whether the task starts, if that is decided. It is for `Debug` and never blocks.
+    /// Returns whether it gets its permit, if that is decided. It is for `Debug` and never blocks.
     pub(crate) fn try_decision(&self) -> Option<bool> {
         self.0.try_lock().and_then(|state| state.decision)
     }
