@@ -4,12 +4,14 @@ use std::task::{Poll, Waker};
 
 use tokio::task::AbortHandle;
 
+use super::blocking;
 use super::handle::{Admission, DecideAdmission, Number};
 use super::local_wait::LocalWait;
 use super::queue::{Position, Queue, Queued};
 use super::task::LocalId;
 use super::task::{Entry, Task, Work};
 use crate::group::error::TryGoError;
+use crate::panic;
 use crate::scheduler::Scheduler;
 use crate::scheduler::current;
 use crate::scheduler::effects::Effects;
@@ -19,7 +21,7 @@ use crate::scheduler::job::{Job, JobResult};
 use crate::scheduler::lease::Lease;
 use crate::scheduler::permits::lending::Lending;
 use crate::scheduler::permits::lending::Waiter;
-use crate::scheduler::source::{HadPermit, Rejected, Source};
+use crate::scheduler::source::{HadPermit, Outcome, Rejected, Source};
 use crate::scheduler::state::State;
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
@@ -52,7 +54,7 @@ where
     /// Returns whether a new task is still accepted, as far as the state under the lock tells. The
     /// caller checks the context before it takes the lock.
     fn takes_new(&self) -> bool {
-        self.is_open() && !self.source.closed && !self.ended_by_failure
+        self.is_open() && !self.source.closed && !self.is_shut
     }
 }
 
@@ -285,8 +287,19 @@ where
         Source::dispose(self, Rejected { tag, work, permit });
     }
 
-    /// Refuses a task because the context is done. It counts as ended, unless a wait is already
-    /// over.
+    /// Drops a task that was refused, and counts it as ended. A closure is dropped on the pool.
+    fn refuse_entry(self: &Arc<Self>, Entry { task, work }: Entry<E>) {
+        match work {
+            Work::Blocking(job) => blocking::refuse(self, task, job),
+            Work::Future(job) => {
+                let outcome = Outcome::of_refusal(panic::catch(|| drop(job)));
+                self.complete_unstarted(task, outcome);
+            }
+        }
+    }
+
+    /// Refuses a task because the context is done or the group is closed. It counts as ended,
+    /// unless a wait is already over.
     fn refuse(self: &Arc<Self>, queued: Queued<E>) {
         let counts = self.with_effects(|state, effects| {
             let counts = !state.is_closed();
@@ -303,7 +316,7 @@ where
             counts
         });
         match queued {
-            Queued::Entry(entry) if counts => self.reject(entry, HadPermit::No),
+            Queued::Entry(entry) if counts => self.refuse_entry(entry),
             Queued::Entry(Entry { task, work }) => {
                 work.discard();
                 if let Some(observer) = task.observer {

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use crate::context::Context;
 use crate::panic;
-use crate::scheduler::calls::CallId;
+use crate::scheduler::calls::{CallId, PoolId};
 use crate::scheduler::effects::Observer;
 use crate::scheduler::error::Label;
 use crate::scheduler::job::Job;
@@ -50,11 +50,20 @@ fn discard<E: 'static>(job: BlockingJob<E>) {
     }
 }
 
+/// Where a task runs, if that is entered in its group.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    Worker,
+    LocalSet(LocalId),
+    /// On a thread of the blocking pool.
+    Pool(PoolId),
+}
+
 /// The bookkeeping of a task while it waits and while it runs.
 pub(crate) struct Task {
     pub(crate) label: Label,
     pub(crate) observer: Option<Arc<dyn Observer>>,
-    pub(crate) local: Option<LocalId>,
+    pub(crate) place: Place,
     pub(super) started: Option<Instant>,
     span: Span,
 }
@@ -64,7 +73,7 @@ impl Task {
         Task {
             label,
             observer,
-            local: None,
+            place: Place::Worker,
             started: None,
             span: Span::none(),
         }
@@ -91,6 +100,17 @@ impl Tag for Task {
 
     fn failed_call(&self) -> Option<CallId> {
         self.observer.as_ref()?.failed_call()
+    }
+
+    fn has_started(&self) -> bool {
+        self.started.is_some()
+    }
+
+    fn on_pool(&self) -> Option<PoolId> {
+        match self.place {
+            Place::Pool(id) => Some(id),
+            Place::Worker | Place::LocalSet(_) => None,
+        }
     }
 
     fn is_observed(&self) -> bool {

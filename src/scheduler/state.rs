@@ -6,7 +6,9 @@ use std::thread::ThreadId;
 
 use super::calls::Calls;
 use super::effects::Effects;
-use super::failures::Failures;
+use super::failures::{CauseWith, Failures};
+use super::idlers::Idlers;
+use super::ledger::Ledger;
 use super::permits::Permits;
 use super::shutdown::Shutdown;
 use super::source::{Completion, HadPermit, Rejected, Source};
@@ -33,11 +35,23 @@ pub(crate) struct State<S: Source> {
     pub(crate) rejected: VecDeque<Rejected<S>>,
     /// The waker of the task that joins.
     pub(crate) waiter: Option<Waker>,
+    pub(super) idlers: Idlers,
+    /// Whether a join has begun. It ends with the scheduler.
+    pub(super) is_joined: bool,
+    /// The number of other calls that wait for all jobs.
+    pub(super) waits: usize,
+    /// `Some` while the scheduler is being drained.
+    pub(super) ledger: Option<Box<Ledger>>,
+    /// Makes the cause that other jobs see when a job has failed.
+    pub(super) cause_with: Option<CauseWith<S::Error>>,
     pub(crate) shutdown: Shutdown,
     /// Whether a failure has cancelled the context. It is set before the permit of the failed job
     /// is free, so that a thread that read the context before the failure starts no job with that
     /// permit.
     pub(crate) ended_by_failure: bool,
+    /// Whether new jobs are refused although the phase is `Open`: a failure has cancelled the
+    /// context, or the group was closed.
+    pub(crate) is_shut: bool,
     /// Whether the runtime has shut down, so that no worker can be called.
     pub(crate) runtime_lost: bool,
 }
@@ -53,8 +67,14 @@ impl<S: Source> State<S> {
             open: 0,
             rejected: VecDeque::new(),
             waiter: None,
+            idlers: Idlers::new(),
+            is_joined: false,
+            waits: 0,
+            ledger: None,
+            cause_with: None,
             shutdown: Shutdown::new(has_deadline),
             ended_by_failure: false,
+            is_shut: false,
             runtime_lost: false,
         }
     }
@@ -81,13 +101,6 @@ impl<S: Source> State<S> {
     /// Counts jobs as accepted.
     pub(crate) fn count_in(&mut self, jobs: usize) {
         self.open += jobs;
-    }
-
-    /// Wakes the task that joins if everything is complete.
-    pub(crate) fn wake_waiter(&mut self, effects: &mut Effects) {
-        if self.is_complete() {
-            effects.wake.extend(self.waiter.take());
-        }
     }
 
     /// Makes sure that a worker looks for a job if there is work, whatever the caller does next.
@@ -229,7 +242,7 @@ impl<S: Source> State<S> {
     /// Releases a permit with which no job was started.
     pub(crate) fn return_permit(&mut self, effects: &mut Effects) {
         self.permits.release(None, &mut effects.stale_wakers);
-        self.count_out(effects);
+        self.count_out(true, effects);
     }
 
     /// Releases the permit of a job that has finished, and keeps its value.
@@ -245,7 +258,7 @@ impl<S: Source> State<S> {
         let succeeded = value.is_some();
         match self.source.accept(tag, value, effects) {
             Some(observer) => effects.observers.push((observer, succeeded)),
-            None => self.count_out(effects),
+            None => self.count_out(succeeded, effects),
         }
         if self.source.has_outcome() {
             effects.wake.extend(self.waiter.take());
@@ -253,8 +266,11 @@ impl<S: Source> State<S> {
     }
 
     /// Counts a job as completed.
-    pub(crate) fn count_out(&mut self, effects: &mut Effects) {
+    pub(crate) fn count_out(&mut self, succeeded: bool, effects: &mut Effects) {
         self.open -= 1;
+        if self.ledger.is_some() {
+            self.enter_in_ledger(succeeded, effects);
+        }
         self.relieve_watcher(effects);
         self.wake_waiter(effects);
     }
