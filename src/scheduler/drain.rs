@@ -21,7 +21,7 @@ use super::failures::Failures;
 use super::ledger::{Ledger, Straggler};
 use super::source::Source;
 use super::state::{Phase, State};
-use crate::context::Cause;
+use crate::context::{Cause, StaticCause};
 use crate::sync::Arc;
 
 /// What became of the jobs of a scheduler while it was drained.
@@ -42,11 +42,12 @@ impl<S: Source> State<S> {
     /// Enters a job that is counted as completed. Its failure was entered before.
     #[cold]
     pub(super) fn enter_in_ledger(&mut self, succeeded: bool, effects: &mut Effects) {
-        let was_asked = self.shutdown.was_asked();
+        let was_notified = self.shutdown.was_asked();
         let Some(ledger) = &mut self.ledger else {
             return;
         };
-        if succeeded && (was_asked || ledger.has_deadline_passed()) {
+        let was_asked = was_notified || ledger.is_asked || ledger.has_deadline_passed();
+        if succeeded && was_asked {
             ledger.stopped += 1;
         } else if succeeded {
             ledger.finished += 1;
@@ -119,6 +120,16 @@ impl<S: Source> Scheduler<S> {
         }
         current::wait_for_all(self, cx.waker());
         Poll::Pending
+    }
+
+    /// Cancels the context. What ends from now on was asked to.
+    pub(crate) fn cancel_drain(self: &Arc<Self>, why: &'static StaticCause) {
+        self.with_state(|state| {
+            if let Some(ledger) = &mut state.ledger {
+                ledger.is_asked = true;
+            }
+        });
+        self.end_context(why);
     }
 
     /// Notes that the jobs that are left are aborted, before the caller aborts them.

@@ -13,6 +13,9 @@ pub(crate) struct Ledger {
     pub(super) aborted: Vec<Straggler>,
     /// Whether the jobs that are left have been aborted, so that the drain waits for no closure.
     pub(super) is_aborted: bool,
+    /// Whether the drain has cancelled the context, or is about to. A job may end before the
+    /// scheduler is notified of the end of its context.
+    pub(super) is_asked: bool,
     /// A deadline that passes notifies nothing.
     deadline: Option<Instant>,
 }

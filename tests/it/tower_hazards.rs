@@ -48,7 +48,7 @@ fn without_a_runtime_the_handler_is_dropped_and_reported() {
     drop(call);
     assert_eq!(drops.count(), 1);
     assert_eq!((handlers.running(), handlers.lingering()), (0, 0));
-    let drained = tokio_test::block_on(handlers.wait());
+    let drained = only(tokio_test::block_on(handlers.wait()));
     assert_eq!(drained.aborted().len(), 1);
 }
 
@@ -337,7 +337,7 @@ async fn a_group_with_a_limit_goes_on_inside_a_handler_that_lingers() {
     assert!(call.poll().is_pending());
     tokio::task::yield_now().await;
     drop(call);
-    let drained = time::timeout(HOUR, handlers.wait()).await.unwrap();
+    let drained = only(time::timeout(HOUR, handlers.wait()).await.unwrap());
     assert_eq!((drained.stopped(), *done.lock().unwrap()), (1, 5));
 }
 

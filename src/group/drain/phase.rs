@@ -6,7 +6,7 @@ use std::task::{self, Poll};
 use super::report::{DrainedPhase, Tally};
 use super::sealed::{Draining, IntoPhase};
 use super::{SHUTTING_DOWN, text_of};
-use crate::context::{Cause, ContextError};
+use crate::context::ContextError;
 use crate::group::Group;
 use crate::group::name::{GROUP_ABORTED, why};
 use crate::panic;
@@ -86,8 +86,7 @@ where
     }
 
     fn cancel(&mut self) {
-        let cause = Cause::from_static(&SHUTTING_DOWN);
-        self.g.scheduler.end_context_with(cause);
+        self.g.scheduler.cancel_drain(&SHUTTING_DOWN);
     }
 
     fn abort(&mut self) {

@@ -86,7 +86,8 @@ impl DrainedPhase {
         self.tally.finished
     }
 
-    /// Returns the number of tasks that stopped because they were asked to, or never started.
+    /// Returns the number of tasks that stopped because they were asked to, or never started. Of
+    /// handlers, also the number of those that the server has dropped with their connections.
     ///
     /// A task that returned an error after it was asked is one of them if the error reads as that
     /// of the context does. Otherwise it is one of the [`errors`](DrainedPhase::errors).
