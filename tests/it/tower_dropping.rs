@@ -105,7 +105,7 @@ async fn at_the_servers_end_it_has_its_grace() {
     assert_eq!((drained.stopped(), drained.aborted().len()), (2, 1));
     assert_eq!(
         drained.to_string(),
-        "1 handlers finished, 1 aborted: GET /, after 100.0ms"
+        "handlers: 2 stopped, 1 aborted (GET /, after 100.0ms)"
     );
 }
 
