@@ -49,6 +49,7 @@ pub(crate) mod current;
 mod drain;
 pub(crate) mod effects;
 pub(crate) mod error;
+mod extras;
 pub(crate) mod failures;
 pub(crate) mod group_error;
 pub(crate) mod idle;

@@ -10,7 +10,7 @@ use crate::scheduler::group_error::GroupError;
 use crate::sync::{Arc, Mutex, OnceLock};
 
 /// The name of a group. A group without one pays for a load where the name would be mentioned.
-pub(crate) struct Name(OnceLock<Mutex<Cow<'static, str>>>);
+pub(crate) struct Name(OnceLock<Box<Mutex<Cow<'static, str>>>>);
 
 impl Name {
     pub(super) fn new() -> Name {
@@ -25,7 +25,7 @@ impl Name {
         match self.0.get() {
             Some(old) => *old.lock() = name,
             // Of two first names, set at the same time, one is lost.
-            None => drop(self.0.set(Mutex::new(name))),
+            None => drop(self.0.set(Box::new(Mutex::new(name)))),
         }
     }
 

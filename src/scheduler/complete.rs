@@ -77,7 +77,7 @@ impl<S: Source> Scheduler<S> {
         } else {
             OnFailure::GoOn
         };
-        let cause_with = self.with_state(|state| state.cause_with.clone());
+        let cause_with = self.with_state(|state| state.extras.as_ref()?.cause_with.clone());
         let cause = failure.report(on_failure, cause_with.as_ref());
         panic::discard(cause_with);
         let (later, cause) = self.with_effects(|state, _| {
@@ -139,7 +139,7 @@ impl<S: Source> Scheduler<S> {
     /// Sets the function that makes the cause from the error of a job. Returns the last one, to be
     /// dropped outside the lock.
     pub(crate) fn set_cause_with(&self, make: CauseWith<S::Error>) -> Option<CauseWith<S::Error>> {
-        self.with_state(|state| state.cause_with.replace(make))
+        self.with_state(|state| state.extras().cause_with.replace(make))
     }
 
     /// Takes the failures, once everything is complete.

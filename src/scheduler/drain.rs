@@ -41,9 +41,10 @@ pub(crate) struct Entries<E> {
 impl<S: Source> State<S> {
     /// Enters a job that is counted as completed. Its failure was entered before.
     #[cold]
+    #[inline(never)]
     pub(super) fn enter_in_ledger(&mut self, succeeded: bool, effects: &mut Effects) {
         let was_notified = self.shutdown.was_asked();
-        let Some(ledger) = &mut self.ledger else {
+        let Some(ledger) = self.extras.as_mut().and_then(|it| it.ledger.as_mut()) else {
             return;
         };
         let was_asked = was_notified || ledger.is_asked || ledger.has_deadline_passed();
@@ -59,7 +60,8 @@ impl<S: Source> State<S> {
 
     /// Returns whether only closures are left that run, after an abort.
     fn is_drained(&self) -> bool {
-        let is_aborted = self.ledger.as_ref().is_some_and(|it| it.is_aborted);
+        let ledger = self.extras.as_ref().and_then(|it| it.ledger.as_ref());
+        let is_aborted = ledger.is_some_and(|ledger| ledger.is_aborted);
         is_aborted && self.open == self.source.stragglers_count() && !self.source.has_unstarted()
     }
 
@@ -73,7 +75,7 @@ impl<S: Source> State<S> {
         if let Some(id) = failure.on_pool {
             self.source.left_pool(id);
         }
-        match &mut self.ledger {
+        match self.extras.as_mut().and_then(|it| it.ledger.as_mut()) {
             Some(ledger) if matches!(failure.kind, TaskErrorKind::Aborted(_)) => {
                 if failure.was_running {
                     ledger.aborted.push(Straggler {
@@ -94,10 +96,12 @@ impl<S: Source> State<S> {
 impl<S: Source> Scheduler<S> {
     /// Begins to enter how the jobs end. Returns the failures from before.
     pub(crate) fn open_ledger(self: &Arc<Self>) -> Failures<S::Error> {
+        let deadline = self.ctx().deadline();
         let before = self.with_state(|state| {
             state
+                .extras()
                 .ledger
-                .get_or_insert_with(|| Box::new(Ledger::new(self.ctx().deadline())));
+                .get_or_insert_with(|| Ledger::new(deadline));
             std::mem::replace(&mut state.failures, Failures::new())
         });
         self.watch();
@@ -108,7 +112,7 @@ impl<S: Source> Scheduler<S> {
     pub(crate) fn begin_drain(&self) {
         self.with_state(|state| {
             state.is_shut = true;
-            state.waits += 1;
+            state.extras().waits += 1;
         });
     }
 
@@ -125,7 +129,7 @@ impl<S: Source> Scheduler<S> {
     /// Cancels the context. What ends from now on was asked to.
     pub(crate) fn cancel_drain(self: &Arc<Self>, why: &'static StaticCause) {
         self.with_state(|state| {
-            if let Some(ledger) = &mut state.ledger {
+            if let Some(ledger) = &mut state.extras().ledger {
                 ledger.is_asked = true;
             }
         });
@@ -135,7 +139,7 @@ impl<S: Source> Scheduler<S> {
     /// Notes that the jobs that are left are aborted, before the caller aborts them.
     pub(crate) fn abort_drain(self: &Arc<Self>) {
         self.with_state(|state| {
-            if let Some(ledger) = &mut state.ledger {
+            if let Some(ledger) = &mut state.extras().ledger {
                 ledger.is_aborted = true;
             }
         });
@@ -144,7 +148,7 @@ impl<S: Source> Scheduler<S> {
     /// Makes the report. What ends later is in no report.
     pub(crate) fn end_drain(self: &Arc<Self>) -> Entries<S::Error> {
         self.with_state(|state| {
-            let ledger = *state.ledger.take().unwrap_or_default();
+            let ledger = state.extras().ledger.take().unwrap_or_default();
             let blocking: Vec<Straggler> = state.source.stragglers().collect();
             if state.is_complete() && state.phase == Phase::Open {
                 state.phase = Phase::Closed;

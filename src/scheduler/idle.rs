@@ -19,6 +19,7 @@ use super::Scheduler;
 use super::calls::Untaken;
 use super::current;
 use super::effects::Effects;
+use super::extras::Extras;
 use super::failures::Failures;
 use super::idlers::IdlerKey;
 use super::source::Source;
@@ -40,21 +41,31 @@ impl<S: Source> State<S> {
     /// Returns whether a call waits for the end of all jobs: a join, or another one that has
     /// entered itself with [`Waiting`].
     pub(crate) fn is_waited_for(&self) -> bool {
-        self.is_joined || self.waits > 0
+        self.is_joined || self.extras.as_ref().is_some_and(|it| it.waits > 0)
     }
 
     /// Wakes the task that joins if everything is complete, and those that wait until the scheduler
     /// is idle.
     pub(crate) fn wake_waiter(&mut self, effects: &mut Effects) {
-        if self.foreground() > 0 {
-            return;
+        if self.foreground() == 0 {
+            self.wake_waiters(effects);
         }
+    }
+
+    /// Not inlined into the completion of each job.
+    #[inline(never)]
+    fn wake_waiters(&mut self, effects: &mut Effects) {
         if self.is_complete() {
             effects.wake.extend(self.waiter.take());
         }
-        if self.is_idle() {
-            effects.wake.extend(self.idlers.take_all());
+        if self.extras.is_some() && self.is_idle() {
+            let idlers = self.extras.iter_mut().flat_map(|it| it.idlers.take_all());
+            effects.wake.extend(idlers);
         }
+    }
+
+    pub(super) fn extras(&mut self) -> &mut Extras<S::Error> {
+        self.extras.get_or_insert_default()
     }
 
     /// Closes the scheduler if no call of `start` has left a failure. Everything is complete.
@@ -75,14 +86,14 @@ pub(crate) struct Waiting<'a, S: Source>(&'a Arc<Scheduler<S>>);
 
 impl<'a, S: Source> Waiting<'a, S> {
     pub(crate) fn begin(scheduler: &'a Arc<Scheduler<S>>) -> Waiting<'a, S> {
-        scheduler.with_state(|state| state.waits += 1);
+        scheduler.with_state(|state| state.extras().waits += 1);
         Waiting(scheduler)
     }
 }
 
 impl<S: Source> Drop for Waiting<'_, S> {
     fn drop(&mut self) {
-        self.0.with_state(|state| state.waits -= 1);
+        self.0.with_state(|state| state.extras().waits -= 1);
     }
 }
 
@@ -96,13 +107,15 @@ struct Place<'a, S: Source> {
 impl<S: Source> Place<'_, S> {
     /// Returns whether the waker was taken (invariant 2).
     fn was_woken(&self, state: &State<S>) -> bool {
-        self.key.is_some_and(|key| !state.idlers.contains(key))
+        let idlers = state.extras.as_ref().map(|it| &it.idlers);
+        self.key
+            .is_some_and(|key| idlers.is_none_or(|idlers| !idlers.contains(key)))
     }
 
     /// Enters the waker in `new`. What is left there afterwards is dropped outside the lock.
     fn enter(&mut self, state: &mut State<S>, new: &mut Option<Waker>) {
         let Some(waker) = new.take() else { return };
-        let idlers = &mut state.idlers;
+        let idlers = &mut state.extras().idlers;
         let key = *self.key.get_or_insert_with(|| idlers.new_key());
         *new = idlers.insert(key, waker);
     }
@@ -168,7 +181,9 @@ impl<S: Source> Place<'_, S> {
 impl<S: Source> Drop for Place<'_, S> {
     fn drop(&mut self) {
         if let Some(key) = self.key {
-            let waker = self.scheduler.with_state(|state| state.idlers.remove(key));
+            let waker = self
+                .scheduler
+                .with_state(|state| state.extras().idlers.remove(key));
             panic::discard(waker);
         }
     }

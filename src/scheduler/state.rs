@@ -6,9 +6,8 @@ use std::thread::ThreadId;
 
 use super::calls::Calls;
 use super::effects::Effects;
-use super::failures::{CauseWith, Failures};
-use super::idlers::Idlers;
-use super::ledger::Ledger;
+use super::extras::Extras;
+use super::failures::Failures;
 use super::permits::Permits;
 use super::shutdown::Shutdown;
 use super::source::{Completion, HadPermit, Rejected, Source};
@@ -35,15 +34,9 @@ pub(crate) struct State<S: Source> {
     pub(crate) rejected: VecDeque<Rejected<S>>,
     /// The waker of the task that joins.
     pub(crate) waiter: Option<Waker>,
-    pub(super) idlers: Idlers,
     /// Whether a join has begun. It ends with the scheduler.
     pub(super) is_joined: bool,
-    /// The number of other calls that wait for all jobs.
-    pub(super) waits: usize,
-    /// `Some` while the scheduler is being drained.
-    pub(super) ledger: Option<Box<Ledger>>,
-    /// Makes the cause that other jobs see when a job has failed.
-    pub(super) cause_with: Option<CauseWith<S::Error>>,
+    pub(super) extras: Option<Box<Extras<S::Error>>>,
     pub(crate) shutdown: Shutdown,
     /// Whether a failure has cancelled the context. It is set before the permit of the failed job
     /// is free, so that a thread that read the context before the failure starts no job with that
@@ -67,11 +60,8 @@ impl<S: Source> State<S> {
             open: 0,
             rejected: VecDeque::new(),
             waiter: None,
-            idlers: Idlers::new(),
             is_joined: false,
-            waits: 0,
-            ledger: None,
-            cause_with: None,
+            extras: None,
             shutdown: Shutdown::new(has_deadline),
             ended_by_failure: false,
             is_shut: false,
@@ -268,7 +258,7 @@ impl<S: Source> State<S> {
     /// Counts a job as completed.
     pub(crate) fn count_out(&mut self, succeeded: bool, effects: &mut Effects) {
         self.open -= 1;
-        if self.ledger.is_some() {
+        if self.extras.is_some() {
             self.enter_in_ledger(succeeded, effects);
         }
         self.relieve_watcher(effects);
