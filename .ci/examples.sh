@@ -51,7 +51,7 @@ shows() {
     echo "-- $command"
     read -r name arguments <<<"$command"
     case $name in
-        child_process | graceful_shutdown) features=--all-features ;;
+        child_process | graceful_shutdown | shutdown) features=--all-features ;;
     esac
     # shellcheck disable=SC2086 # the arguments are words
     bounded cargo run --quiet $features --example "$name" -- $arguments >"$scratch/out" || die "$command: status $?"
@@ -249,6 +249,8 @@ shows dependent_operations '^first: +failed: out of stock$' '^second: halted aft
 shows client_timeout '^client: context deadline exceeded, after [0-9]' '^server: the client has gone, [0-9]'
 shows query_databases '^SQLite: 3 queries run, and rows come; the client leaves$' \
     'rows .* after [1-9][0-9]* rows: context cancelled: the client has gone$' '^  0 queries run on; 3 of 3 '
+shows 'server_in_a_struct' 'the answer: HELLO' 'idle: false, 2 tasks' 'at the end: goodbye, 0 tasks'
+shows 'shutdown --demo' 'done: three' 'server: .*2 stopped|server: 2 ' 'workers: 3 finished' 'journal: 1 finished'
 shows 'query_databases --leave 60000 --deadline 1000' 'count .* context deadline exceeded: the page is due$' '^  0 queries run on; 3 of 3 '
 shows process_stream '^the channel was closed: 30 jobs done, 0 left$' '^context cancelled: nobody reads .*: [0-9]+ jobs done, [0-9]+ left$' \
     'job [0-9]+ went back to the producer$' '^context deadline exceeded: the page is due: .* it stopped after '

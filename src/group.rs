@@ -2,9 +2,13 @@
 
 mod blocking;
 mod burst;
+mod cause_with;
+mod close;
+pub(crate) mod drain;
 mod error;
 mod handle;
 mod local;
+mod name;
 mod no_permit;
 mod on_pool;
 mod one_job;
@@ -18,6 +22,7 @@ mod source;
 mod spawn_builder;
 mod spawner;
 mod start;
+mod steer;
 mod stoppable;
 mod submit;
 mod task;
@@ -27,6 +32,7 @@ mod tracked;
 mod worker;
 mod worker_wakers;
 
+pub use drain::{Drain, DrainPhase, Drained, DrainedError, DrainedPhase, DrainedTask};
 pub use error::TryGoError;
 pub use handle::{Admission, Admitted};
 pub use permit::Permit;
@@ -41,22 +47,19 @@ use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
-use crate::context::{Cause, Context, ContextError, StaticCause};
+use crate::context::{Cause, Context, ContextError};
 use crate::scheduler::Scheduler;
 use crate::scheduler::error::{Errors, Label};
 use crate::scheduler::failures::OnFailure;
 use crate::scheduler::group_error::GroupError;
 use crate::scheduler::job::{self, boxed_if_big};
 use crate::sync::Arc;
+use name::{GROUP_ABORTED, GROUP_DROPPED, WAIT_ENDED, why};
 use policy::Options;
 use queue::Queue;
 use reserve::Reserve;
 use source::Shared;
 use spawn_builder::SpawnBuilder;
-
-static WAIT_ENDED: StaticCause = StaticCause("the group's wait has finished");
-static GROUP_ABORTED: StaticCause = StaticCause("the group was aborted");
-static GROUP_DROPPED: StaticCause = StaticCause("the group was dropped");
 
 /// A group of tasks that are waited for, cancelled and limited together.
 ///
@@ -815,19 +818,13 @@ where
     /// ```
     #[doc(alias("SetLimit", "Semaphore", "CapacityLimiter"))]
     pub fn set_limit(&self, limit: impl Into<Option<usize>>) {
-        let limit = limit.into().unwrap_or(usize::MAX);
-        let ended = self.scheduler.ctx().is_done();
-        self.scheduler.with_effects(|state, effects| {
-            state.permits.set_limit(limit);
-            state.start_ready(ended, effects);
-        });
+        steer::set_limit(&self.scheduler, limit.into());
     }
 
     /// Returns how many tasks may run at once, or `None` if there is no limit.
     #[must_use]
     pub fn limit(&self) -> Option<usize> {
-        let limit = self.scheduler.read(|state| state.permits.limit());
-        (limit != usize::MAX).then_some(limit)
+        steer::limit(&self.scheduler)
     }
 
     /// Returns how many permits are in use: those of tasks that have started, have not finished and
@@ -836,7 +833,7 @@ where
     /// The number may have changed by the time you look at it.
     #[must_use]
     pub fn running(&self) -> usize {
-        self.scheduler.read(|state| state.permits.running())
+        steer::running(&self.scheduler)
     }
 
     /// Returns how many tasks and reservations are queued for a permit.
@@ -844,7 +841,7 @@ where
     /// The number may have changed by the time you look at it.
     #[must_use]
     pub fn queued(&self) -> usize {
-        self.scheduler.read(|state| state.source.waiting())
+        steer::queued(&self.scheduler)
     }
 }
 
@@ -885,7 +882,8 @@ where
     /// [`go_blocking`](Group::go_blocking) closure that runs is not aborted.
     #[doc(alias = "abort_all")]
     pub fn abort(&self) {
-        self.scheduler.abort(&GROUP_ABORTED);
+        self.scheduler
+            .abort_with(why(&self.scheduler, &GROUP_ABORTED));
     }
 
     /// Aborts tasks that still run when `grace` has passed since the group's context was done.
@@ -932,7 +930,8 @@ where
     #[doc(alias("join", "waitForAll"))]
     pub async fn wait(self) -> Result<(), E> {
         self.scheduler.join().await;
-        self.scheduler.end_context(&WAIT_ENDED);
+        self.scheduler
+            .end_context_with(why(&self.scheduler, &WAIT_ENDED));
         self.scheduler.take_failures().into_result()
     }
 
@@ -953,7 +952,8 @@ where
     #[doc(alias = "errors.Join")]
     pub async fn wait_all(self) -> Result<(), Errors<E>> {
         self.scheduler.join().await;
-        self.scheduler.end_context(&WAIT_ENDED);
+        self.scheduler
+            .end_context_with(why(&self.scheduler, &WAIT_ENDED));
         self.scheduler.take_failures().into_errors()
     }
 }
@@ -964,7 +964,8 @@ where
 {
     /// Cancels the context and aborts the tasks. It waits for nothing.
     fn drop(&mut self) {
-        self.scheduler.abort(&GROUP_DROPPED);
+        self.scheduler
+            .abort_with(why(&self.scheduler, &GROUP_DROPPED));
     }
 }
 
@@ -985,14 +986,17 @@ where
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let counts = self.scheduler.try_read(|state| {
             let permits = &state.permits;
-            (permits.running(), state.source.waiting(), permits.limit())
+            let waiting = state.source.waiting();
+            let is_waited_for = state.is_waited_for();
+            (permits.running(), waiting, permits.limit(), is_waited_for)
         });
         let mut debug = f.debug_struct("Group");
         match counts {
-            Some((running, queued, limit)) => debug
+            Some((running, queued, limit, is_waited_for)) => debug
                 .field("running", &running)
                 .field("queued", &queued)
-                .field("limit", &(limit != usize::MAX).then_some(limit)),
+                .field("limit", &(limit != usize::MAX).then_some(limit))
+                .field("waited_for", &is_waited_for),
             None => debug.field("state", &format_args!("<locked>")),
         };
         debug.finish_non_exhaustive()

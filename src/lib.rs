@@ -63,6 +63,8 @@
 //! | to start a task only if a permit is free now | [`Group::try_go`] |
 //! | another way to start a task | the table of [`Group`] |
 //! | a limit on the time that a shutdown takes | [`Group::set_grace`] |
+//! | to shut groups and a server down in one time budget | [`Drain`], [`Group::drain`] |
+//! | a group in a struct, with `&self` methods | [`Group::close_and_wait`], [`Group::idle`] |
 //! | every failure, with task names and call sites | [`Group::named`], [`Group::wait_all`] |
 //! | one function over many items, results in order | [`fetch_all`] |
 //! | each result, a stream, the first, or *k* of *n* | [`fan_out()`], [its table](mod@fan_out) |
@@ -162,8 +164,8 @@ pub use context::{
 };
 pub use fan_out::{FanOut, Progress, fan_out, fan_out_stream, fetch_all, hedge};
 pub use group::{
-    Admission, Admitted, Group, Permit, Ready, Spawner, TaskBuilder, TaskHandle, Tracked,
-    TryGoError,
+    Admission, Admitted, Drain, DrainPhase, Drained, DrainedError, DrainedPhase, DrainedTask,
+    Group, Permit, Ready, Spawner, TaskBuilder, TaskHandle, Tracked, TryGoError,
 };
 pub use scheduler::error::{Errors, Panic, TaskError, TaskErrorKind};
 pub use scheduler::group_error::GroupError;

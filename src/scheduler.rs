@@ -46,13 +46,18 @@ pub(crate) mod abort;
 pub(crate) mod calls;
 mod complete;
 pub(crate) mod current;
+mod drain;
 pub(crate) mod effects;
 pub(crate) mod error;
+mod extras;
 pub(crate) mod failures;
 pub(crate) mod group_error;
+pub(crate) mod idle;
+mod idlers;
 pub(crate) mod job;
 mod join;
 pub(crate) mod lease;
+pub(crate) mod ledger;
 pub(crate) mod permits;
 pub(crate) mod poll_budget;
 mod shutdown;
@@ -214,7 +219,7 @@ impl<S: Source> Scheduler<S> {
         for (observer, succeeded) in effects.observers {
             observer.ended(&**self, succeeded);
             panic::discard(observer);
-            self.with_effects(State::count_out);
+            self.with_effects(|state, effects| state.count_out(succeeded, effects));
         }
         if effects.spawn {
             self.spawn_worker();

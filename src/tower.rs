@@ -149,7 +149,7 @@ pub use carried::Carried;
 pub use cause::{ClientGone, RequestFinished, grpc_code_of, status_of};
 pub use error::BoxError;
 pub use future::{DroppingFuture, ResponseFuture};
-pub use handlers::{Aborted, Drained, Handlers};
+pub use handlers::Handlers;
 pub use layer::{ContextLayer, DropOnDisconnect, Linger};
 pub use propagate::{CallBody, CallFuture, PropagateLayer, PropagateService};
 pub use service::ContextService;

@@ -6,7 +6,8 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 
 use errgroup::{
     AfterFunc, AfterFuncGuard, CancelGuard, CancelHandle, Cause, Context, ContextError, Done,
-    DoneOwned, Group, Run, Spawner, TaskBuilder,
+    DoneOwned, Drain, Drained, DrainedError, DrainedPhase, DrainedTask, Group, Run, Spawner,
+    TaskBuilder,
 };
 
 fn send<T: Send>() {}
@@ -56,6 +57,19 @@ fn causes_and_errors_are_shared_and_sent() {
 }
 
 #[test]
+fn a_drain_is_sent_and_its_report_is_shared() {
+    send::<Drain>();
+    unpin::<Drain>();
+    debug::<Drain>();
+    fn report<T: Clone + Send + Sync + Unpin + Debug + Display + 'static>() {}
+    report::<Drained>();
+    report::<DrainedPhase>();
+    report::<DrainedTask>();
+    report::<DrainedError>();
+    unwind_safe::<Drained>();
+}
+
+#[test]
 fn the_futures_that_wait_are_sent_and_need_no_pin() {
     send::<Done<'static>>();
     unpin::<Done<'static>>();
@@ -79,9 +93,9 @@ fn run_has_the_auto_traits_of_its_future() {
 #[test]
 fn layers_and_services_have_the_auto_traits_that_servers_need() {
     use errgroup::tower::{
-        Aborted, CallBody, CallFuture, Carried, ClientGone, ContextLayer, ContextService, Drained,
-        DropOnDisconnect, DroppingFuture, Handlers, PropagateLayer, PropagateService, RequestBody,
-        RequestFinished, ResponseBody, ResponseFuture,
+        CallBody, CallFuture, Carried, ClientGone, ContextLayer, ContextService, DropOnDisconnect,
+        DroppingFuture, Handlers, PropagateLayer, PropagateService, RequestBody, RequestFinished,
+        ResponseBody, ResponseFuture,
     };
     fn layer<T: Clone + Send + Sync + Unpin + Debug + 'static>() {}
     layer::<ContextLayer>();
@@ -91,8 +105,6 @@ fn layers_and_services_have_the_auto_traits_that_servers_need() {
     layer::<PropagateLayer>();
     layer::<PropagateService<()>>();
     layer::<Carried>();
-    layer::<Drained>();
-    layer::<Aborted>();
     send_sync::<Handlers>();
     debug::<Handlers>();
     unwind_safe::<ContextLayer>();

@@ -45,8 +45,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
-use errgroup::tower::Aborted;
-use errgroup::{CancelGuard, Context, Group, TaskError, TaskErrorKind};
+use errgroup::{CancelGuard, Context, DrainedTask, Group, TaskError, TaskErrorKind};
 use tokio::time::timeout;
 
 use server::Server;
@@ -173,7 +172,7 @@ async fn wind_down(
         Err(_) => connections.await,
     };
     let stragglers = Stragglers {
-        requests: drained.aborted().to_vec(),
+        requests: drained.phases()[0].aborted().to_vec(),
         tasks: errors.err().into_iter().flatten().collect(),
     };
     stragglers.say(out)?;
@@ -184,7 +183,7 @@ async fn wind_down(
 
 /// Who had to be aborted.
 struct Stragglers {
-    requests: Vec<Aborted>,
+    requests: Vec<DrainedTask>,
     tasks: Vec<TaskError<io::Error>>,
 }
 

@@ -3,6 +3,7 @@
 //! `../.ci/loom.sh` runs them, and then each of the mutants in `mutants/`, which a model must find.
 #![cfg(all(test, errgroup_loom))]
 
+mod close;
 mod context;
 mod fan_out;
 mod group;

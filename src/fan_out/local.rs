@@ -346,9 +346,12 @@ where
             elapsed,
             kind,
             ended: self.ctx.is_done(),
+            was_running: false,
+            ends_context: true,
+            on_pool: None,
         };
         let entered = tracing::enter(span);
-        let cause = failure.report(C::ON_FAILURE);
+        let cause = failure.report(C::ON_FAILURE, None);
         drop(entered);
         if failure.is_own() {
             self.counts.fail();

@@ -16,13 +16,16 @@
 //!    done, and its handle has not stopped it. The first two are true of a clean-up task for longer
 //!    than of others (see [`no_permit`](super::no_permit)), and the third does not concern it.
 //! 3. An abort does not wait for a thread of the pool: what it removes counts as ended at once. The
+//! 3. A closure that begins is entered in the register of `OnPool` in the same section, and stays
+//!    there until its failure is recorded or, without one, its task is completed.
+//! 4. An abort does not wait for a thread of the pool: what it removes counts as ended at once. The
 //!    closure is dropped later, when the pool has a thread for it.
 
-use super::on_pool::OnPoolId;
 use super::queue::Queue;
-use super::task::{BlockingJob, Task};
+use super::task::{BlockingJob, Place, Task};
 use crate::panic;
 use crate::scheduler::Scheduler;
+use crate::scheduler::calls::PoolId;
 use crate::scheduler::current::{self, CurrentJob};
 use crate::scheduler::error::TaskErrorKind;
 use crate::scheduler::group_error::GroupError;
@@ -36,6 +39,26 @@ pub(crate) fn hand_over<E>(
     task: Task,
     job: BlockingJob<E>,
     permit: HadPermit,
+) where
+    E: GroupError,
+{
+    pass(scheduler, task, job, permit, false);
+}
+
+/// Gives a job to the pool that the group has refused. It is dropped there.
+pub(crate) fn refuse<E>(scheduler: &Arc<Scheduler<Queue<E>>>, task: Task, job: BlockingJob<E>)
+where
+    E: GroupError,
+{
+    pass(scheduler, task, job, HadPermit::No, true);
+}
+
+fn pass<E>(
+    scheduler: &Arc<Scheduler<Queue<E>>>,
+    task: Task,
+    job: BlockingJob<E>,
+    permit: HadPermit,
+    is_refused: bool,
 ) where
     E: GroupError,
 {
@@ -57,6 +80,8 @@ pub(crate) fn hand_over<E>(
         scheduler: scheduler.clone(),
         id: id.as_ref().ok().copied(),
         job: Some(job),
+        is_refused,
+        is_cleanup,
     };
     if let Err(task) = id {
         scheduler.complete_without_worker(task, permit, Outcome::Aborted);
@@ -169,8 +194,12 @@ where
 {
     scheduler: Arc<Scheduler<Queue<E>>>,
     /// `None` if the task counts as ended already.
-    id: Option<OnPoolId>,
+    id: Option<PoolId>,
     job: Option<BlockingJob<E>>,
+    /// Whether the group has refused the job, so that it never runs.
+    is_refused: bool,
+    /// Whether the job may begin after the end of the context.
+    is_cleanup: bool,
 }
 
 impl<E> WaitingJob<E>
@@ -178,11 +207,14 @@ where
     E: GroupError,
 {
     fn run(mut self) {
-        let Some((mut task, permit)) = self.take_task() else {
+        let has_ended = !self.is_cleanup && self.scheduler.ctx().is_done();
+        if self.is_refused || has_ended {
+            return;
+        }
+        let Some((mut task, permit)) = self.begin() else {
             return;
         };
-        let has_ended = !task.policy.is_cleanup() && self.scheduler.ctx().is_done();
-        if has_ended || task.is_stopped() {
+        if task.is_stopped() {
             self.drop_unrun(Some((task, permit)));
             return;
         }
@@ -215,12 +247,30 @@ where
         let Some(job) = self.job.take() else { return };
         match task {
             Some((task, permit)) => {
-                let outcome = Outcome::of_drop(panic::catch(|| drop(job)));
+                let dropped = panic::catch(|| drop(job));
+                let outcome = if self.is_refused {
+                    Outcome::of_refusal(dropped)
+                } else {
+                    Outcome::of_drop(dropped)
+                };
                 self.scheduler
                     .complete_without_worker(task, permit, outcome);
             }
             None => panic::discard(job),
         }
+    }
+
+    /// Takes the task out of `OnPool`, and enters there that its closure runs. Returns `None` if an
+    /// abort has taken it.
+    fn begin(&mut self) -> Option<(Task, HadPermit)> {
+        let id = self.id.take()?;
+        let begun = self
+            .scheduler
+            .with_state(|state| state.source.on_pool.begin(id));
+        begun.map(|(mut task, permit)| {
+            task.place = Place::Pool(id);
+            (task, permit)
+        })
     }
 
     /// Takes the task out of `OnPool`. Returns `None` if an abort has taken it.

@@ -10,8 +10,8 @@ pub enum TryGoError<F> {
     /// No permit is free, or other tasks are queued for one.
     #[error("every permit of the group is taken")]
     Full(F),
-    /// The group's context is done, or the group was dropped: no task starts any more.
-    #[error("the group's context is done")]
+    /// The group's context is done, or the group was closed or dropped: no task starts any more.
+    #[error("the group starts no more tasks: its context is done, or it was closed")]
     Ended(F),
 }
 

@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 use super::handle::Admission;
 use super::permit_wait::{PermitWait, Stage};
 use super::queue::Queue;
-use super::task::{LocalId, Task};
+use super::task::{LocalId, Place, Task};
 use crate::panic;
 use crate::scheduler::Scheduler;
 use crate::scheduler::current::{self, CurrentJob};
@@ -102,7 +102,13 @@ fn end<E>(
             });
             scheduler.complete_unstarted(task, outcome);
         }
-        Stage::Refused => scheduler.complete_unstarted(task, outcome),
+        Stage::Refused => {
+            let outcome = match outcome {
+                Outcome::Aborted => Outcome::Refused,
+                outcome => outcome,
+            };
+            scheduler.complete_unstarted(task, outcome);
+        }
         Stage::New | Stage::Dismissed | Stage::Left => {
             if let Some(observer) = task.observer {
                 observer.ended(&**scheduler, false);
@@ -127,7 +133,7 @@ where
         let wait = PermitWait::new();
         let policy = task.policy;
         let id = Arc::as_ptr(&wait) as LocalId;
-        task.local = Some(id);
+        task.place = Place::LocalSet(id);
         task.open_span(&self.shared.span);
         let local = LocalTask {
             scheduler: self.clone(),

@@ -7,7 +7,7 @@ use super::task::Task;
 use super::{Group, job};
 use crate::context::Context;
 use crate::panic;
-use crate::scheduler::error::{Label, TaskErrorKind};
+use crate::scheduler::error::{Errors, Label, TaskErrorKind};
 use crate::scheduler::group_error::GroupError;
 use crate::scheduler::source::Outcome;
 
@@ -167,38 +167,121 @@ where
     where
         F: AsyncFnOnce(&Group<E>, Context) -> Result<T, E>,
     {
+        let scope = Scope::new(parent);
+        async move {
+            let value = scope.run(body).await;
+            scope.g.wait().await?;
+            Ok(value_of_success(value))
+        }
+    }
+
+    /// Runs `body` with a group of its own, waits for all tasks of the group, and returns every
+    /// failure.
+    ///
+    /// It is [`scope`](Group::scope), but it ends as [`wait_all`](Group::wait_all) does: it waits
+    /// whatever the body returned, an error of the body is a failure of the group, and all failures
+    /// are returned. That of the body is among them, with the name `the body of the scope`. The
+    /// future does not borrow `parent`, and can be spawned.
+    ///
+    /// # Errors
+    ///
+    /// Returns all failures, of the body and of the tasks, in order of completion. A panic is one
+    /// of them, and is not resumed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the body and the group: it cancels the context and aborts the
+    /// tasks.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use errgroup::{Context, Group};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let failed = Group::<String>::scope_all(&Context::background(), async |g, _ctx| {
+    ///     g.named("left").go(async { Err("no disk".to_owned()) });
+    ///     g.named("right").go(async { Err("no network".to_owned()) });
+    ///     Ok(())
+    /// })
+    /// .await
+    /// .unwrap_err();
+    /// assert_eq!(failed.len(), 2);
+    /// # }
+    /// ```
+    #[doc(alias("StructuredTaskScope", "withThrowingTaskGroup", "open_nursery"))]
+    #[track_caller]
+    pub fn scope_all<T, F>(
+        parent: &Context,
+        body: F,
+    ) -> impl Future<Output = Result<T, Errors<E>>> + use<E, T, F>
+    where
+        F: AsyncFnOnce(&Group<E>, Context) -> Result<T, E>,
+    {
+        let scope = Scope::new(parent);
+        async move {
+            let value = scope.run(body).await;
+            scope.g.wait_all().await?;
+            Ok(value_of_success(value))
+        }
+    }
+}
+
+/// The group of a scope.
+struct Scope<E>
+where
+    E: GroupError,
+{
+    g: Group<E>,
+    ctx: Context,
+    /// The label of the body.
+    label: Label,
+}
+
+impl<E> Scope<E>
+where
+    E: GroupError,
+{
+    #[track_caller]
+    fn new(parent: &Context) -> Scope<E> {
         let (g, ctx) = Group::with_context(parent);
         let label = Label::named("the body of the scope".into());
-        async move {
-            let ended = {
-                // The call, each poll and the drop are user code. A panic in any of them must not
-                // skip the `wait` below.
-                let mut running = pin!(None);
-                match panic::catch(|| running.set(Some(body(&g, ctx)))) {
-                    Err(payload) => Err(payload),
-                    Ok(()) => poll_fn(|cx| job::poll_to_end(running.as_mut(), cx)).await,
-                }
-            };
-            let (value, failure) = match ended {
-                Ok(Ok(value)) => (Some(value), None),
-                Ok(Err(error)) => {
-                    let failed = Outcome::Returned(Err(TaskErrorKind::Failed(error)));
-                    (None, Some(failed))
-                }
-                Err(payload) => (None, Some(Outcome::Panicked(payload))),
-            };
-            if let Some(outcome) = failure {
-                let mut body = Task::new(label, None);
-                body.open_span(&g.scheduler.shared.span);
-                g.scheduler.record(&mut body, outcome);
+        Scope { g, ctx, label }
+    }
+
+    /// Runs the body. Returns its value, or records its failure.
+    async fn run<T, F>(&self, body: F) -> Option<T>
+    where
+        F: AsyncFnOnce(&Group<E>, Context) -> Result<T, E>,
+    {
+        let ended = {
+            // The call, each poll and the drop are user code. A panic in any of them must not skip
+            // the wait that follows.
+            let mut running = pin!(None);
+            match panic::catch(|| running.set(Some(body(&self.g, self.ctx.clone())))) {
+                Err(payload) => Err(payload),
+                Ok(()) => poll_fn(|cx| job::poll_to_end(running.as_mut(), cx)).await,
             }
-            g.wait().await?;
-            match value {
-                Some(value) => Ok(value),
-                None => unreachable!(
-                    "a body without a value has failed, so `wait` has returned its failure"
-                ),
-            }
+        };
+        let outcome = match ended {
+            Ok(Ok(value)) => return Some(value),
+            Ok(Err(error)) => Outcome::Returned(Err(TaskErrorKind::Failed(error))),
+            Err(payload) => Outcome::Panicked(payload),
+        };
+        let mut body = Task::new(self.label.clone(), None);
+        body.open_span(&self.g.scheduler.shared.span);
+        self.g.scheduler.record(&mut body, outcome);
+        None
+    }
+}
+
+/// Returns the value of a body whose group has no failure.
+fn value_of_success<T>(value: Option<T>) -> T {
+    match value {
+        Some(value) => value,
+        None => {
+            unreachable!("a body without a value has failed, so the wait has returned its failure")
         }
     }
 }

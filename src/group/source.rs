@@ -3,13 +3,17 @@
 use std::time::Duration;
 
 use super::blocking;
+use super::name::{GROUP_CLOSED, Name};
 use super::queue::{Position, Queue, Queued};
-use super::task::{Entry, Task, Work};
+use super::task::{Entry, Place, Task, Work};
 use super::worker::Worker;
+use crate::context::Cause;
 use crate::scheduler::Scheduler;
+use crate::scheduler::calls::PoolId;
 use crate::scheduler::effects::{Effects, Observer};
 use crate::scheduler::error::Label;
 use crate::scheduler::group_error::GroupError;
+use crate::scheduler::ledger::Straggler;
 use crate::scheduler::permits::Permits;
 use crate::scheduler::source::{Reach, Reclaimed, Rejected, Source};
 use crate::sync::Arc;
@@ -23,6 +27,7 @@ pub(crate) struct Shared {
     /// Whether the burst was full when a task was last counted in it. Written under the lock, and
     /// read without it as a guess.
     pub(super) is_burst_full: AtomicBool,
+    pub(super) name: Name,
 }
 
 impl Shared {
@@ -30,6 +35,7 @@ impl Shared {
         Shared {
             span: Span::current(),
             is_burst_full: AtomicBool::new(false),
+            name: Name::new(),
         }
     }
 }
@@ -99,10 +105,28 @@ where
     }
 
     fn accept(&mut self, task: Task, _: Option<()>, _: &mut Effects) -> Option<Arc<dyn Observer>> {
-        if let Some(local) = task.local {
-            self.locals.remove(&local);
+        match task.place {
+            Place::Worker => {}
+            Place::LocalSet(id) => drop(self.locals.remove(&id)),
+            Place::Pool(id) => self.on_pool.left(id),
         }
         task.observer
+    }
+
+    fn why_shut(shared: &Shared) -> Cause {
+        shared.name.cause(&GROUP_CLOSED)
+    }
+
+    fn stragglers(&self) -> impl Iterator<Item = Straggler> {
+        self.on_pool.stragglers()
+    }
+
+    fn stragglers_count(&self) -> usize {
+        self.on_pool.running()
+    }
+
+    fn left_pool(&mut self, id: PoolId) {
+        self.on_pool.left(id);
     }
 
     fn take_unstarted(

@@ -12,10 +12,11 @@ use super::queue::Queue;
 use super::reserve::Reserve;
 use super::spawn_builder::SpawnBuilder;
 use super::start::{self, Ready};
+use super::steer;
 use super::task_builder::TaskBuilder;
 use super::task_handle::TaskHandle;
 use super::tracked::{self, Tracked};
-use crate::context::{Context, ContextError};
+use crate::context::{Cause, Context, ContextError};
 use crate::scheduler::Scheduler;
 use crate::scheduler::error::Label;
 use crate::scheduler::group_error::GroupError;
@@ -81,6 +82,7 @@ where
     E: GroupError,
 {
     scheduler: Weak<Scheduler<Queue<E>>>,
+    ctx: Context,
 }
 
 impl<E> Spawner<E>
@@ -90,6 +92,7 @@ where
     pub(crate) fn new(scheduler: &Arc<Scheduler<Queue<E>>>) -> Spawner<E> {
         Spawner {
             scheduler: Arc::downgrade(scheduler),
+            ctx: scheduler.ctx().clone(),
         }
     }
 
@@ -405,6 +408,69 @@ where
         TaskBuilder::new(self.upgrade(), Label::unnamed())
     }
 
+    /// Returns the group's context. That of a group that was dropped is done.
+    #[must_use]
+    pub fn context(&self) -> Context {
+        self.ctx.clone()
+    }
+
+    /// Lets at most `limit` tasks run at once. `None` is no limit, and `0` pauses the group.
+    ///
+    /// So the limit of a group that is being waited for can be changed. It has no effect if the
+    /// group was dropped. See [`Group::set_limit`](crate::Group::set_limit).
+    pub fn set_limit(&self, limit: impl Into<Option<usize>>) {
+        if let Some(scheduler) = self.upgrade() {
+            steer::set_limit(&scheduler, limit.into());
+        }
+    }
+
+    /// Returns how many tasks may run at once, or `None` if there is no limit. It is zero if the
+    /// group was dropped or its `wait` has returned.
+    #[must_use]
+    pub fn limit(&self) -> Option<usize> {
+        match self.upgrade().filter(|it| !steer::is_gone(it)) {
+            Some(scheduler) => steer::limit(&scheduler),
+            None => Some(0),
+        }
+    }
+
+    /// Returns how many tasks run now: they have started, have not finished, and have not lent
+    /// their permit. It is zero if the group was dropped.
+    ///
+    /// The number may have changed by the time you look at it.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.upgrade().map_or(0, |it| steer::running(&it))
+    }
+
+    /// Returns how many tasks are queued for a permit. It is zero if the group was dropped.
+    ///
+    /// The number may have changed by the time you look at it.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.upgrade().map_or(0, |it| steer::queued(&it))
+    }
+
+    /// Cancels the group's context, without a cause.
+    ///
+    /// Running tasks observe that and return in their own time. Queued tasks never start. It has no
+    /// effect if the group was dropped: its context is done.
+    pub fn cancel(&self) {
+        if let Some(scheduler) = self.upgrade() {
+            scheduler.cancel(None);
+        }
+    }
+
+    /// Cancels the group's context with a cause.
+    ///
+    /// Running tasks observe that and return in their own time. Queued tasks never start. It has no
+    /// effect if the group was dropped: its context is done.
+    pub fn cancel_with(&self, cause: impl Into<Cause>) {
+        if let Some(scheduler) = self.upgrade() {
+            scheduler.cancel(Some(cause.into()));
+        }
+    }
+
     fn upgrade(&self) -> Option<Arc<Scheduler<Queue<E>>>> {
         self.scheduler.upgrade()
     }
@@ -417,6 +483,7 @@ where
     fn clone(&self) -> Self {
         Spawner {
             scheduler: self.scheduler.clone(),
+            ctx: self.ctx.clone(),
         }
     }
 }

@@ -214,14 +214,17 @@ where
             let ctx = cleanup_context(&group, max);
             Box::pin(RunOwned::new(ctx.clone(), begin(ctx)))
         };
-        let job = job::of_start(begin, |ended| finish(job::result_under(ended)));
+        let job = job::of_start(begin, move |ended| finish(job::result_under(ended)));
         caller.scheduler.submit_with(task, job);
     } else if job::is_big::<F>() {
         let begin = move || Box::pin(begin(group));
-        let job = job::of_start(begin, |ended| finish(job::result(ended)));
+        let job = job::of_start(begin, move |ended| finish(job::result(ended)));
         caller.scheduler.submit_with(task, job);
     } else {
-        let job = job::of_start(move || begin(group), |ended| finish(job::result(ended)));
+        let job = job::of_start(
+            move || begin(group),
+            move |ended| finish(job::result(ended)),
+        );
         caller.scheduler.submit_with(task, job);
     }
     if let Ok(value) = value.await {

@@ -4,6 +4,7 @@ use std::task::{Poll, Waker};
 
 use tokio::task::AbortHandle;
 
+use super::blocking;
 use super::handle::{Admission, DecideAdmission, Number};
 use super::permit_wait::PermitWait;
 use super::policy::Policy;
@@ -12,6 +13,7 @@ use super::task::LocalId;
 use super::task::{BlockingJob, Entry, Task, Work};
 use super::task_handle::StopQueued;
 use crate::group::error::TryGoError;
+use crate::panic;
 use crate::scheduler::Scheduler;
 use crate::scheduler::current;
 use crate::scheduler::effects::Effects;
@@ -20,7 +22,7 @@ use crate::scheduler::job::{Job, JobResult};
 use crate::scheduler::lease::Lease;
 use crate::scheduler::permits::lending::Lending;
 use crate::scheduler::permits::lending::{ReservedId, Waiter};
-use crate::scheduler::source::{HadPermit, Rejected, Source};
+use crate::scheduler::source::{HadPermit, Outcome, Rejected, Source};
 use crate::scheduler::state::State;
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
@@ -53,10 +55,10 @@ where
     /// Returns whether a new task is still accepted, as far as the state under the lock tells. The
     /// caller checks the context before it takes the lock.
     pub(super) fn takes_new(&self) -> bool {
-        self.takes_reserved()
+        self.is_open() && !self.source.closed && !self.is_shut
     }
 
-    /// Returns the same for a task that has reserved its permit.
+    /// Returns the same for a task that has reserved its permit, which a closed group takes, too.
     pub(super) fn takes_reserved(&self) -> bool {
         self.is_open() && !self.source.closed && !self.ended_by_failure
     }
@@ -366,8 +368,19 @@ where
         Source::dispose(self, Rejected { tag, work, permit });
     }
 
-    /// Refuses a task because the context is done. It counts as ended, unless a wait is already
-    /// over.
+    /// Drops a task that was refused, and counts it as ended. A closure is dropped on the pool.
+    fn refuse_entry(self: &Arc<Self>, Entry { task, work }: Entry<E>) {
+        match work {
+            Work::Blocking(job) => blocking::refuse(self, task, job),
+            Work::Future(job) => {
+                let outcome = Outcome::of_refusal(panic::catch(|| drop(job)));
+                self.complete_unstarted(task, outcome);
+            }
+        }
+    }
+
+    /// Refuses a task because the context is done or the group is closed. It counts as ended,
+    /// unless a wait is already over.
     pub(super) fn refuse(self: &Arc<Self>, queued: Queued<E>) {
         let entry = match queued {
             Queued::Entry(entry) => entry,
@@ -377,7 +390,7 @@ where
         let policy = entry.task.policy;
         let counts = self.with_state(|state| state.count_in_refused(policy));
         if counts {
-            return self.reject(entry, HadPermit::No);
+            return self.refuse_entry(entry);
         }
         let Entry { task, work } = entry;
         work.discard();

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::policy::Policy;
 use crate::context::{Cause, Context, ContextError};
 use crate::panic;
-use crate::scheduler::calls::CallId;
+use crate::scheduler::calls::{CallId, PoolId};
 use crate::scheduler::effects::Observer;
 use crate::scheduler::error::Label;
 use crate::scheduler::failures::OnFailure;
@@ -63,11 +63,20 @@ impl Label {
     }
 }
 
+/// Where a task runs, if that is entered in its group.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    Worker,
+    LocalSet(LocalId),
+    /// On a thread of the blocking pool.
+    Pool(PoolId),
+}
+
 /// The bookkeeping of a task while it waits and while it runs.
 pub(crate) struct Task {
     pub(crate) label: Label,
     pub(crate) observer: Option<Arc<dyn Observer>>,
-    pub(crate) local: Option<LocalId>,
+    pub(crate) place: Place,
     pub(super) started: Option<Instant>,
     pub(super) policy: Policy,
     span: Span,
@@ -87,7 +96,7 @@ impl Task {
         Task {
             label,
             observer,
-            local: None,
+            place: Place::Worker,
             started: None,
             policy,
             span: Span::none(),
@@ -121,6 +130,17 @@ impl Tag for Task {
 
     fn failed_call(&self) -> Option<CallId> {
         self.observer.as_ref()?.failed_call()
+    }
+
+    fn has_started(&self) -> bool {
+        self.started.is_some()
+    }
+
+    fn on_pool(&self) -> Option<PoolId> {
+        match self.place {
+            Place::Pool(id) => Some(id),
+            Place::Worker | Place::LocalSet(_) => None,
+        }
     }
 
     fn is_observed(&self) -> bool {

@@ -21,7 +21,12 @@ impl<S: Source> Scheduler<S> {
     /// Cancels the context and aborts everything: work that waits is dropped, and a running job is
     /// dropped when its present poll returns.
     pub(crate) fn abort(self: &Arc<Self>, why: &'static StaticCause) {
-        self.end_context(why);
+        self.abort_with(Cause::from_static(why));
+    }
+
+    /// Cancels the context with a cause and aborts everything.
+    pub(crate) fn abort_with(self: &Arc<Self>, cause: Cause) {
+        self.end_context_with(cause);
         // After a join there is nothing left to abort.
         if !self.read(State::is_closed) {
             self.abort_workers(Reach::All);
@@ -90,6 +95,9 @@ impl<S: Source> Scheduler<S> {
             elapsed: Duration::ZERO,
             kind: TaskErrorKind::Panicked(Panic::new(payload)),
             ended: false,
+            was_running: false,
+            ends_context: true,
+            on_pool: None,
         };
         let (later, _) = self.with_effects(|state, _| state.failures.record(failure, None));
         panic::discard(later);
@@ -111,7 +119,7 @@ impl<S: Source> Scheduler<S> {
 
     /// Cancels the context. A panic of a waker is discarded: it is not a failure of the task, and
     /// the bookkeeping must go on.
-    pub(super) fn end_context_with(&self, cause: Cause) {
+    pub(crate) fn end_context_with(&self, cause: Cause) {
         if let Err(payload) = panic::catch(|| self.cancel.end_with(cause)) {
             panic::discard(payload);
         }

@@ -17,13 +17,23 @@ const MAX_YIELDS: usize = 128;
 /// that data alive.
 pub(crate) type CallId = usize;
 
+/// Identifies a closure on the blocking pool within its group.
+pub(crate) type PoolId = u64;
+
 /// A failure of a task.
 pub(crate) struct Failure<E> {
     pub(crate) label: Label,
     pub(crate) elapsed: Duration,
     pub(crate) kind: TaskErrorKind<E>,
-    /// Whether the group's context was done when the task failed.
+    /// Whether the group's context was done when the task failed, or the group was closed when it
+    /// was started.
     pub(crate) ended: bool,
+    /// Whether the task was dropped after it had started and before it had ended.
+    pub(crate) was_running: bool,
+    /// Whether the failure may cancel the group's context.
+    pub(crate) ends_context: bool,
+    /// The closure that has failed, if it ran on the blocking pool.
+    pub(crate) on_pool: Option<PoolId>,
 }
 
 /// A call whose caller still waits.

@@ -3,7 +3,7 @@
 use super::Scheduler;
 use super::calls::Failure;
 use super::error::{Panic, TaskErrorKind};
-use super::failures::{Failures, OnFailure};
+use super::failures::{CauseWith, Failures, OnFailure};
 use super::permits::lending::LenderId;
 use super::source::{Completion, HadPermit, Outcome, Rejected, Source, Tag};
 use crate::context::{Cause, ContextError, StaticCause};
@@ -35,6 +35,8 @@ impl<S: Source> Scheduler<S> {
 
     #[cold]
     fn record_failure(self: &Arc<Self>, tag: &mut S::Tag, outcome: Outcome<S>) {
+        let was_refused = matches!(outcome, Outcome::Refused);
+        let was_running = matches!(outcome, Outcome::Aborted) && tag.has_started();
         let kind = match outcome {
             Outcome::Returned(Ok(_)) => return,
             Outcome::Returned(Err(kind)) => kind,
@@ -42,13 +44,20 @@ impl<S: Source> Scheduler<S> {
             Outcome::Aborted => TaskErrorKind::Aborted(self.ctx().err().unwrap_or_else(|| {
                 ContextError::cancelled(Some(Cause::from_static(&TASK_ABORTED)))
             })),
+            Outcome::Refused => {
+                let is_shut = || ContextError::cancelled(Some(S::why_shut(&self.shared)));
+                TaskErrorKind::Aborted(self.ctx().err().unwrap_or_else(is_shut))
+            }
         };
         let (label, elapsed) = S::describe(&self.shared, tag);
         let failure = Failure {
             label,
             elapsed,
             kind,
-            ended: self.ctx().is_done(),
+            ended: was_refused || self.ctx().is_done(),
+            was_running,
+            ends_context: !was_refused,
+            on_pool: tag.on_pool(),
         };
         let is_panic = matches!(failure.kind, TaskErrorKind::Panicked(_));
         if tag.is_observed() {
@@ -56,12 +65,14 @@ impl<S: Source> Scheduler<S> {
         }
         let _entered = tracing::enter(tag.span());
         if !is_panic && tag.is_stopped() {
+            self.with_state(|state| state.enter_as_stopped(&failure));
             panic::discard(failure);
             self.end_with_job(tag);
             return;
         }
         if !is_panic && tag.is_background() && self.read(|state| state.all_finished) {
-            failure.report(OnFailure::GoOn);
+            failure.report(OnFailure::GoOn, None);
+            self.with_state(|state| state.enter_as_stopped(&failure));
             panic::discard(failure);
             return;
         }
@@ -89,7 +100,10 @@ impl<S: Source> Scheduler<S> {
     /// Cancels the context because a job has ended, before its permit is free.
     fn end_by_job(self: &Arc<Self>, cause: Cause) {
         self.end_context_with(cause);
-        self.with_state(|state| state.ended_by_failure = true);
+        self.with_state(|state| {
+            state.ended_by_failure = true;
+            state.is_shut = true;
+        });
     }
 
     /// Records a failure of the group.
@@ -99,12 +113,19 @@ impl<S: Source> Scheduler<S> {
 
     /// Records a failure of the group that has the given effect on the other jobs.
     fn fail_as(self: &Arc<Self>, failure: Failure<S::Error>, on_failure: OnFailure) {
-        let cause = failure.report(on_failure);
+        let on_failure = if failure.ends_context {
+            on_failure
+        } else {
+            OnFailure::GoOn
+        };
+        let cause_with = self.with_state(|state| state.extras.as_ref()?.cause_with.clone());
+        let cause = failure.report(on_failure, cause_with.as_ref());
+        panic::discard(cause_with);
         let (later, cause) = self.with_effects(|state, _| {
             if failure.is_own() {
                 state.source.failed();
             }
-            state.failures.record(failure, cause)
+            state.keep_failure(failure, cause)
         });
         panic::discard(later);
         if let Some(cause) = cause {
@@ -150,6 +171,12 @@ impl<S: Source> Scheduler<S> {
         let completion = Completion { lender, tag, value };
         self.with_effects(|state, effects| state.complete(completion, effects));
         self.start_ready();
+    }
+
+    /// Sets the function that makes the cause from the error of a job. Returns the last one, to be
+    /// dropped outside the lock.
+    pub(crate) fn set_cause_with(&self, make: CauseWith<S::Error>) -> Option<CauseWith<S::Error>> {
+        self.with_state(|state| state.extras().cause_with.replace(make))
     }
 
     /// Takes the failures, once everything is complete.

@@ -33,8 +33,9 @@ impl Display for Label {
 ///
 /// [`Display`] names the task and the reason: `task "fetch" (started at src/main.rs:7:5): disk
 /// full`. The error that your task returned is displayed in its alternate form, in which an
-/// `anyhow::Error` prints its whole chain. The [`source`](std::error::Error::source) of an aborted
-/// task's error is the cause of its [`ContextError`]; other failures have none.
+/// `anyhow::Error` prints its whole chain. For a task that the group stopped, it gives the cause:
+/// `task "fetch" (started at src/main.rs:7:5) was stopped: shutting down`. The
+/// [`source`](std::error::Error::source) is then that of the cause; other failures have none.
 #[doc(alias = "JoinError")]
 #[derive(Debug)]
 pub struct TaskError<E> {
@@ -42,6 +43,8 @@ pub struct TaskError<E> {
     elapsed: Duration,
     kind: TaskErrorKind<E>,
     caused: bool,
+    /// Whether the task was dropped after it had started and before it had ended.
+    was_running: bool,
 }
 
 /// The reason why a task failed.
@@ -80,13 +83,19 @@ impl<E> TaskError<E> {
         elapsed: Duration,
         kind: TaskErrorKind<E>,
         caused: bool,
+        was_running: bool,
     ) -> TaskError<E> {
         TaskError {
             label,
             elapsed,
             kind,
             caused,
+            was_running,
         }
+    }
+
+    pub(crate) fn label(&self) -> &Label {
+        &self.label
     }
 
     /// Returns the name that [`named`](crate::Group::named) gave the task.
@@ -120,6 +129,16 @@ impl<E> TaskError<E> {
         self.kind
     }
 
+    /// Returns whether the task failed before its context was done, or panicked.
+    pub(crate) fn is_cause(&self) -> bool {
+        self.caused
+    }
+
+    /// Returns whether the task was dropped after it had started and before it had ended.
+    pub(crate) fn was_running(&self) -> bool {
+        self.was_running
+    }
+
     pub(crate) fn is_panic(&self) -> bool {
         matches!(self.kind, TaskErrorKind::Panicked(_))
     }
@@ -127,7 +146,13 @@ impl<E> TaskError<E> {
 
 impl<E: Display> Display for TaskError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.label, self.kind)
+        match &self.kind {
+            TaskErrorKind::Aborted(error) => match error.cause() {
+                Some(cause) => write!(f, "{} was stopped: {cause}", self.label),
+                None => write!(f, "{} was stopped: {error}", self.label),
+            },
+            kind => write!(f, "{}: {kind}", self.label),
+        }
     }
 }
 
@@ -135,7 +160,7 @@ impl<E: Debug + Display> Error for TaskError<E> {
     /// Returns the source of the reason. The text of the reason is part of this error's own text.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.kind {
-            TaskErrorKind::Aborted(error) => error.source(),
+            TaskErrorKind::Aborted(error) => error.cause().and_then(|cause| cause.source()),
             TaskErrorKind::Failed(_) | TaskErrorKind::Panicked(_) => None,
         }
     }
@@ -222,10 +247,33 @@ impl<E> Errors<E> {
         self.omitted
     }
 
-    /// Iterates over the failures that are causes: the first failure, every panic, and every task
-    /// that failed by itself before the context was done.
+    /// Iterates over the failures that are causes: those from before the context was done, and every
+    /// panic.
+    ///
+    /// If the context was cancelled from outside, or passed its deadline, before anything failed,
+    /// only panics are causes.
     pub fn causes(&self) -> impl Iterator<Item = &TaskError<E>> {
         self.tasks.iter().filter(|task| task.caused)
+    }
+
+    /// Returns true if there is no [cause](Errors::causes): the context was cancelled or passed its
+    /// deadline first, and every failure came after that, or is a task that the group refused.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use errgroup::{Context, Group};
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let (g, _ctx) = Group::<String>::with_context(Context::background());
+    /// g.go_cancellable(std::future::pending());
+    /// g.cancel_with("the user pressed stop");
+    /// assert!(g.wait_all().await.unwrap_err().only_cancelled());
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn only_cancelled(&self) -> bool {
+        self.causes().next().is_none()
     }
 
     /// Iterates over the failures that are consequences: tasks that failed after the context was

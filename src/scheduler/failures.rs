@@ -8,10 +8,14 @@ use crate::context::Cause;
 use crate::context::ContextError;
 use crate::panic;
 use crate::scheduler::error::{Errors, Label, TaskError, TaskErrorKind};
+use crate::sync::Arc;
 use crate::tracing;
 
 /// How many failures are kept. The others are only counted.
 const KEPT: usize = 1024;
+
+/// Makes the cause of the context from the error of a task.
+pub(crate) type CauseWith<E> = Arc<dyn Fn(&E) -> Cause + Send + Sync>;
 
 /// The effect of a failure on the other tasks.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -26,7 +30,14 @@ impl OnFailure {
     /// Returns the cause with which a failure cancels the context, or `None` if it does not cancel.
     /// The text of the cause is the error in its alternate form, in which an `anyhow::Error` prints
     /// its whole chain. Sibling tasks have no other access to the error.
-    pub(crate) fn cause<E: Display>(self, label: &Label, kind: &TaskErrorKind<E>) -> Option<Cause> {
+    ///
+    /// `cause_with` is the function of [`set_cause_with`](crate::Group::set_cause_with).
+    pub(crate) fn cause<E: Display>(
+        self,
+        label: &Label,
+        kind: &TaskErrorKind<E>,
+        cause_with: Option<&CauseWith<E>>,
+    ) -> Option<Cause> {
         match (self, kind) {
             (OnFailure::GoOn, _) => return None,
             (OnFailure::EndAtPanic, TaskErrorKind::Panicked(_)) => {}
@@ -34,14 +45,20 @@ impl OnFailure {
             (OnFailure::EndContext, _) => {}
         }
         Some(match kind {
-            // The user's `Display` may panic.
-            TaskErrorKind::Failed(error) => match panic::catch(|| format!("{error:#}")) {
-                Ok(text) => Cause::from(text),
-                Err(payload) => {
+            // The user's `Display`, or the user's function, may panic.
+            TaskErrorKind::Failed(error) => {
+                let (made, what) = match cause_with {
+                    Some(make) => (panic::catch(|| make(error)), "making its cause"),
+                    None => (
+                        panic::catch(|| Cause::from(format!("{error:#}"))),
+                        "displaying its error",
+                    ),
+                };
+                made.unwrap_or_else(|payload| {
                     panic::discard(payload);
-                    Cause::from(format!("{label} failed, and displaying its error panicked"))
-                }
-            },
+                    Cause::from(format!("{label} failed, and {what} panicked"))
+                })
+            }
             TaskErrorKind::Panicked(panic) => Cause::from(format!("{label} panicked: {panic}")),
             TaskErrorKind::Aborted(error) => Cause::from(error.clone()),
         })
@@ -51,14 +68,18 @@ impl OnFailure {
 impl<E: Display> Failure<E> {
     /// Emits the event of the failure, and returns the cause with which it cancels the context, if
     /// it does. Runs user code, so it must not be called under a lock.
-    pub(crate) fn report(&self, on_failure: OnFailure) -> Option<Cause> {
+    pub(crate) fn report(
+        &self,
+        on_failure: OnFailure,
+        cause_with: Option<&CauseWith<E>>,
+    ) -> Option<Cause> {
         tracing::failed(
             self.label.name.as_deref(),
             self.label.site,
             self.elapsed,
             self.kind.as_failure(),
         );
-        on_failure.cause(&self.label, &self.kind)
+        on_failure.cause(&self.label, &self.kind, cause_with)
     }
 }
 
@@ -107,24 +128,31 @@ impl<E> Failures<E> {
         }
     }
 
-    /// Keeps a failure, or returns it. It is user code, so the caller drops it outside the lock.
-    fn add(&mut self, failure: Failure<E>) -> Option<TaskError<E>> {
+    /// Returns the failure as it is kept.
+    fn task_error(&self, failure: Failure<E>) -> TaskError<E> {
         let Failure {
             label,
             elapsed,
             kind,
             ended,
+            was_running,
+            ..
         } = failure;
-        let by_itself = match &kind {
+        let caused = match &kind {
             TaskErrorKind::Panicked(_) => true,
             TaskErrorKind::Failed(_) => !ended,
-            TaskErrorKind::Aborted(_) => false,
+            // A task that was dropped by something else than its group, and so ends the context.
+            TaskErrorKind::Aborted(_) => !ended && self.tasks.is_empty(),
         };
-        let caused = by_itself || self.tasks.is_empty();
-        let task = TaskError::new(label, elapsed, kind, caused);
+        TaskError::new(label, elapsed, kind, caused, was_running)
+    }
+
+    /// Keeps a failure, or returns it. It is user code, so the caller drops it outside the lock.
+    fn add(&mut self, failure: Failure<E>, most: usize) -> Option<TaskError<E>> {
+        let task = self.task_error(failure);
         let first_panic = task.is_panic() && !self.panicked;
         self.panicked |= first_panic;
-        if self.tasks.len() < KEPT || first_panic {
+        if self.tasks.len() < most || first_panic {
             self.tasks.push(task);
             return None;
         }
@@ -139,7 +167,27 @@ impl<E> Failures<E> {
         failure: Failure<E>,
         cause: Option<Cause>,
     ) -> (Option<TaskError<E>>, Option<Cause>) {
-        let unkept = self.add(failure);
+        let unkept = self.add(failure, KEPT);
+        (unkept, cause.map(|cause| self.cause(cause)))
+    }
+
+    /// Does the same, but keeps each failure.
+    pub(crate) fn record_all(
+        &mut self,
+        failure: Failure<E>,
+        cause: Option<Cause>,
+    ) -> (Option<TaskError<E>>, Option<Cause>) {
+        let unkept = self.add(failure, usize::MAX);
+        (unkept, cause.map(|cause| self.cause(cause)))
+    }
+
+    /// Does the same, but does not keep the failure.
+    pub(crate) fn pass(
+        &mut self,
+        failure: Failure<E>,
+        cause: Option<Cause>,
+    ) -> (Option<TaskError<E>>, Option<Cause>) {
+        let unkept = Some(self.task_error(failure));
         (unkept, cause.map(|cause| self.cause(cause)))
     }
 
@@ -166,6 +214,11 @@ impl<E> Failures<E> {
             TaskErrorKind::Aborted(error) => Err(E::from(error)),
             TaskErrorKind::Panicked(panic) => panic::resume(panic.into_payload()),
         }
+    }
+
+    /// Takes the failures that were kept, and the number of the others.
+    pub(crate) fn into_parts(mut self) -> (Vec<TaskError<E>>, usize) {
+        (std::mem::take(&mut self.tasks), self.omitted)
     }
 
     pub(crate) fn into_errors(mut self) -> Result<(), Errors<E>> {

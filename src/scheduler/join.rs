@@ -8,7 +8,6 @@ use super::Scheduler;
 use super::calls::Untaken;
 use super::current;
 use super::source::Source;
-use super::state::Phase;
 use crate::panic;
 use crate::sync::{Arc, JoinSet};
 
@@ -63,9 +62,10 @@ impl<S: Source> Scheduler<S> {
     }
 
     /// Waits until every job is complete, and closes the scheduler.
-    fn poll_complete(self: &Arc<Self>, cx: &mut task::Context<'_>) -> Poll<()> {
+    pub(super) fn poll_complete(self: &Arc<Self>, cx: &mut task::Context<'_>) -> Poll<()> {
         let mut new = Some(cx.waker().clone());
         let untaken = self.with_effects(|state, effects| {
+            state.is_joined = true;
             if state.source.has_outcome() {
                 // The outcome came just now. The consumer takes it first.
                 effects.wake.extend(new.take());
@@ -76,23 +76,14 @@ impl<S: Source> Scheduler<S> {
                 std::mem::swap(&mut state.waiter, &mut new);
                 return Poll::Pending;
             }
-            match state.calls.take_untaken() {
-                Untaken::None => {}
+            match state.conclude(effects) {
+                Untaken::None => Poll::Ready(Vec::new()),
                 Untaken::Yield => {
                     effects.wake.extend(new.take());
-                    return Poll::Pending;
+                    Poll::Pending
                 }
-                Untaken::Failures(failures) => return Poll::Ready(failures),
+                Untaken::Failures(failures) => Poll::Ready(failures),
             }
-            if state.phase == Phase::Open {
-                state.phase = Phase::Closed;
-            }
-            if state.source.has_unstarted() {
-                // Reservations, for which no join waits.
-                state.reject_unstarted_without_worker(effects);
-            }
-            state.relieve_watcher(effects);
-            Poll::Ready(Vec::new())
         });
         // What is left here, the waker of an earlier poll or the new one, is not needed any more.
         panic::discard(new);

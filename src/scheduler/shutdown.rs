@@ -35,4 +35,9 @@ impl Shutdown {
             watcher: Watcher::None,
         }
     }
+
+    /// Returns whether the scheduler has noticed that its context is done.
+    pub(super) fn was_asked(&self) -> bool {
+        self.ended.is_some()
+    }
 }

@@ -7,17 +7,20 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 
 use super::Scheduler;
-use super::calls::CallId;
+use super::calls::{CallId, PoolId};
 use super::effects::{Effects, Observer};
 use super::failures::OnFailure;
 use super::group_error::GroupError;
+use super::ledger::Straggler;
 use super::permits::Permits;
 use super::permits::lending::LenderId;
-use crate::context::{Cause, ContextError};
+use crate::context::{Cause, ContextError, StaticCause};
 use crate::panic::Payload;
 use crate::scheduler::error::{Label, TaskErrorKind};
 use crate::sync::Arc;
 use crate::tracing::Span;
+
+static SHUT: StaticCause = StaticCause("the group is closed");
 
 /// The jobs of a scheduler: a group's queue, or the items of a fan-out.
 ///
@@ -72,6 +75,20 @@ pub(crate) trait Source: Send + Sized + 'static {
     ) -> Option<Arc<dyn Observer>>;
     /// Counts a job that has failed by itself. The job is accepted without a value.
     fn failed(&mut self) {}
+    /// Returns the cause of a job that was refused because the scheduler is shut.
+    fn why_shut(_: &Self::Shared) -> Cause {
+        Cause::from_static(&SHUT)
+    }
+    /// Returns the closures that run on the blocking pool, which nothing can abort.
+    fn stragglers(&self) -> impl Iterator<Item = Straggler> {
+        std::iter::empty()
+    }
+    /// Returns how many closures run on the blocking pool.
+    fn stragglers_count(&self) -> usize {
+        0
+    }
+    /// Removes a closure that runs on the blocking pool: it has ended.
+    fn left_pool(&mut self, _: PoolId) {}
     /// Returns whether a consumer can take an outcome before everything has finished.
     fn has_outcome(&self) -> bool {
         false
@@ -117,6 +134,14 @@ pub(crate) trait Tag: Send {
     /// Notes that the job has failed. Returns the call that receives its error, if one does; the
     /// error is then not a failure of the group.
     fn failed_call(&self) -> Option<CallId> {
+        None
+    }
+    /// Returns whether the job has been polled, or its closure called.
+    fn has_started(&self) -> bool {
+        true
+    }
+    /// Returns which closure on the blocking pool the job is, if it is one that runs.
+    fn on_pool(&self) -> Option<PoolId> {
         None
     }
     /// Returns whether the job has an observer.
@@ -194,6 +219,8 @@ pub(crate) enum Outcome<S: Source> {
     Panicked(Payload),
     /// Dropped before it had finished, or before it had started.
     Aborted,
+    /// Dropped because the scheduler was shut when it was submitted.
+    Refused,
 }
 
 impl<S: Source> Outcome<S> {
@@ -209,6 +236,14 @@ impl<S: Source> Outcome<S> {
     pub(crate) fn of_drop(dropped: Result<(), Payload>) -> Outcome<S> {
         match dropped {
             Ok(()) => Outcome::Aborted,
+            Err(payload) => Outcome::Panicked(payload),
+        }
+    }
+
+    /// Returns the outcome of a job that was refused, and then dropped.
+    pub(crate) fn of_refusal(dropped: Result<(), Payload>) -> Outcome<S> {
+        match dropped {
+            Ok(()) => Outcome::Refused,
             Err(payload) => Outcome::Panicked(payload),
         }
     }

@@ -6,6 +6,7 @@ use std::thread::ThreadId;
 
 use super::calls::Calls;
 use super::effects::Effects;
+use super::extras::Extras;
 use super::failures::Failures;
 use super::permits::Permits;
 use super::shutdown::Shutdown;
@@ -40,11 +41,17 @@ pub(crate) struct State<S: Source> {
     pub(crate) rejected: VecDeque<Rejected<S>>,
     /// The waker of the task that joins.
     pub(crate) waiter: Option<Waker>,
+    /// Whether a join has begun. It ends with the scheduler.
+    pub(super) is_joined: bool,
+    pub(super) extras: Option<Box<Extras<S::Error>>>,
     pub(crate) shutdown: Shutdown,
     /// Whether a failure has cancelled the context. It is set before the permit of the failed job
     /// is free, so that a thread that read the context before the failure starts no job with that
     /// permit.
     pub(crate) ended_by_failure: bool,
+    /// Whether new jobs are refused although the phase is `Open`: a failure has cancelled the
+    /// context, or the group was closed.
+    pub(crate) is_shut: bool,
     /// Whether the runtime has shut down, so that no worker can be called.
     pub(crate) runtime_lost: bool,
 }
@@ -62,8 +69,11 @@ impl<S: Source> State<S> {
             all_finished: false,
             rejected: VecDeque::new(),
             waiter: None,
+            is_joined: false,
+            extras: None,
             shutdown: Shutdown::new(has_deadline),
             ended_by_failure: false,
+            is_shut: false,
             runtime_lost: false,
         }
     }
@@ -92,25 +102,15 @@ impl<S: Source> State<S> {
         self.open += jobs;
     }
 
-    /// Returns whether only background tasks are left.
-    fn has_only_background(&self) -> bool {
-        self.background > 0 && self.open == self.background
-    }
-
-    /// Cancels the context if only background tasks are left. The group is waited for.
+    /// Cancels the context if only background tasks are left and a call waits for all jobs.
     pub(crate) fn end_background(&mut self, effects: &mut Effects) {
-        if self.has_only_background() && !self.all_finished {
+        let has_only_background = self.background > 0 && self.open == self.background;
+        if has_only_background && !self.all_finished && self.is_waited_for() {
             self.all_finished = true;
             // No task starts between this section and the end of the context.
             self.ended_by_failure = true;
+            self.is_shut = true;
             effects.enough = Some(&ALL_FINISHED);
-        }
-    }
-
-    /// Wakes the task that joins if everything is complete, or if only background tasks are left.
-    pub(crate) fn wake_waiter(&mut self, effects: &mut Effects) {
-        if self.is_complete() || (self.has_only_background() && !self.all_finished) {
-            effects.wake.extend(self.waiter.take());
         }
     }
 
@@ -253,7 +253,7 @@ impl<S: Source> State<S> {
     /// Releases a permit with which no job was started.
     pub(crate) fn return_permit(&mut self, effects: &mut Effects) {
         self.permits.release(None, &mut effects.stale_wakers);
-        self.count_out(effects);
+        self.count_out(true, effects);
     }
 
     /// Releases the permit of a job that has finished, and keeps its value.
@@ -272,7 +272,7 @@ impl<S: Source> State<S> {
         self.background -= usize::from(tag.is_background());
         match self.source.accept(tag, value, effects) {
             Some(observer) => effects.observers.push((observer, succeeded)),
-            None => self.count_out(effects),
+            None => self.count_out(succeeded, effects),
         }
         if self.source.has_outcome() {
             effects.wake.extend(self.waiter.take());
@@ -280,8 +280,11 @@ impl<S: Source> State<S> {
     }
 
     /// Counts a job as completed.
-    pub(crate) fn count_out(&mut self, effects: &mut Effects) {
+    pub(crate) fn count_out(&mut self, succeeded: bool, effects: &mut Effects) {
         self.open -= 1;
+        if self.extras.is_some() {
+            self.enter_in_ledger(succeeded, effects);
+        }
         self.relieve_watcher(effects);
         self.wake_waiter(effects);
     }

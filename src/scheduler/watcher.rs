@@ -116,7 +116,7 @@ impl<S: Source> Scheduler<S> {
     }
 
     /// Handles that the context is done: rejects queued work, and begins the grace period.
-    fn context_done(self: &Arc<Self>) {
+    pub(crate) fn context_done(self: &Arc<Self>) {
         if self.read(State::is_closed) {
             // A fan-out cancels its context when everything is complete.
             return;

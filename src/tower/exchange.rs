@@ -38,15 +38,16 @@ impl Scope {
     pub(super) fn poll_handler<F: Future>(
         &mut self,
         handler: Pin<&mut F>,
+        in_flight: &InFlight,
         cx: &mut task::Context<'_>,
     ) -> Poll<Left<F::Output>> {
         if self.wait.has_begun() && self.deadline.has_passed() {
-            self.end_wait();
+            self.end_wait(in_flight);
             return Poll::Ready(Left::Expired);
         }
         match self.run(|| handler.poll(cx)) {
             Poll::Ready(output) => {
-                self.end_wait();
+                self.end_wait(in_flight);
                 Poll::Ready(if self.deadline.has_passed() {
                     Left::TooLate(output)
                 } else {
@@ -54,7 +55,7 @@ impl Scope {
                 })
             }
             Poll::Pending => {
-                ready!(self.poll_wait(cx));
+                ready!(self.poll_wait(in_flight, cx));
                 Poll::Ready(if self.deadline.has_passed() {
                     Left::Expired
                 } else {
@@ -65,15 +66,15 @@ impl Scope {
     }
 
     /// Completes when a handler that is pending has no time left.
-    fn poll_wait(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+    fn poll_wait(&mut self, in_flight: &InFlight, cx: &mut task::Context<'_>) -> Poll<()> {
         let (ctx, deadline, grace) = (&self.ctx, &self.deadline, self.grace);
         let until = || deadline.or_earlier(end_of_grace(ctx, grace));
-        self.wait.poll(ctx, until, cx)
+        self.wait.poll(ctx, until, in_flight.aborted_by(), cx)
     }
 
     /// Removes the listener that waits for the end of the context.
-    pub(super) fn end_wait(&mut self) {
-        self.wait.stop(&self.ctx);
+    pub(super) fn end_wait(&mut self, in_flight: &InFlight) {
+        self.wait.stop(&self.ctx, in_flight.aborted_by());
     }
 
     /// Returns the instant at which the grace period of a handler ends whose context is done.

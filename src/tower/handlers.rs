@@ -3,12 +3,12 @@
 
 mod counts;
 mod lingering;
-mod report;
-
-pub use report::{Aborted, Drained};
+mod phase;
+mod tally;
 
 use std::fmt;
 use std::future::Future;
+use std::panic::Location;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -18,11 +18,12 @@ use super::cause::SERVER_STOPS;
 use super::request_line::RequestLine;
 use crate::context::{CancelHandle, Cause, Context, ContextError, deadline_after};
 use crate::group::Group;
+use crate::group::drain::{Drained, DrainedError, DrainedTask};
 use crate::sync::Arc;
 use crate::tracing::Span;
 use counts::Counts;
 use lingering::Lingering;
-use report::Ended;
+use tally::Ended;
 
 /// The time that [`Handlers::wait`] waits on after the last grace period is over, for handlers that
 /// are being aborted.
@@ -37,11 +38,18 @@ pub(super) struct Shared {
     /// The context from which the contexts of the requests are derived, and what cancels it.
     ctx: Context,
     stop: CancelHandle,
+    /// Done when the handlers that are inside their connections are to be aborted.
+    aborted: Context,
+    abort: CancelHandle,
+    /// Where the layer was made.
+    site: &'static Location<'static>,
 }
 
 impl Shared {
     /// Returns the state of a new layer, with a context below the server's.
+    #[track_caller]
     pub(super) fn new(server: &Context) -> Shared {
+        let (aborted, abort) = Context::background().with_cancel();
         let (ctx, guard) = server.with_cancel();
         // The grace period of a handler begins at this instant.
         ctx.record_end_time();
@@ -50,11 +58,31 @@ impl Shared {
             group: Group::new(),
             ctx,
             stop: guard.disarm(),
+            aborted,
+            abort: abort.disarm(),
+            site: Location::caller(),
         }
     }
 
     pub(super) fn ctx(&self) -> &Context {
         &self.ctx
+    }
+
+    /// Cancels the contexts of all handlers.
+    fn cancel(&self, why: Cause) {
+        self.counts.cancel();
+        self.stop.cancel_with(why);
+    }
+
+    /// Aborts all handlers, whose contexts are done: those that linger, and those that are inside
+    /// their connections.
+    fn abort(&self) {
+        self.abort.cancel();
+        self.group.abort();
+    }
+
+    fn entry(&self, line: &RequestLine, elapsed: Duration) -> DrainedTask {
+        tally::entry(line, elapsed, self.site)
     }
 }
 
@@ -88,9 +116,16 @@ impl InFlight {
         self.ended = Ended::Returned;
     }
 
+    /// Returns the context that is done when the handlers are to be aborted.
+    pub(super) fn aborted_by(&self) -> Option<&Context> {
+        self.shared.as_ref().map(|shared| &shared.aborted)
+    }
+
     /// Records that the handler was aborted. Call it after the handler has been dropped.
     pub(super) fn aborted(mut self, line: &RequestLine, began: Instant) {
-        self.ended = Ended::Aborted(Aborted::new(line, began.elapsed()));
+        if let Some(shared) = &self.shared {
+            self.ended = Ended::Aborted(shared.entry(line, began.elapsed()));
+        }
     }
 
     /// Moves the handler to the group, where it runs until it returns or its time is over.
@@ -131,7 +166,7 @@ impl InFlight {
             return;
         }
         let name = rest.line.to_string();
-        let lingering = Lingering::new(rest, shared.counts.clone());
+        let lingering = Lingering::new(rest, shared.counts.clone(), shared.site);
         shared.group.named(name).go(lingering);
     }
 }
@@ -205,7 +240,19 @@ impl Handlers {
     ///
     /// A handler that blocks its thread, or whose response future is not polled, cannot be aborted.
     /// A second after the grace period, this returns all the same;
-    /// [`Drained::left_running`] says how many there are.
+    /// [`left_running`](crate::DrainedPhase::left_running) says how many there are.
+    ///
+    /// The report has one phase, `handlers`. Its tasks are named by method and path, of which at
+    /// most 256 bytes are kept: `POST /orders`. Their contexts are cancelled at once, so those that
+    /// returned are counted as [`stopped`](crate::DrainedPhase::stopped). All handlers are in it
+    /// that were aborted since the layer was made, and of those from before this call the last
+    /// 1,024. So are the panics that no response future could resume, because the client had
+    /// disconnected or had received a timeout response.
+    ///
+    /// To shut the handlers down in one time budget with other parts of the program, pass them to
+    /// [`Drain::phase`](crate::Drain::phase). There they may finish by themselves before their
+    /// contexts are cancelled, and are aborted at the end of their grace period or of the phase's
+    /// time, whichever comes first.
     ///
     /// # Panics
     ///
@@ -218,18 +265,13 @@ impl Handlers {
     pub async fn wait(self) -> Drained {
         let counts = &self.shared.counts;
         counts.close();
-        self.shared
-            .stop
-            .cancel_with(Cause::from_static(&SERVER_STOPS));
-        if counts.running() == 0 {
-            return counts.report(0);
+        self.shared.cancel(Cause::from_static(&SERVER_STOPS));
+        if counts.running() > 0 {
+            let stopped = self.shared.ctx.ended_at().unwrap_or_else(Instant::now);
+            let until = deadline_after(deadline_after(stopped, self.grace), SLACK);
+            let _ = time::timeout_at(until, counts.idle()).await;
         }
-        let stopped = self.shared.ctx.ended_at().unwrap_or_else(Instant::now);
-        let until = deadline_after(deadline_after(stopped, self.grace), SLACK);
-        match time::timeout_at(until, counts.idle()).await {
-            Ok(()) => counts.report(0),
-            Err(_) => counts.report(counts.running()),
-        }
+        Drained::new(vec![counts.report("handlers")])
     }
 }
 

@@ -173,6 +173,7 @@ impl ContextLayer {
     /// Clones of the layer share their [`handlers`](ContextLayer::handlers). They may have
     /// different settings, for different routes.
     #[must_use]
+    #[track_caller]
     pub fn new(ctx: &Context) -> ContextLayer {
         ContextLayer {
             config: Arc::new(Config::new()),

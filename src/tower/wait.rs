@@ -18,8 +18,9 @@ enum State {
     NotYet,
     /// The end of its context.
     ForEnd(EndWatch),
-    /// The context was cancelled: the end of its grace period, or its deadline if that is earlier.
-    ForGrace(Pin<Box<Sleep>>),
+    /// The context was cancelled: the end of its grace period, or its deadline if that is earlier,
+    /// or an abort.
+    ForGrace(Pin<Box<Sleep>>, EndWatch),
 }
 
 impl Wait {
@@ -34,12 +35,13 @@ impl Wait {
         !matches!(self.state, State::NotYet)
     }
 
-    /// Completes when the deadline of `ctx` has passed, or at the instant that `until` returns once
-    /// `ctx` is done.
+    /// Completes when the deadline of `ctx` has passed, or once `ctx` is done at the instant that
+    /// `until` returns, or when `aborted` is done.
     pub(super) fn poll(
         &mut self,
         ctx: &Context,
         until: impl FnOnce() -> Instant,
+        aborted: Option<&Context>,
         cx: &mut task::Context<'_>,
     ) -> Poll<()> {
         if let State::NotYet = self.state {
@@ -53,9 +55,13 @@ impl Wait {
             if error.is_deadline_exceeded() {
                 return Poll::Ready(());
             }
-            self.state = State::ForGrace(Box::pin(tokio::time::sleep_until(until())));
+            let timer = Box::pin(tokio::time::sleep_until(until()));
+            self.state = State::ForGrace(timer, EndWatch::new());
         }
-        if let State::ForGrace(timer) = &mut self.state {
+        if let State::ForGrace(timer, watch) = &mut self.state {
+            if aborted.is_some_and(|aborted| watch.poll(aborted, cx).is_ready()) {
+                return Poll::Ready(());
+            }
             // The clock is read, too: a handler that is always ready wakes itself before any timer.
             if Instant::now() < timer.deadline() {
                 ready!(poll_timer(timer, cx));
@@ -65,9 +71,12 @@ impl Wait {
     }
 
     /// Removes the listener, which would wake the connection when the context is cancelled.
-    pub(super) fn stop(&mut self, ctx: &Context) {
-        if let State::ForEnd(watch) = &mut self.state {
-            watch.release(ctx);
+    /// `aborted` is that of the last poll.
+    pub(super) fn stop(&mut self, ctx: &Context, aborted: Option<&Context>) {
+        match (&mut self.state, aborted) {
+            (State::ForEnd(watch), _) => watch.release(ctx),
+            (State::ForGrace(_, watch), Some(aborted)) => watch.release(aborted),
+            (State::NotYet, _) | (State::ForGrace(..), None) => {}
         }
     }
 }

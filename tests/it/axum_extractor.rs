@@ -50,7 +50,7 @@ async fn a_handler_that_is_dropped_receives_its_context_too() {
     let (status, text) = ask(app, within("250m")).await;
     assert_eq!((status.as_u16(), &*text), (200, "Some(250ms)"));
     assert_eq!(handlers.running(), 0);
-    assert_eq!(handlers.wait().await.finished(), 0);
+    assert_eq!(handlers.wait().await.phases()[0].finished(), 0);
 }
 
 #[tokio::test]

@@ -24,6 +24,11 @@ both_flavours! {
     of_wait_the_group_is_dropped,
     of_wait_all_the_group_is_dropped,
     of_scope_the_body_and_the_group_are_dropped,
+    of_scope_all_the_body_and_the_group_are_dropped,
+    of_idle_nothing_changes,
+    of_close_and_wait_nothing_is_aborted_or_lost,
+    of_drain_the_group_is_dropped,
+    of_a_drain_the_groups_are_dropped,
     of_fetch_all_what_is_in_flight_is_aborted,
 }
 
@@ -188,6 +193,69 @@ async fn of_scope_the_body_and_the_group_are_dropped() {
     assert!(scope.now_or_never().is_none());
     assert_eq!(body.dropped(), 1);
     until(|| task.dropped() == 1).await;
+}
+
+async fn of_scope_all_the_body_and_the_group_are_dropped() {
+    let (body, task) = (Probe::default(), Probe::default());
+    let scope = Group::scope_all(&Context::background(), async |g, _| {
+        g.go(task.wrap(std::future::pending()));
+        body.wrap(std::future::pending::<Result<(), String>>())
+            .await
+    });
+    assert!(scope.now_or_never().is_none());
+    assert_eq!(body.dropped(), 1);
+    until(|| task.dropped() == 1).await;
+}
+
+async fn of_idle_nothing_changes() {
+    let (g, ctx) = group();
+    let (probe, gate) = (Probe::default(), Gate::new());
+    let gated = gate.clone();
+    g.go(probe.wrap(async move {
+        gated.pass().await;
+        Err("kept".to_owned())
+    }));
+    assert!(g.idle().now_or_never().is_none());
+    assert!(!ctx.is_done());
+    gate.open();
+    in_time(g.idle()).await;
+    assert_eq!(probe.dropped(), 1);
+    assert_eq!(in_time(g.wait()).await, Err("kept".to_owned()));
+}
+
+async fn of_close_and_wait_nothing_is_aborted_or_lost() {
+    let (g, ctx) = group();
+    let (probe, gate) = (Probe::default(), Gate::new());
+    let gated = gate.clone();
+    g.go(probe.wrap(async move {
+        gated.pass().await;
+        Err("kept".to_owned())
+    }));
+    assert!(g.close_and_wait().now_or_never().is_none());
+    assert!(!ctx.is_done());
+    gate.open();
+    until(|| probe.dropped() == 1).await;
+    assert_eq!(in_time(g.close_and_wait()).await, Err("kept".to_owned()));
+}
+
+async fn of_drain_the_group_is_dropped() {
+    let (g, ctx) = group();
+    let probe = Probe::default();
+    g.go(probe.wrap(std::future::pending()));
+    assert!(g.drain(HOUR).now_or_never().is_none());
+    assert_eq!(ctx.cause().unwrap().to_string(), "the group was dropped");
+    until(|| probe.dropped() == 1).await;
+}
+
+async fn of_a_drain_the_groups_are_dropped() {
+    let (one, two, probe) = (G::new(), G::new(), Probe::default());
+    one.go(probe.wrap(std::future::pending()));
+    two.go(probe.wrap(std::future::pending()));
+    let drain = errgroup::Drain::within(HOUR)
+        .phase("one", one)
+        .phase("two", two);
+    assert!(drain.run().now_or_never().is_none());
+    until(|| probe.dropped() == 2).await;
 }
 
 async fn of_fetch_all_what_is_in_flight_is_aborted() {

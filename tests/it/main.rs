@@ -27,6 +27,8 @@ mod context_run;
 mod context_token;
 mod context_tree;
 mod context_values;
+mod drain;
+mod drain_plans;
 mod fan_out_budget;
 mod fan_out_burst;
 mod fan_out_consumer;
@@ -49,6 +51,8 @@ mod go_programs;
 mod group_abort;
 mod group_blocking;
 mod group_budget;
+mod group_causes;
+mod group_close;
 mod group_drop;
 mod group_first_error;
 mod group_grace;
@@ -92,6 +96,8 @@ mod tower_body;
 mod tower_context;
 #[cfg(feature = "tower")]
 mod tower_deadline;
+#[cfg(feature = "tower")]
+mod tower_drain;
 #[cfg(feature = "tower")]
 mod tower_dropping;
 #[cfg(feature = "tower")]

@@ -28,7 +28,7 @@ use tokio::task::JoinSet;
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 use crate::support::{Drops, PATIENCE, state};
-use crate::tower_support::{FINISHED, GONE, TIME_OF_CLIENT, context_of};
+use crate::tower_support::{FINISHED, GONE, TIME_OF_CLIENT, context_of, only};
 
 async fn soon<F: Future>(what: &str, future: F) -> F::Output {
     let in_time = tokio::time::timeout(PATIENCE, future).await;
@@ -771,7 +771,7 @@ async fn a_handler_as_in_go_sees_each_disconnect() {
             }
         }
     }
-    let drained = soon("the shutdown", handlers.wait()).await;
+    let drained = only(soon("the shutdown", handlers.wait()).await);
     assert_eq!((drained.aborted().len(), drained.left_running()), (0, 0));
 }
 

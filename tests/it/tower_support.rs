@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{self, Poll};
 
-use errgroup::Context;
 use errgroup::tower::{
     ContextLayer, DropOnDisconnect, DroppingFuture, RequestBody, ResponseBody, ResponseFuture,
 };
+use errgroup::{Context, Drained, DrainedPhase};
 use http::{HeaderMap, HeaderValue, Request, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use tokio_test::task::Spawn;
@@ -153,6 +153,15 @@ impl Body for Script {
     fn size_hint(&self) -> SizeHint {
         self.size
     }
+}
+
+/// The only phase of the report of a wait.
+pub(crate) fn only(drained: Drained) -> DrainedPhase {
+    assert_eq!(
+        (drained.phases().len(), drained.phases()[0].name()),
+        (1, "handlers")
+    );
+    drained.phases()[0].clone()
 }
 
 pub(crate) fn get() -> Request<Script> {

@@ -98,7 +98,7 @@ impl<T, E: From<ContextError>> Collector<T, E> for Quorum<T> {
             None => format!("quorum of {}", self.required).into(),
         });
         let kind = TaskErrorKind::Aborted(error);
-        let task = TaskError::new(label, std::time::Duration::ZERO, kind, true);
+        let task = TaskError::new(label, std::time::Duration::ZERO, kind, true, false);
         Err(Errors::new(vec![task], 0))
     }
 }

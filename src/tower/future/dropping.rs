@@ -69,9 +69,11 @@ where
         let Some(scope) = this.scope else {
             panic!("`DroppingFuture` polled after it resolved");
         };
-        let left = match this.handler.as_mut().as_pin_mut() {
-            Some(handler) => Some(ready!(scope.poll_handler(handler, cx))),
-            None => {
+        let left = match (this.handler.as_mut().as_pin_mut(), &*this.in_flight) {
+            (Some(handler), Some(in_flight)) => {
+                Some(ready!(scope.poll_handler(handler, in_flight, cx)))
+            }
+            _ => {
                 ready!(poll_budget(cx));
                 None
             }

@@ -90,7 +90,9 @@ where
             panic!("`ResponseFuture` polled after it resolved");
         };
         let left = match &mut this.handler {
-            Some(handler) => Some(ready!(scope.poll_handler(handler.future.as_mut(), cx))),
+            Some(Handler { future, in_flight }) => {
+                Some(ready!(scope.poll_handler(future.as_mut(), in_flight, cx)))
+            }
             None => {
                 ready!(poll_budget(cx));
                 None
@@ -142,7 +144,9 @@ where
             return;
         }
         // The connection is not woken by what comes next.
-        scope.end_wait();
+        if let Some(handler) = &self.handler {
+            scope.end_wait(&handler.in_flight);
+        }
         scope.client_gone();
         // A handler that was never polled has not begun.
         if let Some(handler) = self.handler.take().filter(|_| scope.wait.has_begun()) {

@@ -12,10 +12,12 @@
 //! 4. A task that waits for the last handler registers its waker before it reads `running`, and the
 //!    last handler takes the wakers after it has left. So one of them sees the other.
 
+use std::borrow::Cow;
 use std::future::{Future, poll_fn};
 use std::task::{Poll, Waker};
 
-use super::report::{Drained, Ended, Tally};
+use super::tally::{Ended, Tally};
+use crate::group::drain::DrainedPhase;
 use crate::panic;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicUsize, Ordering};
@@ -136,8 +138,17 @@ impl Counts {
         })
     }
 
-    /// Returns the report. `left_running` handlers have not ended.
-    pub(super) fn report(&self, left_running: usize) -> Drained {
-        self.tally.lock().report(left_running)
+    /// Notes that the contexts of all handlers are about to be cancelled.
+    pub(super) fn cancel(&self) {
+        let mut tally = self.tally.lock();
+        tally.cancel(self.running());
+    }
+
+    /// Returns the report. Handlers that have not ended are counted in it.
+    pub(super) fn report(&self, name: impl Into<Cow<'static, str>>) -> DrainedPhase {
+        let tally = self.tally.lock();
+        let entries = tally.entries(self.running());
+        drop(tally);
+        DrainedPhase::new(name.into(), entries)
     }
 }

@@ -1,15 +1,17 @@
 //! A handler that runs on in the layer's group, after its response was no longer needed.
 
 use std::future::Future;
+use std::panic::Location;
 use std::pin::Pin;
 use std::task::{self, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
+use super::DrainedError;
 use super::Rest;
 use super::counts::Counts;
-use super::report::{Aborted, Ended};
+use super::tally::{self, Ended};
 use crate::context::ContextError;
 use crate::panic::{self, Payload};
 use crate::sync::Arc;
@@ -23,6 +25,8 @@ pub(super) struct Lingering<F> {
     rest: Option<Rest<F>>,
     timer: Option<Pin<Box<Sleep>>>,
     counts: Arc<Counts>,
+    /// Where the layer was made.
+    site: &'static Location<'static>,
 }
 
 /// The state of a handler after a poll.
@@ -33,11 +37,16 @@ enum Step {
 
 impl<F: Future> Lingering<F> {
     /// The caller has counted the handler as lingering.
-    pub(super) fn new(rest: Rest<F>, counts: Arc<Counts>) -> Lingering<F> {
+    pub(super) fn new(
+        rest: Rest<F>,
+        counts: Arc<Counts>,
+        site: &'static Location<'static>,
+    ) -> Lingering<F> {
         Lingering {
             rest: Some(rest),
             timer: None,
             counts,
+            site,
         }
     }
 
@@ -83,13 +92,15 @@ impl<F> Lingering<F> {
             Ok(Step::Returned) => Ended::Returned,
             Ok(Step::TimeIsOver) => {
                 line.emit_abort(&caller, elapsed, reason);
-                Ended::Aborted(Aborted::new(&line, elapsed))
+                Ended::Aborted(tally::entry(&line, elapsed, self.site))
             }
             Err(payload) => {
                 let text = panic::text(&payload);
                 line.emit(&caller, RequestEvent::Panicked { panic: &text });
+                let entry = tally::entry(&line, elapsed, self.site);
+                let ended = Ended::Panicked(DrainedError::new(entry, format!("panicked: {text}")));
                 panic::discard(payload);
-                Ended::Panicked
+                ended
             }
         };
         self.counts.leave_lingering();
