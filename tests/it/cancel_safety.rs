@@ -77,7 +77,7 @@ async fn of_a_handle_nothing_is_lost_when_it_is_awaited_by_reference() {
     });
     assert!((&mut handle).now_or_never().is_none());
     gate.open();
-    assert_eq!(in_time(handle).await, Some(7));
+    assert_eq!(in_time(handle).await.unwrap(), 7);
     assert_eq!(g.wait().await, OK);
 }
 

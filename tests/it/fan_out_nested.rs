@@ -71,7 +71,7 @@ async fn items_that_await_a_handle_lend_the_permit_of_their_task() {
                 yields(item % 3).await;
                 Ok(item)
             });
-            async move { handle.await.ok_or_else(|| "it was stopped".to_owned()) }
+            async move { handle.await.map_err(String::from) }
         });
         Ok(values.await?.into_iter().sum::<usize>())
     });
@@ -88,7 +88,7 @@ async fn items_of_a_fan_out_in_a_fan_out_lend_it_too() {
             async move {
                 let cells = fetch_all(&ctx, 2, 0..5, move |_, _| {
                     let handle = siblings.spawn(async { Ok(1) });
-                    async move { handle.await.ok_or_else(String::new) }
+                    async move { handle.await.map_err(String::from) }
                 });
                 Ok::<_, String>(cells.await?.into_iter().sum::<usize>())
             }
@@ -109,7 +109,7 @@ fn grow(
         }
         let below = fetch_all(&Context::background(), 2, 0..3, move |_, _| {
             let handle = g.spawn(grow(g.clone(), level - 1));
-            async move { handle.await.ok_or_else(|| "it was stopped".to_owned()) }
+            async move { handle.await.map_err(String::from) }
         });
         Ok(below.await?.into_iter().sum())
     })
@@ -207,7 +207,7 @@ async fn the_stage_behind_another_lends_it_too() {
         let ctx = Context::background();
         let first = fan_out(&ctx, 0..10, move |_, item| {
             let handle = siblings.spawn(async move { Ok(item) });
-            async move { handle.await.ok_or_else(String::new) }
+            async move { handle.await.map_err(String::from) }
         });
         let first = first.limit(2).ordered_stream();
         let second = fan_out_stream(&ctx, first, |_, item| async { item });
@@ -229,7 +229,7 @@ async fn the_limit_of_the_group_holds_meanwhile() {
                     yields(item % 3).await;
                     Ok(())
                 });
-                async move { handle.await.ok_or_else(String::new) }
+                async move { handle.await.map_err(String::from) }
             })
             .await
             .map(drop)
@@ -245,7 +245,7 @@ async fn a_task_that_runs_beside_its_fan_out_lends_after_its_poll() {
     g.go(async move {
         let asked = fetch_all(&Context::background(), 1, 0..20, move |_, _| {
             let handle = siblings.spawn(async { Ok(()) });
-            async move { handle.await.ok_or_else(String::new) }
+            async move { handle.await.map_err(String::from) }
         });
         let (asked, ()) = futures::join!(asked, yields(100));
         asked.map(drop)
@@ -266,7 +266,7 @@ async fn a_fan_out_dropped_while_it_lends_returns_the_permit() {
                 gated.pass().await;
                 Ok(())
             });
-            async move { handle.await.ok_or_else(String::new) }
+            async move { handle.await.map_err(String::from) }
         });
         let asked = asked.for_each();
         futures::pin_mut!(asked);

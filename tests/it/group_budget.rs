@@ -150,7 +150,7 @@ async fn a_task_that_awaits_more_handles_than_its_budget_misses_none() {
                     Ok(number)
                 })
             });
-            let values: Vec<Option<usize>> = match unordered {
+            let values: Vec<Result<usize, _>> = match unordered {
                 true => handles.collect::<FuturesUnordered<_>>().collect().await,
                 false => futures::future::join_all(handles).await,
             };

@@ -210,10 +210,10 @@ async fn every_way_to_start_is_refused_after_a_close() {
     assert!(!g.go_cancellable(async { OK }).await.is_started());
     assert!(!g.go_blocking(|_| OK).await.is_started());
     assert!(!spawner.go(async { OK }).await.is_started());
-    assert_eq!(g.spawn(async { Ok(1) }).await, None);
+    assert!(g.spawn(async { Ok(1) }).await.is_err());
     let refused = g.try_go(async { OK }).unwrap_err();
     assert!(matches!(refused, TryGoError::Ended(_)));
-    let start = g.start(|ready: errgroup::Ready<()>| async move {
+    let start = g.start(|_, ready: errgroup::Ready<()>| async move {
         ready.ok(());
         OK
     });
@@ -369,7 +369,7 @@ async fn a_wait_after_close_and_wait_is_ok() {
 
 async fn a_failure_of_start_that_nobody_takes_is_returned() {
     let g = G::new();
-    let mut start = Box::pin(g.start(|_: errgroup::Ready<()>| async { Err("no".to_owned()) }));
+    let mut start = Box::pin(g.start(|_, _: errgroup::Ready<()>| async { Err("no".to_owned()) }));
     assert!(futures::poll!(&mut start).is_pending());
     assert_eq!(g.close_and_wait().await, Err("no".to_owned()));
     drop(start);

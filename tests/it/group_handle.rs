@@ -348,7 +348,7 @@ async fn a_closure_stopped_in_the_queue_never_runs() {
 async fn a_closure_is_cancelled_through_its_own_context() {
     let (g, ctx) = group();
     let handle = g.spawn_blocking(|own| {
-        let error = futures::executor::block_on(own.done());
+        let error = tokio::runtime::Handle::current().block_on(own.done());
         Ok(chain(&error))
     });
     yields(5).await;

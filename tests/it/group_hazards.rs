@@ -174,7 +174,7 @@ async fn an_error_that_is_not_the_first_is_dropped() {
 async fn a_panic_in_poll() {
     let (g, counters) = counted();
     let value = g.spawn(counters.future(|_, _| panic!("in poll"), || ()));
-    assert!(value.await.is_none());
+    assert!(value.await.is_err());
     assert_eq!(counters.get(), (1, 1, 0));
     assert_eq!(text(panic_of(g.wait()).await), "in poll");
     assert_eq!(counters.get(), (1, 1, 0));
@@ -183,7 +183,7 @@ async fn a_panic_in_poll() {
 async fn a_panic_in_drop() {
     let (g, counters) = counted();
     let value = g.spawn(counters.future(fails_later(), || panic!("in drop")));
-    assert!(value.await.is_none());
+    assert!(value.await.is_err());
     // The panic beats the error, which is dropped.
     assert_eq!((counters.get(), counters.made.get()), ((2, 1, 1), 1));
     assert_eq!(text(panic_of(g.wait()).await), "in drop");
@@ -248,7 +248,7 @@ async fn a_value_is_dropped_when_the_destructor_of_its_task_panics() {
     let (g, counters) = counted();
     let ready = |counters: &Counters, _: &mut task::Context<'_>| Poll::Ready(Ok(counters.output()));
     let value = g.spawn(counters.future(ready, || panic!("in drop")));
-    let none = value.await.is_none();
+    let none = value.await.is_err();
     assert_eq!(text(panic_of(g.wait()).await), "in drop");
     assert_eq!((counters.get(), counters.made.get()), ((1, 1, 1), 1));
     assert!(none, "the task panicked");
@@ -388,7 +388,7 @@ async fn a_group_dropped_inside_its_own_task() {
         drop(value);
         assert_eq!((own.dropped.get(), own.output_dropped.get()), (1, 1));
         for sibling in siblings {
-            assert!(sibling.await.is_none());
+            assert!(sibling.await.is_err());
         }
         assert_eq!(after.get(), ["dropped"]);
         assert_eq!(counters.get(), (3, 3, 0));

@@ -103,7 +103,7 @@ impl Pending {
     async fn resolve(self) {
         match self {
             Pending::Admission(admission) => assert!(admission.await.is_started()),
-            Pending::Handle(handle) => assert_eq!(handle.await, Some(())),
+            Pending::Handle(handle) => assert_eq!(handle.await.unwrap(), ()),
             Pending::Nothing => {}
         }
     }

@@ -220,7 +220,7 @@ async fn every_way_to_start_a_background_task_takes_no_permit() {
         );
         assert!(builder().try_go(done(ctx.clone())).is_ok());
         let blocks = |ctx: Context| {
-            futures::executor::block_on(ctx.done());
+            tokio::runtime::Handle::current().block_on(ctx.done());
             OK
         };
         assert!(builder().go_blocking(blocks).await.is_started());

@@ -27,7 +27,7 @@ async fn a_task_that_awaits_a_handle_resumes_in_a_paused_group() {
     });
     g.go(async move {
         waiting.add();
-        assert_eq!(handle.await, Some(1));
+        assert_eq!(handle.await.unwrap(), 1);
         Ok(())
     });
     until(|| waits.get() == 1).await;

@@ -124,11 +124,9 @@ async fn every_way_to_start_a_task_uses_the_permit_up() {
             Ok(())
         });
         let value = g.reserve().await.unwrap().spawn(async { Ok(7) });
-        assert_eq!(value.await, Some(7));
-        assert_eq!(
-            g.reserve().await.unwrap().spawn(async { Ok(8) }).await,
-            Some(8)
-        );
+        assert_eq!(value.await.unwrap(), 7);
+        let permit = g.reserve().await.unwrap();
+        assert_eq!(permit.spawn(async { Ok(8) }).await.unwrap(), 8);
         assert_eq!(g.wait().await, OK);
         assert_eq!(ran.get(), 4);
     }

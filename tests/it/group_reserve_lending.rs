@@ -261,7 +261,7 @@ async fn a_permit_that_outlives_its_task_still_counts() {
     yields(20).await;
     assert_eq!(g.running(), 1);
     assert!(g.try_go(async { Ok(()) }).is_err());
-    assert_eq!(permit.spawn(async { Ok(5) }).await, Some(5));
+    assert_eq!(permit.spawn(async { Ok(5) }).await.unwrap(), 5);
     until(|| g.running() == 0).await;
     assert_eq!(g.wait().await, OK);
 }
@@ -551,7 +551,7 @@ async fn a_task_of_another_group_lends_nothing() {
     yields(10).await;
     assert_eq!(other.running(), 1);
     drop(kept);
-    assert_eq!(waits.await, Some(1));
+    assert_eq!(waits.await.unwrap(), 1);
     assert_eq!((g.wait().await, other.wait().await), (OK, OK));
 }
 
@@ -624,7 +624,7 @@ async fn an_awaited_value_of_its_task_arrives() {
             }
             Ok(sum)
         });
-        assert_eq!(sum.await, Some(190));
+        assert_eq!(sum.await.unwrap(), 190);
         assert_eq!(g.wait().await, OK);
     }
 }

@@ -122,7 +122,7 @@ impl Started {
             }
             What::Handle(mut handle) => {
                 if let Some(value) = awaited(&mut handle, awaits).await {
-                    check_value(value.as_ref(), id, &stage.world);
+                    check_value(value.as_ref().ok(), id, &stage.world);
                     return None;
                 }
                 Some((handle, id))
