@@ -1,5 +1,5 @@
-// The test of a program in GO.md: one request is in flight when the server is told to stop, and it
-// is finished.
+// The test of a program in GO.md: one request is in flight when the server gets the signal, and
+// it is finished.
 
 async fn hello(ctx: Context) -> &'static str {
     match ctx.sleep(Duration::from_millis(100)).await {
