@@ -20,8 +20,9 @@ fn fetch_all(arguments: &[&str], pages: u64, limit: u64) {
     );
     // The page that fails is three fifths of the way, and a full limit is in flight then.
     let bad = pages / 5 * 3;
+    let (_, table) = out.split_once("client  server").unwrap();
     let side = |name: &str, expected: u64| {
-        let line = out
+        let line = table
             .lines()
             .find(|line| line.trim_start().starts_with(name))
             .unwrap();
@@ -36,7 +37,7 @@ fn fetch_all(arguments: &[&str], pages: u64, limit: u64) {
     };
     side("started", bad - 1 + limit);
     side("finished", bad - 1);
-    side("failed  ", 1); // the line of the counts, not that of the error
+    side("failed", 1);
     side("dropped in flight", limit - 1);
     side("never started", pages - (bad - 1 + limit));
 }

@@ -247,7 +247,7 @@ impl Server {
         process.has_printed(&["listening on "]);
         let out = process.out();
         let (_, address) = out.split_once("listening on ").unwrap();
-        let address = address.split_whitespace().next().unwrap();
+        let address = address.split([',', ' ', '\n']).next().unwrap();
         Server {
             address: address.to_owned(),
             process,
