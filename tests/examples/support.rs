@@ -121,6 +121,25 @@ pub(crate) fn number(text: &str, before: &str) -> u64 {
         .unwrap_or_else(|_| panic!("no number after {before:?} in:\n{text}"))
 }
 
+/// The duration after a text, as `Debug` prints it, in milliseconds.
+#[track_caller]
+pub(crate) fn millis(text: &str, before: &str) -> f64 {
+    let at = text
+        .find(before)
+        .unwrap_or_else(|| panic!("no {before:?} in:\n{text}"));
+    let rest = text[at + before.len()..].trim_start();
+    let end = rest
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(rest.len());
+    let number: f64 = rest[..end].parse().unwrap();
+    let units = [("ns", 1e-6), ("µs", 1e-3), ("ms", 1.0), ("s", 1e3)];
+    let unit = units.iter().find(|(unit, _)| rest[end..].starts_with(unit));
+    number
+        * unit
+            .unwrap_or_else(|| panic!("no unit after {before:?} in:\n{text}"))
+            .1
+}
+
 /// Waits until the condition holds.
 #[track_caller]
 pub(crate) fn until(what: &str, condition: impl Fn() -> bool) {
