@@ -67,7 +67,10 @@ async fn failed() {
         }
         Ok(())
     });
-    g.go(async { Ok(after(500, ()).await) });
+    g.go(async {
+        sleep(Duration::from_millis(500)).await;
+        Ok(())
+    });
     if let Err(error) = g.wait().await {
         println!(
             "                       {error}, says wait after {:.0?}",

@@ -239,6 +239,7 @@ fn computation_stops_at_its_deadline() {
             " after the deadline",
         ],
     );
+    assert!(millis(&out, "it stopped") < 2_000.0, "{out}");
     assert!(number(&out, "primes in") < 3_000, "{out}");
     assert!(start.elapsed() < Duration::from_secs(9), "{out}");
 }
@@ -287,6 +288,9 @@ fn query_databases_stops_its_queries() {
     );
     assert!(number(&out, " after ") > 0, "{out}");
     has(&out, &["  0 queries are left; 3 of 3 "]);
+    for query in out.lines().filter(|line| line.contains(" ended ")) {
+        assert!(millis(query, " ended ") < 4_000.0, "{out}");
+    }
 
     let out = prints(
         "query_databases",
@@ -297,4 +301,7 @@ fn query_databases_stops_its_queries() {
         &["count ", " context deadline exceeded: the page is due"],
     );
     has(&out, &["  0 queries are left; 3 of 3 "]);
+    for query in out.lines().filter(|line| line.contains(" ended ")) {
+        assert!(millis(query, " ended ") < 4_000.0, "{out}");
+    }
 }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use clap::Parser;
 use errgroup::{Context, Group};
 use tokio::sync::oneshot;
@@ -153,7 +153,6 @@ async fn client_leaves<D: Database>(
             out,
             "  {name:<6} ended {late:>6.1?} later, after {rows} rows: {why}"
         )?;
-        ensure!(late < Duration::from_secs(4), "that is late");
     }
     // The naive one is given a second in which its queries could end.
     if cli.drop {
@@ -164,7 +163,5 @@ async fn client_leaves<D: Database>(
         out,
         "  {running} queries are left; {usable} of {queries} connections answer the next one"
     )?;
-    let all = if cli.drop { (queries, 0) } else { (0, queries) };
-    ensure!((running, usable) == all, "that is not what was to be shown");
     Ok(())
 }
