@@ -24,7 +24,8 @@ if git rev-parse HEAD >/dev/null 2>&1; then
 else
     list=(find . -path ./target -prune -o -type f -print)
 fi
-mapfile -t files < <("${list[@]}" | grep -E '\.(rs|md|toml|sh|yml|proto)$|(^|/)\.ci/run$' | sort)
+mapfile -t files < <("${list[@]}" | sed 's|^\./||' |
+    grep -E '\.(rs|md|toml|sh|yml|proto)$|(^|/)\.ci/run$' | sort)
 
 # Exceptions: a line with an address, which cannot be broken, and a row of a Markdown table.
 # Generated files (Cargo.lock, .ci/public-api.txt) are not among the files.

@@ -125,7 +125,7 @@ docsrs() {
     RUSTDOCFLAGS='--cfg docsrs -D warnings' cargo +nightly doc --no-deps --all-features
 }
 
-# The published package is complete: it builds by itself with its tests, examples and benches, and
+# The published package is complete: it builds by itself with its tests and examples, and
 # the library builds for its users.
 package() {
     cargo package --list
