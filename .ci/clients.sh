@@ -63,7 +63,7 @@ for ((batch = 0; batch < 10; batch++)); do
     wait "${clients[@]}" || true
 done
 for ((tries = 0; tries < 100; tries++)); do
-    seen=$(grep -c ': context cancelled: client disconnected$' "$scratch/log" || true)
+    seen=$(grep -c '^request stopped: .*: client disconnected$' "$scratch/log" || true)
     ((seen < 100)) || break
     sleep 0.1
 done
