@@ -29,7 +29,7 @@ arrows | sort | uniq -c | awk -v order="$order" '
     $2 == $3 { next }
     {
         if (!($2 in rank) || !($3 in rank)) {
-            printf "arrows: %s uses %s, and .ci/arrows.sh does not know where that belongs\n", $2, $3
+            printf "arrows: %s uses %s, which .ci/arrows.sh does not know\n", $2, $3
             wrong = 1
         } else if (rank[$3] > rank[$2]) {
             printf "arrows: %s uses %s: this points the wrong way\n", $2, $3
@@ -39,7 +39,8 @@ arrows | sort | uniq -c | awk -v order="$order" '
         }
     }
     END {
-        for (at = count; at > 0; at--) if (names[at] in uses) printf "%-10s->%s\n", names[at], uses[names[at]]
+        for (at = count; at > 0; at--)
+            if (names[at] in uses) printf "%-10s->%s\n", names[at], uses[names[at]]
         exit wrong
     }
 '
@@ -72,7 +73,10 @@ imports() {
             else if (path ~ /^self::/) { sub(/^self::/, "", path); path = module "::" path }
             else {
                 base = module
-                while (path ~ /^super::/) { sub(/^super::/, "", path); if (!sub(/::[a-z_]+$/, "", base)) base = "" }
+                while (path ~ /^super::/) {
+                    sub(/^super::/, "", path)
+                    if (!sub(/::[a-z_]+$/, "", base)) base = ""
+                }
                 path = base == "" ? path : base "::" path
             }
             print module, path
@@ -82,7 +86,10 @@ imports() {
             sub(/^src\//, "", module); sub(/\.rs$/, "", module); gsub(/\//, "::", module)
             use = ""
         }
-        use == "" && /^ *(pub(\([a-z]+\))? )?use (crate|super|self)::/ { use = " "; sub(/^ *(pub(\([a-z]+\))? )?use /, "") }
+        use == "" && /^ *(pub(\([a-z]+\))? )?use (crate|super|self)::/ {
+            use = " "
+            sub(/^ *(pub(\([a-z]+\))? )?use /, "")
+        }
         use != "" {
             use = use $0
             if (/;/) { gsub(/ as /, "@"); gsub(/[ \t;]/, "", use); paths(use, ""); use = "" }
@@ -92,7 +99,10 @@ imports() {
 
 modules=$(find src -name '*.rs' | sed -e 's|^src/||' -e 's|\.rs$||' -e 's|/|::|g' | sort)
 loops=$(imports | awk -v modules="$modules" '
-    BEGIN { count = split(modules, names, "\n"); for (at = 1; at <= count; at++) is_module[names[at]] = 1 }
+    BEGIN {
+        count = split(modules, names, "\n")
+        for (at = 1; at <= count; at++) is_module[names[at]] = 1
+    }
     {
         while ($2 != "" && !($2 in is_module)) if (!sub(/::[A-Za-z_*]+$/, "", $2)) $2 = ""
         is_own = index($1 "::", $2 "::") == 1 || index($2 "::", $1 "::") == 1

@@ -26,12 +26,13 @@ shows() {
     shift 2
     echo "-- distributed run $arguments"
     # shellcheck disable=SC2086 # the arguments are words
-    { bounded "$distributed" run $arguments 2>&1 || echo "status $?"; } | bounded cat >"$scratch/out" || die "$arguments: a process is left"
+    { bounded "$distributed" run $arguments 2>&1 || echo "status $?"; } |
+        bounded cat >"$scratch/out" || die "$arguments: a process is left"
     cat "$scratch/out"
     got=$(sed -n 's/^status \([0-9]*\)$/\1/p' "$scratch/out")
     [[ ${got:-0} -eq $want ]] || die "run $arguments: status ${got:-0} instead of $want"
     for pattern in "$@"; do
-        grep -Eq -- "$pattern" "$scratch/out" || die "run $arguments: printed nothing like: $pattern"
+        grep -Eq -- "$pattern" "$scratch/out" || die "run $arguments: did not print: $pattern"
     done
 }
 
@@ -52,4 +53,5 @@ shows 0 '--fault stop' '^Stop: worker' "$all" '; lost, and [0-9]+ items left to 
 shows 0 '--fault term' '^Term: worker' "$all" '; lost, and [0-9]+ items left to others: ' "$settled"
 shows 1 '--fault fail' '^error: worker [0-2]: item [0-9]+ is broken$' ', 1 failed, ' \
     'the last task of any worker has ended: [0-9.]+ ms ± [0-9.]+ ms$' "$settled"
-shows 1 '--deadline 2s --items 1000000' '^error: context deadline exceeded: --deadline 2s$' ' 0 failed, ' "$settled"
+shows 1 '--deadline 2s --items 1000000' \
+    '^error: context deadline exceeded: --deadline 2s$' ' 0 failed, ' "$settled"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Each feature builds alone, and so does none. The dev-dependencies are left out, because their
-# features would hide a missing one. Then all tests run with all features.
+# features would hide a missing one. Then all tests run with all features, and those of the members.
+# docs.sh has run the doctests, and examples.sh runs the examples.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -16,4 +17,4 @@ for feature in $features; do
     cargo check --no-default-features --features "$feature"
 done
 
-cargo test --all-features
+cargo test --workspace --exclude distributed --all-features --lib --tests

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks the formatting.
+# Checks the formatting, of the members too.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-cargo fmt --check
+cargo fmt --all --check

@@ -6,7 +6,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # The copy is inside a repository, and `git apply` must not search for that.
-export CARGO_TARGET_DIR=$PWD/target/loom GIT_CEILING_DIRECTORIES=$PWD/target/loom RUSTFLAGS='--cfg errgroup_loom'
+export CARGO_TARGET_DIR=$PWD/target/loom GIT_CEILING_DIRECTORIES=$PWD/target/loom
+export RUSTFLAGS='--cfg errgroup_loom'
 copy=$CARGO_TARGET_DIR/mutant
 rm -rf "$copy"
 mkdir -p "$copy"

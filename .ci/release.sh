@@ -18,7 +18,9 @@ face=.ci/public-api.txt
 root=$PWD
 scratch=$(mktemp -d)
 step=''
-trap 'status=$?; rm -rf "$scratch"; [[ $status == 0 ]] || printf "\nrelease: FAILED: %s\n" "$step" >&2' EXIT
+trap 'status=$?
+    rm -rf "$scratch"
+    [[ $status == 0 ]] || printf "\nrelease: FAILED: %s\n" "$step" >&2' EXIT
 
 fail() {
     printf '\nrelease: %s\n' "$1" >&2
@@ -26,7 +28,9 @@ fail() {
 }
 
 # The versions with which the listing was made last.
-declare -A versions=([public-api]=0.52.0 [semver-checks]=0.51.0 [check-external-types]=0.5.0 [hack]=0.6.46)
+declare -A versions=(
+    [public-api]=0.52.0 [semver-checks]=0.51.0 [check-external-types]=0.5.0 [hack]=0.6.46
+)
 
 need() {
     cargo "$1" --help >/dev/null 2>&1 && return
@@ -41,7 +45,8 @@ copy() {
     cd "$root"
     rm -rf "$scratch/copy"
     mkdir "$scratch/copy"
-    git ls-files -z | tar --null --create --files-from - | tar --extract --touch --directory "$scratch/copy"
+    git ls-files -z | tar --null --create --files-from - |
+        tar --extract --touch --directory "$scratch/copy"
     cd "$scratch/copy"
     # The library alone: the dependencies of a member would influence which version is the oldest.
     sed -i '/^\[workspace\]$/,/^$/d' Cargo.toml
@@ -59,7 +64,8 @@ listing() {
 api() {
     need public-api
     listing >"$scratch/face"
-    diff -u "$face" "$scratch/face" || fail "the public face has changed; if it should have, .ci/release.sh --bless"
+    diff -u "$face" "$scratch/face" ||
+        fail "the public face has changed; if it should have, .ci/release.sh --bless"
     echo "api: $(wc -l <"$face") lines, as in $face"
 }
 
@@ -80,7 +86,7 @@ types() {
 semver() {
     local baseline=${BASELINE:-$(git tag --list 'v*' --sort=-version:refname | sed -n 1p)}
     if [[ -z $baseline ]]; then
-        echo 'semver: skipped: no release yet, that is, no tag v*; BASELINE=<revision> compares with any other'
+        echo 'semver: skipped: there is no tag v*; BASELINE=<revision> compares with any other'
         return
     fi
     need semver-checks
@@ -104,7 +110,8 @@ minimal() (
     # Without tokio-util, which needs a newer tokio than the library.
     copy
     echo '-- the direct dependencies but tokio-util at their oldest'
-    awk '/^\[/ { skip = /dev-dependencies/ } !skip && !/^tokio-util = /' Cargo.toml >"$scratch/manifest"
+    awk '/^\[/ { skip = /dev-dependencies/ } !skip && !/^tokio-util = /' Cargo.toml \
+        >"$scratch/manifest"
     cp "$scratch/manifest" Cargo.toml
     rm Cargo.lock
     cargo +nightly update -Zdirect-minimal-versions --quiet
@@ -118,7 +125,7 @@ docsrs() {
     RUSTDOCFLAGS='--cfg docsrs -D warnings' cargo +nightly doc --no-deps --all-features
 }
 
-# The published package is complete: it builds by itself with its tests, examples and benches, and
+# The published package is complete: it builds by itself with its tests and examples, and
 # the library builds for its users.
 package() {
     cargo package --list
@@ -127,7 +134,8 @@ package() {
     cargo package --no-verify --quiet
     local version
     version=$(sed -n '0,/^version *= */s/^version *= *"\(.*\)"$/\1/p' Cargo.toml)
-    tar --extract --touch --gzip --file "${CARGO_TARGET_DIR:-target}/package/errgroup-$version.crate" --directory "$scratch"
+    tar --extract --touch --gzip --directory "$scratch" \
+        --file "${CARGO_TARGET_DIR:-target}/package/errgroup-$version.crate"
     (
         target=$(realpath "${CARGO_TARGET_DIR:-target}")
         cd "$scratch/errgroup-$version"
@@ -135,7 +143,8 @@ package() {
     )
 }
 
-rustc +nightly --version >/dev/null 2>&1 || fail 'no nightly toolchain: rustup toolchain install nightly'
+rustc +nightly --version >/dev/null 2>&1 ||
+    fail 'no nightly toolchain: rustup toolchain install nightly'
 
 if [[ ${1-} == --bless ]]; then
     bless

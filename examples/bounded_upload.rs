@@ -1,7 +1,7 @@
 //! Uploads a file in chunks, several at once, with a bound on the chunks that are in memory.
 //!
-//! `reserve` waits for a permit *before* a chunk is read. With `go(..).await` instead, a chunk would
-//! be read first and would then wait in memory for a permit.
+//! `reserve` waits for a permit *before* a chunk is read. With `go(..).await` instead, a chunk
+//! would be read first and would then wait in memory for a permit.
 //!
 //! The file is made by the example, on disk. The server is on the loopback interface: it reads the
 //! chunks slowly, adds their bytes up, and answers each with one byte.

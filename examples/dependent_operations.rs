@@ -1,54 +1,38 @@
-//! Two operations of which neither is of use without the other: the first fails after 100 ms, and the second halts at
-//! once, with the first one's error as its cause.
+//! Two operations that are of no use without each other. The first fails after 100 ms. The second
+//! stops at once, with the error of the first as its cause.
 //!
 //! ```sh
 //! cargo run --example dependent_operations
 //! ```
-//!
-//! It is a check as well: it fails if the second works on for two seconds, or does not learn why it was to stop.
 
-use std::io::{self, Write};
-use std::time::Duration;
+#![allow(clippy::print_stdout)] // a program
 
-use anyhow::{Context as _, bail, ensure};
-use errgroup::{Cause, Context, Group};
-use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep};
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use errgroup::{Context, Group};
+use tokio::time::sleep;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let out = &mut io::stdout();
+async fn main() {
     let start = Instant::now();
-    let (halted, halt) = oneshot::channel();
-
     let (g, _ctx) = Group::<anyhow::Error>::with_context(Context::background());
     g.go(reserve());
-    g.go_with(|ctx| async move {
+    g.go_with(move |ctx| async move {
         let result = charge(&ctx).await;
-        let _ = halted.send((Instant::now(), ctx.cause()));
+        if let Some(cause) = ctx.cause() {
+            println!(
+                "second: stopped after {:.1?}, because: {cause}",
+                start.elapsed()
+            );
+        }
         result
     });
-    let Err(first) = g.wait().await else {
-        bail!("nothing was in stock, and yet wait was Ok");
-    };
-    let wall = start.elapsed();
-
-    // Whatever the second made of it: what wait gives is the first error.
-    let (at, cause): (Instant, Option<Cause>) = halt.await?;
-    let cause = cause.context("the second does not know why it halted")?;
-    let at = at - start;
-    writeln!(out, "first:  failed: {first}")?;
-    writeln!(out, "second: halted after {at:.1?}, because: {cause}")?;
-    writeln!(out, "both had ended after {wall:.1?}")?;
-    ensure!(
-        cause.to_string() == first.to_string(),
-        "that is another cause"
-    );
-    ensure!(
-        wall < Duration::from_secs(2),
-        "the second worked on for nobody"
-    );
-    Ok(())
+    // The first error, when both have ended.
+    if let Err(error) = g.wait().await {
+        println!("first:  failed: {error}");
+    }
+    println!("both ended after {:.1?}", start.elapsed());
 }
 
 /// Fails after 100 ms.
@@ -57,7 +41,7 @@ async fn reserve() -> anyhow::Result<()> {
     bail!("out of stock")
 }
 
-/// Ten seconds in steps of 100 ms; between them, and in them, it can halt.
+/// Takes ten seconds, in 100 steps. It stops between and during the steps.
 async fn charge(ctx: &Context) -> anyhow::Result<()> {
     for _step in 0..100 {
         ctx.sleep(Duration::from_millis(100)).await?;

@@ -1,13 +1,13 @@
-//! A server in a struct: its methods take `&self`, so the group cannot be moved into `wait`. `close_and_wait` ends it
-//! through a reference.
+//! A server in a struct: its methods take `&self`, so the group cannot be moved into `wait`.
+//! `close_and_wait` ends it through a reference.
 //!
 //! ```sh
 //! cargo run --example server_in_a_struct
 //! ```
 //!
-//! The server answers each line that it is sent with the same line in capital letters. It is shared in an `Arc`, as
-//! servers are. The example starts one, is its client, and shuts it down twice: the first caller gets the error, if
-//! there was one, and the second one gets `Ok`.
+//! The server answers each line that it is sent with the same line in capital letters. It is shared
+//! in an `Arc`, as servers are. The example starts one, is its client, and shuts it down twice: the
+//! first caller gets the error, if there was one, and the second one gets `Ok`.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -50,7 +50,8 @@ impl Server {
         self.tasks.running()
     }
 
-    /// Waits until nothing is running, which does not happen while the listener is. It changes nothing.
+    /// Waits until nothing is running, which does not happen while the listener is. It changes
+    /// nothing.
     async fn idle(&self) {
         self.tasks.idle().await;
     }

@@ -1,13 +1,16 @@
-//! A shutdown in one time budget: first the server, then its workers, then the journal that both use. The first SIGTERM
-//! or Ctrl-C begins it, a second one aborts what is left, and the report says what became of each task.
+//! A shutdown in one time budget: first the server, then its workers, then the journal that both
+//! use. The first SIGTERM or Ctrl-C begins it, a second one aborts what is left, and the report
+//! says what became of each task.
 //!
 //! ```sh
-//! cargo run --features signal --example shutdown            # prints its address; each line that it is sent is a job
-//! cargo run --features signal --example shutdown -- --demo  # is its own client, and sends itself SIGTERM
+//! # prints its address; each line that it is sent is a job
+//! cargo run --features signal --example shutdown
+//! # is its own client, and sends itself SIGTERM
+//! cargo run --features signal --example shutdown -- --demo
 //! ```
 //!
-//! The order is what matters. The connections end first, because they make jobs. The workers finish the jobs that are
-//! queued. The journal is last, so that the last job finds it.
+//! The order is what matters. The connections end first, because they make jobs. The workers finish
+//! the jobs that are queued. The journal is last, so that the last job finds it.
 
 use std::io::{self, Write};
 use std::process::{self, Command};
@@ -24,7 +27,8 @@ const BUDGET: Duration = Duration::from_secs(10);
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let signal = Context::background().with_shutdown_signals()?;
-    // The contexts of the groups are not below that of the signal: the drain decides when each is cancelled.
+    // The contexts of the groups are not below that of the signal: the drain decides when each is
+    // cancelled.
     let (server, ctx) = Group::<io::Error>::with_context(Context::background());
     let (workers, _) = Group::<anyhow::Error>::with_context(Context::background());
     let (journal, _) = Group::<io::Error>::with_context(Context::background());

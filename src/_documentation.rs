@@ -60,18 +60,16 @@ macro_rules! links {
     };
 }
 
-// The code of a document is a doctest of the module. If it needs features, the document is left out
-// of the doctests without them, and is still shown.
+// The code of a document is a doctest of the module. If it needs a feature, the document is left
+// out of the doctests without it, and is still shown. The guides need HTTP servers and clients, so
+// they are doctests of `tests/http/docs.rs`, and the library needs no such dependencies.
 
 #[doc = links!()]
-#[cfg_attr(
-    any(not(doctest), all(feature = "axum", feature = "signal")),
-    doc = include_str!("../docs/GUIDE.md")
-)]
+#[cfg_attr(not(doctest), doc = include_str!("../docs/GUIDE.md"))]
 pub mod guide {}
 
 #[doc = links!()]
-#[cfg_attr(any(not(doctest), feature = "axum"), doc = include_str!("../docs/GO.md"))]
+#[cfg_attr(not(doctest), doc = include_str!("../docs/GO.md"))]
 pub mod go {}
 
 #[doc = links!()]

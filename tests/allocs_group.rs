@@ -149,8 +149,8 @@ fn local_tasks_dropped_while_queued_keep_nothing() {
     }
 }
 
-/// Lets a task that takes a permit of `rounds` for each of its rounds run this many, and waits until
-/// it has finished the last one.
+/// Lets a task that takes a permit of `rounds` for each of its rounds run this many, and waits
+/// until it has finished the last one.
 async fn run_rounds(rounds: &Semaphore, times: usize) {
     rounds.add_permits(times);
     while rounds.available_permits() > 0 {

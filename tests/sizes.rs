@@ -1,5 +1,5 @@
-//! Sizes of public types and futures. Everyone who holds a value pays for its size, and every task
-//! that awaits a future pays for that.
+//! Sizes of public types and futures. A program pays for the size of each value that it holds, and
+//! every task that awaits a future pays for that.
 //!
 //! The rule: a budget is the size of the type in bytes when it was written down, and not one byte
 //! more. A commit that grows a type raises its budget, and its message says why. A commit that

@@ -20,21 +20,7 @@ use crate::context::ContextError;
 ///
 /// # Examples
 ///
-/// ```
-/// use axum::{Router, routing::get};
-/// use errgroup::{Context, ContextError};
-/// use errgroup::tower::ContextLayer;
-///
-/// # async fn report() -> String { String::new() }
-/// async fn handle(ctx: Context) -> Result<String, ContextError> {
-///     ctx.run(report()).await
-/// }
-///
-/// let server = Context::background();
-/// let app: Router = Router::new()
-///     .route("/report", get(handle))
-///     .layer(ContextLayer::new(&server));
-/// ```
+#[cfg_attr(not(doctest), doc = include_str!("extractor.md"))] // a doctest of tests/http/docs.rs
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 impl<S: Sync> FromRequestParts<S> for Context {
     type Rejection = MissingContext;

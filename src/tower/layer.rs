@@ -66,7 +66,7 @@ use config::Config;
 ///   inside this one. The span of the request stays the current one, with feature `tracing`.
 /// - [`max_lingering`](ContextLayer::max_lingering) bounds how many linger at once. A limit on
 ///   concurrent requests that stands *outside* this layer does not count them, because their
-///   response futures are gone.
+///   response futures have returned.
 /// - All handlers that linger run on the runtime of the first one.
 /// - A handler that was never polled is dropped. So is one whose response future is dropped outside
 ///   a tokio runtime, or while the runtime shuts down.

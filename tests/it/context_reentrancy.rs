@@ -29,7 +29,7 @@ fn call_back(ctx: &Context, handle: &CancelHandle) {
         }
     }
     drop(dones);
-    handle.cancel_with("by the one who was called");
+    handle.cancel_with("by the waker");
     assert!(ctx.is_done() && merged.is_done() && other.is_done());
     let _ = (ctx.err(), ctx.cause(), format!("{ctx} {ctx:?}"));
 }

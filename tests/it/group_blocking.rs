@@ -501,7 +501,7 @@ async fn a_closure_that_never_begins_may_block_in_its_destructor() {
     g.cancel_with("enough");
     // Not the panic of a destructor.
     assert_eq!(g.wait().await, Err("context cancelled".to_owned()));
-    assert_eq!(dropped.get(), 3, "they are gone when `wait` returns");
+    assert_eq!(dropped.get(), 3, "they were dropped when `wait` returns");
 }
 
 async fn a_refused_closure_may_block_in_its_destructor() {

@@ -694,13 +694,13 @@ async fn one_watcher_task_runs_during_a_grace_and_ends_with_it() {
     assert_eq!(tasks(), before + 1);
     g.set_grace(None);
     yields(10).await;
-    assert_eq!(tasks(), before, "the grace has gone, and the watcher");
+    assert_eq!(tasks(), before, "no grace and no watcher are left");
     g.set_grace(5 * SECOND);
     yields(10).await;
     assert_eq!(tasks(), before + 1);
     sleep(3 * SECOND).await;
     yields(10).await;
-    assert_eq!((g.running(), tasks()), (0, 0), "the tasks have gone");
+    assert_eq!((g.running(), tasks()), (0, 0), "no task is left");
     assert_eq!(in_time(g.wait()).await, OK);
 }
 

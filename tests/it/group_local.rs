@@ -555,7 +555,7 @@ async fn admissions_of_dropped_local_tasks_say_so() {
     assert!(!gone.next().unwrap().await.is_started());
     assert!(
         g.wait().await.is_err(),
-        "those that have gone never started"
+        "those that were dropped never started"
     );
     assert_eq!(log.get(), ["before", "after"]);
 }
@@ -591,7 +591,7 @@ async fn dropped_local_tasks_leave_the_order_of_the_others() {
     g.set_limit(1);
     assert!(
         g.wait().await.is_err(),
-        "those that have gone never started"
+        "those that were dropped never started"
     );
     let left: Vec<_> = (0..300).filter(|number| !gone.contains(number)).collect();
     assert_eq!(log.get(), left);

@@ -430,7 +430,7 @@ async fn a_watcher_runs_only_while_there_are_a_queue_and_a_deadline() {
     gate.open();
     until(|| g.running() == 0).await;
     yields(10).await;
-    assert_eq!(tasks(), 0, "the queue has gone, and the watcher");
+    assert_eq!(tasks(), 0, "no queue and no watcher are left");
     assert_eq!(g.wait().await, OK);
 
     let (g, gate) = running(Context::background());

@@ -2,7 +2,7 @@
 //! outermost group: none hangs, and no more tasks of that group run at once than its limit allows.
 //!
 //! `ERRGROUP_SEED=n` runs one program again; a failure prints its seed. `ERRGROUP_PROGRAMS=10000`
-//! runs so many instead of some hundreds.
+//! runs this many instead of some hundreds.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -6,8 +6,6 @@
 // never run. That is an error here, not only a warning.
 #![deny(dead_code)]
 
-#[cfg(feature = "axum")]
-mod axum_extractor;
 mod cancel_safety;
 mod context_after_func;
 mod context_budget;
@@ -47,7 +45,6 @@ mod fan_out_pull;
 mod fan_out_send;
 mod fan_out_support;
 mod fan_out_wakes;
-mod go_programs;
 mod group_abort;
 mod group_blocking;
 mod group_budget;
@@ -106,12 +103,8 @@ mod tower_hazards;
 mod tower_header;
 #[cfg(feature = "tower")]
 mod tower_lingering;
-#[cfg(feature = "axum")]
-mod tower_order;
 #[cfg(feature = "tower")]
 mod tower_propagate;
-#[cfg(feature = "tower")]
-mod tower_servers;
 #[cfg(feature = "tower")]
 mod tower_support;
 #[cfg(feature = "tower")]

@@ -1,5 +1,5 @@
-//! Each request has a context, which is cancelled with a cause when no one waits for the response
-//! any more.
+//! Each request has a context, which is cancelled with a cause when no client waits for the
+//! response any more.
 
 use std::convert::Infallible;
 use std::future::{self, pending};

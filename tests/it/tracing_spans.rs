@@ -642,8 +642,10 @@ async fn aborted_never_started_and_dropped_tasks_are_events_too() {
     assert_eq!(
         said.events(),
         [
-            "DEBUG task{name=\"aborted\"}: task aborted error=context cancelled cause=the group was aborted",
-            "DEBUG task{name=\"queued\"}: task aborted error=context cancelled cause=the group was aborted",
+            "DEBUG task{name=\"aborted\"}: task aborted error=context cancelled \
+             cause=the group was aborted",
+            "DEBUG task{name=\"queued\"}: task aborted error=context cancelled \
+             cause=the group was aborted",
             "DEBUG task{name=\"late\"}: task aborted error=context deadline exceeded",
             "ERROR task{name=\"panics\"}: task panicked panic=whoops",
         ]

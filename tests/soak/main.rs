@@ -101,8 +101,8 @@ fn main() {
     say(format_args!("{}", tally()));
     let (bytes, count) = watch::heap();
     say(format_args!(
-        "{number} scenarios in {:.1} s; heap: {} bytes in {} allocations after the warm-up, {bytes} in {count} at the end, {} at \
-         most (as sampled)",
+        "{number} scenarios in {:.1} s; heap: {} bytes in {} allocations after the warm-up, \
+         {bytes} in {count} at the end, {} at most (as sampled)",
         began.elapsed().as_secs_f64(),
         level.0,
         level.1,

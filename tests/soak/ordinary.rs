@@ -403,7 +403,7 @@ async fn bursts(plan: BurstPlan, ctx: &Context, world: &Arc<World>) {
                 None => fail(format_args!("a pipeline ended without {missing:?}")),
             }
         }
-        step("waiting until the workers of a burst have gone");
+        step("waiting until the workers of a burst have ended");
         until_few_tasks(before + 2 * MOST_IDLE + 2, burst).await;
     }
     drop(send);

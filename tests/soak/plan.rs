@@ -383,7 +383,7 @@ struct Bounds {
     /// Bodies are dropped then, so that one need not end at all.
     dropped: bool,
     depth: usize,
-    /// One in so many bodies fails, or panics.
+    /// One in this many bodies fails, or panics.
     trouble: usize,
 }
 

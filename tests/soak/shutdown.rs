@@ -50,7 +50,7 @@ async fn run_to_the_end(plan: ShutdownPlan, ctx: &Context) {
             let world = Arc::clone(&prepared.world);
             let task = runtime.spawn(prepared.into_its_end());
             ends.shut_down(runtime);
-            step("waiting for a fan-out whose runtime has gone");
+            step("waiting for a fan-out whose runtime was dropped");
             let _ = task.await;
             world.dropped().await;
         }

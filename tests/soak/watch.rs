@@ -102,8 +102,9 @@ pub(crate) fn fail(what: fmt::Arguments<'_>) -> ! {
     let _first = FIRST.lock();
     now(|now| {
         eprintln!(
-            "soak: FAILED: {what}\nsoak: in scenario {} ({}), while {}, {:.1} s after it began\nsoak: again: --seed {}, or that \
-             scenario alone: --seed {} --only {}",
+            "soak: FAILED: {what}\nsoak: in scenario {} ({}), while {}, \
+             {:.1} s after it began\nsoak: again: --seed {}, or that scenario alone: --seed {} \
+             --only {}",
             now.number,
             now.kind,
             now.step,

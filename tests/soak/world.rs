@@ -168,7 +168,7 @@ impl World {
         self.records.lock().unwrap()[id].told = told;
     }
 
-    /// The call has returned: everything that it started is gone. After an abort, a closure that
+    /// The call has returned: everything that it started has ended. After an abort, a closure that
     /// never begins is dropped later, when the pool has a thread for it.
     pub(crate) fn returned(&self, what: &str) {
         self.phase.store(CLOSED, Ordering::SeqCst);
@@ -188,7 +188,7 @@ impl World {
     pub(crate) async fn dropped(&self) {
         self.phase.store(DROPPED, Ordering::SeqCst);
         tally().drops.add(1);
-        watch::step("waiting until what was dropped is gone");
+        watch::step("waiting for the destructors");
         self.gone().await;
         self.phase.store(CLOSED, Ordering::SeqCst);
     }

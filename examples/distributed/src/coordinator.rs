@@ -8,7 +8,7 @@ use std::sync::Arc;
 use errgroup::{Context, ContextError, fan_out};
 use tonic::{Code, Status};
 
-use crate::fleet::{Fleet, Lease, NobodyLeft};
+use crate::fleet::{Fleet, Lease, NoWorkerLeft};
 use crate::proto::Answer;
 
 /// What is to be done.
@@ -30,12 +30,12 @@ pub struct Job {
 /// Why the job has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// The deadline passed, or somebody asked for it to stop.
+    /// The deadline passed, or the job was cancelled.
     #[error(transparent)]
     Stopped(#[from] ContextError),
     /// No worker is left that could do it.
     #[error(transparent)]
-    NobodyLeft(#[from] NobodyLeft),
+    NoWorkerLeft(#[from] NoWorkerLeft),
     /// An item cannot be done, wherever it is tried.
     #[error("worker {worker}: {message}")]
     Failed {
@@ -56,8 +56,8 @@ pub enum Failure {
 
 /// Does the job, and gives the answers in the order of the items, one for each.
 ///
-/// The first failure on any worker ends the fan-out's context: every call is dropped, and each worker that had one hears of it and
-/// drops its items. A worker that is lost is no failure while another is left.
+/// The first failure on any worker cancels the fan-out's context: each call is dropped, and its
+/// worker drops the items. A worker that is lost is not a failure while another one is left.
 ///
 /// # Errors
 ///
@@ -78,7 +78,8 @@ pub async fn run(ctx: &Context, fleet: &Arc<Fleet>, job: &Job) -> Result<Vec<Ans
     Ok(answers.into_iter().flatten().collect())
 }
 
-/// Does one batch. What a lost worker has answered counts; the rest, and only that, goes to the next.
+/// Does one batch. The results that a lost worker has sent count. Only the other items go to the
+/// next worker.
 async fn finish(
     ctx: &Context,
     fleet: &Arc<Fleet>,
@@ -132,10 +133,10 @@ async fn attempt(
     }
 }
 
-/// Whether it is the context that ended the call, the job that cannot be done, or the worker that is lost.
+/// Says why the call ended: the context is done, the job cannot be done, or the worker is lost.
 ///
-/// A status that the worker sent has no source; one that was made here, of a connection that broke or was given up, has. And a worker
-/// that is to stop says `Unavailable`.
+/// A status that the worker sent has no source. One that was created here, because the connection
+/// failed, has one. A worker that stops sends `Unavailable`.
 fn ended(ctx: &Context, worker: &Lease, status: Status) -> Ended {
     if let Some(why) = ctx.err() {
         return Ended::Failed(why.into());

@@ -18,11 +18,11 @@ pub enum Fault {
     Term,
 }
 
-/// Waits for half of the answers, and does it; gives the worker that it was done to.
+/// Waits for half of the results, and injects the fault. Returns the worker that has it.
 ///
 /// # Errors
 ///
-/// If the worker has gone.
+/// If the worker has exited.
 pub async fn inject(
     fault: Fault,
     fleet: &Fleet,

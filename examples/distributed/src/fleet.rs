@@ -50,14 +50,14 @@ pub struct State {
 /// There is no worker that a batch could be given to.
 #[derive(Debug, thiserror::Error)]
 #[error("every worker is lost")]
-pub struct NobodyLeft;
+pub struct NoWorkerLeft;
 
 impl Fleet {
     /// Connects to all of them, or to none.
     ///
-    /// The connections carry pings: a worker that is silent for `keep_alive` is asked whether it is there, and if it does not answer
-    /// for three times as long, the connection and every call on it fail. Without that, a machine that has lost its power is waited
-    /// for until the deadline.
+    /// The connections carry pings: a worker that is silent for `keep_alive` gets one. If it does
+    /// not answer for three times as long, the connection and each call on it fail. Otherwise, a
+    /// machine without power would be waited for until the deadline.
     ///
     /// # Errors
     ///
@@ -121,17 +121,18 @@ impl Fleet {
             .unwrap_or_default()
     }
 
-    /// The worker that has the least to do, and among these the one that has had the least, for as long as the lease is held.
+    /// Returns the worker that has the fewest calls and, of several, the one that has had the
+    /// fewest. It counts as used while the lease is held.
     ///
     /// # Errors
     ///
     /// If all are lost.
-    pub fn lease(self: &Arc<Self>) -> Result<Lease, NobodyLeft> {
+    pub fn lease(self: &Arc<Self>) -> Result<Lease, NoWorkerLeft> {
         let mut states = self.lock();
         let index = (0..states.len())
             .filter(|&index| states[index].lost.is_none())
             .min_by_key(|&index| (states[index].in_flight, states[index].batches))
-            .ok_or(NobodyLeft)?;
+            .ok_or(NoWorkerLeft)?;
         states[index].in_flight += 1;
         states[index].batches += 1;
         Ok(Lease {
@@ -140,7 +141,8 @@ impl Fleet {
         })
     }
 
-    /// Waits until nothing runs on any worker that is not lost, and hears what has become of its items.
+    /// Waits until no item runs on any worker that is not lost. Returns how the items of each
+    /// ended.
     ///
     /// # Errors
     ///
@@ -153,8 +155,8 @@ impl Fleet {
             .collect();
         fan_out(ctx, asked, |ctx, (worker, mut client)| async move {
             client.settle(request(&ctx, SettleRequest {})).await?;
-            // Once more, now that it answers at once: what it says is as old as half of the time that this takes, give or take
-            // the other half.
+            // Again, because now it answers at once: its answer is as old as half of the time that
+            // this takes, plus or minus the other half.
             let asked = Instant::now();
             let settled = client.settle(request(&ctx, SettleRequest {})).await?;
             Ok::<_, anyhow::Error>(Account::new(worker, settled.into_inner(), asked))
@@ -182,7 +184,7 @@ impl Lease {
         self.index
     }
 
-    /// Gives it the items, and the time that `ctx` has left. Dropping the stream is telling the worker to stop.
+    /// Sends it the items, and the time that `ctx` has left. Dropping the stream stops them.
     ///
     /// # Errors
     ///
@@ -227,7 +229,8 @@ fn chain(status: &Status) -> String {
     text
 }
 
-/// A request that belongs to `ctx`: the layer sends what is left of its time, and ends the call with it.
+/// A request that belongs to `ctx`: the layer sends the time that is left, and ends the call when
+/// `ctx` is done.
 fn request<T>(ctx: &Context, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.extensions_mut().insert(ctx.clone());

@@ -1,18 +1,20 @@
-//! A job of a thousand items, done by several processes: a fan-out over gRPC, and in each process another.
+//! A job of a thousand items, done by several processes: a fan-out over gRPC, and in each process
+//! another fan-out.
 //!
 //! ```sh
-//! cargo run -p distributed -- run                           # starts three workers itself
-//! cargo run -p distributed -- run --fault fail              # one item fails: how fast the work of all has ended
-//! cargo run -p distributed -- run --fault kill              # a worker is killed: the others do what it had not answered
-//! cargo run -p distributed -- run --fault stop              # a worker stops answering: the same, once it has been noticed
-//! cargo run -p distributed -- run --deadline 100ms          # the time is up, for everybody
+//! cargo run -p distributed -- run                  # starts three workers itself
+//! cargo run -p distributed -- run --fault fail     # one item fails, and the rest stops
+//! cargo run -p distributed -- run --fault kill     # a worker is killed: others do its items
+//! cargo run -p distributed -- run --fault stop     # a worker stops answering: the same
+//! cargo run -p distributed -- run --deadline 100ms # the deadline ends all
 //!
-//! cargo run -p distributed -- worker --listen 0.0.0.0:7000  # on each of some machines; it has no password: keep it inside
+//! # On each of several machines. It has no password, so keep it inside.
+//! cargo run -p distributed -- worker --listen 0.0.0.0:7000
 //! cargo run -p distributed -- run --worker 10.0.0.1:7000 --worker 10.0.0.2:7000
 //! ```
 //!
-//! What concerns errgroup is in `coordinator.rs`, where batches go to workers, and in `worker.rs`, where their items are done. It is a
-//! check as well: the last worker's last task must have ended, and no process may be left, when the program ends.
+//! `coordinator.rs` sends batches to the workers, and `worker.rs` does their items. When the
+//! program exits, the last task of each worker has ended, and no process is left.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -37,7 +39,7 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A fan-out over several processes.
 #[derive(Parser)]
 enum Cli {
-    /// Do items for whoever asks
+    /// Do items for other processes
     Worker(worker::Options),
     /// Have a job done by workers
     Run(Run),
@@ -62,16 +64,27 @@ struct Run {
     spawn: NonZeroUsize,
 
     /// How long an item waits on the workers that are started
-    #[arg(long, value_name = "DURATION", default_value = "10ms", conflicts_with = "workers", value_parser = humantime::parse_duration)]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "10ms",
+        conflicts_with = "workers",
+        value_parser = humantime::parse_duration
+    )]
     pace: Duration,
 
     /// When to give up, all in all
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     deadline: Option<Duration>,
 
-    /// How long a worker may be silent before it is asked whether it is there; if it does not answer for three times as long, it is
-    /// lost
-    #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = humantime::parse_duration)]
+    /// How long a worker may be silent before it gets a ping. If it does not answer for three times
+    /// as long, it is lost
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "500ms",
+        value_parser = humantime::parse_duration
+    )]
     keep_alive: Duration,
 
     /// What to try on one of the workers that are started, when half of the answers are there

@@ -53,7 +53,8 @@ pub fn fleet(out: &mut impl Write, fleet: &Fleet) -> io::Result<()> {
     Ok(())
 }
 
-/// What the workers say of themselves, and how long after the failure, or the end of the coordinator's wait, it was over.
+/// Prints the counts of each worker, and when its last task ended: after the failure, or after the
+/// coordinator returned.
 ///
 /// # Errors
 ///

@@ -17,9 +17,9 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// A worker that is a child of this process.
 ///
-/// Dropping it kills it. If this process is killed itself, the system closes the tether, and the worker ends of its own accord; and
-/// one that is stopped, and so cannot see that, the system sends SIGHUP, since it leads a process group which has just lost its
-/// parent.
+/// Dropping it kills it. If this process is killed itself, the system closes the pipe, and the
+/// worker stops. A worker that is stopped by a signal does not see that. The system sends it
+/// SIGHUP, because it leads a process group that has lost its parent.
 #[derive(Debug)]
 pub struct Spawned {
     /// Where it listens.
@@ -27,12 +27,13 @@ pub struct Spawned {
     /// Its process id.
     pub id: u32,
     child: Child,
-    tether: ChildStdin,
+    pipe: ChildStdin,
     _stdout: BufReader<ChildStdout>,
 }
 
 impl Spawned {
-    /// Starts `count` workers of this same program, with these further arguments, and waits until all of them listen.
+    /// Starts `count` workers of this program, with these additional arguments, and waits until all
+    /// of them listen.
     ///
     /// # Errors
     ///
@@ -48,14 +49,14 @@ impl Spawned {
 
     async fn start_one(args: Vec<String>) -> anyhow::Result<Spawned> {
         let mut child = Command::new(std::env::current_exe()?)
-            .args(["worker", "--tethered"])
+            .args(["worker", "--parent-pipe"])
             .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
-        let (Some(tether), Some(stdout), Some(id)) =
+        let (Some(pipe), Some(stdout), Some(id)) =
             (child.stdin.take(), child.stdout.take(), child.id())
         else {
             bail!("a worker was started without its pipes");
@@ -71,7 +72,7 @@ impl Spawned {
             addr,
             id,
             child,
-            tether,
+            pipe,
             _stdout: stdout,
         })
     }
@@ -80,27 +81,27 @@ impl Spawned {
     ///
     /// # Errors
     ///
-    /// If it has gone.
+    /// If it has exited.
     pub async fn fail(&mut self) -> io::Result<()> {
-        self.tether.write_all(b"fail\n").await
+        self.pipe.write_all(b"fail\n").await
     }
 
     /// Sends it a signal.
     ///
     /// # Errors
     ///
-    /// If it has gone.
+    /// If it has exited.
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         let id = i32::try_from(self.id)?;
         signal::kill(Pid::from_raw(id), signal).with_context(|| format!("process {id}"))
     }
 
-    /// Asks it to end, by cutting its tether; kills it if it does not.
+    /// Closes its pipe, and kills it if it does not exit.
     async fn stop(self, ctx: Context) -> io::Result<()> {
         let Spawned {
-            mut child, tether, ..
+            mut child, pipe, ..
         } = self;
-        drop(tether);
+        drop(pipe);
         match ctx.run(child.wait()).await {
             Ok(status) => status.map(drop),
             Err(_) => child.kill().await,

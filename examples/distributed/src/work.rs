@@ -1,5 +1,5 @@
-//! What an item is: the number of primes in one hundred numbers. Over the first thousand items these are the 9,592 primes
-//! below 100,000.
+//! An item is the number of primes in one hundred numbers. The first thousand items are the 9,592
+//! primes below 100,000.
 
 use errgroup::{Context, ContextError};
 
@@ -10,7 +10,8 @@ pub const NUMBERS: u64 = 100;
 ///
 /// # Errors
 ///
-/// If the context ends meanwhile: a loop that computes has to ask, for nobody can drop it.
+/// If the context is done: a loop that computes has no await at which it could be dropped, so it
+/// checks.
 pub fn primes(ctx: &Context, item: u64) -> Result<u64, ContextError> {
     let mut count = 0;
     for number in item * NUMBERS..(item + 1) * NUMBERS {

@@ -2,7 +2,7 @@
 
 mod item;
 mod ledger;
-mod tether;
+mod parent_pipe;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -24,7 +24,8 @@ use crate::proto::worker_server::{Worker, WorkerServer};
 use crate::proto::{Answer, Batch, SettleRequest, Settled};
 use item::Items;
 
-/// How long the connections may take to close when the worker is to stop: a peer that does not answer would hold it up.
+/// How long the connections may take to close when the worker is to stop: a peer that does not
+/// answer would delay it.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// No call may take longer, whatever its header says.
@@ -37,30 +38,40 @@ pub struct Options {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     pub listen: SocketAddr,
 
-    /// Stop when standard input, a pipe, is closed: when the process at its other end has gone. Each line `fail` that comes
-    /// through it has one item fail
+    /// Stop when standard input, a pipe, is closed, because the process at its other end has
+    /// exited. Each line `fail` from it makes one item fail
     #[arg(long)]
-    pub tethered: bool,
+    pub parent_pipe: bool,
 
     /// How many items of a batch run at once
     #[arg(long, value_name = "N", default_value = "8")]
     pub at_once: NonZeroUsize,
 
     /// How long an item waits, as if for a disk, before it computes
-    #[arg(long, value_name = "DURATION", default_value = "10ms", value_parser = humantime::parse_duration)]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "10ms",
+        value_parser = humantime::parse_duration
+    )]
     pub pace: Duration,
 
-    /// Let so many items come to their end, and no more: a fault to try
+    /// Finish this many items, and no more: a fault to try
     #[arg(long, value_name = "N")]
     pub stall_after: Option<usize>,
 
-    /// How long a client may be silent before it is asked whether it is there; if it does not answer for three times as long, it
-    /// has gone
-    #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = humantime::parse_duration)]
+    /// How long a client may be silent before it gets a ping. If it does not answer for three times
+    /// as long, it is disconnected
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "500ms",
+        value_parser = humantime::parse_duration
+    )]
     pub keep_alive: Duration,
 }
 
-/// Serves until the process is told to stop, by a signal or because its tether is cut.
+/// Serves until the process gets a signal, or its pipe is closed.
 ///
 /// # Errors
 ///
@@ -71,12 +82,12 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     g.set_grace(GRACE);
     let items = Arc::new(Items::new(options));
 
-    if options.tethered {
+    if options.parent_pipe {
         let (ctx, items, stop) = (ctx.clone(), Arc::clone(&items), guard.handle());
-        g.named("tether").go(async move {
-            if let Ok(held) = ctx.run(tether::held(|| items.let_one_fail())).await {
-                held.context("the tether")?;
-                stop.cancel_with("whoever held the tether has gone");
+        g.named("parent pipe").go(async move {
+            if let Ok(held) = ctx.run(parent_pipe::held(|| items.let_one_fail())).await {
+                held.context("the parent pipe")?;
+                stop.cancel_with("the parent process has exited");
             }
             Ok(())
         });
@@ -93,7 +104,8 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
         .http2_keepalive_timeout(Some(options.keep_alive * 3))
         .layer(ContextLayer::new(&ctx).max_timeout(MAX_TIMEOUT))
         .add_service(WorkerServer::new(service));
-    // The server's own setting is for sockets that it binds itself. Without this, an error waits up to 40 ms for an acknowledgement.
+    // The server's own setting is for sockets that it binds itself. Without this, an error waits up
+    // to 40 ms for an acknowledgement.
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let served = server.serve_with_incoming_shutdown(incoming, ctx.done_owned().map(drop));
     g.named("server")
@@ -111,11 +123,12 @@ async fn wind_down(g: Group<anyhow::Error>, items: &Items) -> anyhow::Result<()>
     let grace = ctx.without_cancel().with_timeout(GRACE);
     drop(grace.run(items.settled()).await);
     let why = ctx.cause().map_or_else(String::new, |why| why.to_string());
-    // In one piece, for several workers may share this standard error; and nobody may be left to read it.
+    // In one piece, because several workers may share this standard error. It is not an error if it
+    // is closed.
     let line = format!("worker: {why}; {}\n", items.summary());
     drop(io::stderr().write_all(line.as_bytes()));
     for error in ended.err().into_iter().flatten() {
-        // A connection that did not close is nobody's failure.
+        // A connection that did not close is not a failure.
         if !matches!(error.kind(), TaskErrorKind::Aborted(_)) {
             bail!(error);
         }
@@ -132,7 +145,8 @@ struct Service {
 impl Worker for Service {
     type RunStream = Pin<Box<dyn Stream<Item = Result<Answer, Status>> + Send>>;
 
-    /// The stream is the fan-out: when the call is over, for whatever reason, it is dropped, and its items with it.
+    /// The stream is the fan-out. When the call ends, for any reason, it is dropped, and its items
+    /// with it.
     async fn run(&self, request: Request<Batch>) -> Result<Response<Self::RunStream>, Status> {
         let call = context_of(&request)?;
         let items = Arc::clone(&self.items);

@@ -133,6 +133,6 @@ impl<F> Drop for Lingering<F> {
     /// A handler that is dropped half-way was aborted: the last handle of the layer was dropped, or
     /// the runtime shuts down.
     fn drop(&mut self) {
-        self.end(Ok(Step::TimeIsOver), "the server is gone");
+        self.end(Ok(Step::TimeIsOver), "the server was dropped");
     }
 }

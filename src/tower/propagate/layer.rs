@@ -54,74 +54,7 @@ use crate::tower::header::{self, GRPC_TIMEOUT};
 ///
 /// # Examples
 ///
-/// `S` is any service from `http::Request` to `http::Response`. *tonic*'s `Channel` is one: wrap
-/// the channel, and give the result to the generated client instead of the channel. *hyper-util*'s
-/// `Client` is one as well. *reqwest* has its own types for requests and responses, which convert
-/// from and to those of `http`:
-///
-/// ```
-/// use axum::extract::State;
-/// use errgroup::Context;
-/// use errgroup::tower::{BoxError, CallBody, PropagateLayer};
-/// use http::{Request, Response};
-/// use tower::util::BoxCloneSyncService;
-/// use tower::{Layer, ServiceExt, service_fn};
-///
-/// /// A reqwest client that calls with the time that is left. It goes into axum's `State`.
-/// type Http =
-///     BoxCloneSyncService<Request<reqwest::Body>, Response<CallBody<reqwest::Body>>, BoxError>;
-///
-/// fn http(client: reqwest::Client) -> Http {
-///     let execute = move |request: Request<reqwest::Body>| {
-///         let client = client.clone();
-///         async move {
-///             let response = client.execute(request.try_into()?).await?;
-///             Ok::<Response<reqwest::Body>, reqwest::Error>(response.into())
-///         }
-///     };
-///     BoxCloneSyncService::new(PropagateLayer::new().layer(service_fn(execute)))
-/// }
-///
-/// async fn fetch(ctx: Context, http: Http) -> Result<String, BoxError> {
-///     let mut request = Request::get("http://127.0.0.1:8080/").body(reqwest::Body::default())?;
-///     request.extensions_mut().insert(ctx);
-///     let response = http.oneshot(request).await?;
-///     // Converts back into reqwest's response, for `json`, `text` and its other methods.
-///     Ok(reqwest::Response::from(response.map(reqwest::Body::wrap)).text().await?)
-/// }
-///
-/// async fn page(State(http): State<Http>) -> String {
-///     # let ctx = Context::background();
-///     fetch(ctx, http).await.unwrap_or_default()
-/// }
-///
-/// # fn app() {
-/// let app: axum::Router = axum::Router::new()
-///     .route("/", axum::routing::get(page))
-///     .with_state(http(reqwest::Client::new()));
-/// # }
-/// ```
-///
-/// With hyper-util:
-///
-/// ```
-/// use errgroup::Context;
-/// use errgroup::tower::{BoxError, PropagateLayer};
-/// use http::Request;
-/// use http_body_util::{BodyExt, Empty};
-/// use hyper_util::client::legacy::Client;
-/// use hyper_util::rt::TokioExecutor;
-/// use tower::{Layer, ServiceExt};
-///
-/// # async fn example(ctx: Context) -> Result<(), BoxError> {
-/// let client = Client::builder(TokioExecutor::new()).build_http::<Empty<&'static [u8]>>();
-/// let client = PropagateLayer::new().context(&ctx).layer(client);
-///
-/// let request = Request::get("http://127.0.0.1:8080/").body(Empty::new())?;
-/// let response = client.oneshot(request).await?;
-/// let bytes = response.into_body().collect().await?.to_bytes();
-/// # Ok(()) }
-/// ```
+#[cfg_attr(not(doctest), doc = include_str!("clients.md"))] // a doctest of tests/http/docs.rs
 #[derive(Debug, Clone)]
 pub struct PropagateLayer {
     config: Arc<Config>,

@@ -22,7 +22,8 @@ pub(super) enum Failure {
     Broken(u64),
 }
 
-/// A worker that is to stop says `Unavailable`: another may do it. What an item fails with is the job's.
+/// A worker that stops sends `Unavailable`: another one may do the item. The error of an item fails
+/// the job.
 impl From<Failure> for Status {
     fn from(failure: Failure) -> Status {
         let code = match &failure {

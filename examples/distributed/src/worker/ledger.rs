@@ -1,4 +1,4 @@
-//! What has become of every item: each is entered when it starts, and crossed off when its future is gone.
+//! Counts the items: each is added when it starts, and removed when its future is dropped.
 
 use std::fmt;
 use std::time::Instant;
@@ -75,8 +75,8 @@ impl Entry<'_> {
         self.end = Some(End::Failed);
     }
 
-    /// Which count an item that did not come to its end belongs to. The call's context knows; where it has not ended, it is the
-    /// fan-out alone that has, and so an item of it has failed.
+    /// The count for an item that did not finish. The call's context has the reason. If it is not
+    /// done, only the fan-out has ended, so one of its items has failed.
     fn cut_off<'t>(&self, tally: &'t mut Tally) -> &'t mut u64 {
         match self.call.err() {
             None => &mut tally.cut_off_by_failure,
@@ -126,7 +126,8 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} started, {} done, {} failed, {} cut off (failure {}, client {}, deadline {}, stop {}), {} running",
+            "{} started, {} done, {} failed, \
+             {} cut off (failure {}, client {}, deadline {}, stop {}), {} running",
             self.started,
             self.done,
             self.failed,

@@ -1,4 +1,4 @@
-//! Ends from above: the deadline, a signal, a coordinator that is gone.
+//! Ends from above: the deadline, a signal, a coordinator that has exited.
 
 use nix::sys::signal::Signal;
 
@@ -11,7 +11,7 @@ fn workers(args: &[&str]) -> [Worker; 3] {
 
 #[test]
 fn at_the_deadline_workers_stop_by_themselves() {
-    // Nobody is to be noticed by pings here.
+    // No disconnect is to be noticed by pings here.
     let workers = workers(&["--keep-alive=1h"]);
     let mut run = coordinator(&workers, &["--progress", "--deadline=5s"]);
     run.line("270 of 1000");
@@ -94,7 +94,12 @@ fn workers_that_it_started_do_not_outlive_a_coordinator_that_was_killed() {
     run.line(" of 1000000");
     run.signal(Signal::SIGKILL);
     let run = run.ended();
-    assert_eq!(run.stderr.matches("has gone").count(), 3, "{}", run.stderr);
+    assert_eq!(
+        run.stderr.matches("has exited").count(),
+        3,
+        "{}",
+        run.stderr
+    );
     assert_eq!(
         run.stderr.matches(" 0 running").count(),
         3,

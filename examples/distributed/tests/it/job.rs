@@ -13,7 +13,7 @@ fn a_thousand_items_over_three_workers_are_all_there_and_right() {
     assert_eq!(tallies.map(|t| t.running()), [0; 3]);
     assert_eq!(tallies.iter().map(|t| t.started).sum::<u64>(), 1000);
     assert_eq!(tallies.iter().map(|t| t.done).sum::<u64>(), 1000);
-    // Two batches at once: nobody can have had more than the others by much more than that, nor nothing.
+    // Two batches at once: no worker can have had many more than the others, and none had nothing.
     assert!(tallies.iter().all(|t| t.done >= 50), "{tallies:?}");
 }
 
@@ -29,7 +29,12 @@ fn the_coordinator_starts_workers_itself_and_leaves_none() {
     .ended();
     assert!(run.status.success(), "{}", run.stderr);
     assert_right(&run.stdout, 1000);
-    assert_eq!(run.stderr.matches("has gone").count(), 3, "{}", run.stderr);
+    assert_eq!(
+        run.stderr.matches("has exited").count(),
+        3,
+        "{}",
+        run.stderr
+    );
 }
 
 #[test]
@@ -62,7 +67,7 @@ fn the_first_error_ends_the_work_of_all_workers() {
         assert_eq!(tally.started, 90 + tally.cut_off_by_client, "{tally}");
     }
     assert_eq!((failed.done, failed.failed), (90, 1), "{failed}");
-    // Those of the same call need nobody to tell them; those of the worker's other call do.
+    // Those of the same call are dropped with it; those of the worker's other call are cancelled.
     let cut_off = failed.cut_off_by_failure + failed.cut_off_by_client;
     assert!(cut_off > 0, "{failed}");
     assert_eq!(failed.started, 91 + cut_off, "{failed}");

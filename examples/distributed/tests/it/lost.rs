@@ -4,7 +4,8 @@ use nix::sys::signal::Signal;
 
 use super::process::{Ended, Process, Worker, assert_right, coordinator};
 
-/// Three workers, of which the second does ten items and then hangs, and a job of which all is done but what that one has.
+/// Three workers, of which the second does ten items and then hangs, and a job that is done but for
+/// the items of that one.
 fn all_but_forty_items(args: &[&str]) -> ([Worker; 3], Process) {
     let sound: &[&str] = &["--pace=1ms"];
     let stalls: &[&str] = &["--pace=1ms", "--stall-after=10"];
@@ -20,7 +21,7 @@ fn assert_that_others_have_done_the_forty(run: &Ended, others: [&Worker; 2]) {
     assert_right(&run.stdout, 1000);
     let lost = "  worker 1: 10 answers; lost, and 40 items left to others: ";
     assert!(run.stdout.contains(lost), "{}", run.stdout);
-    // Nobody did again what had been answered.
+    // No worker did an item again whose result had been sent.
     let done = others.map(|worker| worker.settled().done);
     assert_eq!(done.iter().sum::<u64>(), 990);
 }
@@ -38,7 +39,7 @@ fn a_worker_that_stops_answering_is_noticed_and_its_items_are_done_by_others() {
     stopped.process.signal(Signal::SIGSTOP);
     assert_that_others_have_done_the_forty(&run.ended(), [&one, &three]);
 
-    // When it comes to itself, it finds that nobody waits for its items any more.
+    // When it continues, it finds that no client waits for its items any more.
     stopped.process.signal(Signal::SIGCONT);
     let tally = stopped.settled();
     assert!(tally.cut_off_by_client > 0, "{tally}");

@@ -18,7 +18,8 @@ use nix::unistd::Pid;
 /// How long a test waits for what must come. It is only ever waited out by a test that fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A running process; dropping it kills it, and in a test that fails also the workers that it has started.
+/// A running process; dropping it kills it, and in a test that fails also the workers that it has
+/// started.
 pub(crate) struct Process {
     child: Child,
     workers: Vec<Pid>,
@@ -167,8 +168,8 @@ impl Worker {
     pub(crate) fn start(args: &[&str]) -> Worker {
         let patient = patient(args).map(str::to_owned);
         let args = args.iter().map(|arg| (*arg).to_owned());
-        let tethered = ["worker", "--tethered"].map(str::to_owned);
-        let mut process = Process::start(tethered.into_iter().chain(patient).chain(args));
+        let parent_pipe = ["worker", "--parent-pipe"].map(str::to_owned);
+        let mut process = Process::start(parent_pipe.into_iter().chain(patient).chain(args));
         let line = process.line("listening on ");
         let addr = line["listening on ".len()..].parse().unwrap();
         Worker { process, addr }
@@ -208,7 +209,7 @@ pub(crate) fn coordinator(workers: &[Worker], args: &[&str]) -> Process {
     Process::start(run.chain(addrs).chain(patient).chain(args))
 }
 
-/// Where pings are not what is tested, nobody is to be lost because the machine is busy.
+/// Where pings are not tested, no worker is to be lost because the machine is busy.
 fn patient(args: &[&str]) -> Option<&'static str> {
     let is_said = args.iter().any(|arg| arg.starts_with("--keep-alive="));
     (!is_said).then_some("--keep-alive=20s")
@@ -246,7 +247,7 @@ fn primes_by_hundred(items: u64) -> VecDeque<u64> {
     counts
 }
 
-/// The times that a test has seen, for whoever reads its output.
+/// The times that a test has seen, for the reader of its output.
 pub(crate) fn show(stdout: &str) {
     let times = stdout.lines().filter(|line| line.contains(" ms ± "));
     let text: String = times.fold(String::new(), |text, line| text + line + "\n");
