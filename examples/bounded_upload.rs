@@ -10,7 +10,7 @@
 //! cargo run --example bounded_upload -- 4
 //! ```
 
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -41,11 +41,16 @@ async fn main() -> io::Result<()> {
     servers.cancel();
     servers.wait().await?;
     let most = uploaded?;
-    println!(
-        "uploaded {CHUNKS} chunks, {} bytes",
-        received.load(Ordering::SeqCst)
-    );
-    println!("chunks in memory: at most {most}, limit {at_once}");
+    let received = received.load(Ordering::SeqCst);
+    let mut out = io::stdout().lock();
+    writeln!(out, "uploaded {CHUNKS} chunks, {received} bytes")?;
+    writeln!(
+        out,
+        "chunks in memory: at most {most}, with a limit of {at_once}"
+    )?;
+    if received != CHUNK * CHUNKS || most > at_once {
+        return Err(io::Error::other("bytes are missing, or too many were read"));
+    }
     Ok(())
 }
 
@@ -63,7 +68,7 @@ async fn upload_file(
         let Ok(permit) = g.reserve().await else { break };
         let read = move || {
             let mut chunk = Vec::with_capacity(CHUNK);
-            file.by_ref().take(CHUNK as u64).read_to_end(&mut chunk)?;
+            (&mut file).take(CHUNK as u64).read_to_end(&mut chunk)?;
             Ok::<_, io::Error>((chunk, file))
         };
         let chunk;

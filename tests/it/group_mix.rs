@@ -34,6 +34,7 @@ enum Kind {
     Local,
     Spawn,
     Start,
+    Reserve,
 }
 
 /// What the starter does with the admission or the handle.
@@ -46,7 +47,7 @@ enum Awaits {
 
 impl Plan {
     fn new(random: &mut Random, depth: usize) -> Arc<Plan> {
-        let kind = match random.below(8) {
+        let kind = match random.below(9) {
             0 => Kind::GoWith,
             1 => Kind::GoCancellable,
             2 => Kind::TryGo,
@@ -54,6 +55,7 @@ impl Plan {
             4 => Kind::Local,
             5 => Kind::Spawn,
             6 => Kind::Start,
+            7 => Kind::Reserve,
             _ => Kind::Go,
         };
         let children = match depth {
@@ -146,7 +148,7 @@ fn run(plan: Arc<Plan>, world: World) -> Boxed {
 fn start(plan: Arc<Plan>, world: &World) -> Pending {
     let (spawner, mut inner) = (&world.spawner, world.clone());
     inner.local = world.local && matches!(plan.kind, Kind::Local);
-    if !matches!(plan.kind, Kind::TryGo | Kind::Start) {
+    if !matches!(plan.kind, Kind::TryGo | Kind::Start | Kind::Reserve) {
         world.accepted.add();
     }
     match plan.kind {
@@ -191,6 +193,16 @@ fn start(plan: Arc<Plan>, world: &World) -> Pending {
                 });
                 assert_eq!(ready.await, Ok(7));
                 counted.add();
+                Ok(())
+            }))
+        }
+        Kind::Reserve => {
+            let (starter, counted) = (spawner.clone(), world.accepted.clone());
+            // `reserve` is awaited by a task of the group, too.
+            Pending::Admission(spawner.go(async move {
+                let permit = starter.reserve().await.unwrap();
+                counted.add();
+                permit.go(run(plan, inner));
                 Ok(())
             }))
         }
