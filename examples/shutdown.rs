@@ -51,8 +51,10 @@ async fn main() -> anyhow::Result<()> {
     if std::env::args().any(|arg| arg == "--demo") {
         let mut client = TcpStream::connect(addr).await?;
         client.write_all(b"one\ntwo\nthree\n").await?;
-        let mut answer = String::new();
-        BufReader::new(&mut client).read_line(&mut answer).await?;
+        let mut answers = BufReader::new(&mut client).lines();
+        for _ in 0..3 {
+            answers.next_line().await?;
+        }
         let me = process::id().to_string();
         Command::new("kill").args(["-TERM", &me]).status()?;
     }

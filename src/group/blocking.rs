@@ -277,7 +277,7 @@ where
     fn take_task(&mut self) -> Option<(Task, HadPermit)> {
         let id = self.id.take()?;
         self.scheduler
-            .with_effects(|state, _| state.source.on_pool.tasks.remove(&id))
+            .with_effects(|state, _| state.source.on_pool.remove(id))
     }
 }
 

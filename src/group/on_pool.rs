@@ -10,37 +10,47 @@ use crate::scheduler::error::Label;
 use crate::scheduler::ledger::Straggler;
 use crate::scheduler::source::{HadPermit, Reach};
 
-/// The tasks whose closures wait for a thread of the pool, and a register of those whose closures
-/// run.
-pub(crate) struct OnPool {
-    pub(super) tasks: BTreeMap<PoolId, (Task, HadPermit)>,
+/// The blocking closures of a group. They are boxed, since most groups have none.
+pub(crate) struct OnPool(Option<Box<Closures>>);
+
+#[derive(Default)]
+struct Closures {
+    /// The tasks whose closures wait for a thread of the pool.
+    waiting: BTreeMap<PoolId, (Task, HadPermit)>,
+    /// A register of those whose closures run, and since when.
     running: BTreeMap<PoolId, (Label, Instant)>,
-    next: PoolId,
+    last: PoolId,
 }
 
 impl OnPool {
     pub(crate) fn new() -> OnPool {
-        OnPool {
-            tasks: BTreeMap::new(),
-            running: BTreeMap::new(),
-            next: 0,
-        }
+        OnPool(None)
     }
 
     pub(super) fn insert(&mut self, task: Task, permit: HadPermit) -> PoolId {
-        self.next += 1;
-        self.tasks.insert(self.next, (task, permit));
-        self.next
+        let closures = self.0.get_or_insert_default();
+        closures.last += 1;
+        closures.waiting.insert(closures.last, (task, permit));
+        closures.last
+    }
+
+    /// Takes a task whose closure never runs.
+    pub(super) fn remove(&mut self, id: PoolId) -> Option<(Task, HadPermit)> {
+        self.0.as_mut()?.waiting.remove(&id)
     }
 
     /// Takes the tasks that an abort reaches.
     pub(crate) fn take_all(&mut self, reach: Reach) -> Vec<(Task, HadPermit)> {
-        let mut taken = std::mem::take(&mut self.tasks);
+        let Some(closures) = &mut self.0 else {
+            return Vec::new();
+        };
+        let mut taken = std::mem::take(&mut closures.waiting);
         if reach == Reach::AllButCleanup {
+            let is_cleanup = |task: &Task| task.policy.is_cleanup();
             let (kept, rest) = taken
                 .into_iter()
-                .partition(|(_, (task, _))| task.policy.is_cleanup());
-            self.tasks = kept;
+                .partition(|(_, (task, _))| is_cleanup(task));
+            closures.waiting = kept;
             taken = rest;
         }
         taken.into_values().collect()
@@ -48,25 +58,29 @@ impl OnPool {
 
     /// Takes a task whose closure begins now on a thread of the pool, and enters that it runs.
     pub(super) fn begin(&mut self, id: PoolId) -> Option<(Task, HadPermit)> {
-        let (task, permit) = self.tasks.remove(&id)?;
-        self.running
-            .insert(id, (task.label.clone(), Instant::now()));
+        let closures = self.0.as_mut()?;
+        let (task, permit) = closures.waiting.remove(&id)?;
+        let entry = (task.label.clone(), Instant::now());
+        closures.running.insert(id, entry);
         Some((task, permit))
     }
 
     /// Removes a closure that has run.
     pub(super) fn left(&mut self, id: PoolId) {
-        self.running.remove(&id);
+        if let Some(closures) = &mut self.0 {
+            closures.running.remove(&id);
+        }
     }
 
     /// Returns how many closures run.
     pub(super) fn running(&self) -> usize {
-        self.running.len()
+        self.0.as_ref().map_or(0, |it| it.running.len())
     }
 
     /// Returns the closures that run.
     pub(super) fn stragglers(&self) -> impl Iterator<Item = Straggler> {
-        self.running.values().map(|(label, since)| Straggler {
+        let running = self.0.iter().flat_map(|it| it.running.values());
+        running.map(|(label, since)| Straggler {
             label: label.clone(),
             age: since.elapsed(),
         })

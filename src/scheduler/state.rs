@@ -280,6 +280,7 @@ impl<S: Source> State<S> {
     }
 
     /// Counts a job as completed.
+    #[inline(always)]
     pub(crate) fn count_out(&mut self, succeeded: bool, effects: &mut Effects) {
         self.open -= 1;
         if self.extras.is_some() {
