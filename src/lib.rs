@@ -160,7 +160,9 @@ pub use context::{
     AfterFunc, AfterFuncGuard, CancelGuard, CancelHandle, Cause, Context, ContextError, Done,
     DoneOwned, Run,
 };
-pub use fan_out::{FanOut, Progress, fan_out, fan_out_stream, fetch_all, hedge};
+pub use fan_out::{
+    FanOut, LimitHandle, Outcomes, Progress, fan_out, fan_out_stream, fetch_all, hedge,
+};
 pub use group::{Admission, Admitted, Group, Named, Ready, Spawner, TaskHandle, TryGoError};
 pub use scheduler::error::{Errors, Panic, TaskError, TaskErrorKind};
 

@@ -5,10 +5,12 @@ mod spawned;
 
 use std::borrow::Cow;
 use std::fmt::{self, Debug};
+use std::pin::Pin;
 use std::time::Duration;
 
 use super::call_site::CallSite;
-use super::items::ItemsKind;
+use super::items::{ItemsKind, Pull};
+use super::limit::{Limit, LimitHandle};
 use super::progress::Progress;
 use crate::context::Context;
 
@@ -36,7 +38,7 @@ pub struct FanOut<S, F, P = fn(Progress), W = Spawned> {
     f: F,
     on_progress: Option<P>,
     call_site: CallSite,
-    limit: usize,
+    limit: Limit,
     grace: Duration,
     place: W,
 }
@@ -55,7 +57,7 @@ impl<S, F> FanOut<S, F> {
             f,
             on_progress: None,
             call_site,
-            limit: usize::MAX,
+            limit: Limit::Fixed(usize::MAX),
             grace: Duration::ZERO,
             place: Spawned,
         }
@@ -64,24 +66,62 @@ impl<S, F> FanOut<S, F> {
 
 /// Options.
 impl<S, F, P, W> FanOut<S, F, P, W> {
-    /// Sets how many items may be in flight at once.
+    /// Sets how many items may be in flight at once. `None` means no limit.
     ///
     /// With the terminal operations that are streams, the outcomes that wait for the consumer count
     /// as well. By default there is no limit: then the iterator should be finite.
     ///
     /// # Panics
     ///
-    /// Panics if `limit` is 0.
+    /// With a limit of 0, the terminal operation panics if there is an item, since no item could
+    /// ever start. Without items, it returns what it returns for none, so a limit may be the number
+    /// of the items. With a [`limit_handle`](FanOut::limit_handle), a limit of 0 is a pause.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use errgroup::{Context, fan_out};
+    ///
+    /// # async fn fetch(url: &'static str) -> Result<usize, String> { Ok(url.len()) }
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), String> {
+    /// # let ctx = Context::background();
+    /// let urls: Vec<&str> = vec![];
+    /// let lengths = fan_out(&ctx, urls.clone(), |_ctx, url| fetch(url)).limit(urls.len());
+    /// assert_eq!(lengths.all().await?, []);
+    /// # Ok(()) }
+    /// ```
     #[doc(alias = "concurrency")]
-    #[track_caller]
-    pub fn limit(mut self, limit: usize) -> Self {
-        assert!(
-            limit > 0,
-            "a fan-out with a limit of 0 would never pull an item: pass at least 1, or usize::MAX \
-             for no limit"
-        );
-        self.limit = limit;
+    pub fn limit(mut self, limit: impl Into<Option<usize>>) -> Self {
+        self.limit.set(limit.into().unwrap_or(usize::MAX));
         self
+    }
+
+    /// Returns a handle that changes the limit while the fan-out runs.
+    ///
+    /// The handle can be cloned, and called from any thread and from the items. It does not keep
+    /// the items alive. See [`LimitHandle::set_limit`] for what a change does; a limit of 0 pauses
+    /// the fan-out. With [`local`](FanOut::local), a change takes effect when the task that runs
+    /// the items is polled, and wakes that task.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use errgroup::{Context, fan_out};
+    ///
+    /// # async fn fetch(n: u32) -> Result<u32, String> { Ok(n) }
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), String> {
+    /// let ctx = Context::background();
+    /// let (pages, limit) = fan_out(&ctx, 0..100, |_ctx, n| fetch(n)).limit(8).limit_handle();
+    /// let pages = tokio::spawn(pages.all());
+    /// limit.set_limit(64);
+    /// assert_eq!(pages.await.unwrap()?.len(), 100);
+    /// # Ok(()) }
+    /// ```
+    pub fn limit_handle(mut self) -> (Self, LimitHandle) {
+        let handle = self.limit.handle();
+        (self, handle)
     }
 
     /// Sets how long the items in flight may continue after the context is done, before they are
@@ -150,11 +190,20 @@ impl<S, F, P, W> FanOut<S, F, P, W> {
     }
 }
 
+/// Returns the items with their function, which is never called at a limit of 0.
+fn pull<S, F, Fut>(items: S, f: F, kind: ItemsKind, limit: &Limit) -> Pin<Box<Pull<S, F, Fut>>> {
+    Box::pin(if limit.is_stuck() {
+        Pull::stuck(items, f, kind)
+    } else {
+        Pull::new(items, f, kind)
+    })
+}
+
 impl<S, F, P, W> Debug for FanOut<S, F, P, W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FanOut")
             .field("name", &self.call_site.name)
-            .field("limit", &self.limit)
+            .field("limit", &self.limit.get())
             .field("grace", &self.grace)
             .finish_non_exhaustive()
     }

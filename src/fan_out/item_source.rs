@@ -34,7 +34,10 @@ use crate::scheduler::permits::Permits;
 use crate::scheduler::source::{GroupError, JobOutput, Outcome, Reclaimed, Rejected, Source, Tag};
 use crate::sync::Arc;
 use crate::tracing::{self, Span};
-use pull::{SharedPull, close, found_more, look_for_end, pull, serve_wake_request, start, wait};
+use pull::{
+    SharedPull, close, found_more, look_for_end, pull, serve_wake_request, start, stop_waiting,
+    wait,
+};
 
 /// The part of the source that the lock of the scheduler guards.
 pub(crate) struct ItemSource<P, C, T, E> {
@@ -62,8 +65,9 @@ pub(crate) struct Shared<P> {
     pub(crate) iter: SharedIter<P>,
     /// How long the items in flight may continue when the context is done.
     pub(crate) grace: Duration,
-    /// Whether there is an `on_progress`, which is called at each start and each finish.
-    reports: bool,
+    /// Whether a worker may keep its permit for its next item. Not if there is an `on_progress`,
+    /// which is called at each start and each finish, or a handle that may lower the limit.
+    keeps_permits: bool,
     pub(crate) kind: ItemsKind,
 }
 
@@ -112,14 +116,14 @@ impl<P: Next> Shared<P> {
         pull: Pin<Box<P>>,
         call_site: CallSite,
         grace: Duration,
-        reports: bool,
+        keeps_permits: bool,
     ) -> Shared<P> {
         Shared {
             kind: pull.kind(),
             call_site,
             iter: SharedIter::new(pull),
             grace,
-            reports,
+            keeps_permits,
         }
     }
 }
@@ -415,12 +419,23 @@ where
         cx: &mut task::Context<'_>,
     ) -> Pulled<Self> {
         if let Some(TakenIter(pull)) = taken {
-            if !core.read(|state| state.source.counts.is_pulling()) {
+            let (is_pulling, is_over_limit) = core.read(|state| {
+                let permits = &state.permits;
+                let is_over_limit = permits.running() > permits.limit();
+                (state.source.counts.is_pulling(), is_over_limit)
+            });
+            if !is_pulling {
                 close(core, Some(pull));
                 core.return_permit();
                 return Pulled::Nothing;
             }
             core.shared.iter.put_back(Some(pull));
+            if is_over_limit {
+                // The limit was lowered meanwhile. The item comes when there is a permit again.
+                core.return_permit();
+                stop_waiting(core);
+                return Pulled::Nothing;
+            }
         }
         match pull(core, slot.as_mut(), cx) {
             SharedPull::InUse => Pulled::InUse,
@@ -459,7 +474,7 @@ where
         slot: Pin<&mut Option<P::Future>>,
         cx: &mut task::Context<'_>,
     ) -> Option<PulledItem<Self>> {
-        if core.shared.reports || core.is_aborted() || core.ctx().is_done() {
+        if !core.shared.keeps_permits || core.is_aborted() || core.ctx().is_done() {
             return None;
         }
         let next = match pull(core, slot, cx) {

@@ -8,10 +8,11 @@ use std::time::Duration;
 use tokio::task::coop;
 
 use super::call_site::CallSite;
-use super::causes::{FAN_OUT_DROPPED, FAN_OUT_FINISHED};
-use super::collect::{Collector, ItemOutcome, RunSummary, StreamCollector, reason};
+use super::causes::{FAN_OUT_DROPPED, FAN_OUT_FINISHED, FAN_OUT_STOPPED};
+use super::collect::{Collector, RunSummary, StreamCollector, Taken, reason};
 use super::item_source::{self, ItemSource, Report, Shared};
 use super::items::{Next, drop_in};
+use super::limit::{Limit, Steering};
 use super::run::Run;
 use crate::context::Context;
 use crate::context::ContextError;
@@ -30,6 +31,8 @@ where
 {
     core: Arc<Scheduler<ItemSource<P, C, T, E>>>,
     stage: Stage,
+    /// `None` if no handle can change the limit.
+    steering: Option<Steering>,
 }
 
 enum Stage {
@@ -52,15 +55,18 @@ where
         collector: C,
         report: Option<Report>,
         call_site: CallSite,
-        limit: usize,
+        limit: Limit,
         grace: Duration,
     ) -> Self {
         let (ctx, guard) = parent.with_cancel();
-        let shared = Shared::new(pull, call_site, grace, report.is_some());
+        let (limit, steering) = limit.into_run();
+        let keeps_permits = report.is_none() && steering.is_none();
+        let shared = Shared::new(pull, call_site, grace, keeps_permits);
         let source = ItemSource::new(collector, shared.iter.left(), shared.kind, report);
         SpawnedRun {
             core: Scheduler::new(source, shared, (ctx, guard.disarm()), limit, C::ON_FAILURE),
             stage: Stage::Unstarted,
+            steering,
         }
     }
 
@@ -73,7 +79,15 @@ where
                 state.source.check_decided(effects);
                 state.set_grace(Some(self.core.shared.grace), effects);
             });
-            if !self.core.spawn_first(sync::MOST_IN_BURST) {
+            let most = match &self.steering {
+                // No permit is taken before its item is pulled: the limit may be lowered meanwhile.
+                Some(steering) => {
+                    steering.follow(self.core.clone());
+                    0
+                }
+                None => sync::MOST_IN_BURST,
+            };
+            if !self.core.spawn_first(most) {
                 self.core.start_ready();
             }
         }
@@ -104,7 +118,7 @@ where
         Poll::Ready(())
     }
 
-    fn poll_outcome(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<ItemOutcome<T, E>>>
+    fn poll_outcome(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Taken<C, T, E>>>
     where
         C: StreamCollector<T, E>,
     {
@@ -124,6 +138,14 @@ where
         }
         budget.made_progress();
         Poll::Ready(taken)
+    }
+
+    fn stop(&mut self) {
+        if let Stage::Unstarted = self.stage {
+            self.core.with_effects(|state, _| state.source.counts.cut());
+            self.stage = Stage::Running(None);
+        }
+        self.core.end_context(&FAN_OUT_STOPPED);
     }
 
     fn has_panicked(&self) -> bool {
