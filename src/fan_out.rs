@@ -21,7 +21,8 @@
 //! [`quorum`]: FanOut::quorum
 //!
 //! [`fetch_all`] is the most common of them in one call. [`hedge`](hedge()) calls a function again
-//! if the first call is slow.
+//! if the first call is slow. [`fan_out_blocking`] calls a function that blocks, on the blocking
+//! pool, with the same terminal operations.
 //!
 //! # Guarantees of all terminal operations
 //!
@@ -55,6 +56,7 @@
 
 mod backoff;
 mod batch;
+mod blocking;
 mod builder;
 mod call_site;
 mod causes;
@@ -67,6 +69,7 @@ mod items;
 mod limit;
 mod local;
 mod outcomes;
+mod over_blocking;
 mod parking;
 mod progress;
 mod run;
@@ -74,11 +77,13 @@ mod shared_iter;
 mod spawned;
 mod worker;
 
-pub use builder::{FanOut, Local, Spawned};
+pub use blocking::{BlockingCall, BlockingItems};
+pub use builder::{Blocking, FanOut, Local, OnRuntime, Spawned};
 pub use hedge::hedge;
 pub use items::Items;
 pub use limit::LimitHandle;
 pub use outcomes::{Outcomes, Stop};
+pub use over_blocking::fan_out_blocking;
 pub use progress::Progress;
 
 use std::fmt::Display;

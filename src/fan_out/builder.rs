@@ -8,11 +8,13 @@ use std::fmt::{self, Debug};
 use std::pin::Pin;
 use std::time::Duration;
 
+use super::blocking::Pool;
 use super::call_site::CallSite;
 use super::items::{ItemsKind, Pull};
 use super::limit::{Limit, LimitHandle};
 use super::progress::Progress;
 use crate::context::Context;
+use crate::sync::Arc;
 
 /// Marks a fan-out that runs on tasks of the runtime. This is the default.
 #[derive(Debug, Clone, Copy)]
@@ -22,14 +24,54 @@ pub struct Spawned;
 #[derive(Debug, Clone, Copy)]
 pub struct Local;
 
+/// Marks a fan-out whose function runs on the blocking pool: see
+/// [`fan_out_blocking`](crate::fan_out_blocking()).
+pub struct Blocking {
+    pool: Arc<Pool>,
+}
+
+impl Debug for Blocking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Blocking").finish_non_exhaustive()
+    }
+}
+
+/// Where the items of a fan-out run that runs on tasks of the runtime: [`Spawned`] or
+/// [`Blocking`]. Only this crate implements it.
+pub trait OnRuntime: Sealed + Send + 'static {}
+
+impl OnRuntime for Spawned {}
+impl OnRuntime for Blocking {}
+
+/// Keeps other crates from implementing [`OnRuntime`].
+#[expect(unnameable_types, reason = "other crates must not name it")]
+pub trait Sealed {
+    /// Returns the count of what is on the blocking pool, if the items block.
+    #[doc(hidden)]
+    fn into_pool(self) -> Option<Arc<Pool>>;
+}
+
+impl Sealed for Spawned {
+    fn into_pool(self) -> Option<Arc<Pool>> {
+        None
+    }
+}
+
+impl Sealed for Blocking {
+    fn into_pool(self) -> Option<Arc<Pool>> {
+        Some(self.pool)
+    }
+}
+
 /// A builder that calls one function for many items.
 ///
-/// [`fan_out`](crate::fan_out()) and [`fan_out_stream`](crate::fan_out_stream) make it. Set options
+/// [`fan_out`](crate::fan_out()), [`fan_out_stream`](crate::fan_out_stream) and
+/// [`fan_out_blocking`](crate::fan_out_blocking()) make it. Set options
 /// first, then call a terminal operation; [the module](mod@crate::fan_out) has a table of them.
 /// Nothing starts before the future or the stream of the terminal operation is polled.
 ///
 /// `S` is the stream of items, `F` the function, `P` the function that is called with the progress,
-/// and `W` says where the items run: [`Spawned`] or [`Local`].
+/// and `W` says where the items run: [`Spawned`], [`Local`] or [`Blocking`].
 #[must_use = "a fan-out starts nothing until a terminal operation, such as `all()`, is awaited"]
 pub struct FanOut<S, F, P = fn(Progress), W = Spawned> {
     ctx: Context,
@@ -129,7 +171,8 @@ impl<S, F, P, W> FanOut<S, F, P, W> {
     ///
     /// The context is done when the caller's context is, at a failure if the terminal operation
     /// stops at one, and when enough results have been received. The grace period needs a timer of
-    /// the runtime, also with [`local`](FanOut::local).
+    /// the runtime, also with [`local`](FanOut::local). It has no effect on a
+    /// [`fan_out_blocking`](crate::fan_out_blocking()), whose calls cannot be stopped.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
@@ -165,6 +208,27 @@ impl<S, F, P, W> FanOut<S, F, P, W> {
             place: self.place,
         }
     }
+}
+
+impl<S, F, P> FanOut<S, F, P, Spawned> {
+    /// Runs the function of the items on the blocking pool.
+    pub(crate) fn on_pool(self, pool: Arc<Pool>) -> FanOut<S, F, P, Blocking> {
+        self.at(Blocking { pool })
+    }
+
+    fn at<W>(self, place: W) -> FanOut<S, F, P, W> {
+        FanOut {
+            ctx: self.ctx,
+            items: self.items,
+            kind: self.kind,
+            f: self.f,
+            on_progress: self.on_progress,
+            call_site: self.call_site,
+            limit: self.limit,
+            grace: self.grace,
+            place,
+        }
+    }
 
     /// Runs the items on the caller's own task, so that they may borrow and need not be `Send`.
     ///
@@ -176,17 +240,7 @@ impl<S, F, P, W> FanOut<S, F, P, W> {
     /// are. Then it can be awaited in the handler of a server or in a spawned task, also if the
     /// items are borrowed.
     pub fn local(self) -> FanOut<S, F, P, Local> {
-        FanOut {
-            ctx: self.ctx,
-            items: self.items,
-            kind: self.kind,
-            f: self.f,
-            on_progress: self.on_progress,
-            call_site: self.call_site,
-            limit: self.limit,
-            grace: self.grace,
-            place: Local,
-        }
+        self.at(Local)
     }
 }
 

@@ -25,7 +25,7 @@ use super::parking::Parking;
 use super::progress::Progress;
 use super::shared_iter::SharedIter;
 use super::worker::{Pulled, PulledItem, Pulls, UnusedPermit, Worker};
-use crate::panic;
+use crate::panic::{self, Payload};
 use crate::scheduler::Scheduler;
 use crate::scheduler::effects::Effects;
 use crate::scheduler::effects::Observer;
@@ -63,8 +63,9 @@ pub(crate) struct ItemSource<P, C, T, E> {
 pub(crate) struct Shared<P> {
     pub(crate) call_site: CallSite,
     pub(crate) iter: SharedIter<P>,
-    /// How long the items in flight may continue when the context is done.
-    pub(crate) grace: Duration,
+    /// How long the items in flight may continue when the context is done; `None` if they are not
+    /// dropped for that.
+    pub(crate) grace: Option<Duration>,
     /// Whether a worker may keep its permit for its next item. Not if there is an `on_progress`,
     /// which is called at each start and each finish, or a handle that may lower the limit.
     keeps_permits: bool,
@@ -90,6 +91,8 @@ pub(crate) enum JobTag<W> {
     Item(ItemTag<W>),
     /// The calls of `on_progress`. They are not an item; the tag gives their panic its label.
     OnProgress,
+    /// A destructor that has run on the blocking pool. It is not an item.
+    Destructor,
     /// A permit for which no item was pulled.
     UnusedPermit,
 }
@@ -100,7 +103,7 @@ impl<W: Stopwatch> Tag for JobTag<W> {
     fn span(&self) -> Option<&Span> {
         match self {
             JobTag::Item(tag) => Some(&tag.span),
-            JobTag::OnProgress | JobTag::UnusedPermit => None,
+            JobTag::OnProgress | JobTag::Destructor | JobTag::UnusedPermit => None,
         }
     }
 
@@ -115,7 +118,7 @@ impl<P: Next> Shared<P> {
     pub(crate) fn new(
         pull: Pin<Box<P>>,
         call_site: CallSite,
-        grace: Duration,
+        grace: Option<Duration>,
         keeps_permits: bool,
     ) -> Shared<P> {
         Shared {
@@ -208,15 +211,35 @@ where
     P: Next,
     C: Collector<T, E>,
 {
-    let pull = core.shared.iter.take();
-    if pull.is_some() {
-        close(core, pull);
-    }
+    drop_items(core);
     let (reporter, collector) = core.with_effects(|state, _| state.source.take_all());
     if let Err(payload) = drop_in(&core.shared.call_site.span, reporter) {
         core.record(&mut JobTag::OnProgress, Outcome::Panicked(payload));
     }
     collector
+}
+
+/// Drops the iterator and the function when no item runs any more, unless that was done already. A
+/// panic of their destructors is recorded as a failure.
+pub(crate) fn drop_items<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>)
+where
+    ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
+    P: Next,
+    C: Collector<T, E>,
+{
+    let pull = core.shared.iter.take();
+    if pull.is_some() {
+        close(core, pull);
+    }
+}
+
+/// Records a panic of a destructor that has run on another thread.
+pub(crate) fn fail<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>, payload: Payload)
+where
+    ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
+    C: Collector<T, E>,
+{
+    core.record(&mut JobTag::Destructor, Outcome::Panicked(payload));
 }
 
 impl<P, C, T, E> Source for ItemSource<P, C, T, E>
@@ -327,6 +350,7 @@ where
         match tag {
             JobTag::Item(tag) => tag.describe(&shared.call_site),
             JobTag::OnProgress => (shared.call_site.label("on_progress"), Duration::ZERO),
+            JobTag::Destructor => (shared.call_site.label("a destructor"), Duration::ZERO),
             JobTag::UnusedPermit => (shared.call_site.label("a permit"), Duration::ZERO),
         }
     }

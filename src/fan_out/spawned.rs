@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::task::coop;
 
+use super::blocking::{Pool, PoolEvent, PoolWait};
 use super::call_site::CallSite;
 use super::causes::{FAN_OUT_DROPPED, FAN_OUT_FINISHED, FAN_OUT_STOPPED};
 use super::collect::{Collector, RunSummary, StreamCollector, Taken, reason};
@@ -33,6 +34,16 @@ where
     stage: Stage,
     /// `None` if no handle can change the limit.
     steering: Option<Steering>,
+    /// `None` if the items do not block.
+    pool: Option<PoolWait>,
+}
+
+/// What happens to the items in flight when the context is done.
+pub(crate) enum AtEnd {
+    /// They are dropped after a grace period.
+    Drop(Duration),
+    /// Their calls are on the pool, and are waited for.
+    WaitFor(Arc<Pool>),
 }
 
 enum Stage {
@@ -56,10 +67,14 @@ where
         report: Option<Report>,
         call_site: CallSite,
         limit: Limit,
-        grace: Duration,
+        at_end: AtEnd,
     ) -> Self {
         let (ctx, guard) = parent.with_cancel();
         let (limit, steering) = limit.into_run();
+        let (grace, pool) = match at_end {
+            AtEnd::Drop(grace) => (Some(grace), None),
+            AtEnd::WaitFor(pool) => (None, Some(PoolWait::new(pool, &ctx))),
+        };
         let keeps_permits = report.is_none() && steering.is_none();
         let shared = Shared::new(pull, call_site, grace, keeps_permits);
         let source = ItemSource::new(collector, shared.iter.left(), shared.kind, report);
@@ -67,6 +82,7 @@ where
             core: Scheduler::new(source, shared, (ctx, guard.disarm()), limit, C::ON_FAILURE),
             stage: Stage::Unstarted,
             steering,
+            pool,
         }
     }
 
@@ -77,7 +93,10 @@ where
             self.stage = Stage::Running(None);
             self.core.with_effects(|state, effects| {
                 state.source.check_decided(effects);
-                state.set_grace(Some(self.core.shared.grace), effects);
+                match self.core.shared.grace {
+                    grace @ Some(_) => state.set_grace(grace, effects),
+                    None => state.watch(effects),
+                }
             });
             let most = match &self.steering {
                 // No permit is taken before its item is pulled: the limit may be lowered meanwhile.
@@ -95,9 +114,36 @@ where
 
     /// Waits until every item has finished and every worker has been joined.
     fn poll_gone(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+        if self.pool.is_some() {
+            return self.poll_gone_from_pool(cx);
+        }
+        self.poll_joined(cx)
+    }
+
+    fn poll_joined(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         match &mut self.stage {
             Stage::Running(leaving) => self.core.poll_joined(leaving, cx),
             Stage::Unstarted | Stage::Finished => Poll::Ready(()),
+        }
+    }
+
+    /// Waits for the items of a fan-out that blocks, and until nothing of it is on the pool.
+    fn poll_gone_from_pool(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+        // The loop ends: a panic is recorded once each, the items are aborted once, and then
+        // nothing is left but to wait.
+        loop {
+            let is_joined = self.poll_joined(cx).is_ready();
+            let Some(pool) = &mut self.pool else {
+                return Poll::Ready(());
+            };
+            if is_joined {
+                item_source::drop_items(&self.core);
+            }
+            match ready!(pool.poll(is_joined, cx)) {
+                PoolEvent::Panicked(payload) => item_source::fail(&self.core, payload),
+                PoolEvent::NoneBegins => self.core.abort_workers(),
+                PoolEvent::Idle => return Poll::Ready(()),
+            }
         }
     }
 }
@@ -149,7 +195,9 @@ where
     }
 
     fn has_panicked(&self) -> bool {
+        let pool = self.pool.as_ref();
         self.core.read(|state| state.failures.has_panicked())
+            || pool.is_some_and(PoolWait::has_panicked)
     }
 
     fn reason(&self) -> ContextError {

@@ -28,6 +28,7 @@ mod context_run;
 mod context_token;
 mod context_tree;
 mod context_values;
+mod fan_out_blocking;
 mod fan_out_budget;
 mod fan_out_burst;
 mod fan_out_consumer;

@@ -5,7 +5,9 @@ use std::future::Future;
 
 use futures_core::Stream;
 
-use super::{FanOut, Spawned, pull};
+#[cfg(doc)]
+use super::{Blocking, Spawned};
+use super::{FanOut, OnRuntime, pull};
 use crate::context::{Context, ContextError};
 use crate::fan_out::collect::Collector;
 use crate::fan_out::collect::all::{All, ForEach};
@@ -18,14 +20,18 @@ use crate::fan_out::items::Pull;
 use crate::fan_out::outcomes::{Outcomes, Stop};
 use crate::fan_out::progress::Progress;
 use crate::fan_out::run::{CollectFuture, OutcomeStream};
-use crate::fan_out::spawned::SpawnedRun;
+use crate::fan_out::spawned::{AtEnd, SpawnedRun};
 use crate::scheduler::error::Errors;
 
-/// Terminal operations of a fan-out that runs on tasks of the runtime.
+/// Terminal operations of a fan-out that runs on tasks of the runtime. `W` is [`Spawned`] or
+/// [`Blocking`].
+///
+/// Of a [`fan_out_blocking`](crate::fan_out_blocking()), an item whose call has begun is never
+/// dropped: the operation waits for it.
 ///
 /// Each of them takes the builder and returns a future or a stream, which starts the items when it
 /// is first polled.
-impl<S, F, Fut, T, E, P> FanOut<S, F, P, Spawned>
+impl<S, F, Fut, T, E, P, W> FanOut<S, F, P, W>
 where
     S: Stream + Send + 'static,
     F: FnMut(Context, S::Item) -> Fut + Send + 'static,
@@ -33,6 +39,7 @@ where
     E: From<ContextError> + Display + Send + 'static,
     P: FnMut(Progress) + Send + 'static,
     T: Send + 'static,
+    W: OnRuntime,
 {
     /// Waits for all items and returns their values in the order of the items. Stops at the first
     /// failure.
@@ -59,7 +66,9 @@ where
     /// Dropping the future cancels the context and drops the items in flight. Values that were
     /// already collected are lost, and a panic of a destructor is discarded.
     #[doc(alias = "try_collect")]
-    pub fn all(self) -> impl Future<Output = Result<Vec<T>, E>> + Send + use<S, F, Fut, T, E, P> {
+    pub fn all(
+        self,
+    ) -> impl Future<Output = Result<Vec<T>, E>> + Send + use<S, F, Fut, T, E, P, W> {
         CollectFuture::new(self.into_run(All::default()))
     }
 
@@ -88,7 +97,9 @@ where
     /// Dropping the future cancels the context and drops the items in flight. A panic of a
     /// destructor is discarded.
     #[doc(alias("for_each_concurrent", "try_for_each_concurrent"))]
-    pub fn for_each(self) -> impl Future<Output = Result<(), E>> + Send + use<S, F, Fut, T, E, P> {
+    pub fn for_each(
+        self,
+    ) -> impl Future<Output = Result<(), E>> + Send + use<S, F, Fut, T, E, P, W> {
         CollectFuture::new(self.into_run(ForEach))
     }
 
@@ -134,7 +145,7 @@ where
     #[doc(alias("allSettled", "Promise.allSettled", "join_all"))]
     pub fn settle(
         self,
-    ) -> impl Future<Output = Vec<Result<T, E>>> + Send + use<S, F, Fut, T, E, P> {
+    ) -> impl Future<Output = Vec<Result<T, E>>> + Send + use<S, F, Fut, T, E, P, W> {
         CollectFuture::new(self.into_run(Settle::default()))
     }
 
@@ -164,7 +175,7 @@ where
     #[doc(alias = "try_buffer_unordered")]
     pub fn try_stream(
         self,
-    ) -> Outcomes<impl Stop<Item = Result<T, E>> + Send + use<S, F, Fut, T, E, P>> {
+    ) -> Outcomes<impl Stop<Item = Result<T, E>> + Send + use<S, F, Fut, T, E, P, W>> {
         Outcomes::new(OutcomeStream::new(self.into_run(TryStream::default())))
     }
 
@@ -193,7 +204,7 @@ where
     #[doc(alias("buffer_unordered", "as_completed", "join_next"))]
     pub fn stream(
         self,
-    ) -> Outcomes<impl Stop<Item = Result<T, E>> + Send + use<S, F, Fut, T, E, P>> {
+    ) -> Outcomes<impl Stop<Item = Result<T, E>> + Send + use<S, F, Fut, T, E, P, W>> {
         Outcomes::new(OutcomeStream::new(self.into_run(Unordered::default())))
     }
 
@@ -224,7 +235,7 @@ where
     #[doc(alias("buffered", "FuturesOrdered"))]
     pub fn ordered_stream(
         self,
-    ) -> Outcomes<impl Stop<Item = Result<T, E>> + Send + use<S, F, Fut, T, E, P>> {
+    ) -> Outcomes<impl Stop<Item = Result<T, E>> + Send + use<S, F, Fut, T, E, P, W>> {
         Outcomes::new(OutcomeStream::new(self.into_run(Ordered::default())))
     }
 
@@ -276,7 +287,7 @@ where
     #[doc(alias = "enumerate")]
     pub fn indexed_stream(
         self,
-    ) -> Outcomes<impl Stop<Item = (usize, Result<T, E>)> + Send + use<S, F, Fut, T, E, P>> {
+    ) -> Outcomes<impl Stop<Item = (usize, Result<T, E>)> + Send + use<S, F, Fut, T, E, P, W>> {
         Outcomes::new(OutcomeStream::new(self.into_run(Indexed::default())))
     }
 
@@ -330,7 +341,7 @@ where
     ))]
     pub fn first_ok(
         self,
-    ) -> impl Future<Output = Result<T, Errors<E>>> + Send + use<S, F, Fut, T, E, P> {
+    ) -> impl Future<Output = Result<T, Errors<E>>> + Send + use<S, F, Fut, T, E, P, W> {
         CollectFuture::new(self.into_run(FirstOk::default()))
     }
 
@@ -363,12 +374,14 @@ where
     pub fn quorum(
         self,
         k: usize,
-    ) -> impl Future<Output = Result<Vec<T>, Errors<E>>> + Send + use<S, F, Fut, T, E, P> {
+    ) -> impl Future<Output = Result<Vec<T>, Errors<E>>> + Send + use<S, F, Fut, T, E, P, W> {
         CollectFuture::new(self.into_run(Quorum::of(k)))
     }
 }
 
-impl<S, F, P> FanOut<S, F, P, Spawned> {
+impl<S, F, P, W: OnRuntime> FanOut<S, F, P, W> {
+    /// Returns the run. The items of a fan-out that blocks have no grace period: they are never
+    /// dropped while they run.
     fn into_run<C, Fut, T, E>(self, collector: C) -> SpawnedRun<Pull<S, F, Fut>, C, T, E>
     where
         S: Stream + Send + 'static,
@@ -381,15 +394,18 @@ impl<S, F, P> FanOut<S, F, P, Spawned> {
     {
         let pull = pull(self.items, self.f, self.kind, &self.limit);
         let report = self.on_progress.map(|report| Box::new(report) as Report);
-        let (limit, grace) = (self.limit, self.grace);
+        let at_end = match self.place.into_pool() {
+            Some(pool) => AtEnd::WaitFor(pool),
+            None => AtEnd::Drop(self.grace),
+        };
         SpawnedRun::new(
             &self.ctx,
             pull,
             collector,
             report,
             self.call_site,
-            limit,
-            grace,
+            self.limit,
+            at_end,
         )
     }
 }
