@@ -1,6 +1,6 @@
 //! Computes a checksum of each file of a folder on all cores, with a progress bar.
 //!
-//! ```console
+//! ```sh
 //! cargo run --release --example parallel_cpu          # the sources of this crate
 //! cargo run --release --example parallel_cpu -- /usr/share/doc
 //! ```
@@ -10,7 +10,7 @@
 //! are being read stop at their next block.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -38,8 +38,9 @@ async fn main() -> anyhow::Result<()> {
     .await;
     bar.finish_and_clear();
 
+    let mut out = io::stdout().lock();
     for (path, (sum, bytes)) in files.iter().zip(sums?) {
-        println!("{sum:016x} {bytes:>9} {}", path.display());
+        writeln!(out, "{sum:016x} {bytes:>9} {}", path.display())?;
     }
     Ok(())
 }
