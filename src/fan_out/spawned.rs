@@ -35,7 +35,7 @@ where
     /// `None` if no handle can change the limit.
     steering: Option<Steering>,
     /// `None` if the items do not block.
-    pool: Option<PoolWait>,
+    pool: Option<Box<PoolWait>>,
 }
 
 /// What happens to the items in flight when the context is done.
@@ -73,7 +73,7 @@ where
         let (limit, steering) = limit.into_run();
         let (grace, pool) = match at_end {
             AtEnd::Drop(grace) => (Some(grace), None),
-            AtEnd::WaitFor(pool) => (None, Some(PoolWait::new(pool, &ctx))),
+            AtEnd::WaitFor(pool) => (None, Some(Box::new(PoolWait::new(pool, &ctx)))),
         };
         let keeps_permits = report.is_none() && steering.is_none();
         let shared = Shared::new(pull, call_site, grace, keeps_permits);
@@ -128,6 +128,7 @@ where
     }
 
     /// Waits for the items of a fan-out that blocks, and until nothing of it is on the pool.
+    #[cold]
     fn poll_gone_from_pool(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         // The loop ends: a panic is recorded once each, the items are aborted once, and then
         // nothing is left but to wait.
@@ -197,7 +198,7 @@ where
     fn has_panicked(&self) -> bool {
         let pool = self.pool.as_ref();
         self.core.read(|state| state.failures.has_panicked())
-            || pool.is_some_and(PoolWait::has_panicked)
+            || pool.is_some_and(|pool| pool.has_panicked())
     }
 
     fn reason(&self) -> ContextError {
