@@ -8,6 +8,7 @@ mod deferred;
 mod display;
 mod done;
 mod error;
+mod find;
 mod guard;
 mod listeners;
 mod node;
@@ -26,6 +27,7 @@ pub(crate) use done::EndWatch;
 pub(crate) use done::RunOwned;
 pub use done::{Done, DoneOwned, Run};
 pub use error::ContextError;
+pub(crate) use find::is_searching;
 pub use guard::{CancelGuard, CancelHandle};
 pub(crate) use owned::OwnedContext;
 
@@ -263,13 +265,49 @@ impl Context {
 
     /// Returns a context with the same values that is not done when `self` is, and has no deadline.
     ///
-    /// It is for clean-up that must finish although the work before it was cancelled. Give it a
-    /// deadline of its own, or it may take for ever.
-    #[doc(alias("WithoutCancel", "shield", "NonCancellable"))]
+    /// It is for work that must go on although what it was started for was cancelled. For clean-up,
+    /// which should not take for ever, use [`shield`](Context::shield).
+    #[doc(alias("WithoutCancel", "NonCancellable"))]
     #[must_use]
     pub fn without_cancel(&self) -> Context {
         let node = self.node.without_cancel();
         Context { node }
+    }
+
+    /// Returns a context with the same values that is not done when `self` is, and is done after
+    /// `max`.
+    ///
+    /// It is for clean-up that must finish although the work before it was cancelled: rolling a
+    /// transaction back, giving a lease back, telling a peer. It is
+    /// `ctx.without_cancel().with_timeout(max)`, so the clean-up has a bound of its own.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use errgroup::{Context, ContextError};
+    /// use std::time::Duration;
+    ///
+    /// # async fn transfer(ctx: &Context) -> Result<(), ContextError> { ctx.check() }
+    /// # async fn roll_back(ctx: &Context) -> Result<(), ContextError> { ctx.check() }
+    /// async fn pay(ctx: &Context) -> Result<(), ContextError> {
+    ///     let paid = transfer(ctx).await;
+    ///     if paid.is_err() {
+    ///         // `ctx` may be done, but the roll-back needs it to be live.
+    ///         roll_back(&ctx.shield(Duration::from_secs(5))).await?;
+    ///     }
+    ///     paid
+    /// }
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// # let (ctx, guard) = Context::background().with_cancel();
+    /// # guard.cancel();
+    /// # assert!(pay(&ctx).await.is_err());
+    /// # }
+    /// ```
+    #[doc(alias("CancelScope", "NonCancellable", "asyncio.shield"))]
+    #[must_use]
+    pub fn shield(&self, max: Duration) -> Context {
+        self.without_cancel().with_timeout(max)
     }
 
     /// Returns a context with the values of `self` that is done when either of the two is done.

@@ -7,7 +7,7 @@
 //! | | stop at the first failure | continue after failures |
 //! |---|---|---|
 //! | **wait for all** | [`all`]: values, in order · [`for_each`]: nothing | [`settle`]: in order |
-//! | **results as they arrive** | [`try_stream`] | [`stream`] · [`ordered_stream`] |
+//! | **results as they arrive** | [`try_stream`] | [`stream`] · [`ordered_stream`] · [`indexed_stream`] |
 //! | **enough successes** | | [`first_ok`] · [`quorum`] |
 //!
 //! [`all`]: FanOut::all
@@ -16,11 +16,13 @@
 //! [`try_stream`]: FanOut::try_stream
 //! [`stream`]: FanOut::stream
 //! [`ordered_stream`]: FanOut::ordered_stream
+//! [`indexed_stream`]: FanOut::indexed_stream
 //! [`first_ok`]: FanOut::first_ok
 //! [`quorum`]: FanOut::quorum
 //!
 //! [`fetch_all`] is the most common of them in one call. [`hedge`](hedge()) calls a function again
-//! if the first call is slow.
+//! if the first call is slow. [`fan_out_blocking`] calls a function that blocks, on the blocking
+//! pool, with the same terminal operations.
 //!
 //! # Guarantees of all terminal operations
 //!
@@ -54,6 +56,7 @@
 
 mod backoff;
 mod batch;
+mod blocking;
 mod builder;
 mod call_site;
 mod causes;
@@ -63,7 +66,10 @@ mod item_counts;
 mod item_source;
 mod item_tag;
 mod items;
+mod limit;
 mod local;
+mod outcomes;
+mod over_blocking;
 mod parking;
 mod progress;
 mod run;
@@ -71,9 +77,13 @@ mod shared_iter;
 mod spawned;
 mod worker;
 
-pub use builder::{FanOut, Local, Spawned};
+pub use blocking::{BlockingCall, BlockingItems};
+pub use builder::{Blocking, FanOut, Local, OnRuntime, Spawned};
 pub use hedge::hedge;
 pub use items::Items;
+pub use limit::LimitHandle;
+pub use outcomes::{Outcomes, Stop};
+pub use over_blocking::fan_out_blocking;
 pub use progress::Progress;
 
 use std::future::Future;
@@ -219,7 +229,7 @@ where
 ///
 /// `items` is any `IntoIterator`, also an infinite or a slow one. An item is pulled when there is a
 /// permit for it, not before. The iterator and `f` run on the runtime's workers, one call at a
-/// time. `usize::MAX` means no limit.
+/// time. A limit of `None` means no limit.
 ///
 /// If `ctx` is done, the items in flight are dropped, as at an error: give it only futures that may
 /// be dropped at an await.
@@ -233,7 +243,7 @@ where
 ///
 /// # Panics
 ///
-/// Panics if `limit` is 0, and when it is polled outside a tokio runtime.
+/// Panics if `limit` is 0 and there is an item, and when it is polled outside a tokio runtime.
 ///
 /// Resumes the first panic in `f`, in one of its futures, in the iterator, or in the destructor of
 /// one of these with its payload, when everything else has been dropped. A panic wins over an
@@ -366,23 +376,19 @@ where
 /// ```
 #[doc(alias("try_join_all", "Promise.all", "gather", "invokeAll", "mapPar"))]
 #[track_caller]
-pub fn fetch_all<I, F, Fut, T, E>(
+pub fn fetch_all<I, F, Fut, T, E, L>(
     ctx: &Context,
-    limit: usize,
+    limit: L,
     items: I,
     f: F,
-) -> impl Future<Output = Result<Vec<T>, E>> + Send + use<I, F, Fut, T, E>
+) -> impl Future<Output = Result<Vec<T>, E>> + Send + use<I, F, Fut, T, E, L>
 where
+    L: Into<Option<usize>>,
     I: IntoIterator<IntoIter: Send + 'static>,
     F: FnMut(Context, I::Item) -> Fut + Send + 'static,
     Fut: Future<Output = Result<T, E>> + Send + 'static,
     T: Send + 'static,
     E: GroupError,
 {
-    assert!(
-        limit > 0,
-        "fetch_all with a limit of 0 would never pull an item: pass at least 1, or usize::MAX for \
-         no limit"
-    );
     fan_out(ctx, items, f).limit(limit).all()
 }

@@ -70,13 +70,17 @@
 //! | each result, a stream, the first, or *k* of *n* | [`fan_out()`], [its table](mod@fan_out) |
 //! | a second attempt if the first one is slow | [`hedge`] |
 //! | a pipeline of stages, each with a limit | [`fan_out_stream`] |
+//! | a function that blocks or computes, on all cores | [`fan_out_blocking`] |
+//! | to change the limit of a fan-out, or to pause it | [`FanOut::limit_handle`] |
+//! | to stop a stream and wait until its items are gone | [`Outcomes::stop`] |
 //! | items that borrow or are not `Send` | [`FanOut::local`] |
 //! | tasks that start tasks | [`Spawner`] |
 //! | a call with a deadline | [`Context::with_timeout`], [`Context::run`] |
 //! | a loop that stops when it is cancelled | [`Context::check`] |
 //! | to cancel by hand, with a cause | [`Context::with_cancel`], [`CancelGuard::cancel_with`] |
 //! | request-scoped values in every call below | [`Context::with_value`] |
-//! | clean-up that must finish | [`Context::without_cancel`] |
+//! | clean-up that must finish, within a bound | [`Context::shield`] |
+//! | to see whether an error is that of a context | [`ContextError::find`] |
 //! | to interrupt what cannot be dropped | [`Context::after_func`] |
 //! | work that either of two contexts can cancel | [`Context::merge`] |
 //! | to shut down on SIGTERM | `Context::with_shutdown_signals`, feature `signal` |
@@ -162,7 +166,10 @@ pub use context::{
     AfterFunc, AfterFuncGuard, CancelGuard, CancelHandle, Cause, Context, ContextError, Done,
     DoneOwned, Run,
 };
-pub use fan_out::{FanOut, Progress, fan_out, fan_out_stream, fetch_all, hedge};
+pub use fan_out::{
+    FanOut, LimitHandle, Outcomes, Progress, fan_out, fan_out_blocking, fan_out_stream, fetch_all,
+    hedge,
+};
 pub use group::{
     Admission, Admitted, Drain, DrainPhase, Drained, DrainedError, DrainedPhase, DrainedTask,
     Group, Permit, Ready, Spawner, TaskBuilder, TaskHandle, Tracked, TryGoError,

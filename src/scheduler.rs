@@ -58,6 +58,7 @@ pub(crate) mod job;
 mod join;
 pub(crate) mod lease;
 pub(crate) mod ledger;
+pub(crate) mod parcel;
 pub(crate) mod permits;
 pub(crate) mod poll_budget;
 mod shutdown;
@@ -362,14 +363,6 @@ impl<S: Source> Scheduler<S> {
         }
         if let Some(mut workers) = self.workers.try_lock() {
             while workers.as_mut().and_then(JoinSet::try_join_next).is_some() {}
-        }
-    }
-
-    /// Runs a closure on the blocking pool. If the runtime has shut down, the closure is dropped at
-    /// once, so the caller must not hold a lock.
-    pub(crate) fn spawn_blocking(&self, run: impl FnOnce() + Send + 'static) {
-        if let Some(runtime) = self.runtime() {
-            runtime.spawn_blocking(run);
         }
     }
 

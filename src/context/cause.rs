@@ -113,7 +113,7 @@ impl Cause {
 }
 
 /// Returns the error inside an error that is only a wrapper, and that its `source()` skips.
-fn inside<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+pub(super) fn inside<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     type Shared = Arc<dyn Error + Send + Sync + 'static>;
     if let Some(shared) = error.downcast_ref::<Shared>() {
         return Some(&**shared);

@@ -1,9 +1,11 @@
 //! The error of a context that is done.
 
+use std::error::Error;
 use std::fmt;
 use std::io;
 
 use super::cause::Cause;
+use super::find;
 
 /// The error of a context that is done. Code that stops because its context is done returns it.
 ///
@@ -36,11 +38,9 @@ use super::cause::Cause;
     "AbortError",
     "Elapsed"
 ))]
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{kind}")]
+#[derive(Debug, Clone)]
 pub struct ContextError {
     kind: Kind,
-    #[source]
     cause: Option<Cause>,
 }
 
@@ -147,8 +147,72 @@ impl ContextError {
     /// assert!(ctx.check().unwrap_err().caused_by::<io::Error>());
     /// ```
     #[must_use]
-    pub fn caused_by<T: std::error::Error + 'static>(&self) -> bool {
+    pub fn caused_by<T: Error + 'static>(&self) -> bool {
         self.cause.as_ref().is_some_and(Cause::is_or_contains::<T>)
+    }
+
+    /// Searches an error and its `source()` chain for a `ContextError`, and returns the first one.
+    ///
+    /// It is what `errors.Is(err, context.DeadlineExceeded)` is in Go: it tells whether an
+    /// operation has failed because its context was done, whatever the operation has wrapped that
+    /// error in.
+    ///
+    /// Also finds an error inside an [`io::Error`], one that [`Cause::into_error`] has returned,
+    /// and one in an error that displays as its source, as with `#[error(transparent)]`. Of
+    /// [`Errors`](crate::Errors), which has one error for each task, it finds the first that there
+    /// is. An error that a task has returned is found there if it is a `ContextError`, an
+    /// [`io::Error`] or a `Box<dyn Error + Send + Sync>`; look for another type with
+    /// [`iter`](crate::Errors::iter).
+    ///
+    /// An `anyhow::Error` is passed as `error.as_ref()`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use errgroup::{Context, ContextError};
+    /// use std::time::Duration;
+    ///
+    /// #[derive(Debug, thiserror::Error)]
+    /// #[error("cannot load the page")]
+    /// struct LoadError(#[source] std::io::Error);
+    ///
+    /// # fn main() {
+    /// let ctx = Context::background().with_timeout(Duration::ZERO);
+    /// let error = LoadError(ctx.check().unwrap_err().into());
+    ///
+    /// let found = ContextError::find(&error);
+    /// assert!(found.is_some_and(ContextError::is_deadline_exceeded));
+    /// # }
+    /// ```
+    #[doc(alias("errors.Is", "errors.As", "DeadlineExceeded"))]
+    #[must_use]
+    pub fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a ContextError> {
+        let mut next = Some(error);
+        // Ends with the chain: a `ContextError`, which is its own source in a search, is found.
+        while let Some(error) = next {
+            if let Some(found) = error.downcast_ref() {
+                return Some(found);
+            }
+            next = find::next(error);
+        }
+        None
+    }
+}
+
+impl fmt::Display for ContextError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.kind, f)
+    }
+}
+
+impl Error for ContextError {
+    /// Returns the cause.
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        if find::is_searching() {
+            return Some(self);
+        }
+        let cause: &(dyn Error + 'static) = &**self.cause.as_ref()?;
+        Some(cause)
     }
 }
 

@@ -6,6 +6,8 @@ use crate::context::StaticCause;
 pub(crate) static FAN_OUT_FINISHED: StaticCause = StaticCause("the fan-out has finished");
 /// The future or the stream of the fan-out was dropped half-way.
 pub(crate) static FAN_OUT_DROPPED: StaticCause = StaticCause("the fan-out was dropped");
+/// The stream of the fan-out was stopped.
+pub(crate) static FAN_OUT_STOPPED: StaticCause = StaticCause("the fan-out was stopped");
 /// The context is not done, so the runtime has aborted the tasks.
 pub(crate) static TASKS_ABORTED: StaticCause = StaticCause("the tasks of the fan-out were aborted");
 /// A quorum has as many successes as it requires.

@@ -12,6 +12,7 @@ use crate::scheduler::error::TaskErrorKind;
 use crate::scheduler::failures::{Failures, OnFailure};
 
 pub(super) mod all;
+pub(super) mod indexed;
 pub(super) mod quorum;
 pub(super) mod settle;
 pub(super) mod stream;
@@ -67,12 +68,22 @@ pub(crate) trait Collector<T, E>: Default {
 }
 
 /// A collector that hands outcomes to a consumer while the items run.
-pub(crate) trait StreamCollector<T, E>:
-    Collector<T, E, Output = Option<Result<T, E>>>
-{
+pub(crate) trait StreamCollector<T, E>: Collector<T, E> {
+    /// What the stream yields for an item.
+    type Element;
+    /// What an element has beside the result: the number of its item, or nothing.
+    type Key;
+
     /// Takes the next outcome, if one is ready.
-    fn take(&mut self) -> Option<ItemOutcome<T, E>>;
+    fn take(&mut self) -> Option<Taken<Self, T, E>>;
+    /// Makes the element of a result. Runs without the lock.
+    fn element(key: Self::Key, result: Result<T, E>) -> Self::Element;
+    /// Returns the last element, of which `finish` has made the output.
+    fn last(output: Self::Output) -> Option<Self::Element>;
 }
+
+/// An outcome that was taken from a collector.
+pub(crate) type Taken<C, T, E> = (<C as StreamCollector<T, E>>::Key, ItemOutcome<T, E>);
 
 /// The outcome of one item, as a stream hands it to its consumer.
 pub(crate) enum ItemOutcome<T, E> {

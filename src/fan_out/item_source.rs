@@ -25,7 +25,7 @@ use super::parking::Parking;
 use super::progress::Progress;
 use super::shared_iter::SharedIter;
 use super::worker::{Pulled, PulledItem, Pulls, UnusedPermit, Worker};
-use crate::panic;
+use crate::panic::{self, Payload};
 use crate::scheduler::Scheduler;
 use crate::scheduler::effects::Effects;
 use crate::scheduler::effects::Observer;
@@ -35,7 +35,10 @@ use crate::scheduler::permits::Permits;
 use crate::scheduler::source::{JobOutput, Outcome, Reach, Reclaimed, Rejected, Source, Tag};
 use crate::sync::Arc;
 use crate::tracing::{self, Span};
-use pull::{SharedPull, close, found_more, look_for_end, pull, serve_wake_request, start, wait};
+use pull::{
+    SharedPull, close, found_more, look_for_end, pull, serve_wake_request, start, stop_waiting,
+    wait,
+};
 
 /// The part of the source that the lock of the scheduler guards.
 pub(crate) struct ItemSource<P, C, T, E> {
@@ -61,10 +64,12 @@ pub(crate) struct ItemSource<P, C, T, E> {
 pub(crate) struct Shared<P> {
     pub(crate) call_site: CallSite,
     pub(crate) iter: SharedIter<P>,
-    /// How long the items in flight may continue when the context is done.
-    pub(crate) grace: Duration,
-    /// Whether there is an `on_progress`, which is called at each start and each finish.
-    reports: bool,
+    /// How long the items in flight may continue when the context is done; `None` if they are not
+    /// dropped for that.
+    pub(crate) grace: Option<Duration>,
+    /// Whether a worker may keep its permit for its next item. Not if there is an `on_progress`,
+    /// which is called at each start and each finish, or a handle that may lower the limit.
+    keeps_permits: bool,
     pub(crate) kind: ItemsKind,
 }
 
@@ -87,6 +92,8 @@ pub(crate) enum JobTag<W> {
     Item(ItemTag<W>),
     /// The calls of `on_progress`. They are not an item; the tag gives their panic its label.
     OnProgress,
+    /// A destructor that has run on the blocking pool. It is not an item.
+    Destructor,
     /// A permit for which no item was pulled.
     UnusedPermit,
 }
@@ -97,7 +104,7 @@ impl<W: Stopwatch> Tag for JobTag<W> {
     fn span(&self) -> Option<&Span> {
         match self {
             JobTag::Item(tag) => Some(&tag.span),
-            JobTag::OnProgress | JobTag::UnusedPermit => None,
+            JobTag::OnProgress | JobTag::Destructor | JobTag::UnusedPermit => None,
         }
     }
 
@@ -112,15 +119,15 @@ impl<P: Next> Shared<P> {
     pub(crate) fn new(
         pull: Pin<Box<P>>,
         call_site: CallSite,
-        grace: Duration,
-        reports: bool,
+        grace: Option<Duration>,
+        keeps_permits: bool,
     ) -> Shared<P> {
         Shared {
             kind: pull.kind(),
             call_site,
             iter: SharedIter::new(pull),
             grace,
-            reports,
+            keeps_permits,
         }
     }
 }
@@ -205,15 +212,35 @@ where
     P: Next,
     C: Collector<T, E>,
 {
-    let pull = core.shared.iter.take();
-    if pull.is_some() {
-        close(core, pull);
-    }
+    drop_items(core);
     let (reporter, collector) = core.with_effects(|state, _| state.source.take_all());
     if let Err(payload) = drop_in(&core.shared.call_site.span, reporter) {
         core.record(&mut JobTag::OnProgress, Outcome::Panicked(payload));
     }
     collector
+}
+
+/// Drops the iterator and the function when no item runs any more, unless that was done already. A
+/// panic of their destructors is recorded as a failure.
+pub(crate) fn drop_items<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>)
+where
+    ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
+    P: Next,
+    C: Collector<T, E>,
+{
+    let pull = core.shared.iter.take();
+    if pull.is_some() {
+        close(core, pull);
+    }
+}
+
+/// Records a panic of a destructor that has run on another thread.
+pub(crate) fn fail<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>, payload: Payload)
+where
+    ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
+    C: Collector<T, E>,
+{
+    core.record(&mut JobTag::Destructor, Outcome::Panicked(payload));
 }
 
 impl<P, C, T, E> Source for ItemSource<P, C, T, E>
@@ -324,6 +351,7 @@ where
         match tag {
             JobTag::Item(tag) => tag.describe(&shared.call_site),
             JobTag::OnProgress => (shared.call_site.label("on_progress"), Duration::ZERO),
+            JobTag::Destructor => (shared.call_site.label("a destructor"), Duration::ZERO),
             JobTag::UnusedPermit => (shared.call_site.label("a permit"), Duration::ZERO),
         }
     }
@@ -416,12 +444,23 @@ where
         cx: &mut task::Context<'_>,
     ) -> Pulled<Self> {
         if let Some(TakenIter(pull)) = taken {
-            if !core.read(|state| state.source.counts.is_pulling()) {
+            let (is_pulling, is_over_limit) = core.read(|state| {
+                let permits = &state.permits;
+                let is_over_limit = permits.running() > permits.limit();
+                (state.source.counts.is_pulling(), is_over_limit)
+            });
+            if !is_pulling {
                 close(core, Some(pull));
                 core.return_permit();
                 return Pulled::Nothing;
             }
             core.shared.iter.put_back(Some(pull));
+            if is_over_limit {
+                // The limit was lowered meanwhile. The item comes when there is a permit again.
+                core.return_permit();
+                stop_waiting(core);
+                return Pulled::Nothing;
+            }
         }
         match pull(core, slot.as_mut(), cx) {
             SharedPull::InUse => Pulled::InUse,
@@ -460,7 +499,7 @@ where
         slot: Pin<&mut Option<P::Future>>,
         cx: &mut task::Context<'_>,
     ) -> Option<PulledItem<Self>> {
-        if core.shared.reports || core.is_aborted() || core.ctx().is_done() {
+        if !core.shared.keeps_permits || core.is_aborted() || core.ctx().is_done() {
             return None;
         }
         let next = match pull(core, slot, cx) {

@@ -44,9 +44,9 @@ impl<I> fmt::Debug for Items<I> {
 }
 
 pin_project! {
-    /// The items and the function. Neither is `None` before the drop.
+    /// The items and the function. Neither is gone before the drop.
     pub(crate) struct Pull<S, F, Fut> {
-        f: Option<F>,
+        f: Function<F>,
         #[pin]
         items: Option<S>,
         kind: ItemsKind,
@@ -60,12 +60,22 @@ pin_project! {
             let mut this = this.project();
             let peeked = panic::catch(|| *this.peeked = None);
             let items = panic::first(peeked, panic::catch(|| this.items.set(None)));
-            let f = panic::catch(|| *this.f = None);
+            let f = panic::catch(|| *this.f = Function::Gone);
             if let Err(payload) = panic::first(items, f) {
                 panic::resume(payload);
             }
         }
     }
+}
+
+/// The function that makes a future of each item.
+enum Function<F> {
+    Called(F),
+    /// The limit is 0, so it is never called, and there may be no item.
+    Unused {
+        _f: F,
+    },
+    Gone,
 }
 
 /// Where the items come from.
@@ -79,12 +89,36 @@ pub(crate) enum ItemsKind {
 impl<S, F, Fut> Pull<S, F, Fut> {
     pub(crate) fn new(items: S, f: F, kind: ItemsKind) -> Self {
         Pull {
-            f: Some(f),
+            f: Function::Called(f),
             items: Some(items),
             kind,
             peeked: None,
         }
     }
+
+    /// Makes one for a limit of 0, which panics if there is an item.
+    pub(crate) fn stuck(items: S, f: F, kind: ItemsKind) -> Self {
+        Pull {
+            f: Function::Unused { _f: f },
+            items: Some(items),
+            kind,
+            peeked: None,
+        }
+    }
+}
+
+/// Polls for an item where there may be none, because the limit is 0.
+#[cold]
+fn poll_none<S: Stream>(items: Pin<&mut S>, cx: &mut task::Context<'_>) -> Poll<bool> {
+    let item = ready!(items.poll_next(cx));
+    if item.is_some() {
+        panic::discard(item);
+        panic!(
+            "a fan-out with a limit of 0 never starts its items: pass at least 1, pass `None` for \
+             no limit, or take a `limit_handle` to raise the limit later"
+        );
+    }
+    Poll::Ready(false)
 }
 
 /// Makes a future of each item.
@@ -129,8 +163,11 @@ where
         put: impl FnOnce(Fut),
     ) -> Poll<bool> {
         let this = self.project();
-        let (Some(items), Some(f)) = (this.items.as_pin_mut(), this.f) else {
+        let Some(items) = this.items.as_pin_mut() else {
             unreachable!("the items are pulled after they were dropped");
+        };
+        let Function::Called(f) = this.f else {
+            return poll_none(items, cx);
         };
         if let Some(future) = this.peeked.take() {
             put(*future);
@@ -147,7 +184,8 @@ where
 
     fn poll_peek(self: Pin<&mut Self>, ctx: &Context, cx: &mut task::Context<'_>) -> Poll<bool> {
         let this = self.project();
-        if let (None, Some(items), Some(f)) = (&this.peeked, this.items.as_pin_mut(), this.f) {
+        let (items, f) = (this.items.as_pin_mut(), this.f);
+        if let (None, Some(items), Function::Called(f)) = (&this.peeked, items, f) {
             let item = ready!(items.poll_next(cx));
             *this.peeked = item.map(|item| Box::new(f(ctx.clone(), item)));
         }

@@ -19,11 +19,12 @@ use tokio::task::coop;
 use tokio::time::Sleep;
 
 use super::call_site::CallSite;
-use super::causes::{FAN_OUT_DROPPED, FAN_OUT_FINISHED};
-use super::collect::{Collector, ItemOutcome, RunSummary, StreamCollector, reason};
+use super::causes::{FAN_OUT_DROPPED, FAN_OUT_FINISHED, FAN_OUT_STOPPED};
+use super::collect::{Collector, RunSummary, StreamCollector, Taken, reason};
 use super::item_counts::ItemCounts;
 use super::item_tag::ItemTag;
 use super::items::{Next, drop_in, poll_pull};
+use super::limit::{Limit, Steering};
 use super::progress::Progress;
 use super::run::Run;
 use crate::context::ContextError;
@@ -57,7 +58,10 @@ where
     failures: Failures<E>,
     report: Option<Box<R>>,
     call_site: CallSite,
+    /// The limit, as it was read last.
     limit: usize,
+    /// `None` if no handle can change the limit.
+    steering: Option<Steering>,
     grace: Duration,
     stage: Stage,
     result: PhantomData<fn() -> T>,
@@ -102,9 +106,10 @@ where
         collector: C,
         report: Option<Box<R>>,
         call_site: CallSite,
-        limit: usize,
+        limit: Limit,
         grace: Duration,
     ) -> Self {
+        let (limit, steering) = limit.into_run();
         LocalRun {
             ctx: OwnedContext::child_of(parent),
             in_flight: InFlight::new(),
@@ -115,6 +120,7 @@ where
             report,
             call_site,
             limit,
+            steering,
             grace,
             stage: Stage::Unstarted,
             result: PhantomData,
@@ -173,6 +179,9 @@ where
         // infinite iterator would keep the others from being polled again. If those that were woken
         // came first, items that wake themselves would keep the others from being started.
         let mut pulled = false;
+        if let Some(steering) = &self.steering {
+            self.limit = steering.limit();
+        }
         if self.has_room() {
             if let Poll::Ready(slot) = self.poll_pull(cx) {
                 pulled = true;
@@ -202,6 +211,10 @@ where
     fn wait(&mut self, cx: &mut task::Context<'_>) -> Poll<Step> {
         if matches!(self.stage, Stage::Running) && self.ctx.poll_parent_done(cx).is_ready() {
             self.wind_down();
+            return Poll::Ready(Step::Moved);
+        }
+        let steering = self.steering.as_ref();
+        if steering.is_some_and(|it| !it.wake_at_change(self.limit, cx.waker())) {
             return Poll::Ready(Step::Moved);
         }
         if self.in_flight.wait(cx.waker()) {
@@ -451,12 +464,20 @@ where
         self.poll_on(cx)
     }
 
-    fn poll_outcome(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<ItemOutcome<T, E>>>
+    fn poll_outcome(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Taken<C, T, E>>>
     where
         C: StreamCollector<T, E>,
     {
         ready!(self.poll_on(cx));
         Poll::Ready(self.counts.collector.take())
+    }
+
+    fn stop(&mut self) {
+        if let Stage::Unstarted = self.stage {
+            self.counts.cut();
+            self.stage = Stage::Stopped;
+        }
+        self.end_context(Cause::from_static(&FAN_OUT_STOPPED));
     }
 
     fn has_panicked(&self) -> bool {

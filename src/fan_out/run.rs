@@ -8,8 +8,10 @@ use std::task::{self, Poll, ready};
 use futures_core::Stream;
 use tokio::task::coop;
 
-use super::collect::{Collector, ItemOutcome, RunSummary, StreamCollector};
+use super::collect::{Collector, ItemOutcome, RunSummary, StreamCollector, Taken};
+use super::outcomes::{Sealed, Stop};
 use crate::context::ContextError;
+use crate::panic;
 
 /// A run of items: on workers, or on the caller's own task.
 ///
@@ -22,9 +24,15 @@ pub(crate) trait Run<T, E>: Unpin {
     /// Waits until every item has finished or was dropped. May be polled again after that.
     fn poll_over(&mut self, cx: &mut task::Context<'_>) -> Poll<()>;
     /// Polls for the next outcome; `None` when the run is over.
-    fn poll_outcome(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<ItemOutcome<T, E>>>
+    fn poll_outcome(
+        &mut self,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Option<Taken<Self::Collector, T, E>>>
     where
         Self::Collector: StreamCollector<T, E>;
+    /// Cancels the context, so that no item starts and those in flight are stopped. If the run has
+    /// not started, it is over.
+    fn stop(&mut self);
     /// Returns whether there is a panic to resume when the run is over.
     fn has_panicked(&self) -> bool;
     /// Returns the error of an item that was stopped.
@@ -68,6 +76,8 @@ where
 /// The stream of a terminal operation that hands out outcomes while the items run.
 pub(crate) struct OutcomeStream<R, T, E> {
     run: Option<R>,
+    /// Whether `stop` was called.
+    stopped: bool,
     result: PhantomData<fn() -> (T, E)>,
 }
 
@@ -75,6 +85,7 @@ impl<R, T, E> OutcomeStream<R, T, E> {
     pub(crate) fn new(run: R) -> Self {
         OutcomeStream {
             run: Some(run),
+            stopped: false,
             result: PhantomData,
         }
     }
@@ -85,7 +96,7 @@ where
     R: Run<T, E, Collector: StreamCollector<T, E>>,
     E: From<ContextError>,
 {
-    type Item = Result<T, E>;
+    type Item = <R::Collector as StreamCollector<T, E>>::Element;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<Self::Item>> {
         let Some(run) = &mut self.run else {
@@ -95,16 +106,47 @@ where
         // The loop ends: each round takes an outcome, and after a panic no further item starts.
         loop {
             return Poll::Ready(match ready!(run.poll_outcome(cx)) {
-                Some(ItemOutcome::Returned(result)) => Some(result),
+                Some((key, ItemOutcome::Returned(result))) => {
+                    Some(R::Collector::element(key, result))
+                }
                 // The error is left out: a consumer that stops at an error would not see the panic.
-                Some(ItemOutcome::Stopped) if run.has_panicked() => continue,
-                Some(ItemOutcome::Stopped) => Some(Err(E::from(run.reason()))),
+                Some((_, ItemOutcome::Stopped)) if run.has_panicked() => continue,
+                Some((key, ItemOutcome::Stopped)) => {
+                    let stopped = Err(E::from(run.reason()));
+                    Some(R::Collector::element(key, stopped))
+                }
                 None => {
                     let (collector, summary) = run.finish();
                     self.run = None;
-                    collector.finish(summary)
+                    R::Collector::last(collector.finish(summary))
                 }
             });
         }
+    }
+}
+
+impl<R, T, E> Sealed for OutcomeStream<R, T, E> {}
+
+impl<R, T, E> Stop for OutcomeStream<R, T, E>
+where
+    R: Run<T, E, Collector: StreamCollector<T, E>>,
+    E: From<ContextError>,
+{
+    fn poll_stop(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+        let Some(run) = &mut self.run else {
+            ready!(coop::poll_proceed(cx)).made_progress();
+            return Poll::Ready(());
+        };
+        if !std::mem::replace(&mut self.stopped, true) {
+            run.stop();
+        }
+        // The loop ends: each round takes an outcome, and no further item starts.
+        while let Some(outcome) = ready!(run.poll_outcome(cx)) {
+            panic::discard(outcome);
+        }
+        let (collector, summary) = run.finish();
+        self.run = None;
+        panic::discard(collector.finish(summary));
+        Poll::Ready(())
     }
 }

@@ -7,17 +7,20 @@ use std::time::Duration;
 
 use tokio::task::coop;
 
+use super::blocking::{Pool, PoolEvent, PoolWait};
 use super::call_site::CallSite;
-use super::causes::{FAN_OUT_DROPPED, FAN_OUT_FINISHED};
-use super::collect::{Collector, ItemOutcome, RunSummary, StreamCollector, reason};
+use super::causes::{FAN_OUT_DROPPED, FAN_OUT_FINISHED, FAN_OUT_STOPPED};
+use super::collect::{Collector, RunSummary, StreamCollector, Taken, reason};
 use super::item_source::{self, ItemSource, Report, Shared};
 use super::items::{Next, drop_in};
+use super::limit::{Limit, Steering};
 use super::run::Run;
 use crate::context::Context;
 use crate::context::ContextError;
 use crate::panic;
 use crate::scheduler::Scheduler;
 use crate::scheduler::group_error::GroupError;
+use crate::scheduler::source::Reach;
 use crate::sync::{self, Arc, JoinSet};
 
 /// A run of items on workers. The first poll starts it; dropping it aborts the items.
@@ -30,6 +33,18 @@ where
 {
     core: Arc<Scheduler<ItemSource<P, C, T, E>>>,
     stage: Stage,
+    /// `None` if no handle can change the limit.
+    steering: Option<Steering>,
+    /// `None` if the items do not block.
+    pool: Option<Box<PoolWait>>,
+}
+
+/// What happens to the items in flight when the context is done.
+pub(crate) enum AtEnd {
+    /// They are dropped after a grace period.
+    Drop(Duration),
+    /// Their calls are on the pool, and are waited for.
+    WaitFor(Arc<Pool>),
 }
 
 enum Stage {
@@ -52,15 +67,23 @@ where
         collector: C,
         report: Option<Report>,
         call_site: CallSite,
-        limit: usize,
-        grace: Duration,
+        limit: Limit,
+        at_end: AtEnd,
     ) -> Self {
         let (ctx, guard) = parent.with_cancel();
-        let shared = Shared::new(pull, call_site, grace, report.is_some());
+        let (limit, steering) = limit.into_run();
+        let (grace, pool) = match at_end {
+            AtEnd::Drop(grace) => (Some(grace), None),
+            AtEnd::WaitFor(pool) => (None, Some(Box::new(PoolWait::new(pool, &ctx)))),
+        };
+        let keeps_permits = report.is_none() && steering.is_none();
+        let shared = Shared::new(pull, call_site, grace, keeps_permits);
         let source = ItemSource::new(collector, shared.iter.left(), shared.kind, report);
         SpawnedRun {
             core: Scheduler::new(source, shared, (ctx, guard.disarm()), limit, C::ON_FAILURE),
             stage: Stage::Unstarted,
+            steering,
+            pool,
         }
     }
 
@@ -71,9 +94,20 @@ where
             self.stage = Stage::Running(None);
             self.core.with_effects(|state, effects| {
                 state.source.check_decided(effects);
-                state.set_grace(Some(self.core.shared.grace), effects);
+                match self.core.shared.grace {
+                    grace @ Some(_) => state.set_grace(grace, effects),
+                    None => state.watch(effects),
+                }
             });
-            if !self.core.spawn_first(sync::MOST_IN_BURST) {
+            let most = match &self.steering {
+                // No permit is taken before its item is pulled: the limit may be lowered meanwhile.
+                Some(steering) => {
+                    steering.follow(self.core.clone());
+                    0
+                }
+                None => sync::MOST_IN_BURST,
+            };
+            if !self.core.spawn_first(most) {
                 self.core.start_ready();
             }
         }
@@ -81,9 +115,37 @@ where
 
     /// Waits until every item has finished and every worker has been joined.
     fn poll_gone(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+        if self.pool.is_some() {
+            return self.poll_gone_from_pool(cx);
+        }
+        self.poll_joined(cx)
+    }
+
+    fn poll_joined(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         match &mut self.stage {
             Stage::Running(leaving) => self.core.poll_joined(leaving, cx),
             Stage::Unstarted | Stage::Finished => Poll::Ready(()),
+        }
+    }
+
+    /// Waits for the items of a fan-out that blocks, and until nothing of it is on the pool.
+    #[cold]
+    fn poll_gone_from_pool(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+        // The loop ends: a panic is recorded once each, the items are aborted once, and then
+        // nothing is left but to wait.
+        loop {
+            let is_joined = self.poll_joined(cx).is_ready();
+            let Some(pool) = &mut self.pool else {
+                return Poll::Ready(());
+            };
+            if is_joined {
+                item_source::drop_items(&self.core);
+            }
+            match ready!(pool.poll(is_joined, cx)) {
+                PoolEvent::Panicked(payload) => item_source::fail(&self.core, payload),
+                PoolEvent::NoneBegins => self.core.abort_workers(Reach::All),
+                PoolEvent::Idle => return Poll::Ready(()),
+            }
         }
     }
 }
@@ -104,7 +166,7 @@ where
         Poll::Ready(())
     }
 
-    fn poll_outcome(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<ItemOutcome<T, E>>>
+    fn poll_outcome(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Taken<C, T, E>>>
     where
         C: StreamCollector<T, E>,
     {
@@ -126,8 +188,18 @@ where
         Poll::Ready(taken)
     }
 
+    fn stop(&mut self) {
+        if let Stage::Unstarted = self.stage {
+            self.core.with_effects(|state, _| state.source.counts.cut());
+            self.stage = Stage::Running(None);
+        }
+        self.core.end_context(&FAN_OUT_STOPPED);
+    }
+
     fn has_panicked(&self) -> bool {
+        let pool = self.pool.as_ref();
         self.core.read(|state| state.failures.has_panicked())
+            || pool.is_some_and(|pool| pool.has_panicked())
     }
 
     fn reason(&self) -> ContextError {

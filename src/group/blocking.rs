@@ -29,8 +29,9 @@ use crate::scheduler::calls::PoolId;
 use crate::scheduler::current::{self, CurrentJob};
 use crate::scheduler::error::TaskErrorKind;
 use crate::scheduler::group_error::GroupError;
+use crate::scheduler::parcel;
 use crate::scheduler::source::{HadPermit, Outcome, Tag};
-use crate::sync::{Arc, Mutex};
+use crate::sync::Arc;
 use crate::tracing;
 
 /// Gives a job to the pool. It runs there, or is dropped there if it may not run any more.
@@ -86,11 +87,11 @@ fn pass<E>(
     if let Err(task) = id {
         scheduler.complete_without_worker(task, permit, Outcome::Aborted);
     }
-    let parcel = Arc::new(Parcel(Mutex::new(Stage::Passing(waiting))));
-    let on_pool = OnPoolThread(parcel.clone());
-    // This panics if the system cannot start a thread.
-    let passed = panic::catch(|| scheduler.spawn_blocking(move || on_pool.run()));
-    let Some(mut waiting) = parcel.passed() else {
+    let Some(runtime) = scheduler.runtime() else {
+        return;
+    };
+    let (passed, refused) = parcel::hand_over(runtime, waiting, WaitingJob::run);
+    let Some(mut waiting) = refused else {
         return;
     };
     match (passed, waiting.take_task()) {
@@ -98,92 +99,6 @@ fn pass<E>(
             scheduler.complete_without_worker(task, permit, Outcome::Panicked(payload));
         }
         (_, task) => waiting.drop_unrun(task),
-    }
-}
-
-/// A job on its way into the pool.
-///
-/// A runtime that has shut down drops what is given to its pool, in some versions of tokio while it
-/// holds the pool's lock. So a job that the pool drops during `hand_over` stays here, and
-/// `hand_over` drops it when no lock is held.
-struct Parcel<E>(Mutex<Stage<E>>)
-where
-    E: GroupError;
-
-enum Stage<E>
-where
-    E: GroupError,
-{
-    /// `hand_over` is giving the job to the pool.
-    Passing(WaitingJob<E>),
-    /// The pool has dropped its half without running the job.
-    Refused(WaitingJob<E>),
-    /// `hand_over` has returned, and the pool has the job.
-    Passed(WaitingJob<E>),
-    Taken,
-}
-
-impl<E> Parcel<E>
-where
-    E: GroupError,
-{
-    /// Notes that `hand_over` is done. Returns the job if the pool has refused it.
-    fn passed(&self) -> Option<WaitingJob<E>> {
-        let mut stage = self.0.lock();
-        match std::mem::replace(&mut *stage, Stage::Taken) {
-            Stage::Refused(job) => Some(job),
-            Stage::Passing(job) => {
-                *stage = Stage::Passed(job);
-                None
-            }
-            Stage::Passed(_) | Stage::Taken => None,
-        }
-    }
-
-    /// Takes the job for the thread that runs it.
-    fn take(&self) -> Option<WaitingJob<E>> {
-        match std::mem::replace(&mut *self.0.lock(), Stage::Taken) {
-            Stage::Passing(job) | Stage::Passed(job) => Some(job),
-            Stage::Refused(_) | Stage::Taken => None,
-        }
-    }
-
-    /// Notes that the pool drops the job. Returns it, unless `hand_over` will take it.
-    fn refuse(&self) -> Option<WaitingJob<E>> {
-        let mut stage = self.0.lock();
-        match std::mem::replace(&mut *stage, Stage::Taken) {
-            Stage::Passing(job) => {
-                *stage = Stage::Refused(job);
-                None
-            }
-            Stage::Passed(job) => Some(job),
-            Stage::Refused(_) | Stage::Taken => None,
-        }
-    }
-}
-
-/// The pool's half of a job.
-struct OnPoolThread<E>(Arc<Parcel<E>>)
-where
-    E: GroupError;
-
-impl<E> OnPoolThread<E>
-where
-    E: GroupError,
-{
-    fn run(self) {
-        if let Some(job) = self.0.take() {
-            job.run();
-        }
-    }
-}
-
-impl<E> Drop for OnPoolThread<E>
-where
-    E: GroupError,
-{
-    fn drop(&mut self) {
-        drop(self.0.refuse());
     }
 }
 

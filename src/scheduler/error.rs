@@ -4,10 +4,11 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt::{self, Debug, Display};
+use std::io;
 use std::panic::Location;
 use std::time::Duration;
 
-use crate::context::ContextError;
+use crate::context::{ContextError, is_searching};
 use crate::panic::{self, Payload};
 use crate::sync::Mutex;
 use crate::tracing;
@@ -156,14 +157,31 @@ impl<E: Display> Display for TaskError<E> {
     }
 }
 
-impl<E: Debug + Display> Error for TaskError<E> {
+impl<E: Debug + Display + 'static> Error for TaskError<E> {
     /// Returns the source of the reason. The text of the reason is part of this error's own text.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.kind {
+            TaskErrorKind::Aborted(error) if is_searching() => Some(error),
             TaskErrorKind::Aborted(error) => error.cause().and_then(|cause| cause.source()),
+            TaskErrorKind::Failed(error) if is_searching() => as_error(error),
             TaskErrorKind::Failed(_) | TaskErrorKind::Panicked(_) => None,
         }
     }
+}
+
+/// Returns the error that a task has returned, if its type is one of those that usually contain the
+/// error of a context. `E` need not be an error.
+fn as_error<E: 'static>(error: &E) -> Option<&(dyn Error + 'static)> {
+    type Boxed = Box<dyn Error + Send + Sync + 'static>;
+    let error: &dyn Any = error;
+    if let Some(error) = error.downcast_ref::<ContextError>() {
+        return Some(error);
+    }
+    if let Some(error) = error.downcast_ref::<io::Error>() {
+        return Some(error);
+    }
+    let error = error.downcast_ref::<Boxed>()?;
+    Some(&**error)
 }
 
 /// A panic that was caught, with its payload and its text.
@@ -346,9 +364,15 @@ impl Display for Counts {
     }
 }
 
-impl<E: Debug + Display> Error for Errors<E> {
+impl<E: Debug + Display + 'static> Error for Errors<E> {
     /// Returns the source of the failure that is displayed first.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
+        if is_searching() {
+            return self
+                .tasks
+                .iter()
+                .find_map(|task| ContextError::find(task).map(|it| it as _));
+        }
         self.main().and_then(Error::source)
     }
 }

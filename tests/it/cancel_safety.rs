@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use errgroup::{Context, Group, fetch_all};
-use futures::FutureExt;
+use errgroup::{Context, Group, fan_out, fetch_all};
+use futures::{FutureExt, StreamExt};
 
 use crate::group_support::*;
 
@@ -30,6 +30,7 @@ both_flavours! {
     of_drain_the_group_is_dropped,
     of_a_drain_the_groups_are_dropped,
     of_fetch_all_what_is_in_flight_is_aborted,
+    of_stop_the_stream_is_dropped,
 }
 
 async fn of_done_nothing_is_lost() {
@@ -269,4 +270,19 @@ async fn of_fetch_all_what_is_in_flight_is_aborted() {
     drop(all);
     until(|| probe.dropped() == 3).await;
     assert_eq!(probe.polled(), 3);
+}
+
+async fn of_stop_the_stream_is_dropped() {
+    let probe = Probe::default();
+    let wraps = probe.clone();
+    let mut stream = fan_out(&Context::background(), 0.., move |_, _| {
+        wraps.wrap(std::future::pending::<Result<(), String>>())
+    })
+    .limit(3)
+    .grace(HOUR)
+    .stream();
+    assert!(stream.next().now_or_never().is_none());
+    until(|| probe.polled() == 3).await;
+    assert!(stream.stop().now_or_never().is_none());
+    until(|| probe.dropped() == 3).await;
 }

@@ -532,15 +532,6 @@ async fn options_may_come_in_any_order() {
 }
 
 #[test]
-fn a_limit_of_zero_panics_with_a_message() {
-    in_each_place!(|at| {
-        let zero = || at!(fan_out(&background(), 0..3, |_, _: u8| ready(OK))).limit(0);
-        let message = text(panic_in(zero));
-        assert!(message.starts_with("a fan-out with a limit of 0 would never pull an item"));
-    });
-}
-
-#[test]
 fn debug_shows_the_options() {
     in_each_place!(|at| {
         let fan_out = fan_out(&background(), 0..3, |_, _: u8| ready(OK)).limit(7);

@@ -5,15 +5,20 @@
 //! between any two of them. Whatever the moment: every future has been dropped, everything that was
 //! held is free, and every outcome that was not returned has been dropped.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use errgroup::fan_out::Stop;
 use errgroup::{Context, ContextError, Errors, TaskErrorKind, fan_out, fan_out_stream, hedge};
-use futures::stream::{self, LocalBoxStream, Stream, StreamExt};
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
+use futures::stream::{self, LocalBoxStream, StreamExt};
 use tokio::runtime::{Builder, Handle, Runtime, RuntimeFlavor};
 use tokio::sync::Semaphore;
 
@@ -34,30 +39,38 @@ enum End {
     TryStream,
     Stream,
     OrderedStream,
+    IndexedStream,
     FirstOk,
     Quorum,
     Hedge,
 }
 
-const ENDS: [End; 8] = [
+const ENDS: [End; 9] = [
     End::All,
     End::ForEach,
     End::Settle,
     End::TryStream,
     End::Stream,
     End::OrderedStream,
+    End::IndexedStream,
     End::FirstOk,
     End::Quorum,
 ];
 
 impl End {
     fn is_stream(self) -> bool {
-        matches!(self, End::TryStream | End::Stream | End::OrderedStream)
+        matches!(
+            self,
+            End::TryStream | End::Stream | End::OrderedStream | End::IndexedStream
+        )
     }
 
     /// Returns whether this end returns every outcome, if it is not dropped.
     fn is_lossless(self) -> bool {
-        matches!(self, End::Settle | End::Stream | End::OrderedStream)
+        matches!(
+            self,
+            End::Settle | End::Stream | End::OrderedStream | End::IndexedStream
+        )
     }
 }
 
@@ -123,11 +136,15 @@ struct Setup {
 
 /// What the caller does, and when.
 #[derive(Debug, Clone, Copy)]
-enum Stop {
+enum Moment {
     DropAfterPolls(usize),
     /// After this many outcomes, and a pause in which others become ready.
     DropAfterTaking(usize),
     CancelAfterPolls(usize),
+    /// Stops the stream, and waits.
+    StopAfterPolls(usize),
+    /// Stops the stream, and drops the stop after so many of its polls.
+    DropStopAfterPolls(usize),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -293,16 +310,46 @@ impl<T: Holds, E: Holds> Holds for Result<T, E> {
     }
 }
 
-/// Any end as a stream of its results: the number of outcomes, and their tokens.
-type Caller = LocalBoxStream<'static, (usize, Vec<Token>)>;
-
-fn whole(future: impl Future<Output: Holds> + 'static) -> Caller {
-    each(stream::once(future))
+impl<V: Holds> Holds for (usize, V) {
+    fn tokens(self) -> Vec<Token> {
+        self.1.tokens()
+    }
 }
 
-fn each(outcomes: impl Stream<Item: Holds> + 'static) -> Caller {
-    let given = outcomes.map(|given| (given.outcomes(), given.tokens()));
-    given.boxed_local()
+/// Any end as a stream of its results: the number of outcomes, and their tokens.
+type Outcomes = LocalBoxStream<'static, (usize, Vec<Token>)>;
+
+/// A call of an end. A stream can be stopped.
+struct Caller {
+    outcomes: Outcomes,
+    /// Takes the stream out of `outcomes`, and calls `stop` on it.
+    stop: Box<dyn FnOnce() -> LocalBoxFuture<'static, ()>>,
+}
+
+fn whole(future: impl Future<Output: Holds> + 'static) -> Caller {
+    let given = stream::once(future).map(|given| (given.outcomes(), given.tokens()));
+    Caller {
+        outcomes: given.boxed_local(),
+        stop: Box::new(|| unreachable!("it is no stream")),
+    }
+}
+
+fn each<S: Stop<Item: Holds> + 'static>(outcomes: errgroup::Outcomes<S>) -> Caller {
+    let shared = Rc::new(RefCell::new(Some(outcomes)));
+    let stops = shared.clone();
+    let given = stream::poll_fn(move |cx| match &mut *shared.borrow_mut() {
+        Some(outcomes) => outcomes.poll_next_unpin(cx),
+        None => Poll::Ready(None),
+    });
+    Caller {
+        outcomes: given
+            .map(|given| (given.outcomes(), given.tokens()))
+            .boxed_local(),
+        stop: Box::new(move || {
+            let outcomes = stops.borrow_mut().take();
+            Box::pin(async { outcomes.unwrap().stop().await })
+        }),
+    }
 }
 
 macro_rules! end {
@@ -315,6 +362,7 @@ macro_rules! end {
             End::TryStream => each(fan_out.try_stream()),
             End::Stream => each(fan_out.stream()),
             End::OrderedStream => each(fan_out.ordered_stream()),
+            End::IndexedStream => each(fan_out.indexed_stream()),
             End::FirstOk => whole(fan_out.first_ok()),
             End::Quorum => whole(fan_out.quorum(2)),
             End::Hedge => unreachable!("it is no end of a fan-out"),
@@ -352,17 +400,19 @@ impl Setup {
 }
 
 /// Returns whether the caller continues to poll after this.
-impl Stop {
+impl Moment {
     fn drops(self, polls: usize, taken: usize) -> bool {
         match self {
-            Stop::DropAfterPolls(most) => polls == most,
-            Stop::DropAfterTaking(most) => taken == most,
-            Stop::CancelAfterPolls(_) => false,
+            Moment::DropAfterPolls(most) => polls == most,
+            Moment::DropAfterTaking(most) => taken == most,
+            Moment::StopAfterPolls(most) => polls == most,
+            Moment::DropStopAfterPolls(_) => polls == 6,
+            Moment::CancelAfterPolls(_) => false,
         }
     }
 
     fn cancels(self, polls: usize) -> bool {
-        matches!(self, Stop::CancelAfterPolls(at) if at == polls)
+        matches!(self, Moment::CancelAfterPolls(at) if at == polls)
     }
 }
 
@@ -382,7 +432,7 @@ async fn look_away(eager: bool) {
 }
 
 /// Runs the program once. Returns whether the moment to stop was before the end.
-async fn check(setup: Setup, pace: Pace, stop: Stop) -> bool {
+async fn check(setup: Setup, pace: Pace, stop: Moment) -> bool {
     let one_thread = Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread;
     let case = format!("{setup:?}, {pace:?}, {stop:?}");
     let (ctx, guard) = Context::background().with_cancel();
@@ -399,7 +449,7 @@ async fn check(setup: Setup, pace: Pace, stop: Stop) -> bool {
         }
         polls += 1;
         let polled = poll_fn(|cx| {
-            let polled = AssertUnwindSafe(|| caller.as_mut().poll_next(cx));
+            let polled = AssertUnwindSafe(|| caller.outcomes.as_mut().poll_next(cx));
             Poll::Ready(catch_unwind(polled))
         });
         match polled.await {
@@ -427,15 +477,43 @@ async fn check(setup: Setup, pace: Pace, stop: Stop) -> bool {
             }
         }
     };
-    if let Stop::DropAfterTaking(_) = stop {
+    if let Moment::DropAfterTaking(_) = stop {
         yields(20).await;
     }
 
-    let polled = world.futures.polled();
+    let mut polled = world.futures.polled();
+    let mut stopped = false;
     if !returned {
-        drop(caller);
+        let Caller {
+            outcomes,
+            stop: stop_stream,
+        } = caller;
+        match stop {
+            Moment::StopAfterPolls(_) => {
+                let ended = AssertUnwindSafe(stop_stream()).catch_unwind().await;
+                if let Err(payload) = ended {
+                    assert_eq!(payload.downcast_ref(), Some(&"panicked"), "{case}");
+                }
+                stopped = true;
+                // In a grace period, items are polled.
+                polled = world.futures.polled();
+            }
+            Moment::DropStopAfterPolls(most) => {
+                let mut stopping = AssertUnwindSafe(stop_stream()).catch_unwind();
+                for polls in 0..most {
+                    if futures::poll!(&mut stopping).is_ready() {
+                        stopped = true;
+                        break;
+                    }
+                    look_away(polls < EAGER).await;
+                }
+                polled = world.futures.polled();
+            }
+            _ => drop(stop_stream),
+        }
+        drop(outcomes);
     }
-    let gone_at_once = returned || setup.local;
+    let gone_at_once = returned || stopped || setup.local;
     if !gone_at_once {
         tasks_end().await;
     }
@@ -459,11 +537,15 @@ async fn check(setup: Setup, pace: Pace, stop: Stop) -> bool {
             _ => assert!(taken == made || taken + 1 == made, "{case}"),
         }
     }
-    !returned || guard.is_none() && ctx.is_done()
+    match stop {
+        // Until the stop is ready before it is dropped.
+        Moment::DropStopAfterPolls(_) => !returned && !stopped,
+        _ => !returned || guard.is_none() && ctx.is_done(),
+    }
 }
 
 /// Stops one step later each time, until the stop is too late. Returns how many stops were in time.
-fn explore(runtime: &Runtime, setup: Setup, pace: Pace, stop: impl Fn(usize) -> Stop) -> usize {
+fn explore(runtime: &Runtime, setup: Setup, pace: Pace, stop: impl Fn(usize) -> Moment) -> usize {
     let in_time = |at: &usize| runtime.block_on(in_time(check(setup, pace, stop(*at))));
     let stops = (0..1_000).take_while(in_time).count();
     assert!(stops < 1_000, "{setup:?}");
@@ -519,7 +601,7 @@ fn hedges() -> Vec<Setup> {
     [GOOD, SOME_BAD, SLOW, PANICS, worst].map(setup).to_vec()
 }
 
-fn explore_all(setups: Vec<Setup>, stop: impl Fn(usize) -> Stop + Copy) {
+fn explore_all(setups: Vec<Setup>, stop: impl Fn(usize) -> Moment + Copy) {
     let (runtime, runs) = (one_thread(), setups.len());
     let mut stops = 0;
     for setup in setups {
@@ -532,37 +614,59 @@ fn explore_all(setups: Vec<Setup>, stop: impl Fn(usize) -> Stop + Copy) {
 #[test]
 fn a_whole_is_dropped_after_each_poll() {
     let ends: Vec<_> = ENDS.into_iter().filter(|end| !end.is_stream()).collect();
-    explore_all(setups(&ends), Stop::DropAfterPolls);
+    explore_all(setups(&ends), Moment::DropAfterPolls);
 }
 
 #[test]
 fn a_whole_is_cancelled_after_each_poll() {
     let ends: Vec<_> = ENDS.into_iter().filter(|end| !end.is_stream()).collect();
-    explore_all(setups(&ends), Stop::CancelAfterPolls);
+    explore_all(setups(&ends), Moment::CancelAfterPolls);
 }
 
 #[test]
 fn a_stream_is_dropped_after_each_poll() {
     let ends: Vec<_> = ENDS.into_iter().filter(|end| end.is_stream()).collect();
-    explore_all(setups(&ends), Stop::DropAfterPolls);
+    explore_all(setups(&ends), Moment::DropAfterPolls);
 }
 
 #[test]
 fn a_stream_is_cancelled_after_each_poll() {
     let ends: Vec<_> = ENDS.into_iter().filter(|end| end.is_stream()).collect();
-    explore_all(setups(&ends), Stop::CancelAfterPolls);
+    explore_all(setups(&ends), Moment::CancelAfterPolls);
+}
+
+#[test]
+fn a_stream_is_stopped_after_each_poll() {
+    let ends: Vec<_> = ENDS.into_iter().filter(|end| end.is_stream()).collect();
+    explore_all(setups(&ends), Moment::StopAfterPolls);
+}
+
+#[test]
+fn a_stop_is_dropped_after_each_of_its_polls() {
+    let ends: Vec<_> = ENDS.into_iter().filter(|end| end.is_stream()).collect();
+    let runtime = one_thread();
+    let mut stops = 0;
+    for setup in setups(&ends) {
+        stops += explore(&runtime, setup, Pace::Eager, Moment::DropStopAfterPolls);
+    }
+    assert!(stops > 200, "{stops}");
 }
 
 #[test]
 fn a_stream_is_dropped_after_each_outcome() {
     let (runtime, ends) = (
         one_thread(),
-        [End::TryStream, End::Stream, End::OrderedStream],
+        [
+            End::TryStream,
+            End::Stream,
+            End::OrderedStream,
+            End::IndexedStream,
+        ],
     );
     let mut stops = 0;
     for setup in setups(&ends) {
         for pace in [Pace::Eager, Pace::Woken, Pace::Slow] {
-            stops += explore(&runtime, setup, pace, Stop::DropAfterTaking);
+            stops += explore(&runtime, setup, pace, Moment::DropAfterTaking);
         }
     }
     assert!(stops > 500, "{stops}");
@@ -572,18 +676,23 @@ fn a_stream_is_dropped_after_each_outcome() {
 fn a_slow_stream_is_dropped_or_cancelled_after_each_poll() {
     let (runtime, ends) = (
         one_thread(),
-        [End::TryStream, End::Stream, End::OrderedStream],
+        [
+            End::TryStream,
+            End::Stream,
+            End::OrderedStream,
+            End::IndexedStream,
+        ],
     );
     for setup in setups(&ends) {
-        explore(&runtime, setup, Pace::Slow, Stop::DropAfterPolls);
-        explore(&runtime, setup, Pace::Slow, Stop::CancelAfterPolls);
+        explore(&runtime, setup, Pace::Slow, Moment::DropAfterPolls);
+        explore(&runtime, setup, Pace::Slow, Moment::CancelAfterPolls);
     }
 }
 
 #[test]
 fn a_hedge_is_dropped_or_cancelled_after_each_poll() {
-    explore_all(hedges(), Stop::DropAfterPolls);
-    explore_all(hedges(), Stop::CancelAfterPolls);
+    explore_all(hedges(), Moment::DropAfterPolls);
+    explore_all(hedges(), Moment::CancelAfterPolls);
 }
 
 /// On two workers the moment differs from run to run.
@@ -594,7 +703,7 @@ fn on_two_workers_all_is_dropped_or_cancelled_after_each_poll() {
     let timeless = |setup: &Setup| setup.items.iter().all(|Item(_, millis, _)| *millis == 0);
     for setup in setups(&ENDS).into_iter().filter(timeless) {
         for at in 0..12 {
-            for stop in [Stop::DropAfterPolls(at), Stop::CancelAfterPolls(at)] {
+            for stop in [Moment::DropAfterPolls(at), Moment::CancelAfterPolls(at)] {
                 runtime.block_on(in_time(check(setup, Pace::Eager, stop)));
             }
         }

@@ -128,12 +128,6 @@ async fn without_items_the_result_is_empty() {
     assert!(none.unwrap().is_empty());
 }
 
-#[test]
-fn a_limit_of_zero_panics_with_a_message() {
-    let message = text(panic_in(|| fetch_all(&background(), 0, [1, 2, 3], doubled)));
-    assert!(message.starts_with("fetch_all with a limit of 0 would never pull an item"));
-}
-
 /// Counts pulls and ends, and the maximum of items that were pulled and had not ended.
 fn pulled_and_ended(
     items: impl Iterator<Item = usize> + Send + 'static,

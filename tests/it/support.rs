@@ -117,7 +117,7 @@ pub(crate) struct Drops(Arc<AtomicUsize>);
 
 impl Drops {
     /// A value that adds one to the count when it is dropped.
-    pub(crate) fn counted(&self) -> impl Send + Sync + 'static {
+    pub(crate) fn counted(&self) -> impl Send + Sync + 'static + use<> {
         let count = self.0.clone();
         OnDrop(move || {
             count.fetch_add(1, Ordering::SeqCst);

@@ -5,15 +5,17 @@ use std::future::Future;
 
 use futures_core::Stream;
 
-use super::{FanOut, Local};
+use super::{FanOut, Local, pull};
 use crate::context::{Context, ContextError};
 use crate::fan_out::collect::Collector;
 use crate::fan_out::collect::all::{All, ForEach};
+use crate::fan_out::collect::indexed::Indexed;
 use crate::fan_out::collect::quorum::{FirstOk, Quorum};
 use crate::fan_out::collect::settle::Settle;
 use crate::fan_out::collect::stream::{Ordered, TryStream, Unordered};
 use crate::fan_out::items::Pull;
 use crate::fan_out::local::LocalRun;
+use crate::fan_out::outcomes::{Outcomes, Stop};
 use crate::fan_out::progress::Progress;
 use crate::fan_out::run::{CollectFuture, OutcomeStream};
 use crate::scheduler::error::Errors;
@@ -135,7 +137,8 @@ where
     /// before every item has finished, the stream ends with `E::from` of its [`ContextError`].
     ///
     /// Backpressure: the items in flight and the values that wait for the consumer are never more
-    /// than `limit` together. Dropping the stream cancels the items in flight.
+    /// than `limit` together. Dropping the stream cancels the items in flight;
+    /// [`stop`](Outcomes::stop) also waits until they have been dropped.
     ///
     /// Nothing moves while the stream is not polled.
     ///
@@ -149,8 +152,8 @@ where
     ///
     /// A stream is polled and not awaited: dropping the future of a `next()` loses nothing. If the
     /// stream is dropped half-way, a panic of a destructor is discarded.
-    pub fn try_stream(self) -> impl Stream<Item = Result<T, E>> + Unpin + use<S, F, Fut, T, E, P> {
-        OutcomeStream::new(self.into_run(TryStream::default()))
+    pub fn try_stream(self) -> Outcomes<impl Stop<Item = Result<T, E>> + use<S, F, Fut, T, E, P>> {
+        Outcomes::new(OutcomeStream::new(self.into_run(TryStream::default())))
     }
 
     /// Yields the results in order of completion, failures included.
@@ -160,7 +163,8 @@ where
     /// were never pulled.
     ///
     /// Backpressure: the items in flight and the results that wait for the consumer are never more
-    /// than `limit` together. Dropping the stream cancels the items in flight.
+    /// than `limit` together. Dropping the stream cancels the items in flight;
+    /// [`stop`](Outcomes::stop) also waits until they have been dropped.
     ///
     /// Nothing moves while the stream is not polled.
     ///
@@ -174,8 +178,8 @@ where
     ///
     /// A stream is polled and not awaited: dropping the future of a `next()` loses nothing. If the
     /// stream is dropped half-way, a panic of a destructor is discarded.
-    pub fn stream(self) -> impl Stream<Item = Result<T, E>> + Unpin + use<S, F, Fut, T, E, P> {
-        OutcomeStream::new(self.into_run(Unordered::default()))
+    pub fn stream(self) -> Outcomes<impl Stop<Item = Result<T, E>> + use<S, F, Fut, T, E, P>> {
+        Outcomes::new(OutcomeStream::new(self.into_run(Unordered::default())))
     }
 
     /// Yields the results in the order of the items, failures included.
@@ -187,7 +191,8 @@ where
     /// item that has started and not finished, and then ends. It yields nothing for items that were
     /// never pulled.
     ///
-    /// Dropping the stream cancels the items in flight.
+    /// Dropping the stream cancels the items in flight;
+    /// [`stop`](Outcomes::stop) also waits until they have been dropped.
     ///
     /// Nothing moves while the stream is not polled.
     ///
@@ -203,8 +208,60 @@ where
     /// stream is dropped half-way, a panic of a destructor is discarded.
     pub fn ordered_stream(
         self,
-    ) -> impl Stream<Item = Result<T, E>> + Unpin + use<S, F, Fut, T, E, P> {
-        OutcomeStream::new(self.into_run(Ordered::default()))
+    ) -> Outcomes<impl Stop<Item = Result<T, E>> + use<S, F, Fut, T, E, P>> {
+        Outcomes::new(OutcomeStream::new(self.into_run(Ordered::default())))
+    }
+
+    /// Yields each result with the position of its item, in order of completion, failures included.
+    ///
+    /// Positions are counted from 0 in the order of the items. Each item that has started is yielded
+    /// once. If the context is done first, the stream yields `E::from` of its [`ContextError`] for
+    /// each item that has started and not finished, and then ends. It yields nothing for items that
+    /// were never pulled.
+    ///
+    /// Backpressure: the items in flight and the results that wait for the consumer are never more
+    /// than `limit` together. Dropping the stream cancels the items in flight;
+    /// [`stop`](Outcomes::stop) also waits until they have been dropped.
+    ///
+    /// Nothing moves while the stream is not polled.
+    ///
+    /// # Panics
+    ///
+    /// Resumes the first panic of an item, of the function, of the iterator, of `on_progress`, or
+    /// of the destructor of one of these. A poll of the stream resumes it after the outcomes before
+    /// it were handed out.
+    ///
+    /// # Cancel safety
+    ///
+    /// A stream is polled and not awaited: dropping the future of a `next()` loses nothing. If the
+    /// stream is dropped half-way, a panic of a destructor is discarded.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use errgroup::{Context, fan_out};
+    /// use futures::StreamExt;
+    /// # use std::time::Duration;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), String> {
+    /// let delays = fan_out(&Context::background(), [30, 10, 20], |_ctx, ms| async move {
+    ///     tokio::time::sleep(Duration::from_millis(ms)).await;
+    ///     Ok::<_, String>(ms)
+    /// });
+    /// let mut delays = delays.local().indexed_stream();
+    /// let mut seen = Vec::new();
+    /// while let Some((index, ms)) = delays.next().await {
+    ///     seen.push((index, ms?));
+    /// }
+    /// assert_eq!(seen, [(1, 10), (2, 20), (0, 30)]);
+    /// # Ok(()) }
+    /// ```
+    #[doc(alias = "enumerate")]
+    pub fn indexed_stream(
+        self,
+    ) -> Outcomes<impl Stop<Item = (usize, Result<T, E>)> + use<S, F, Fut, T, E, P>> {
+        Outcomes::new(OutcomeStream::new(self.into_run(Indexed::default())))
     }
 
     /// Returns the first success and cancels the other items. When it returns, they have been
@@ -276,7 +333,7 @@ impl<S, F, P> FanOut<S, F, P, Local> {
         E: From<ContextError> + Display,
         P: FnMut(Progress),
     {
-        let pull = Box::pin(Pull::new(self.items, self.f, self.kind));
+        let pull = pull(self.items, self.f, self.kind, &self.limit);
         let report = self.on_progress.map(Box::new);
         let (limit, grace) = (self.limit, self.grace);
         LocalRun::new(

@@ -4,26 +4,34 @@ use std::future::Future;
 
 use futures_core::Stream;
 
-use super::{FanOut, Spawned};
+#[cfg(doc)]
+use super::{Blocking, Spawned};
+use super::{FanOut, OnRuntime, pull};
 use crate::context::Context;
 use crate::fan_out::collect::Collector;
 use crate::fan_out::collect::all::{All, ForEach};
+use crate::fan_out::collect::indexed::Indexed;
 use crate::fan_out::collect::quorum::{FirstOk, Quorum};
 use crate::fan_out::collect::settle::Settle;
 use crate::fan_out::collect::stream::{Ordered, TryStream, Unordered};
 use crate::fan_out::item_source::Report;
 use crate::fan_out::items::Pull;
+use crate::fan_out::outcomes::{Outcomes, Stop};
 use crate::fan_out::progress::Progress;
 use crate::fan_out::run::{CollectFuture, OutcomeStream};
-use crate::fan_out::spawned::SpawnedRun;
+use crate::fan_out::spawned::{AtEnd, SpawnedRun};
 use crate::scheduler::error::Errors;
 use crate::scheduler::group_error::GroupError;
 
-/// Terminal operations of a fan-out that runs on tasks of the runtime.
+/// Terminal operations of a fan-out that runs on tasks of the runtime. `W` is [`Spawned`] or
+/// [`Blocking`].
+///
+/// Of a [`fan_out_blocking`](crate::fan_out_blocking()), an item whose call has begun is never
+/// dropped: the operation waits for it.
 ///
 /// Each of them takes the builder and returns a future or a stream, which starts the items when it
 /// is first polled.
-impl<S, F, Fut, T, E, P> FanOut<S, F, P, Spawned>
+impl<S, F, Fut, T, E, P, W> FanOut<S, F, P, W>
 where
     S: Stream + Send + 'static,
     F: FnMut(Context, S::Item) -> Fut + Send + 'static,
@@ -31,6 +39,7 @@ where
     E: GroupError,
     P: FnMut(Progress) + Send + 'static,
     T: Send + 'static,
+    W: OnRuntime,
 {
     /// Waits for all items and returns their values in the order of the items. Stops at the first
     /// failure.
@@ -57,7 +66,9 @@ where
     /// Dropping the future cancels the context and drops the items in flight. Values that were
     /// already collected are lost, and a panic of a destructor is discarded.
     #[doc(alias = "try_collect")]
-    pub fn all(self) -> impl Future<Output = Result<Vec<T>, E>> + Send + use<S, F, Fut, T, E, P> {
+    pub fn all(
+        self,
+    ) -> impl Future<Output = Result<Vec<T>, E>> + Send + use<S, F, Fut, T, E, P, W> {
         CollectFuture::new(self.into_run(All::default()))
     }
 
@@ -86,7 +97,9 @@ where
     /// Dropping the future cancels the context and drops the items in flight. A panic of a
     /// destructor is discarded.
     #[doc(alias("for_each_concurrent", "try_for_each_concurrent"))]
-    pub fn for_each(self) -> impl Future<Output = Result<(), E>> + Send + use<S, F, Fut, T, E, P> {
+    pub fn for_each(
+        self,
+    ) -> impl Future<Output = Result<(), E>> + Send + use<S, F, Fut, T, E, P, W> {
         CollectFuture::new(self.into_run(ForEach))
     }
 
@@ -132,7 +145,7 @@ where
     #[doc(alias("allSettled", "Promise.allSettled", "join_all"))]
     pub fn settle(
         self,
-    ) -> impl Future<Output = Vec<Result<T, E>>> + Send + use<S, F, Fut, T, E, P> {
+    ) -> impl Future<Output = Vec<Result<T, E>>> + Send + use<S, F, Fut, T, E, P, W> {
         CollectFuture::new(self.into_run(Settle::default()))
     }
 
@@ -144,7 +157,8 @@ where
     /// before every item has finished, the stream ends with `E::from` of its [`ContextError`].
     ///
     /// Backpressure: the items in flight and the values that wait for the consumer are never more
-    /// than `limit` together. Dropping the stream cancels the items in flight.
+    /// than `limit` together. Dropping the stream cancels the items in flight;
+    /// [`stop`](Outcomes::stop) also waits until they have been dropped.
     ///
     /// # Panics
     ///
@@ -161,8 +175,8 @@ where
     #[doc(alias = "try_buffer_unordered")]
     pub fn try_stream(
         self,
-    ) -> impl Stream<Item = Result<T, E>> + Send + Unpin + use<S, F, Fut, T, E, P> {
-        OutcomeStream::new(self.into_run(TryStream::default()))
+    ) -> Outcomes<impl Stop<Item = Result<T, E>> + Send + use<S, F, Fut, T, E, P, W>> {
+        Outcomes::new(OutcomeStream::new(self.into_run(TryStream::default())))
     }
 
     /// Yields the results in order of completion, failures included.
@@ -172,7 +186,8 @@ where
     /// were never pulled.
     ///
     /// Backpressure: the items in flight and the results that wait for the consumer are never more
-    /// than `limit` together. Dropping the stream cancels the items in flight.
+    /// than `limit` together. Dropping the stream cancels the items in flight;
+    /// [`stop`](Outcomes::stop) also waits until they have been dropped.
     ///
     /// # Panics
     ///
@@ -189,8 +204,8 @@ where
     #[doc(alias("buffer_unordered", "as_completed", "join_next"))]
     pub fn stream(
         self,
-    ) -> impl Stream<Item = Result<T, E>> + Send + Unpin + use<S, F, Fut, T, E, P> {
-        OutcomeStream::new(self.into_run(Unordered::default()))
+    ) -> Outcomes<impl Stop<Item = Result<T, E>> + Send + use<S, F, Fut, T, E, P, W>> {
+        Outcomes::new(OutcomeStream::new(self.into_run(Unordered::default())))
     }
 
     /// Yields the results in the order of the items, failures included.
@@ -202,7 +217,8 @@ where
     /// item that has started and not finished, and then ends. It yields nothing for items that were
     /// never pulled.
     ///
-    /// Dropping the stream cancels the items in flight.
+    /// Dropping the stream cancels the items in flight;
+    /// [`stop`](Outcomes::stop) also waits until they have been dropped.
     ///
     /// # Panics
     ///
@@ -219,8 +235,60 @@ where
     #[doc(alias("buffered", "FuturesOrdered"))]
     pub fn ordered_stream(
         self,
-    ) -> impl Stream<Item = Result<T, E>> + Send + Unpin + use<S, F, Fut, T, E, P> {
-        OutcomeStream::new(self.into_run(Ordered::default()))
+    ) -> Outcomes<impl Stop<Item = Result<T, E>> + Send + use<S, F, Fut, T, E, P, W>> {
+        Outcomes::new(OutcomeStream::new(self.into_run(Ordered::default())))
+    }
+
+    /// Yields each result with the position of its item, in order of completion, failures included.
+    ///
+    /// Positions are counted from 0 in the order of the items. Each item that has started is yielded
+    /// once. If the context is done first, the stream yields `E::from` of its [`ContextError`] for
+    /// each item that has started and not finished, and then ends. It yields nothing for items that
+    /// were never pulled.
+    ///
+    /// Backpressure: the items in flight and the results that wait for the consumer are never more
+    /// than `limit` together. Dropping the stream cancels the items in flight;
+    /// [`stop`](Outcomes::stop) also waits until they have been dropped.
+    ///
+    /// # Panics
+    ///
+    /// Resumes the first panic of an item, of the function, of the iterator, of `on_progress`, or
+    /// of the destructor of one of these. A poll of the stream resumes it after the outcomes before
+    /// it were handed out.
+    ///
+    /// Panics when it is polled outside a tokio runtime.
+    ///
+    /// # Cancel safety
+    ///
+    /// A stream is polled and not awaited: dropping the future of a `next()` loses nothing. If the
+    /// stream is dropped half-way, a panic of a destructor is discarded.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use errgroup::{Context, fan_out};
+    /// use futures::StreamExt;
+    /// # use std::time::Duration;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), String> {
+    /// let delays = fan_out(&Context::background(), [30, 10, 20], |_ctx, ms| async move {
+    ///     tokio::time::sleep(Duration::from_millis(ms)).await;
+    ///     Ok::<_, String>(ms)
+    /// });
+    /// let mut delays = delays.indexed_stream();
+    /// let mut seen = Vec::new();
+    /// while let Some((index, ms)) = delays.next().await {
+    ///     seen.push((index, ms?));
+    /// }
+    /// assert_eq!(seen, [(1, 10), (2, 20), (0, 30)]);
+    /// # Ok(()) }
+    /// ```
+    #[doc(alias = "enumerate")]
+    pub fn indexed_stream(
+        self,
+    ) -> Outcomes<impl Stop<Item = (usize, Result<T, E>)> + Send + use<S, F, Fut, T, E, P, W>> {
+        Outcomes::new(OutcomeStream::new(self.into_run(Indexed::default())))
     }
 
     /// Returns the first success and cancels the other items. When it returns, they have been
@@ -273,7 +341,7 @@ where
     ))]
     pub fn first_ok(
         self,
-    ) -> impl Future<Output = Result<T, Errors<E>>> + Send + use<S, F, Fut, T, E, P> {
+    ) -> impl Future<Output = Result<T, Errors<E>>> + Send + use<S, F, Fut, T, E, P, W> {
         CollectFuture::new(self.into_run(FirstOk::default()))
     }
 
@@ -306,12 +374,14 @@ where
     pub fn quorum(
         self,
         k: usize,
-    ) -> impl Future<Output = Result<Vec<T>, Errors<E>>> + Send + use<S, F, Fut, T, E, P> {
+    ) -> impl Future<Output = Result<Vec<T>, Errors<E>>> + Send + use<S, F, Fut, T, E, P, W> {
         CollectFuture::new(self.into_run(Quorum::of(k)))
     }
 }
 
-impl<S, F, P> FanOut<S, F, P, Spawned> {
+impl<S, F, P, W: OnRuntime> FanOut<S, F, P, W> {
+    /// Returns the run. The items of a fan-out that blocks have no grace period: they are never
+    /// dropped while they run.
     fn into_run<C, Fut, T, E>(self, collector: C) -> SpawnedRun<Pull<S, F, Fut>, C, T, E>
     where
         S: Stream + Send + 'static,
@@ -322,17 +392,20 @@ impl<S, F, P> FanOut<S, F, P, Spawned> {
         E: GroupError,
         P: FnMut(Progress) + Send + 'static,
     {
-        let pull = Box::pin(Pull::new(self.items, self.f, self.kind));
+        let pull = pull(self.items, self.f, self.kind, &self.limit);
         let report = self.on_progress.map(|report| Box::new(report) as Report);
-        let (limit, grace) = (self.limit, self.grace);
+        let at_end = match self.place.into_pool() {
+            Some(pool) => AtEnd::WaitFor(pool),
+            None => AtEnd::Drop(self.grace),
+        };
         SpawnedRun::new(
             &self.ctx,
             pull,
             collector,
             report,
             self.call_site,
-            limit,
-            grace,
+            self.limit,
+            at_end,
         )
     }
 }

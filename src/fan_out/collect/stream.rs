@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Collector, ItemOutcome, RunSummary, StreamCollector};
+use super::{Collector, ItemOutcome, RunSummary, StreamCollector, Taken};
 use crate::context::ContextError;
 use crate::panic;
 use crate::scheduler::error::TaskErrorKind;
@@ -79,9 +79,20 @@ impl<T, E: From<ContextError>> Collector<T, E> for TryStream<T> {
 }
 
 impl<T, E: From<ContextError>> StreamCollector<T, E> for TryStream<T> {
-    fn take(&mut self) -> Option<ItemOutcome<T, E>> {
+    type Element = Result<T, E>;
+    type Key = ();
+
+    fn take(&mut self) -> Option<Taken<Self, T, E>> {
         let value = self.waiting.outcomes.pop_front()?;
-        Some(ItemOutcome::Returned(Ok(value)))
+        Some(((), ItemOutcome::Returned(Ok(value))))
+    }
+
+    fn element((): (), result: Result<T, E>) -> Result<T, E> {
+        result
+    }
+
+    fn last(output: Option<Result<T, E>>) -> Option<Result<T, E>> {
+        output
     }
 }
 
@@ -133,8 +144,19 @@ impl<T, E> Collector<T, E> for Unordered<T, E> {
 }
 
 impl<T, E> StreamCollector<T, E> for Unordered<T, E> {
-    fn take(&mut self) -> Option<ItemOutcome<T, E>> {
-        self.waiting.outcomes.pop_front()
+    type Element = Result<T, E>;
+    type Key = ();
+
+    fn take(&mut self) -> Option<Taken<Self, T, E>> {
+        Some(((), self.waiting.outcomes.pop_front()?))
+    }
+
+    fn element((): (), result: Result<T, E>) -> Result<T, E> {
+        result
+    }
+
+    fn last(output: Option<Result<T, E>>) -> Option<Result<T, E>> {
+        output
     }
 }
 
@@ -198,11 +220,22 @@ impl<T, E> Collector<T, E> for Ordered<T, E> {
 }
 
 impl<T, E> StreamCollector<T, E> for Ordered<T, E> {
-    fn take(&mut self) -> Option<ItemOutcome<T, E>> {
+    type Element = Result<T, E>;
+    type Key = ();
+
+    fn take(&mut self) -> Option<Taken<Self, T, E>> {
         let taken = self.window.outcomes.front_mut()?.take()?;
         self.window.outcomes.pop_front();
         self.next += 1;
         self.waiting -= 1;
-        Some(taken)
+        Some(((), taken))
+    }
+
+    fn element((): (), result: Result<T, E>) -> Result<T, E> {
+        result
+    }
+
+    fn last(output: Option<Result<T, E>>) -> Option<Result<T, E>> {
+        output
     }
 }

@@ -214,6 +214,21 @@ where
     })
 }
 
+/// Notes that a worker that has waited for the next item has put the iterator back without a pull.
+pub(super) fn stop_waiting<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>)
+where
+    ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
+    P: Next,
+    C: Collector<T, E>,
+{
+    core.with_effects(|state, effects| {
+        let source = &mut state.source;
+        effects.stale_wakers.extend(source.puller.take());
+    });
+    core.shared.iter.take_wake_request();
+    serve_wake_request(core);
+}
+
 /// Serves a request for a wake-up: the iterator is free, and a worker has found it in use. If the
 /// fan-out is over meanwhile, drops the iterator.
 pub(super) fn serve_wake_request<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>)
