@@ -37,6 +37,7 @@ use tokio::time::Instant;
 
 use crate::sync::{Arc, Shared};
 use listeners::Listener;
+pub(crate) use listeners::ListenerKey;
 use node::{Kind, Node};
 
 /// Carries cancellation with its cause, a deadline and request-scoped values to everything that is
@@ -632,13 +633,27 @@ impl Context {
     /// is latched already.
     ///
     /// A deadline that passes wakes nothing. The waker is kept until the context is cancelled or
-    /// dropped.
-    pub(crate) fn wake_on_cancel(&self, waker: Waker) -> bool {
+    /// dropped, or until `forget_waker` is called with the same key.
+    pub(crate) fn wake_on_cancel(&self, waker: Waker, key: &ListenerKey) -> bool {
         if self.node.never_ends() {
             return true;
         }
         self.node.link();
-        self.node.subscribe(Listener::Waker(waker)).is_ok()
+        let subscribed = self.node.subscribe(Listener::Waker(waker));
+        subscribed.map(|it| key.set(it)).is_ok()
+    }
+
+    /// Removes the waker that was registered under `key`, if there is one.
+    pub(crate) fn forget_waker(&self, key: &ListenerKey) {
+        if let Some(key) = key.take() {
+            self.node.unsubscribe(key);
+        }
+    }
+
+    /// Returns true if another handle exists than `own` ones of the caller, or if something waits
+    /// for the end. If not, nothing can observe the end, and it is not worth its cost.
+    pub(crate) fn is_seen_beside(&self, own: usize) -> bool {
+        self.node.is_seen_beside(own)
     }
 }
 

@@ -64,6 +64,7 @@ mod item_source;
 mod item_tag;
 mod items;
 mod local;
+mod one_item;
 mod parking;
 mod progress;
 mod run;

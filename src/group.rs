@@ -19,7 +19,6 @@ mod submit;
 mod task;
 mod task_handle;
 mod worker;
-mod worker_wakers;
 
 pub use error::TryGoError;
 pub use handle::{Admission, Admitted};

@@ -59,12 +59,13 @@ pub(crate) mod source;
 pub(crate) mod state;
 pub(crate) mod wakers;
 mod watcher;
+pub(crate) mod worker_wakers;
 
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::task;
 use std::thread::ThreadId;
 
-use crate::context::{CancelHandle, Context, StaticCause};
+use crate::context::{CancelHandle, Context, ListenerKey, StaticCause};
 use crate::panic;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{self, Arc, Handle, JoinSet, Mutex, OnceLock};
@@ -102,6 +103,8 @@ pub(crate) struct Scheduler<S: Source> {
     aborted: AtomicBool,
     /// How many workers have left.
     left: AtomicUsize,
+    /// The key with which this is registered with its context, to notice a cancellation.
+    cancel_key: ListenerKey,
     /// Whether the workers have been aborted. Written under the lock on `workers`.
     pub(crate) workers_aborted: AtomicBool,
 }
@@ -160,6 +163,7 @@ impl<S: Source> Scheduler<S> {
             lost_while_spawning: AtomicBool::new(false),
             aborted: AtomicBool::new(false),
             left: AtomicUsize::new(0),
+            cancel_key: ListenerKey::none(),
             workers_aborted: AtomicBool::new(false),
         })
     }
@@ -179,7 +183,14 @@ impl<S: Source> Scheduler<S> {
     ) -> T {
         let mut effects = Effects::default();
         let output = section(&mut self.state.lock(), &mut effects);
-        self.run_effects(effects);
+        if effects.is_nothing() {
+            // All lists are empty, so there is nothing to drop. Without this line, the destructor
+            // checks each list again: in a loop of sections without effects (no lock, optimized,
+            // x86-64), a section takes about 18 ns instead of 6 ns.
+            std::mem::forget(effects);
+        } else {
+            self.run_effects(effects);
+        }
         output
     }
 
@@ -193,14 +204,8 @@ impl<S: Source> Scheduler<S> {
         self.state.try_lock().map(|state| look(&state))
     }
 
+    #[inline(never)]
     fn run_effects(self: &Arc<Self>, effects: Effects) {
-        if effects.is_nothing() {
-            // All lists are empty, so there is nothing to drop. Without this line, the destructor
-            // checks each list again: in a loop of sections without effects (no lock, optimized,
-            // x86-64), a section takes about 18 ns instead of 6 ns.
-            std::mem::forget(effects);
-            return;
-        }
         if let Some(why) = effects.enough {
             self.end_context(why);
         }

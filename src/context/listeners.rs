@@ -50,6 +50,15 @@ impl<C> Listeners<C> {
         }
     }
 
+    /// Returns true if there is nothing to notify.
+    pub(crate) fn is_empty(&self) -> bool {
+        #[cfg(feature = "tokio-util")]
+        if self.token.is_some() {
+            return false;
+        }
+        self.len == 0
+    }
+
     /// Adds a listener and returns its key.
     pub(crate) fn insert(&mut self, listener: Listener<C>) -> usize {
         self.len += 1;

@@ -21,6 +21,7 @@ use super::collect::Collector;
 use super::item_counts::ItemCounts;
 use super::item_tag::{ItemTag, Stopwatch};
 use super::items::{ItemsKind, Next, SizeHint, drop_in};
+use super::one_item::{leave_in_use, return_unused};
 use super::parking::Parking;
 use super::progress::Progress;
 use super::shared_iter::SharedIter;
@@ -32,9 +33,12 @@ use crate::scheduler::effects::Observer;
 use crate::scheduler::error::Label;
 use crate::scheduler::permits::Permits;
 use crate::scheduler::source::{GroupError, JobOutput, Outcome, Reclaimed, Rejected, Source, Tag};
-use crate::sync::Arc;
+use crate::scheduler::worker_wakers::WorkerWakers;
+use crate::sync::{self, Arc};
 use crate::tracing::{self, Span};
-use pull::{SharedPull, close, found_more, look_for_end, pull, serve_wake_request, start, wait};
+use pull::{
+    SharedPull, close, find_end, found_more, look_for_end, pull, serve_wake_request, start, wait,
+};
 
 /// The part of the source that the lock of the scheduler guards.
 pub(crate) struct ItemSource<P, C, T, E> {
@@ -50,6 +54,8 @@ pub(crate) struct ItemSource<P, C, T, E> {
     /// count, looks whether there is another one after the first poll of that item.
     looks_for_end: bool,
     parking: Parking,
+    /// Of the workers that run one item each.
+    worker_wakers: WorkerWakers,
     pub(crate) counts: ItemCounts<C>,
     reporter: Option<Reporter>,
     pull: PhantomData<fn() -> P>,
@@ -125,6 +131,12 @@ impl<P: Next> Shared<P> {
 }
 
 impl<P> Shared<P> {
+    /// Returns whether a few items may get a worker of their own each, which runs no other one: the
+    /// start of an item need not be reported at once.
+    pub(crate) fn has_quiet_starts(&self) -> bool {
+        self.kind == ItemsKind::Iterator && !self.reports
+    }
+
     /// Returns whether an iterator has no more items after one, by its own count.
     fn may_be_last(&self, left: SizeHint) -> bool {
         self.kind == ItemsKind::Iterator && left.1 == Some(0)
@@ -136,11 +148,15 @@ where
     C: Collector<T, E>,
 {
     pub(crate) fn new(
-        collector: C,
+        mut collector: C,
         left: SizeHint,
         kind: ItemsKind,
         report: Option<Report>,
     ) -> Self {
+        // Values of few items fit into what is reserved here.
+        if let Some(few) = left.1.filter(|few| *few <= sync::MOST_IN_BURST) {
+            collector.expect(few);
+        }
         ItemSource {
             blocked: false,
             puller: None,
@@ -148,6 +164,7 @@ where
             kind,
             looks_for_end: false,
             parking: Parking::new(),
+            worker_wakers: WorkerWakers::new(),
             counts: ItemCounts::new(collector, left),
             reporter: report.map(|call| Reporter {
                 call: Some(call),
@@ -208,7 +225,7 @@ where
     if pull.is_some() {
         close(core, pull);
     }
-    let (reporter, collector) = core.with_effects(|state, _| state.source.take_all());
+    let (reporter, collector) = core.with_state(|state| state.source.take_all());
     if let Err(payload) = drop_in(&core.shared.call_site.span, reporter) {
         core.record(&mut JobTag::OnProgress, Outcome::Panicked(payload));
     }
@@ -301,7 +318,8 @@ where
         core.return_permit();
     }
 
-    fn reclaim(&mut self, _: &mut Effects) -> Reclaimed<Self> {
+    fn reclaim(&mut self, effects: &mut Effects) -> Reclaimed<Self> {
+        effects.wake.extend(self.worker_wakers.take_all());
         Reclaimed {
             works: Vec::new(),
             lost: Vec::new(),
@@ -328,9 +346,7 @@ where
     }
 
     fn report(core: &Arc<Scheduler<Self>>) {
-        while let Some((mut call, progress)) =
-            core.with_effects(|state, _| state.source.take_report())
-        {
+        while let Some((mut call, progress)) = core.with_state(|state| state.source.take_report()) {
             let entered = tracing::enter(Some(&core.shared.call_site.span));
             let called = panic::catch(|| call(progress));
             drop(entered);
@@ -402,6 +418,31 @@ where
 
     fn parking(&mut self) -> &mut Parking {
         &mut self.parking
+    }
+
+    fn worker_wakers(&mut self) -> &mut WorkerWakers {
+        &mut self.worker_wakers
+    }
+
+    fn report_start(&mut self, tag: &Self::Tag, left: SizeHint) {
+        self.pulling -= 1;
+        if let JobTag::Item(tag) = tag {
+            self.counts.start(tag.number, left);
+        }
+    }
+
+    fn reached_end(&mut self, count: Option<usize>) -> bool {
+        let Some(count) = count else {
+            return false;
+        };
+        self.counts.exhaust(count);
+        !self.parking.is_empty()
+    }
+
+    fn wake_if_ended(&mut self, effects: &mut Effects) {
+        if !self.counts.is_pulling() {
+            effects.wake.extend(self.parking.drain());
+        }
     }
 
     fn may_pull(core: &Arc<Scheduler<Self>>) -> bool {
@@ -478,6 +519,46 @@ where
             serve_wake_request(core);
         }
         next
+    }
+
+    fn pull_one(
+        core: &Arc<Scheduler<Self>>,
+        slot: Pin<&mut Option<P::Future>>,
+        cx: &mut task::Context<'_>,
+    ) -> Option<PulledItem<Self>> {
+        if core.is_aborted() || core.ctx().is_done() {
+            return_unused(core);
+            return None;
+        }
+        match pull(core, slot, cx) {
+            SharedPull::Item(number, left) => {
+                if core.shared.iter.take_wake_request() {
+                    serve_wake_request(core);
+                }
+                Some(PulledItem {
+                    tag: JobTag::Item(ItemTag::started(number, &core.shared.call_site)),
+                    left,
+                    may_be_last: core.shared.may_be_last(left),
+                })
+            }
+            SharedPull::Nothing => {
+                return_unused(core);
+                None
+            }
+            SharedPull::NotYet(pull) => {
+                core.shared.iter.put_back(Some(pull));
+                leave_in_use(core);
+                None
+            }
+            SharedPull::InUse => {
+                leave_in_use(core);
+                None
+            }
+        }
+    }
+
+    fn find_end(core: &Arc<Scheduler<Self>>, cx: &mut task::Context<'_>) -> Option<usize> {
+        find_end(core, cx)
     }
 
     fn found_more(core: &Arc<Scheduler<Self>>, left: SizeHint) {

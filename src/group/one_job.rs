@@ -9,7 +9,7 @@
 //!
 //! # Invariants
 //!
-//! 1. A worker whose job is pending has its waker in [`WorkerWakers`](super::worker_wakers), or it
+//! 1. A worker whose job is pending has its waker in [`WorkerWakers`](crate::scheduler::worker_wakers), or it
 //!    has seen that the scheduler was aborted. The waker is entered under the lock under which an
 //!    abort takes the wakers, and none is entered after that. So an abort wakes every worker whose
 //!    job is pending, and that worker drops its job in its next poll.
@@ -24,12 +24,12 @@ use pin_project_lite::pin_project;
 
 use super::queue::Queue;
 use super::task::Task;
-use super::worker_wakers::WakerKey;
 use crate::panic;
 use crate::scheduler::Scheduler;
 use crate::scheduler::current::{self, CurrentJob};
 use crate::scheduler::job::{JobResult, poll_job};
 use crate::scheduler::source::{Completion, GroupError, Outcome, Source, Tag};
+use crate::scheduler::worker_wakers::WakerKey;
 use crate::sync::Arc;
 
 pin_project! {

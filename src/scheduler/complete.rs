@@ -6,6 +6,7 @@ use super::error::{Panic, TaskErrorKind};
 use super::failures::Failures;
 use super::permits::lending::LenderId;
 use super::source::{Completion, HadPermit, Outcome, Rejected, Source, Tag};
+use super::state::State;
 use crate::context::{Cause, ContextError, StaticCause};
 use crate::panic;
 use crate::sync::Arc;
@@ -51,7 +52,7 @@ impl<S: Source> Scheduler<S> {
         };
         let failure = match tag.failed_call() {
             Some(call) if !matches!(failure.kind, TaskErrorKind::Panicked(_)) => {
-                self.with_effects(|state, _| state.calls.keep(call, failure))
+                self.with_state(|state| state.calls.keep(call, failure))
             }
             _ => Some(failure),
         };
@@ -64,7 +65,7 @@ impl<S: Source> Scheduler<S> {
     /// Records a failure of the group.
     pub(crate) fn fail(self: &Arc<Self>, failure: Failure<S::Error>) {
         let cause = failure.report(self.on_failure);
-        let (later, cause) = self.with_effects(|state, _| {
+        let (later, cause) = self.with_state(|state| {
             if failure.is_own() {
                 state.source.failed();
             }
@@ -118,7 +119,14 @@ impl<S: Source> Scheduler<S> {
     }
 
     /// Takes the failures, once everything is complete.
-    pub(crate) fn take_failures(self: &Arc<Self>) -> Failures<S::Error> {
-        self.with_state(|state| std::mem::replace(&mut state.failures, Failures::new()))
+    pub(crate) fn take_failures(&self) -> Failures<S::Error> {
+        self.with_state(State::take_failures)
+    }
+}
+
+impl<S: Source> State<S> {
+    /// Takes the failures, once everything is complete.
+    pub(crate) fn take_failures(&mut self) -> Failures<S::Error> {
+        std::mem::replace(&mut self.failures, Failures::new())
     }
 }

@@ -44,6 +44,12 @@ impl<S: Source> State<S> {
         self.watch_grace(effects);
     }
 
+    /// Sets the grace period before the first job, when nothing can be in a LIFO slot.
+    pub(crate) fn begin_with_grace(&mut self, grace: Duration, effects: &mut Effects) {
+        self.shutdown.grace = Some(grace);
+        self.watch_grace(effects);
+    }
+
     pub(crate) fn has_grace(&self) -> bool {
         self.shutdown.grace.is_some()
     }
@@ -105,10 +111,10 @@ impl<S: Source> Scheduler<S> {
     /// Subscribes to the cancellation of the context, and spawns a watcher if one is needed.
     pub(crate) fn watch(self: &Arc<Self>) {
         let tell =
-            self.with_effects(|state, _| !std::mem::replace(&mut state.shutdown.subscribed, true));
+            self.with_state(|state| !std::mem::replace(&mut state.shutdown.subscribed, true));
         if tell {
             let waker = Waker::from(Arc::new(CancelWaker(Arc::downgrade(self))));
-            if !self.ctx().wake_on_cancel(waker) {
+            if !self.ctx().wake_on_cancel(waker, &self.cancel_key) {
                 self.context_done();
             }
         }
@@ -142,7 +148,7 @@ impl<S: Source> Scheduler<S> {
         if self.runtime().is_none() {
             return;
         }
-        let send = self.with_effects(|state, _| {
+        let send = self.with_state(|state| {
             let send = state.needs_watcher() && matches!(state.shutdown.watcher, Watcher::None);
             if send {
                 state.shutdown.watcher = Watcher::Coming;
