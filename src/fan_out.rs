@@ -70,6 +70,7 @@ mod progress;
 mod run;
 mod shared_iter;
 mod spawned;
+mod starts;
 mod worker;
 
 pub use builder::{FanOut, Local, Spawned};

@@ -25,6 +25,7 @@ use super::one_item::{leave_in_use, return_unused};
 use super::parking::Parking;
 use super::progress::Progress;
 use super::shared_iter::SharedIter;
+use super::starts::Starts;
 use super::worker::{Pulled, PulledItem, Pulls, UnusedPermit, Worker};
 use crate::panic;
 use crate::scheduler::Scheduler;
@@ -71,6 +72,8 @@ pub(crate) struct Shared<P> {
     /// Whether there is an `on_progress`, which is called at each start and each finish.
     reports: bool,
     pub(crate) kind: ItemsKind,
+    /// Of the workers that run one item each.
+    starts: Starts,
 }
 
 /// The `on_progress` of the fan-out. It is called outside the lock, by one worker at a time: the
@@ -126,6 +129,7 @@ impl<P: Next> Shared<P> {
             iter: SharedIter::new(pull),
             grace,
             reports,
+            starts: Starts::new(),
         }
     }
 }
@@ -154,7 +158,7 @@ where
         report: Option<Report>,
     ) -> Self {
         // Values of few items fit into what is reserved here.
-        if let Some(few) = left.1.filter(|few| *few <= sync::MOST_IN_BURST) {
+        if let Some(few) = left.1.filter(|few| *few <= sync::FEW_ITEMS) {
             collector.expect(few);
         }
         ItemSource {
@@ -418,6 +422,10 @@ where
 
     fn parking(&mut self) -> &mut Parking {
         &mut self.parking
+    }
+
+    fn starts(shared: &Shared<P>) -> &Starts {
+        &shared.starts
     }
 
     fn worker_wakers(&mut self) -> &mut WorkerWakers {

@@ -35,6 +35,7 @@ use std::task::{self, Poll, Waker};
 use pin_project_lite::pin_project;
 
 use super::items::SizeHint;
+use super::starts::Place;
 use super::worker::{PulledItem, Pulls};
 use crate::panic::{self, Payload};
 use crate::scheduler::Scheduler;
@@ -43,7 +44,7 @@ use crate::scheduler::job::poll_job;
 use crate::scheduler::source::{Completion, JobOutput, Outcome, Tag};
 use crate::scheduler::state::State;
 use crate::scheduler::worker_wakers::WakerKey;
-use crate::sync::Arc;
+use crate::sync::{Arc, Handle};
 
 pin_project! {
     struct OneItemWorker<S: Pulls> {
@@ -62,9 +63,11 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
             match *this.stage {
-                Stage::HasPermit => {
+                Stage::HasPermit(place) => {
                     this.scheduler.runtime_lost();
-                    this.scheduler.return_permit();
+                    if this.scheduler.note_start(place) {
+                        this.scheduler.return_permit();
+                    }
                 }
                 Stage::Pending(key) => {
                     let waits = this.waits.take().map(|waits| *waits);
@@ -80,7 +83,7 @@ pin_project! {
 #[derive(Clone, Copy)]
 enum Stage {
     /// Spawned with a permit, and not polled yet.
-    HasPermit,
+    HasPermit(Place),
     /// Its item is pending, and its waker is where an abort finds it.
     Pending(WakerKey),
     /// It has left, or its item is in its first poll.
@@ -111,6 +114,11 @@ impl<S: Pulls> Future for OneItemWorker<S> {
         let mut this = self.project();
         let scheduler = &*this.scheduler;
         let stage = std::mem::replace(this.stage, Stage::Left);
+        if let Stage::HasPermit(place) = stage {
+            if !scheduler.note_start(place) {
+                return Poll::Ready(());
+            }
+        }
         let mut current = Some(match this.waits.take() {
             Some(waits) => *waits,
             None => CurrentJob::new(scheduler.clone()),
@@ -118,7 +126,7 @@ impl<S: Pulls> Future for OneItemWorker<S> {
         let polled = {
             let _on_thread = current::enter(&mut current, cx.waker());
             match stage {
-                Stage::HasPermit => pull_and_poll(scheduler, this.tag, this.item.as_mut(), cx),
+                Stage::HasPermit(_) => pull_and_poll(scheduler, this.tag, this.item.as_mut(), cx),
                 Stage::Pending(key) => poll_again(scheduler, key, this.tag, this.item.as_mut(), cx),
                 Stage::Left => Polled::Left,
             }
@@ -126,7 +134,9 @@ impl<S: Pulls> Future for OneItemWorker<S> {
         match polled {
             Polled::Pending(key) => {
                 *this.stage = Stage::Pending(key);
-                *this.waits = current.filter(CurrentJob::has_noted).map(Box::new);
+                if current.as_ref().is_some_and(CurrentJob::has_noted) {
+                    *this.waits = current.map(Box::new);
+                }
                 return Poll::Pending;
             }
             Polled::Stopped(counted) => {
@@ -321,20 +331,59 @@ impl<S: Pulls> Scheduler<S> {
             return false;
         };
         let count = self.take_first_permits(most);
-        for _ in 0..count {
-            // A runtime that has shut down drops the worker here.
-            drop(runtime.spawn(OneItemWorker {
-                scheduler: self.clone(),
-                stage: Stage::HasPermit,
-                tag: None,
-                item: None,
-                waits: None,
-            }));
+        let Some(others) = count.checked_sub(1) else {
+            return false;
+        };
+        // A single worker has no other one that could replace it, and is pushed out of the slot.
+        let last = if others > 0 && self.slot().is_some() {
+            S::starts(&self.shared).expect(others);
+            Place::Last
+        } else {
+            Place::Other
+        };
+        for _ in 0..others {
+            self.spawn_one_item_worker(runtime, Place::Other);
         }
-        if count > 0 {
+        self.spawn_one_item_worker(runtime, last);
+        if others == 0 {
             self.flush_lifo_slot();
         }
-        count > 0
+        true
+    }
+
+    /// Spawns a worker. A runtime that has shut down drops it here.
+    fn spawn_one_item_worker(self: &Arc<Self>, runtime: &Handle, place: Place) {
+        drop(runtime.spawn(OneItemWorker {
+            scheduler: self.clone(),
+            stage: Stage::HasPermit(place),
+            tag: None,
+            item: None,
+            waits: None,
+        }));
+    }
+
+    /// Notes that a worker starts. Returns false if it has no permit (see [`starts`](super::starts)).
+    fn note_start(self: &Arc<Self>, place: Place) -> bool {
+        let starts = S::starts(&self.shared);
+        match place {
+            Place::Last => starts.claim_last(),
+            Place::Other => {
+                if starts.other_starts() {
+                    self.replace_last();
+                }
+                true
+            }
+        }
+    }
+
+    /// Spawns a replacement of the last worker, which may be in a LIFO slot.
+    #[cold]
+    fn replace_last(self: &Arc<Self>) {
+        if let Some(runtime) = self.runtime() {
+            self.spawn_one_item_worker(runtime, Place::Last);
+            // The caller is a worker that may block its thread.
+            self.flush_lifo_slot();
+        }
     }
 }
 

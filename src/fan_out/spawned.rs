@@ -74,9 +74,9 @@ where
                 state.begin_with_grace(self.core.shared.grace, effects);
             });
             let has_spawned = if C::BATCHES && self.core.shared.has_quiet_starts() {
-                self.core.spawn_one_item_workers(sync::MOST_IN_BURST)
+                self.core.spawn_one_item_workers(sync::FEW_ITEMS)
             } else {
-                self.core.spawn_first(sync::MOST_IN_BURST)
+                self.core.spawn_first(sync::FEW_ITEMS)
             };
             if !has_spawned {
                 self.core.start_ready();

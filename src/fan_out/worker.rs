@@ -25,6 +25,7 @@ use super::backoff::Backoff;
 use super::batch::Batch;
 use super::items::SizeHint;
 use super::parking::{ParkId, Parking};
+use super::starts::Starts;
 use crate::panic;
 use crate::scheduler::current::{self, CurrentJob};
 use crate::scheduler::effects::Effects;
@@ -63,6 +64,8 @@ pub(crate) trait Pulls: Source<Work = UnusedPermit> {
     fn block(&mut self);
     /// The workers that are parked. Under the lock.
     fn parking(&mut self) -> &mut Parking;
+    /// The starts of the workers that run one item each.
+    fn starts(shared: &Self::Shared) -> &Starts;
     /// The wakers of the workers that run one item each. Under the lock.
     fn worker_wakers(&mut self) -> &mut WorkerWakers;
     /// Counts an item that was pulled with `pull_one` as started. Under the lock.

@@ -107,7 +107,7 @@ impl<S: Source> Scheduler<S> {
     /// Cancels the context like `end_context`, when everything is complete, unless nothing can see
     /// that. The scheduler itself need not be notified any more.
     pub(crate) fn end_context_if_seen(&self, why: &'static StaticCause) {
-        self.ctx().forget_waker(&self.cancel_key);
+        self.ctx().forget_observer(&self.cancel_key);
         if self.ctx().is_seen_beside(OWN_HANDLES) {
             self.end_context(why);
         }

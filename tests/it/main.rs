@@ -35,6 +35,7 @@ mod fan_out_destructors;
 mod fan_out_ends;
 mod fan_out_explorer;
 mod fan_out_fetch_all;
+mod fan_out_few;
 mod fan_out_laws;
 mod fan_out_losers;
 mod fan_out_model;
