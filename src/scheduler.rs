@@ -14,7 +14,7 @@
 //! releases the permit of the job that has finished and takes the next job. So a task of a bounded
 //! group costs a push and a pop, not a spawn and a semaphore. A worker that finds no job leaves:
 //! its task finishes. The first tasks of a burst in a group get a worker each, which runs that one
-//! job and leaves; these are in no `JoinSet`.
+//! job and leaves; so do the items of a small fan-out. These are in no `JoinSet`.
 //!
 //! # Invariants
 //!

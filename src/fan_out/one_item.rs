@@ -27,6 +27,8 @@
 //!    [shared iterator](super::shared_iter), but leaves where another one would park.
 //! 5. A worker that is dropped by its runtime before its first poll has no runtime any more: an
 //!    abort drops none. No lock is held then, since the worker is spawned without one.
+//! 6. The last worker and its replacement have one permit (see [`starts`](super::starts)). The one
+//!    that is first polled, or dropped, claims it. The other one touches nothing.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -64,8 +66,8 @@ pin_project! {
             let this = this.project();
             match *this.stage {
                 Stage::HasPermit(place) => {
-                    this.scheduler.runtime_lost();
                     if this.scheduler.note_start(place) {
+                        this.scheduler.runtime_lost();
                         this.scheduler.return_permit();
                     }
                 }
