@@ -125,8 +125,9 @@ impl<C> Listeners<C> {
         }
     }
 
-    /// Moves the wakers, the observers and the token to `wakeups`, and adds the children that are still alive to
-    /// `children`. The children stay in the list, since a second canceller must find them again.
+    /// Moves the wakers, the observers and the token to `wakeups`, and adds the children that are
+    /// still alive to `children`. The children stay in the list, since a second canceller must find
+    /// them again.
     pub(crate) fn collect(&mut self, wakeups: &mut Vec<Wakeup>, children: &mut Vec<Arc<C>>) {
         let taken = || Entry::Free(NONE);
         for entry in &mut self.entries {

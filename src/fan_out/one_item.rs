@@ -222,8 +222,8 @@ fn is_stopped<S: Pulls>(scheduler: &Scheduler<S>) -> bool {
     scheduler.is_aborted() || scheduler.ctx().is_done()
 }
 
-/// Looks for the end of the iterator, after an item that may be the last one. Returns how many items
-/// there were if it has been reached.
+/// Looks for the end of the iterator, after an item that may be the last one. Returns how many
+/// items there were if it has been reached.
 fn look_for_end<S: Pulls>(
     scheduler: &Arc<Scheduler<S>>,
     may_be_last: bool,
@@ -364,7 +364,7 @@ impl<S: Pulls> Scheduler<S> {
         }));
     }
 
-    /// Notes that a worker starts. Returns false if it has no permit (see [`starts`](super::starts)).
+    /// Notes that a worker starts. Returns false if it has no permit (invariant 6).
     fn note_start(self: &Arc<Self>, place: Place) -> bool {
         let starts = S::starts(&self.shared);
         match place {

@@ -20,7 +20,7 @@ pub(crate) struct Starts(AtomicUsize);
 /// Which of the first workers one is.
 #[derive(Clone, Copy)]
 pub(crate) enum Place {
-    /// It was spawned last and may be in a LIFO slot, or it is the replacement of that one.
+    /// It was spawned last and may be in a LIFO slot, or it replaces that one.
     Last,
     Other,
 }
@@ -45,8 +45,8 @@ impl Starts {
         self.0.fetch_sub(OTHER, Ordering::AcqRel) == OTHER + LAST
     }
 
-    /// Claims the permit of the last worker. Returns false if its replacement has done so, or it has
-    /// if the replacement calls this.
+    /// Claims the permit of the last worker, for that or for its replacement. Returns false if the
+    /// other one of the two has claimed it.
     pub(crate) fn claim_last(&self) -> bool {
         self.0.fetch_and(!LAST, Ordering::AcqRel) & LAST == LAST
     }

@@ -91,15 +91,15 @@ pub(crate) trait Pulls: Source<Work = UnusedPermit> {
         slot: Pin<&mut Option<Self::Item>>,
         cx: &mut task::Context<'_>,
     ) -> Option<PulledItem<Self>>;
-    /// Pulls the item of a worker that runs no other one. Returns `None` if it gets none; its permit
-    /// has been returned then.
+    /// Pulls the item of a worker that runs no other one. Returns `None` if it gets none; its
+    /// permit has been returned then.
     fn pull_one(
         scheduler: &Arc<Scheduler<Self>>,
         slot: Pin<&mut Option<Self::Item>>,
         cx: &mut task::Context<'_>,
     ) -> Option<PulledItem<Self>>;
-    /// Looks whether there is another item after the last one that such a worker has pulled. Returns
-    /// how many items there are if there is none, for `reached_end`.
+    /// Looks whether there is another item after the last one that such a worker has pulled.
+    /// Returns how many items there are if there is none, for `reached_end`.
     fn find_end(scheduler: &Arc<Scheduler<Self>>, cx: &mut task::Context<'_>) -> Option<usize>;
     /// Notes that there are more items than the iterator has said, and has a worker woken for them.
     fn found_more(scheduler: &Arc<Scheduler<Self>>, left: SizeHint);

@@ -4,8 +4,8 @@ use std::task::Waker;
 
 use crate::sync;
 
-/// The wakers of such workers whose job is pending. Each worker removes its own when its job has ended,
-/// and an abort takes all of them. No worker adds one after that.
+/// The wakers of such workers whose job is pending. Each worker removes its own when its job has
+/// ended, and an abort takes all of them. No worker adds one after that.
 pub(crate) struct WorkerWakers {
     places: Vec<Place>,
     /// The free place that is used next, or `NONE`.

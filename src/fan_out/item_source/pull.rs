@@ -144,9 +144,9 @@ pub(super) fn look_for_end<P, C, T, E>(
     }
 }
 
-/// Looks whether an iterator really has no more items when it says so, whether there is a permit for
-/// another one or not. Returns how many items there are if there are no more; the iterator has been
-/// dropped then.
+/// Looks whether an iterator really has no more items when it says so, whether there is a permit
+/// for another one or not. Returns how many items there are if there are no more; the iterator has
+/// been dropped then.
 pub(super) fn find_end<P, C, T, E>(
     core: &Arc<Scheduler<ItemSource<P, C, T, E>>>,
     cx: &mut task::Context<'_>,
