@@ -32,13 +32,13 @@ pub use guard::{CancelGuard, CancelHandle};
 pub(crate) use owned::OwnedContext;
 
 use std::future::Future;
-use std::task::Waker;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::sync::{Arc, Shared};
+use crate::sync::{Arc, Shared, Weak};
 use listeners::Listener;
+pub(crate) use listeners::{CancelObserver, ListenerKey};
 use node::{Kind, Node};
 
 /// Carries cancellation with its cause, a deadline and request-scoped values to everything that is
@@ -666,17 +666,35 @@ impl Context {
         self.node.ended_at()
     }
 
-    /// Wakes `waker` when the context is cancelled. Returns false, and drops the waker, if the node
-    /// is latched already.
+    /// Notifies `observer` when the context is cancelled. Returns false if the node is latched
+    /// already.
     ///
-    /// A deadline that passes wakes nothing. The waker is kept until the context is cancelled or
-    /// dropped.
-    pub(crate) fn wake_on_cancel(&self, waker: Waker) -> bool {
+    /// A deadline that passes notifies nothing. The observer is kept until the context is cancelled
+    /// or dropped, or until `forget_observer` is called with the same key.
+    pub(crate) fn observe_cancel(
+        &self,
+        observer: Weak<dyn CancelObserver>,
+        key: &ListenerKey,
+    ) -> bool {
         if self.node.never_ends() {
             return true;
         }
         self.node.link();
-        self.node.subscribe(Listener::Waker(waker)).is_ok()
+        let subscribed = self.node.subscribe(Listener::Observer(observer));
+        subscribed.map(|it| key.set(it)).is_ok()
+    }
+
+    /// Removes the observer that was registered under `key`, if there is one.
+    pub(crate) fn forget_observer(&self, key: &ListenerKey) {
+        if let Some(key) = key.take() {
+            self.node.unsubscribe(key);
+        }
+    }
+
+    /// Returns true if another handle exists than `own` ones of the caller, or if something waits
+    /// for the end. If not, nothing can observe the end, and it is not worth its cost.
+    pub(crate) fn is_seen_beside(&self, own: usize) -> bool {
+        self.node.is_seen_beside(own)
     }
 }
 

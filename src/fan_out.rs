@@ -68,6 +68,7 @@ mod item_tag;
 mod items;
 mod limit;
 mod local;
+mod one_item;
 mod outcomes;
 mod over_blocking;
 mod parking;
@@ -75,6 +76,7 @@ mod progress;
 mod run;
 mod shared_iter;
 mod spawned;
+mod starts;
 mod worker;
 
 pub use blocking::{BlockingCall, BlockingItems};

@@ -30,7 +30,6 @@ mod task_builder;
 mod task_handle;
 mod tracked;
 mod worker;
-mod worker_wakers;
 
 pub use drain::{Drain, DrainPhase, Drained, DrainedError, DrainedPhase, DrainedTask};
 pub use error::TryGoError;

@@ -14,7 +14,7 @@
 //! releases the permit of the job that has finished and takes the next job. So a task of a bounded
 //! group costs a push and a pop, not a spawn and a semaphore. A worker that finds no job leaves:
 //! its task finishes. The first tasks of a burst in a group get a worker each, which runs that one
-//! job and leaves; these are in no `JoinSet`.
+//! job and leaves; so do the items of a small fan-out. These are in no `JoinSet`.
 //!
 //! # Invariants
 //!
@@ -66,12 +66,13 @@ pub(crate) mod source;
 pub(crate) mod state;
 pub(crate) mod wakers;
 mod watcher;
+pub(crate) mod worker_wakers;
 
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::task;
 use std::thread::ThreadId;
 
-use crate::context::{CancelHandle, Context, StaticCause};
+use crate::context::{CancelHandle, Context, ListenerKey, StaticCause};
 use crate::panic;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{self, Arc, Handle, JoinSet, Mutex, OnceLock};
@@ -111,6 +112,8 @@ pub(crate) struct Scheduler<S: Source> {
     aborted_cleanup: AtomicBool,
     /// How many workers have left.
     left: AtomicUsize,
+    /// The key with which this is registered with its context, to notice a cancellation.
+    cancel_key: ListenerKey,
     /// Whether the workers have been aborted. Written under the lock on `workers`.
     pub(crate) workers_aborted: AtomicBool,
 }
@@ -170,6 +173,7 @@ impl<S: Source> Scheduler<S> {
             aborted: AtomicBool::new(false),
             aborted_cleanup: AtomicBool::new(false),
             left: AtomicUsize::new(0),
+            cancel_key: ListenerKey::none(),
             workers_aborted: AtomicBool::new(false),
         })
     }
@@ -189,7 +193,14 @@ impl<S: Source> Scheduler<S> {
     ) -> T {
         let mut effects = Effects::default();
         let output = section(&mut self.state.lock(), &mut effects);
-        self.run_effects(effects);
+        if effects.is_nothing() {
+            // All lists are empty, so there is nothing to drop. Without this line, the destructor
+            // checks each list again: in a loop of sections without effects (no lock, optimized,
+            // x86-64), a section takes about 18 ns instead of 6 ns.
+            std::mem::forget(effects);
+        } else {
+            self.run_effects(effects);
+        }
         output
     }
 
@@ -203,14 +214,8 @@ impl<S: Source> Scheduler<S> {
         self.state.try_lock().map(|state| look(&state))
     }
 
+    #[inline(never)]
     fn run_effects(self: &Arc<Self>, effects: Effects) {
-        if effects.is_nothing() {
-            // All lists are empty, so there is nothing to drop. Without this line, the destructor
-            // checks each list again: in a loop of sections without effects (no lock, optimized,
-            // x86-64), a section takes about 18 ns instead of 6 ns.
-            std::mem::forget(effects);
-            return;
-        }
         if let Some(why) = effects.enough {
             self.end_context(why);
         }

@@ -95,6 +95,10 @@ mod real {
     #[cfg(not(errgroup_shuttle))]
     pub(crate) const MOST_IN_BURST: usize = 8;
 
+    /// The most items of a small fan-out, which have a worker each.
+    #[cfg(not(errgroup_shuttle))]
+    pub(crate) const FEW_ITEMS: usize = 8;
+
     /// Measures how long a poll has been running.
     #[cfg(not(errgroup_shuttle))]
     pub(crate) struct PollClock(std::time::Instant);
@@ -111,7 +115,9 @@ mod real {
     }
 
     #[cfg(errgroup_shuttle)]
-    pub(crate) use super::shuttle::{MOST_IN_BURST, PollClock, wake_after_driver, worker_threads};
+    pub(crate) use super::shuttle::{
+        FEW_ITEMS, MOST_IN_BURST, PollClock, wake_after_driver, worker_threads,
+    };
 
     /// A condition variable whose `wait` cannot fail.
     pub(crate) struct Condvar(sync::Condvar);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use errgroup::{Context, fan_out};
+use errgroup::{Context, fan_out, fan_out_stream};
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
@@ -26,13 +26,32 @@ fn two_workers_pull_every_item_once() {
     });
 }
 
+/// An iterator that does not say how many items it has. So no item has a worker of its own.
+fn uncounted(mut items: std::ops::Range<usize>) -> impl Iterator<Item = usize> + Send {
+    std::iter::from_fn(move || items.next())
+}
+
 #[test]
 fn a_worker_that_finds_the_iterator_in_use_is_woken() {
-    check(2, || {
+    one_of_two_pulls_the_second_item(2, || uncounted(0..2));
+}
+
+#[test]
+fn a_worker_of_one_item_that_finds_the_iterator_in_use_is_replaced() {
+    one_of_two_pulls_the_second_item(1, || 0..2);
+}
+
+fn one_of_two_pulls_the_second_item<I>(
+    preemptions: usize,
+    items: impl Fn() -> I + Sync + Send + 'static,
+) where
+    I: Iterator<Item = usize> + Send + 'static,
+{
+    check(preemptions, move || {
         let (second, guard) = Context::background().with_cancel();
         let (second, guard) = (Arc::new(second), Arc::new(guard));
         let slow = slow();
-        let all = fan_out(&Context::background(), 0..2, move |_, item| {
+        let all = fan_out(&Context::background(), items(), move |_, item| {
             slow();
             let (second, guard) = (second.clone(), guard.clone());
             async move {
@@ -53,10 +72,42 @@ fn a_cancel_of_the_context_stops_the_pulling() {
     check(1, || {
         let (ctx, guard) = Context::background().with_cancel();
         let cancels = thread::spawn(move || guard.cancel());
-        let all = fan_out(&ctx, 0..1, |_, item| async move { Ok::<_, String>(item) });
+        // A stream, so that the item has no worker of its own.
+        let items = futures::stream::iter(0..1);
+        let all = fan_out_stream(&ctx, items, |_, item| async move { Ok::<_, String>(item) });
         let results = block_on(all.limit(1).settle());
         assert_eq!(results.len(), 1);
         cancels.join().unwrap();
+    });
+}
+
+#[test]
+fn a_cancel_stops_the_worker_of_one_item() {
+    check(1, || {
+        let (ctx, guard) = Context::background().with_cancel();
+        let cancels = thread::spawn(move || guard.cancel());
+        let all = fan_out(&ctx, 0..1, |_, _| {
+            std::future::pending::<Result<(), String>>()
+        });
+        let results = block_on(all.settle());
+        assert_eq!(results.len(), 1);
+        assert!(results.iter().all(Result::is_err));
+        cancels.join().unwrap();
+    });
+}
+
+#[test]
+fn a_fan_out_dropped_while_its_item_begins_to_wait_stops_the_item() {
+    check(2, || {
+        let mut all = Box::pin(
+            fan_out(&Context::background(), 0..1, |_, _| {
+                std::future::pending::<Result<(), String>>()
+            })
+            .all(),
+        );
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(all.as_mut().poll(&mut cx).is_pending());
+        drop(all);
     });
 }
 
@@ -81,9 +132,11 @@ fn a_consumer_is_woken_for_each_outcome() {
 fn a_fan_out_that_is_dropped_half_way_leaves_nothing_running() {
     check(2, || {
         let mut all = Box::pin(
-            fan_out(&Context::background(), 0..2, |_, item| async move {
-                Ok::<_, String>(item)
-            })
+            fan_out(
+                &Context::background(),
+                uncounted(0..2),
+                |_, item| async move { Ok::<_, String>(item) },
+            )
             .all(),
         );
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
@@ -99,7 +152,9 @@ fn the_last_item_is_counted_before_the_source_is_exhausted() {
         let mut items = 0..1;
         let items = std::iter::from_fn(move || items.next());
         let first = fan_out(&Context::background(), items, |ctx, item| async move {
-            ctx.check().map(|()| item).map_err(|error| error.to_string())
+            ctx.check()
+                .map(|()| item)
+                .map_err(|error| error.to_string())
         });
         assert_eq!(block_on(first.limit(2).first_ok()).ok(), Some(0));
     });

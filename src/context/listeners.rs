@@ -8,10 +8,17 @@ use crate::panic;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Arc, Weak};
 
-/// A linked child, or the waker of a task that waits for the end.
+/// A linked child, the waker of a task that waits for the end, or an observer of a cancellation.
 pub(crate) enum Listener<C> {
     Child(Weak<C>),
     Waker(Waker),
+    Observer(Weak<dyn CancelObserver>),
+}
+
+/// Is notified of a cancellation, in the thread that cancels. Unlike a waker it needs no allocation
+/// of its own. It is weak in the list, because it may own the context.
+pub(crate) trait CancelObserver: Send + Sync {
+    fn cancelled(self: Arc<Self>);
 }
 
 enum Entry<C> {
@@ -48,6 +55,15 @@ impl<C> Listeners<C> {
             #[cfg(feature = "tokio-util")]
             token: None,
         }
+    }
+
+    /// Returns true if there is nothing to notify.
+    pub(crate) fn is_empty(&self) -> bool {
+        #[cfg(feature = "tokio-util")]
+        if self.token.is_some() {
+            return false;
+        }
+        self.len == 0
     }
 
     /// Adds a listener and returns its key.
@@ -109,16 +125,21 @@ impl<C> Listeners<C> {
         }
     }
 
-    /// Moves the wakers and the token to `wakeups`, and adds the children that are still alive to
-    /// `children`. The children stay in the list, since a second canceller must find them again.
+    /// Moves the wakers, the observers and the token to `wakeups`, and adds the children that are
+    /// still alive to `children`. The children stay in the list, since a second canceller must find
+    /// them again.
     pub(crate) fn collect(&mut self, wakeups: &mut Vec<Wakeup>, children: &mut Vec<Arc<C>>) {
         let taken = || Entry::Free(NONE);
         for entry in &mut self.entries {
             match entry {
                 Entry::Used(Listener::Child(child)) => children.extend(child.upgrade()),
-                Entry::Used(Listener::Waker(_)) => {
-                    if let Entry::Used(Listener::Waker(waker)) = std::mem::replace(entry, taken()) {
-                        wakeups.push(Wakeup::Waker(waker));
+                Entry::Used(Listener::Waker(_) | Listener::Observer(_)) => {
+                    match std::mem::replace(entry, taken()) {
+                        Entry::Used(Listener::Waker(waker)) => wakeups.push(Wakeup::Waker(waker)),
+                        Entry::Used(Listener::Observer(observer)) => {
+                            wakeups.push(Wakeup::Observer(observer));
+                        }
+                        Entry::Used(Listener::Child(_)) | Entry::Free(_) => {}
                     }
                 }
                 Entry::Free(_) => {}
@@ -184,9 +205,10 @@ impl ListenerKey {
     }
 }
 
-/// A waker to wake, or a token to cancel, once every lock is released.
+/// A waker to wake, an observer to notify, or a token to cancel, once every lock is released.
 pub(crate) enum Wakeup {
     Waker(Waker),
+    Observer(Weak<dyn CancelObserver>),
     #[cfg(feature = "tokio-util")]
     Token(tokio_util::sync::CancellationToken),
 }
@@ -198,6 +220,11 @@ pub(crate) fn wake_all(wakeups: Vec<Wakeup>) {
     for wakeup in wakeups {
         let woken = panic::catch(|| match wakeup {
             Wakeup::Waker(waker) => waker.wake(),
+            Wakeup::Observer(observer) => {
+                if let Some(observer) = observer.upgrade() {
+                    observer.cancelled();
+                }
+            }
             #[cfg(feature = "tokio-util")]
             Wakeup::Token(token) => deferred::cancel(&token),
         });

@@ -222,6 +222,12 @@ impl Node {
         flags == UNLINKED || flags == FlagSet::EMPTY && Arc::get_mut(node).is_some()
     }
 
+    /// Returns true if another handle of the node exists than `own` ones, or if it has a listener.
+    /// The handles may be in other threads, but none of these clones one.
+    pub(crate) fn is_seen_beside(self: &Arc<Node>, own: usize) -> bool {
+        Arc::strong_count(self) > own || !self.listeners.lock().is_empty()
+    }
+
     /// The node from which an end reaches this one.
     fn above(&self) -> Option<&Node> {
         match self.kind {

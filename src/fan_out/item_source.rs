@@ -21,9 +21,11 @@ use super::collect::Collector;
 use super::item_counts::ItemCounts;
 use super::item_tag::{ItemTag, Stopwatch};
 use super::items::{ItemsKind, Next, SizeHint, drop_in};
+use super::one_item::{leave_in_use, return_unused};
 use super::parking::Parking;
 use super::progress::Progress;
 use super::shared_iter::SharedIter;
+use super::starts::Starts;
 use super::worker::{Pulled, PulledItem, Pulls, UnusedPermit, Worker};
 use crate::panic::{self, Payload};
 use crate::scheduler::Scheduler;
@@ -33,11 +35,12 @@ use crate::scheduler::error::Label;
 use crate::scheduler::group_error::GroupError;
 use crate::scheduler::permits::Permits;
 use crate::scheduler::source::{JobOutput, Outcome, Reach, Reclaimed, Rejected, Source, Tag};
-use crate::sync::Arc;
+use crate::scheduler::worker_wakers::WorkerWakers;
+use crate::sync::{self, Arc};
 use crate::tracing::{self, Span};
 use pull::{
-    SharedPull, close, found_more, look_for_end, pull, serve_wake_request, start, stop_waiting,
-    wait,
+    SharedPull, close, find_end, found_more, look_for_end, pull, serve_wake_request, start,
+    stop_waiting, wait,
 };
 
 /// The part of the source that the lock of the scheduler guards.
@@ -54,6 +57,8 @@ pub(crate) struct ItemSource<P, C, T, E> {
     /// count, looks whether there is another one after the first poll of that item.
     looks_for_end: bool,
     parking: Parking,
+    /// Of the workers that run one item each.
+    worker_wakers: WorkerWakers,
     pub(crate) counts: ItemCounts<C>,
     reporter: Option<Reporter>,
     pull: PhantomData<fn() -> P>,
@@ -71,6 +76,8 @@ pub(crate) struct Shared<P> {
     /// which is called at each start and each finish, or a handle that may lower the limit.
     keeps_permits: bool,
     pub(crate) kind: ItemsKind,
+    /// Of the workers that run one item each.
+    starts: Starts,
 }
 
 /// The `on_progress` of the fan-out. It is called outside the lock, by one worker at a time: the
@@ -128,11 +135,18 @@ impl<P: Next> Shared<P> {
             iter: SharedIter::new(pull),
             grace,
             keeps_permits,
+            starts: Starts::new(),
         }
     }
 }
 
 impl<P> Shared<P> {
+    /// Returns whether a few items may get a worker of their own each, which runs no other one: the
+    /// start of an item need not be reported at once.
+    pub(crate) fn has_quiet_starts(&self) -> bool {
+        self.kind == ItemsKind::Iterator && self.keeps_permits
+    }
+
     /// Returns whether an iterator has no more items after one, by its own count.
     fn may_be_last(&self, left: SizeHint) -> bool {
         self.kind == ItemsKind::Iterator && left.1 == Some(0)
@@ -144,11 +158,15 @@ where
     C: Collector<T, E>,
 {
     pub(crate) fn new(
-        collector: C,
+        mut collector: C,
         left: SizeHint,
         kind: ItemsKind,
         report: Option<Report>,
     ) -> Self {
+        // Values of few items fit into what is reserved here.
+        if let Some(few) = left.1.filter(|few| *few <= sync::FEW_ITEMS) {
+            collector.expect(few);
+        }
         ItemSource {
             blocked: false,
             puller: None,
@@ -156,6 +174,7 @@ where
             kind,
             looks_for_end: false,
             parking: Parking::new(),
+            worker_wakers: WorkerWakers::new(),
             counts: ItemCounts::new(collector, left),
             reporter: report.map(|call| Reporter {
                 call: Some(call),
@@ -213,7 +232,7 @@ where
     C: Collector<T, E>,
 {
     drop_items(core);
-    let (reporter, collector) = core.with_effects(|state, _| state.source.take_all());
+    let (reporter, collector) = core.with_state(|state| state.source.take_all());
     if let Err(payload) = drop_in(&core.shared.call_site.span, reporter) {
         core.record(&mut JobTag::OnProgress, Outcome::Panicked(payload));
     }
@@ -329,7 +348,8 @@ where
         core.return_permit();
     }
 
-    fn reclaim(&mut self, _: Reach, _: &mut Effects) -> Reclaimed<Self> {
+    fn reclaim(&mut self, _: Reach, effects: &mut Effects) -> Reclaimed<Self> {
+        effects.wake.extend(self.worker_wakers.take_all());
         Reclaimed {
             works: Vec::new(),
             lost: Vec::new(),
@@ -357,9 +377,7 @@ where
     }
 
     fn report(core: &Arc<Scheduler<Self>>) {
-        while let Some((mut call, progress)) =
-            core.with_effects(|state, _| state.source.take_report())
-        {
+        while let Some((mut call, progress)) = core.with_state(|state| state.source.take_report()) {
             let entered = tracing::enter(Some(&core.shared.call_site.span));
             let called = panic::catch(|| call(progress));
             drop(entered);
@@ -431,6 +449,35 @@ where
 
     fn parking(&mut self) -> &mut Parking {
         &mut self.parking
+    }
+
+    fn starts(shared: &Shared<P>) -> &Starts {
+        &shared.starts
+    }
+
+    fn worker_wakers(&mut self) -> &mut WorkerWakers {
+        &mut self.worker_wakers
+    }
+
+    fn report_start(&mut self, tag: &Self::Tag, left: SizeHint) {
+        self.pulling -= 1;
+        if let JobTag::Item(tag) = tag {
+            self.counts.start(tag.number, left);
+        }
+    }
+
+    fn reached_end(&mut self, count: Option<usize>) -> bool {
+        let Some(count) = count else {
+            return false;
+        };
+        self.counts.exhaust(count);
+        !self.parking.is_empty()
+    }
+
+    fn wake_if_ended(&mut self, effects: &mut Effects) {
+        if !self.counts.is_pulling() {
+            effects.wake.extend(self.parking.drain());
+        }
     }
 
     fn may_pull(core: &Arc<Scheduler<Self>>) -> bool {
@@ -518,6 +565,46 @@ where
             serve_wake_request(core);
         }
         next
+    }
+
+    fn pull_one(
+        core: &Arc<Scheduler<Self>>,
+        slot: Pin<&mut Option<P::Future>>,
+        cx: &mut task::Context<'_>,
+    ) -> Option<PulledItem<Self>> {
+        if core.is_aborted() || core.ctx().is_done() {
+            return_unused(core);
+            return None;
+        }
+        match pull(core, slot, cx) {
+            SharedPull::Item(number, left) => {
+                if core.shared.iter.take_wake_request() {
+                    serve_wake_request(core);
+                }
+                Some(PulledItem {
+                    tag: JobTag::Item(ItemTag::started(number, &core.shared.call_site)),
+                    left,
+                    may_be_last: core.shared.may_be_last(left),
+                })
+            }
+            SharedPull::Nothing => {
+                return_unused(core);
+                None
+            }
+            SharedPull::NotYet(pull) => {
+                core.shared.iter.put_back(Some(pull));
+                leave_in_use(core);
+                None
+            }
+            SharedPull::InUse => {
+                leave_in_use(core);
+                None
+            }
+        }
+    }
+
+    fn find_end(core: &Arc<Scheduler<Self>>, cx: &mut task::Context<'_>) -> Option<usize> {
+        find_end(core, cx)
     }
 
     fn found_more(core: &Arc<Scheduler<Self>>, left: SizeHint) {

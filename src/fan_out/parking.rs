@@ -23,6 +23,10 @@ impl Parking {
         }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.parked.is_empty()
+    }
+
     /// Returns whether one more worker may park.
     pub(crate) fn has_room(&self) -> bool {
         self.parked.len() < MOST

@@ -95,19 +95,22 @@ where
             self.core.with_effects(|state, effects| {
                 state.source.check_decided(effects);
                 match self.core.shared.grace {
-                    grace @ Some(_) => state.set_grace(grace, effects),
+                    Some(grace) => state.begin_with_grace(grace, effects),
                     None => state.watch(effects),
                 }
             });
-            let most = match &self.steering {
+            let has_spawned = match &self.steering {
                 // No permit is taken before its item is pulled: the limit may be lowered meanwhile.
                 Some(steering) => {
                     steering.follow(self.core.clone());
-                    0
+                    self.core.spawn_first(0)
                 }
-                None => sync::MOST_IN_BURST,
+                None if C::BATCHES && self.core.shared.has_quiet_starts() => {
+                    self.core.spawn_one_item_workers(sync::FEW_ITEMS)
+                }
+                None => self.core.spawn_first(sync::FEW_ITEMS),
             };
-            if !self.core.spawn_first(most) {
+            if !has_spawned {
                 self.core.start_ready();
             }
         }
@@ -209,23 +212,25 @@ where
     fn finish(&mut self) -> (C, RunSummary<E>) {
         self.stage = Stage::Finished;
         let error = self.core.ctx().err();
-        self.core.end_context(&FAN_OUT_FINISHED);
+        self.core.end_context_if_seen(&FAN_OUT_FINISHED);
         // Before the failures are taken: a panic of a destructor becomes one of them.
         let collector = item_source::take_collector(&self.core);
-        let failures = self.core.take_failures();
         let shared = &self.core.shared;
-        self.core.with_effects(|state, _| {
+        let left = shared.iter.left().1;
+        let (failures, exhausted, decided) = self.core.with_state(|state| {
             let counts = &state.source.counts;
-            let summary = RunSummary {
-                failures,
-                exhausted: counts.is_exhausted(),
-                left: shared.iter.left().1,
-                error,
-                decided: counts.is_decided(),
-                call_site: shared.call_site.clone(),
-            };
-            (collector, summary)
-        })
+            let (exhausted, decided) = (counts.is_exhausted(), counts.is_decided());
+            (state.take_failures(), exhausted, decided)
+        });
+        let summary = RunSummary {
+            failures,
+            exhausted,
+            left,
+            error,
+            decided,
+            call_site: shared.call_site.clone(),
+        };
+        (collector, summary)
     }
 }
 
@@ -241,7 +246,7 @@ where
             return;
         }
         self.core.abort(&FAN_OUT_DROPPED);
-        let (reporter, collector) = self.core.with_effects(|state, _| state.source.take_all());
+        let (reporter, collector) = self.core.with_state(|state| state.source.take_all());
         let shared = &self.core.shared;
         panic::discard(drop_in(&shared.call_site.span, shared.iter.take()));
         panic::discard(drop_in(&shared.call_site.span, reporter));

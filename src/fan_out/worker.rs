@@ -25,6 +25,7 @@ use super::backoff::Backoff;
 use super::batch::Batch;
 use super::items::SizeHint;
 use super::parking::{ParkId, Parking};
+use super::starts::Starts;
 use crate::panic;
 use crate::scheduler::current::{self, CurrentJob};
 use crate::scheduler::effects::Effects;
@@ -33,6 +34,7 @@ use crate::scheduler::permits::{Permits, Yielded};
 use crate::scheduler::poll_budget::PollBudget;
 use crate::scheduler::source::{Completion, JobOutput, Outcome, Rejected, Source, Tag};
 use crate::scheduler::state::State;
+use crate::scheduler::worker_wakers::WorkerWakers;
 use crate::scheduler::{Scheduler, Spawned};
 use crate::sync::Arc;
 
@@ -62,6 +64,17 @@ pub(crate) trait Pulls: Source<Work = UnusedPermit> {
     fn block(&mut self);
     /// The workers that are parked. Under the lock.
     fn parking(&mut self) -> &mut Parking;
+    /// The starts of the workers that run one item each.
+    fn starts(shared: &Self::Shared) -> &Starts;
+    /// The wakers of the workers that run one item each. Under the lock.
+    fn worker_wakers(&mut self) -> &mut WorkerWakers;
+    /// Counts an item that was pulled with `pull_one` as started. Under the lock.
+    fn report_start(&mut self, tag: &Self::Tag, left: SizeHint);
+    /// Notes how many items there are, if a look for the end has found it. Returns whether workers
+    /// are parked, which `wake_if_ended` wakes. Under the lock.
+    fn reached_end(&mut self, count: Option<usize>) -> bool;
+    /// Wakes the workers that are parked if no item is pulled any more. Under the lock.
+    fn wake_if_ended(&mut self, effects: &mut Effects);
 
     /// Returns whether an item may still be pulled.
     fn may_pull(scheduler: &Arc<Scheduler<Self>>) -> bool;
@@ -78,6 +91,16 @@ pub(crate) trait Pulls: Source<Work = UnusedPermit> {
         slot: Pin<&mut Option<Self::Item>>,
         cx: &mut task::Context<'_>,
     ) -> Option<PulledItem<Self>>;
+    /// Pulls the item of a worker that runs no other one. Returns `None` if it gets none; its
+    /// permit has been returned then.
+    fn pull_one(
+        scheduler: &Arc<Scheduler<Self>>,
+        slot: Pin<&mut Option<Self::Item>>,
+        cx: &mut task::Context<'_>,
+    ) -> Option<PulledItem<Self>>;
+    /// Looks whether there is another item after the last one that such a worker has pulled.
+    /// Returns how many items there are if there is none, for `reached_end`.
+    fn find_end(scheduler: &Arc<Scheduler<Self>>, cx: &mut task::Context<'_>) -> Option<usize>;
     /// Notes that there are more items than the iterator has said, and has a worker woken for them.
     fn found_more(scheduler: &Arc<Scheduler<Self>>, left: SizeHint);
     /// Looks whether there is another item, after one that may be the last.
@@ -317,7 +340,7 @@ impl<S: Pulls> Items<'_, S> {
     fn cancel_look(&mut self) {
         if std::mem::take(&mut self.may_be_last) {
             self.scheduler
-                .with_effects(|state, _| state.source.cancel_look());
+                .with_state(|state| state.source.cancel_look());
         }
     }
 
@@ -428,18 +451,7 @@ impl<S: Pulls> Scheduler<S> {
     ///
     /// Otherwise each worker would be woken only after the pull of the one before.
     pub(crate) fn spawn_first(self: &Arc<Self>, most: usize) -> bool {
-        let ended = self.ctx().is_done();
-        let count = self.with_effects(|state, _| {
-            let few = state.source.most_left().filter(|left| *left <= most);
-            let mut count = 0;
-            while !ended && state.is_open() && few.is_some_and(|few| count < few) {
-                if !state.take_permit() {
-                    break;
-                }
-                count += 1;
-            }
-            count
-        });
+        let count = self.take_first_permits(most);
         let mut unspawned = count;
         if count > 0 {
             self.spawn_guarded(|workers, runtime| {
@@ -458,6 +470,23 @@ impl<S: Pulls> Scheduler<S> {
             self.return_permit();
         }
         count > 0
+    }
+
+    /// Takes a permit for each item, if the iterator says that there are at most `most`, and as far
+    /// as there are permits. Returns how many it has taken.
+    pub(super) fn take_first_permits(self: &Arc<Self>, most: usize) -> usize {
+        let ended = self.ctx().is_done();
+        self.with_state(|state| {
+            let few = state.source.most_left().filter(|left| *left <= most);
+            let mut count = 0;
+            while !ended && state.is_open() && few.is_some_and(|few| count < few) {
+                if !state.take_permit() {
+                    break;
+                }
+                count += 1;
+            }
+            count
+        })
     }
 
     /// Completes what a worker has run, and decides what it does next.
@@ -586,7 +615,7 @@ impl<S: Pulls> State<S> {
         }
     }
 
-    fn return_unused_permit(&mut self, effects: &mut Effects) {
+    pub(super) fn return_unused_permit(&mut self, effects: &mut Effects) {
         self.source.permit_returned();
         self.return_permit(effects);
     }

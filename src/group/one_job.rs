@@ -9,10 +9,11 @@
 //!
 //! # Invariants
 //!
-//! 1. A worker whose job is pending has its waker in [`WorkerWakers`](super::worker_wakers), or it
-//!    has seen that the scheduler was aborted. The waker is entered under the lock under which an
-//!    abort takes the wakers, and none is entered after that. So an abort wakes every worker whose
-//!    job is pending, and that worker drops its job in its next poll.
+//! 1. A worker whose job is pending has its waker in
+//!    [`WorkerWakers`](crate::scheduler::worker_wakers), or it has seen that the scheduler was
+//!    aborted. The waker is entered under the lock under which an abort takes the wakers, and none
+//!    is entered after that. So an abort wakes every worker whose job is pending, and that worker
+//!    drops its job in its next poll.
 //! 2. A worker that is dropped by its runtime before its first poll has no runtime any more: an
 //!    abort drops none. No lock is held then, since the worker is spawned without one.
 
@@ -24,13 +25,13 @@ use pin_project_lite::pin_project;
 
 use super::queue::Queue;
 use super::task::Task;
-use super::worker_wakers::WakerKey;
 use crate::panic;
 use crate::scheduler::Scheduler;
 use crate::scheduler::current::{self, CurrentJob};
 use crate::scheduler::group_error::GroupError;
 use crate::scheduler::job::{JobResult, poll_job};
 use crate::scheduler::source::{Completion, Outcome, Source, Tag};
+use crate::scheduler::worker_wakers::WakerKey;
 use crate::sync::Arc;
 
 pin_project! {

@@ -29,10 +29,10 @@ use super::handle::Number;
 use super::on_pool::OnPool;
 use super::permit_wait::PermitWait;
 use super::task::{Entry, LocalId};
-use super::worker_wakers::WorkerWakers;
 use crate::scheduler::effects::Effects;
 use crate::scheduler::permits::Permits;
 use crate::scheduler::permits::lending::{Claimant, ReservedId, Waiter};
+use crate::scheduler::worker_wakers::WorkerWakers;
 use crate::sync::Arc;
 
 pub(crate) struct Queue<E> {

@@ -17,6 +17,9 @@ use crate::sync::{Arc, JoinSet};
 static WATCHER_FAILED: StaticCause =
     StaticCause("the group's watcher panicked: does the runtime have a timer?");
 
+/// How many handles of its context a scheduler has: `ctx` and `cancel`.
+const OWN_HANDLES: usize = 2;
+
 impl<S: Source> Scheduler<S> {
     /// Cancels the context and aborts everything: work that waits is dropped, and a running job is
     /// dropped when its present poll returns.
@@ -99,7 +102,7 @@ impl<S: Source> Scheduler<S> {
             ends_context: true,
             on_pool: None,
         };
-        let (later, _) = self.with_effects(|state, _| state.failures.record(failure, None));
+        let (later, _) = self.with_state(|state| state.failures.record(failure, None));
         panic::discard(later);
         self.abort(&WATCHER_FAILED);
     }
@@ -115,6 +118,15 @@ impl<S: Source> Scheduler<S> {
     /// Cancels the context for a reason of the scheduler's own.
     pub(crate) fn end_context(&self, why: &'static StaticCause) {
         self.end_context_with(Cause::from_static(why));
+    }
+
+    /// Cancels the context like `end_context`, when everything is complete, unless nothing can see
+    /// that. The scheduler itself need not be notified any more.
+    pub(crate) fn end_context_if_seen(&self, why: &'static StaticCause) {
+        self.ctx().forget_observer(&self.cancel_key);
+        if self.ctx().is_seen_beside(OWN_HANDLES) {
+            self.end_context(why);
+        }
     }
 
     /// Cancels the context. A panic of a waker is discarded: it is not a failure of the task, and

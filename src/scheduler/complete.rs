@@ -6,6 +6,7 @@ use super::error::{Panic, TaskErrorKind};
 use super::failures::{CauseWith, Failures, OnFailure};
 use super::permits::lending::LenderId;
 use super::source::{Completion, HadPermit, Outcome, Rejected, Source, Tag};
+use super::state::State;
 use crate::context::{Cause, ContextError, StaticCause};
 use crate::panic;
 use crate::sync::Arc;
@@ -180,7 +181,14 @@ impl<S: Source> Scheduler<S> {
     }
 
     /// Takes the failures, once everything is complete.
-    pub(crate) fn take_failures(self: &Arc<Self>) -> Failures<S::Error> {
-        self.with_state(|state| std::mem::replace(&mut state.failures, Failures::new()))
+    pub(crate) fn take_failures(&self) -> Failures<S::Error> {
+        self.with_state(State::take_failures)
+    }
+}
+
+impl<S: Source> State<S> {
+    /// Takes the failures, once everything is complete.
+    pub(crate) fn take_failures(&mut self) -> Failures<S::Error> {
+        std::mem::replace(&mut self.failures, Failures::new())
     }
 }

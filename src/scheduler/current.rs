@@ -225,7 +225,7 @@ impl CurrentJob {
     }
 
     /// Returns whether the job has waited.
-    fn has_noted(&self) -> bool {
+    pub(crate) fn has_noted(&self) -> bool {
         self.lender.is_some() || self.abroad.is_some()
     }
 

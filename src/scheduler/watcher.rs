@@ -2,7 +2,7 @@
 //! period is over.
 //!
 //! The scheduler must notice that its context is done, because queued work must be dropped and the
-//! grace period begins. It *subscribes* to a cancellation with a waker in the context's list of
+//! grace period begins. It *subscribes* to a cancellation as an observer in the context's list of
 //! listeners, from the first time that this is needed. A deadline that passes notifies nothing, and
 //! the grace period is a time to wait. For these two there is one watcher task, which exists only
 //!
@@ -14,7 +14,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{self, Poll, Wake, Waker, ready};
+use std::task::{self, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
@@ -24,7 +24,7 @@ use super::effects::Effects;
 use super::shutdown::Watcher;
 use super::source::{Reach, Source};
 use super::state::State;
-use crate::context::{DoneOwned, deadline_after};
+use crate::context::{CancelObserver, DoneOwned, deadline_after};
 use crate::panic;
 use crate::sync::{Arc, Weak};
 
@@ -41,6 +41,12 @@ impl<S: Source> State<S> {
         self.shutdown.grace = grace;
         self.call_watcher(effects);
         effects.flush = true;
+        self.watch_grace(effects);
+    }
+
+    /// Sets the grace period before the first job, when nothing can be in a LIFO slot.
+    pub(crate) fn begin_with_grace(&mut self, grace: Duration, effects: &mut Effects) {
+        self.shutdown.grace = Some(grace);
         self.watch_grace(effects);
     }
 
@@ -105,10 +111,10 @@ impl<S: Source> Scheduler<S> {
     /// Subscribes to the cancellation of the context, and spawns a watcher if one is needed.
     pub(crate) fn watch(self: &Arc<Self>) {
         let tell =
-            self.with_effects(|state, _| !std::mem::replace(&mut state.shutdown.subscribed, true));
+            self.with_state(|state| !std::mem::replace(&mut state.shutdown.subscribed, true));
         if tell {
-            let waker = Waker::from(Arc::new(CancelWaker(Arc::downgrade(self))));
-            if !self.ctx().wake_on_cancel(waker) {
+            let observer: Weak<Self> = Arc::downgrade(self);
+            if !self.ctx().observe_cancel(observer, &self.cancel_key) {
                 self.context_done();
             }
         }
@@ -142,7 +148,7 @@ impl<S: Source> Scheduler<S> {
         if self.runtime().is_none() {
             return;
         }
-        let send = self.with_effects(|state, _| {
+        let send = self.with_state(|state| {
             let send = state.needs_watcher() && matches!(state.shutdown.watcher, Watcher::None);
             if send {
                 state.shutdown.watcher = Watcher::Coming;
@@ -160,15 +166,9 @@ impl<S: Source> Scheduler<S> {
     }
 }
 
-/// Notifies the scheduler of a cancellation, in the thread that cancels. It is weak, because the
-/// scheduler owns the context.
-struct CancelWaker<S: Source>(Weak<Scheduler<S>>);
-
-impl<S: Source> Wake for CancelWaker<S> {
-    fn wake(self: std::sync::Arc<Self>) {
-        if let Some(scheduler) = self.0.upgrade() {
-            scheduler.context_done();
-        }
+impl<S: Source> CancelObserver for Scheduler<S> {
+    fn cancelled(self: Arc<Self>) {
+        self.context_done();
     }
 }
 

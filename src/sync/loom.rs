@@ -145,6 +145,9 @@ pub(crate) fn wake_after_driver(cx: &mut task::Context<'_>) {
 /// task is queued, and a searching worker is spawned for it.
 pub(crate) const MOST_IN_BURST: usize = 1;
 
+/// The most items of a small fan-out, which have a worker each.
+pub(crate) const FEW_ITEMS: usize = 2;
+
 /// A clock that stands still, since a model has no time.
 pub(crate) struct PollClock;
 

@@ -34,6 +34,9 @@ pub(crate) fn wake_after_driver(cx: &mut std::task::Context<'_>) {
 /// queue and a searching worker as well.
 pub(crate) const MOST_IN_BURST: usize = 2;
 
+/// The most items of a small fan-out, which have a worker each.
+pub(crate) const FEW_ITEMS: usize = 3;
+
 /// A clock by which a poll takes too long at random. Shuttle decides when.
 pub(crate) struct PollClock;
 

@@ -37,6 +37,7 @@ mod fan_out_destructors;
 mod fan_out_ends;
 mod fan_out_explorer;
 mod fan_out_fetch_all;
+mod fan_out_few;
 mod fan_out_laws;
 mod fan_out_limit;
 mod fan_out_losers;

@@ -18,6 +18,10 @@ impl<V> Default for Slots<V> {
 }
 
 impl<V> Slots<V> {
+    pub(crate) fn reserve(&mut self, values: usize) {
+        self.values.reserve_exact(values);
+    }
+
     /// Sets the value of an item; `None` if the item failed or was stopped.
     pub(crate) fn put(&mut self, number: usize, value: Option<V>) {
         if self.values.len() < number {
@@ -67,6 +71,10 @@ impl<T, E: From<ContextError>> Collector<T, E> for All<T> {
 
     const ON_FAILURE: OnFailure = OnFailure::EndContext;
     const BATCHES: bool = true;
+
+    fn expect(&mut self, items: usize) {
+        self.slots.reserve(items);
+    }
 
     fn classify(result: Result<T, E>) -> Result<T, TaskErrorKind<E>> {
         result.map_err(TaskErrorKind::Failed)

@@ -27,6 +27,10 @@ impl<T, E: From<ContextError>> Collector<T, E> for Settle<T, E> {
     const ON_FAILURE: OnFailure = OnFailure::EndAtPanic;
     const BATCHES: bool = true;
 
+    fn expect(&mut self, items: usize) {
+        self.slots.reserve(items);
+    }
+
     fn classify(result: Result<T, E>) -> Result<Result<T, E>, TaskErrorKind<E>> {
         Ok(result)
     }

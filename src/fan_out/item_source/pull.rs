@@ -114,7 +114,7 @@ pub(super) fn look_for_end<P, C, T, E>(
     P: Next,
     C: Collector<T, E>,
 {
-    let has_room = core.with_effects(|state, _| {
+    let has_room = core.with_state(|state| {
         state.source.looks_for_end = false;
         state.source.has_room(&state.permits)
     });
@@ -135,19 +135,68 @@ pub(super) fn look_for_end<P, C, T, E>(
             drop(state);
             found_more(core, left);
         }
-        Poll::Ready(Err(payload)) => {
-            let pull = state.pull.take();
-            let number = shared.iter.number(&mut state);
-            drop(state);
-            fail(core, number, payload);
-            close(core, pull);
-        }
+        Poll::Ready(Err(payload)) => break_off(core, state, payload),
         // Not of an iterator.
         Poll::Pending => drop(state),
     }
     if shared.iter.take_wake_request() {
         serve_wake_request(core);
     }
+}
+
+/// Looks whether an iterator really has no more items when it says so, whether there is a permit
+/// for another one or not. Returns how many items there are if there are no more; the iterator has
+/// been dropped then.
+pub(super) fn find_end<P, C, T, E>(
+    core: &Arc<Scheduler<ItemSource<P, C, T, E>>>,
+    cx: &mut task::Context<'_>,
+) -> Option<usize>
+where
+    ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
+    P: Next,
+    C: Collector<T, E>,
+{
+    let shared = &core.shared;
+    // Another worker that uses the iterator sees the end, or gets an item.
+    let mut state = shared.iter.try_use()?;
+    let mut count = None;
+    match poll_peek(&mut state.pull, core.ctx(), &shared.call_site.span, cx) {
+        Poll::Ready(Ok(None)) => {
+            state.left = (0, Some(0));
+            count = Some(shared.iter.pulled());
+            drop(state);
+        }
+        Poll::Ready(Ok(Some(left))) => {
+            state.left = left;
+            drop(state);
+            found_more(core, left);
+        }
+        Poll::Ready(Err(payload)) => break_off(core, state, payload),
+        // Not of an iterator.
+        Poll::Pending => drop(state),
+    }
+    if shared.iter.take_wake_request() {
+        serve_wake_request(core);
+    }
+    count
+}
+
+/// Handles a panic of the iterator or the function.
+#[cold]
+fn break_off<P, C, T, E>(
+    core: &Arc<Scheduler<ItemSource<P, C, T, E>>>,
+    mut state: MutexGuard<'_, IterState<P>>,
+    payload: Payload,
+) where
+    ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
+    P: Next,
+    C: Collector<T, E>,
+{
+    let pull = state.pull.take();
+    let number = core.shared.iter.number(&mut state);
+    drop(state);
+    fail(core, number, payload);
+    close(core, pull);
 }
 
 /// Notes that there are more items than the iterator has said, and has a worker woken for them.
@@ -275,7 +324,7 @@ where
     ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
     C: Collector<T, E>,
 {
-    core.with_effects(|state, _| state.source.counts.break_at(number));
+    core.with_state(|state| state.source.counts.break_at(number));
     let tag = ItemTag::unstarted(number, &core.shared.call_site);
     core.record(&mut JobTag::Item(tag), Outcome::Panicked(payload));
 }

@@ -1,11 +1,11 @@
-//! The wakers with which an abort reaches the workers that were spawned with their job.
+//! The wakers with which an abort reaches the workers that are in no `JoinSet`.
 
 use std::task::Waker;
 
 use crate::sync;
 
-/// The wakers of workers whose job is pending. Each worker removes its own when its job has ended,
-/// and an abort takes all of them. No worker adds one after that.
+/// The wakers of such workers whose job is pending. Each worker removes its own when its job has
+/// ended, and an abort takes all of them. No worker adds one after that.
 pub(crate) struct WorkerWakers {
     places: Vec<Place>,
     /// The free place that is used next, or `NONE`.
@@ -21,7 +21,7 @@ enum Place {
 
 /// The place of a worker's waker.
 #[derive(Clone, Copy)]
-pub(super) struct WakerKey(usize);
+pub(crate) struct WakerKey(usize);
 
 const NONE: usize = usize::MAX;
 
@@ -29,7 +29,7 @@ const NONE: usize = usize::MAX;
 const KEPT: usize = 32;
 
 impl WorkerWakers {
-    pub(super) const fn new() -> WorkerWakers {
+    pub(crate) const fn new() -> WorkerWakers {
         WorkerWakers {
             places: Vec::new(),
             free: NONE,
@@ -37,7 +37,7 @@ impl WorkerWakers {
         }
     }
 
-    pub(super) fn insert(&mut self, waker: Waker) -> WakerKey {
+    pub(crate) fn insert(&mut self, waker: Waker) -> WakerKey {
         self.len += 1;
         let key = self.free;
         if let Some(place) = self.places.get_mut(key) {
@@ -54,7 +54,7 @@ impl WorkerWakers {
     }
 
     /// Removes a waker. Returns `None` if an abort has taken it.
-    pub(super) fn remove(&mut self, WakerKey(key): WakerKey) -> Option<Waker> {
+    pub(crate) fn remove(&mut self, WakerKey(key): WakerKey) -> Option<Waker> {
         let place = self.places.get_mut(key)?;
         let removed = std::mem::replace(place, Place::Free(self.free));
         self.free = key;
@@ -71,7 +71,7 @@ impl WorkerWakers {
     }
 
     /// Takes all wakers, for an abort.
-    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Waker> + use<> {
+    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = Waker> + use<> {
         let places = std::mem::replace(self, WorkerWakers::new()).places;
         places.into_iter().filter_map(|place| match place {
             Place::Used(waker) => Some(waker),
