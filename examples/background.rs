@@ -8,6 +8,8 @@
 //! ended. The give-back is a clean-up task: it runs even if a job has failed and the context is
 //! done. The second run shows that: its lease is lost, which stops the jobs.
 
+#![allow(clippy::print_stdout)] // a program
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;

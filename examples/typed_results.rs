@@ -8,6 +8,8 @@
 //! type. The body of the scope awaits the handles with `?`. If a task fails, the others stop, and
 //! the scope returns the error of that task.
 
+#![allow(clippy::print_stdout)] // a program
+
 use std::time::Duration;
 
 use errgroup::{Context, Group};

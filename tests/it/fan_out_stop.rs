@@ -261,7 +261,8 @@ async fn stop_outside_the_first_poll_needs_no_runtime() {
         in_each_place!(|at| {
             let held = Held::new();
             let fan_out = fan_out(&background(), held.items(), held.f()).grace(HOUR);
-            futures::executor::block_on(at!(fan_out).stream().stop());
+            let stopped = at!(fan_out).stream().stop().now_or_never();
+            assert!(stopped.is_some());
             held.assert_gone(0);
         });
     };

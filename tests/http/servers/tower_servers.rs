@@ -587,8 +587,7 @@ async fn a_handler_finishes_after_a_disconnect() {
     assert_eq!(server.end().await, GONE);
     server.reached().await;
     assert!(
-        soon("the shutdown", handlers.wait())
-            .await
+        soon("the shutdown", handlers.wait()).await.phases()[0]
             .aborted()
             .is_empty()
     );
@@ -887,9 +886,10 @@ async fn a_shutdown_names_every_handler_and_every_client_is_answered() {
                 tokio::join!(handlers.wait(), sent).0
             }
         };
-        let mut named: Vec<_> = drained.aborted().iter().map(|it| it.path()).collect();
+        let aborted = drained.phases()[0].aborted().iter();
+        let mut named: Vec<_> = aborted.map(|it| it.name()).collect();
         named.sort_unstable();
-        assert_eq!(named, ["/a", "/b", "/c"]);
+        assert_eq!(named, [Some("GET /a"), Some("GET /b"), Some("GET /c")]);
         for answer in soon("their answers", clients.join_all()).await {
             assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
         }
