@@ -93,6 +93,8 @@ use std::future::Future;
 use futures_core::Stream;
 
 use crate::context::Context;
+#[cfg(doc)]
+use crate::context::ContextError;
 use crate::scheduler::group_error::GroupError;
 use call_site::CallSite;
 use items::ItemsKind;

@@ -13,6 +13,8 @@ use super::builder::FanOut;
 use super::call_site::CallSite;
 use super::items::ItemsKind;
 use crate::context::Context;
+#[cfg(doc)]
+use crate::context::ContextError;
 use crate::panic;
 use crate::scheduler::error::Errors;
 use crate::scheduler::group_error::GroupError;

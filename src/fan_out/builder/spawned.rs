@@ -8,6 +8,8 @@ use futures_core::Stream;
 use super::{Blocking, Spawned};
 use super::{FanOut, OnRuntime, pull};
 use crate::context::Context;
+#[cfg(doc)]
+use crate::context::ContextError;
 use crate::fan_out::collect::Collector;
 use crate::fan_out::collect::all::{All, ForEach};
 use crate::fan_out::collect::indexed::Indexed;
