@@ -61,8 +61,12 @@
 //! | an early return with `?` that leaves no task behind | [`Group::scope`] |
 //! | at most *n* tasks at once | [`Group::set_limit`]; `g.go(..).await` for backpressure |
 //! | to start a task only if a permit is free now | [`Group::try_go`] |
+//! | a permit before there is work | [`Group::reserve`] |
+//! | a heartbeat, an essential task, clean-up after the end | [`Group::task`] |
+//! | to stop one task of a group | [`TaskHandle::cancel`] |
 //! | another way to start a task | the table of [`Group`] |
-//! | a limit on the time that a shutdown takes | [`Group::set_grace`] |
+//! | a limit on the time that a shutdown takes | [`Drain`], [`Group::drain`], [`Group::set_grace`] |
+//! | a group in a struct; to wait with a timeout | [`Group::close_and_wait`]; [`Group::idle`] |
 //! | to shut groups and a server down in one time budget | [`Drain`], [`Group::drain`] |
 //! | a group in a struct, with `&self` methods | [`Group::close_and_wait`], [`Group::idle`] |
 //! | every failure, with task names and call sites | [`Group::named`], [`Group::wait_all`] |
