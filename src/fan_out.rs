@@ -7,7 +7,7 @@
 //! | | stop at the first failure | continue after failures |
 //! |---|---|---|
 //! | **wait for all** | [`all`]: values, in order · [`for_each`]: nothing | [`settle`]: in order |
-//! | **results as they arrive** | [`try_stream`] | [`stream`] · [`ordered_stream`] · [`indexed_stream`] |
+//! | **as they arrive** | [`try_stream`] | [`stream`], [`ordered_stream`], [`indexed_stream`] |
 //! | **enough successes** | | [`first_ok`] · [`quorum`] |
 //!
 //! [`all`]: FanOut::all

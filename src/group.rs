@@ -458,9 +458,10 @@ where
 
     /// Starts a task that returns a value, or queues it if no permit is free.
     ///
-    /// The value is kept in the returned [`TaskHandle`], which resolves to an error if the task fails
-    /// or never starts. Tasks of one group may return values of different types. The handle can also
-    /// stop the task: [`TaskHandle::cancel`] and [`TaskHandle::abort`] drop it at its next await.
+    /// The value is kept in the returned [`TaskHandle`], which resolves to an error if the task
+    /// fails or never starts. Tasks of one group may return values of different types. The handle
+    /// can also stop the task: [`TaskHandle::cancel`] and [`TaskHandle::abort`] drop it at its next
+    /// await.
     ///
     /// # Panics
     ///
@@ -545,8 +546,8 @@ where
     ///
     /// `start` is called with the group's context when the task starts, by the worker that runs it.
     ///
-    /// A started task keeps its permit until it has finished, and so does a server that serves until
-    /// the context is done. Under a limit, raise the limit by one for each of them.
+    /// A started task keeps its permit until it has finished, and so does a server that serves
+    /// until the context is done. Under a limit, raise the limit by one for each of them.
     ///
     /// # Errors
     ///

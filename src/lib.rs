@@ -65,7 +65,7 @@
 //! | a heartbeat, an essential task, clean-up after the end | [`Group::task`] |
 //! | to stop one task of a group | [`TaskHandle::cancel`] |
 //! | another way to start a task | the table of [`Group`] |
-//! | a limit on the time that a shutdown takes | [`Drain`], [`Group::drain`], [`Group::set_grace`] |
+//! | a limit on the time that a shutdown takes | [`Drain`], [`Group::set_grace`] |
 //! | a group in a struct; to wait with a timeout | [`Group::close_and_wait`]; [`Group::idle`] |
 //! | to shut groups and a server down in one time budget | [`Drain`], [`Group::drain`] |
 //! | a group in a struct, with `&self` methods | [`Group::close_and_wait`], [`Group::idle`] |
@@ -76,7 +76,7 @@
 //! | a pipeline of stages, each with a limit | [`fan_out_stream`] |
 //! | a function that blocks or computes, on all cores | [`fan_out_blocking`] |
 //! | to change the limit of a fan-out, or to pause it | [`FanOut::limit_handle`] |
-//! | to stop a stream and wait until its items are gone | [`Outcomes::stop`] |
+//! | to stop a stream and wait until its items were dropped | [`Outcomes::stop`] |
 //! | items that borrow or are not `Send` | [`FanOut::local`] |
 //! | tasks that start tasks | [`Spawner`] |
 //! | a call with a deadline | [`Context::with_timeout`], [`Context::run`] |

@@ -48,7 +48,7 @@ pub(crate) fn on_pool<I, F, T, E>(
 ) -> (
     Arc<Pool>,
     BlockingItems<I>,
-    impl FnMut(Context, I::Item) -> BlockingCall<I::Item, F, T, E> + Send + 'static + use<I, F, T, E>,
+    impl FnMut(Context, I::Item) -> BlockingCall<I::Item, F, T, E> + Send + use<I, F, T, E>,
 )
 where
     I: Iterator<Item: Send + 'static> + Send + 'static,
@@ -65,7 +65,8 @@ where
     (pool, BlockingItems(items), call)
 }
 
-/// The items of a [`fan_out_blocking`](crate::fan_out_blocking()). They are dropped on the blocking pool.
+/// The items of a [`fan_out_blocking`](crate::fan_out_blocking()). They are dropped on the blocking
+/// pool.
 pub struct BlockingItems<I: Send + 'static>(DropThere<Items<I>>);
 
 impl<I: Iterator + Send + 'static> Stream for BlockingItems<I> {

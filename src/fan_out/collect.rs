@@ -35,7 +35,7 @@ pub(crate) trait Collector<T, E>: Default {
     /// last one: see [`batch`](crate::fan_out::batch).
     const BATCHES: bool = false;
 
-    /// Reserves memory for so many values.
+    /// Reserves memory for this many values.
     fn expect(&mut self, _items: usize) {}
     /// Splits a result into a value to collect and a failure to record. Runs on the item's own
     /// worker, without the lock. Failures are recorded in order of completion.

@@ -44,7 +44,7 @@ impl<I> fmt::Debug for Items<I> {
 }
 
 pin_project! {
-    /// The items and the function. Neither is gone before the drop.
+    /// The items and the function. Neither is taken out before the drop.
     pub(crate) struct Pull<S, F, Fut> {
         f: Function<F>,
         #[pin]

@@ -95,7 +95,7 @@ enum Stage {
 /// Whether the item has been counted as started.
 #[derive(Clone, Copy)]
 enum Counted {
-    /// Not yet. After the item, so many are left.
+    /// Not yet. The number that is left after the item.
     No(SizeHint),
     /// Yes, and the waker of its worker is where an abort finds it.
     Yes(WakerKey),

@@ -28,7 +28,7 @@ impl<S> Outcomes<S> {
 }
 
 impl<S: Stop> Outcomes<S> {
-    /// Stops the fan-out, and returns when everything that it has started is gone.
+    /// Stops the fan-out, and returns when everything that it has started has ended.
     ///
     /// Cancels the context. The items in flight are dropped, after the
     /// [`grace`](crate::FanOut::grace) period if one is set, and no further item is pulled. When
@@ -99,7 +99,7 @@ impl<S> fmt::Debug for Outcomes<S> {
 
 /// A stream inside [`Outcomes`]. Only this crate implements it.
 pub trait Stop: Stream + Unpin + Sealed {
-    /// Stops the items at the first poll, and waits until they are gone.
+    /// Stops the items at the first poll, and waits until they were dropped.
     #[doc(hidden)]
     fn poll_stop(&mut self, cx: &mut task::Context<'_>) -> Poll<()>;
 }

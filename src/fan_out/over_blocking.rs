@@ -70,7 +70,7 @@ pub fn fan_out_blocking<I, F, T, E>(
     f: F,
 ) -> FanOut<
     BlockingItems<I::IntoIter>,
-    impl FnMut(Context, I::Item) -> BlockingCall<I::Item, F, T, E> + Send + 'static + use<I, F, T, E>,
+    impl FnMut(Context, I::Item) -> BlockingCall<I::Item, F, T, E> + Send + use<I, F, T, E>,
     fn(Progress),
     Blocking,
 >

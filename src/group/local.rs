@@ -1,8 +1,8 @@
 //! Tasks that are not `Send`, under the group's limit.
 //!
 //! A worker may run on any thread, so it cannot run these. Each is a local task of its own. It
-//! waits for its permit in the group's queue like any other task (see [`PermitWait`]), and holds the
-//! permit while it runs.
+//! waits for its permit in the group's queue like any other task (see [`PermitWait`]), and holds
+//! the permit while it runs.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -41,8 +41,8 @@ use crate::sync::Arc;
 /// once. A task that is started in this way starts when the current poll of its starter ends, and
 /// not before, since both have the same permit.
 ///
-/// - While a task keeps the permit, it does not lend it. If it awaits its group meanwhile, the limit
-///   must have room for what it awaits: at a limit of 1 it would wait forever.
+/// - While a task keeps the permit, it does not lend it. If it awaits its group meanwhile, the
+///   limit must have room for what it awaits: at a limit of 1 it would wait forever.
 /// - A permit may be sent to another task or thread, in the group or outside. The task that has
 ///   reserved it continues with it as long as it exists. If it is used elsewhere while that task is
 ///   being polled, the new task may start at once: until that poll ends, one more than `limit` may
@@ -173,8 +173,8 @@ where
 
     /// Starts a task that returns a value, with this permit.
     ///
-    /// The value is kept in the returned [`TaskHandle`], which resolves to an error if the task fails,
-    /// or if the group's context is done and it never starts.
+    /// The value is kept in the returned [`TaskHandle`], which resolves to an error if the task
+    /// fails, or if the group's context is done and it never starts.
     ///
     /// See [`Group::spawn`](crate::Group::spawn).
     #[track_caller]
@@ -217,8 +217,8 @@ where
     /// Starts a closure that returns a value on the blocking pool, with this permit.
     ///
     /// The closure is given a context of its own, a child of the group's, which
-    /// [`TaskHandle::cancel`] cancels. Once it runs, it cannot be aborted. The handle resolves to an
-    /// error if the closure fails, or if the group's context is done and it never begins.
+    /// [`TaskHandle::cancel`] cancels. Once it runs, it cannot be aborted. The handle resolves to
+    /// an error if the closure fails, or if the group's context is done and it never begins.
     ///
     /// See [`Group::spawn_blocking`](crate::Group::spawn_blocking).
     #[track_caller]

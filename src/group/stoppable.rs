@@ -45,7 +45,7 @@ where
                 Poll::Pending => {}
             }
         }
-        // Whoever polls a job drops it when it is ready.
+        // The caller drops a job that is ready.
         Poll::Ready(Err(TaskErrorKind::Aborted(this.slot.stop_error())))
     }
 }

@@ -25,8 +25,8 @@ use crate::sync::Arc;
 /// | option | the task |
 /// |---|---|
 /// | [`name`](TaskBuilder::name) | has a name in errors, spans and reports |
-/// | [`background`](TaskBuilder::background) | runs as long as other tasks do: a heartbeat, a lease |
-/// | [`essential`](TaskBuilder::essential) | ends the group's context when it ends, also with `Ok` |
+/// | [`background`](TaskBuilder::background) | runs as long as others do: a heartbeat, a lease |
+/// | [`essential`](TaskBuilder::essential) | ends the group's context when it ends |
 /// | [`non_fatal`](TaskBuilder::non_fatal) | does not cancel the others if it fails |
 /// | [`cleanup`](TaskBuilder::cleanup) | may start and run after the context is done |
 ///
@@ -244,10 +244,10 @@ where
 
     /// Starts a task that is dropped at its current await when the group's context is done.
     ///
-    /// It then counts as failed with the [`ContextError`](crate::ContextError). Until then it is a task like that of
-    /// [`go`](TaskBuilder::go): it is queued if no permit is free. If the group's context is done before
-    /// the task starts, or if the group was dropped, it never starts: `future` is dropped, and the
-    /// admission says so.
+    /// It then counts as failed with the [`ContextError`](crate::ContextError). Until then it is a
+    /// task like that of [`go`](TaskBuilder::go): it is queued if no permit is free. If the group's
+    /// context is done before the task starts, or if the group was dropped, it never starts:
+    /// `future` is dropped, and the admission says so.
     ///
     /// See [`Group::go_cancellable`](crate::Group::go_cancellable).
     ///
@@ -389,16 +389,16 @@ where
     ///
     /// Returns the value that the task passes to [`Ready::ok`]. A failure before that is the
     /// failure of this call, and one after it is a failure of the group. `start` is called with the
-    /// group's context when the task starts. The task keeps its permit until it has finished, unless
-    /// it is a [`background`](TaskBuilder::background) task, which takes none.
+    /// group's context when the task starts. The task keeps its permit until it has finished,
+    /// unless it is a [`background`](TaskBuilder::background) task, which takes none.
     ///
     /// See [`Group::start`](crate::Group::start).
     ///
     /// # Errors
     ///
     /// Returns the error of the task if it fails before it is ready. Returns `E::from` of a
-    /// [`ContextError`](crate::ContextError), whose cause says why, if the task returns `Ok` before it is ready, panics,
-    /// is stopped or never starts, or if the group was dropped.
+    /// [`ContextError`](crate::ContextError), whose cause says why, if the task returns `Ok` before
+    /// it is ready, panics, is stopped or never starts, or if the group was dropped.
     ///
     /// # Panics
     ///

@@ -291,8 +291,8 @@ impl<T: Send> Observer for Slot<T> {
     }
 }
 
-/// Returns what a task and its handle share, and the handle. `own` cancels the context of the task's
-/// own, if it has one.
+/// Returns what a task and its handle share, and the handle. `own` cancels the context of the
+/// task's own, if it has one.
 pub(super) fn of_task<T, S>(
     scheduler: &Arc<S>,
     own: Option<CancelHandle>,

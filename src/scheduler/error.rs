@@ -265,8 +265,8 @@ impl<E> Errors<E> {
         self.omitted
     }
 
-    /// Iterates over the failures that are causes: those from before the context was done, and every
-    /// panic.
+    /// Iterates over the failures that are causes: those from before the context was done, and
+    /// every panic.
     ///
     /// If the context was cancelled from outside, or passed its deadline, before anything failed,
     /// only panics are causes.

@@ -44,7 +44,8 @@ use crate::context::ContextError;
     note = "use `anyhow::Error`, `Box<dyn Error + Send + Sync>`, `std::io::Error` or `String`, or \
             an enum of your own with a variant for it and one for the group:",
     note = "`#[derive(Debug, thiserror::Error)] enum MyError {{ #[error(transparent)] \
-            Inner(#[from] {Self}), #[error(transparent)] Stopped(#[from] errgroup::ContextError) }}`"
+            Inner(#[from] {Self}), #[error(transparent)] \
+            Stopped(#[from] errgroup::ContextError) }}`"
 )]
 pub trait GroupError: From<ContextError> + Display + Send + 'static {}
 

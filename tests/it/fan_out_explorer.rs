@@ -143,7 +143,7 @@ enum Moment {
     CancelAfterPolls(usize),
     /// Stops the stream, and waits.
     StopAfterPolls(usize),
-    /// Stops the stream, and drops the stop after so many of its polls.
+    /// Stops the stream, and drops the stop after this many of its polls.
     DropStopAfterPolls(usize),
 }
 

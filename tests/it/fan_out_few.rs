@@ -18,7 +18,7 @@ both_flavours![
     a_child_of_the_items_context_sees_its_end,
 ];
 
-/// Runs `body` in a task of a runtime with so many threads.
+/// Runs `body` in a task of a runtime with this many threads.
 #[track_caller]
 fn on_threads<F>(threads: usize, body: F)
 where

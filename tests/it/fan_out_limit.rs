@@ -70,7 +70,7 @@ impl Gated {
         }
     }
 
-    /// Lets the fan-out run for a while, and asserts that exactly so many items have started.
+    /// Lets the fan-out run for a while, and asserts that exactly this many items have started.
     async fn assert_started(&self, count: usize) {
         until(|| self.started.get() >= count).await;
         yields(50).await;
@@ -457,7 +457,7 @@ async fn a_handle_keeps_nothing_of_the_fan_out_alive() {
         limit.set_limit(7);
         assert_eq!(drops.count(), 5);
     });
-    // The waker of a task that is gone.
+    // The waker of a task that has ended.
     let (woken, wakes) = (Arc::new(AtomicUsize::new(0)), Drops::default());
     let (counts, held) = (woken.clone(), wakes.counted());
     let waker = crate::support::waker(move || {

@@ -1,4 +1,4 @@
-//! The streams of a fan-out: `indexed_stream`, and `stop`, which waits until everything is gone.
+//! The streams of a fan-out: `indexed_stream`, and `stop`, which waits until everything has ended.
 
 use std::future::{pending, ready};
 use std::sync::Arc;

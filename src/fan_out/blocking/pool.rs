@@ -1,4 +1,4 @@
-//! What a fan-out has on the blocking pool, and the wait until it is gone.
+//! What a fan-out has on the blocking pool, and the wait until that has ended.
 
 use std::fmt;
 use std::task::{self, Poll, Waker};

@@ -243,10 +243,10 @@ where
 
     /// Yields each result with the position of its item, in order of completion, failures included.
     ///
-    /// Positions are counted from 0 in the order of the items. Each item that has started is yielded
-    /// once. If the context is done first, the stream yields `E::from` of its [`ContextError`] for
-    /// each item that has started and not finished, and then ends. It yields nothing for items that
-    /// were never pulled.
+    /// Positions are counted from 0 in the order of the items. Each item that has started is
+    /// yielded once. If the context is done first, the stream yields `E::from` of its
+    /// [`ContextError`] for each item that has started and not finished, and then ends. It yields
+    /// nothing for items that were never pulled.
     ///
     /// Backpressure: the items in flight and the results that wait for the consumer are never more
     /// than `limit` together. Dropping the stream cancels the items in flight;
