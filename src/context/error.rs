@@ -102,6 +102,11 @@ impl ContextError {
         }
     }
 
+    /// Returns whether this is the end of a context.
+    pub(crate) fn is_end(&self) -> bool {
+        self.is_cancelled() || self.is_deadline_exceeded()
+    }
+
     /// Returns true if the context or an ancestor was cancelled: by a handle, by the drop of its
     /// guard, by a signal or by a token.
     ///

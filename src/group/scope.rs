@@ -6,7 +6,7 @@ use std::pin::pin;
 use super::task::Task;
 use super::{Group, job};
 use crate::context::Context;
-use crate::panic;
+use crate::panic::{self, Payload};
 use crate::scheduler::error::{Errors, Label, TaskErrorKind};
 use crate::scheduler::group_error::GroupError;
 use crate::scheduler::source::Outcome;
@@ -167,12 +167,7 @@ where
     where
         F: AsyncFnOnce(&Group<E>, Context) -> Result<T, E>,
     {
-        let scope = Scope::new(parent);
-        async move {
-            let value = scope.run(body).await;
-            scope.g.wait().await?;
-            Ok(value_of_success(value))
-        }
+        run(parent, body, Group::wait)
     }
 
     /// Runs `body` with a group of its own, waits for all tasks of the group, and returns every
@@ -219,61 +214,57 @@ where
     where
         F: AsyncFnOnce(&Group<E>, Context) -> Result<T, E>,
     {
-        let scope = Scope::new(parent);
-        async move {
-            let value = scope.run(body).await;
-            scope.g.wait_all().await?;
-            Ok(value_of_success(value))
-        }
+        run(parent, body, Group::wait_all)
     }
 }
 
-/// The group of a scope.
-struct Scope<E>
+/// Runs the body of a scope with a group of its own, and then `wait`.
+///
+/// The future of the body is a part of this one, and not of a further future inside, whose making
+/// would copy it.
+#[track_caller]
+fn run<E, T, F, W, R>(
+    parent: &Context,
+    body: F,
+    wait: W,
+) -> impl Future<Output = Result<T, R>> + use<E, T, F, W, R>
 where
     E: GroupError,
+    F: AsyncFnOnce(&Group<E>, Context) -> Result<T, E>,
+    W: AsyncFnOnce(Group<E>) -> Result<(), R>,
 {
-    g: Group<E>,
-    ctx: Context,
-    /// The label of the body.
-    label: Label,
-}
-
-impl<E> Scope<E>
-where
-    E: GroupError,
-{
-    #[track_caller]
-    fn new(parent: &Context) -> Scope<E> {
-        let (g, ctx) = Group::with_context(parent);
-        let label = Label::named("the body of the scope".into());
-        Scope { g, ctx, label }
-    }
-
-    /// Runs the body. Returns its value, or records its failure.
-    async fn run<T, F>(&self, body: F) -> Option<T>
-    where
-        F: AsyncFnOnce(&Group<E>, Context) -> Result<T, E>,
-    {
+    let (g, ctx) = Group::with_context(parent);
+    let label = Label::named("the body of the scope".into());
+    async move {
         let ended = {
             // The call, each poll and the drop are user code. A panic in any of them must not skip
             // the wait that follows.
             let mut running = pin!(None);
-            match panic::catch(|| running.set(Some(body(&self.g, self.ctx.clone())))) {
+            match panic::catch(|| running.set(Some(body(&g, ctx)))) {
                 Err(payload) => Err(payload),
                 Ok(()) => poll_fn(|cx| job::poll_to_end(running.as_mut(), cx)).await,
             }
         };
-        let outcome = match ended {
-            Ok(Ok(value)) => return Some(value),
-            Ok(Err(error)) => Outcome::Returned(Err(TaskErrorKind::Failed(error))),
-            Err(payload) => Outcome::Panicked(payload),
-        };
-        let mut body = Task::new(self.label.clone(), None);
-        body.open_span(&self.g.scheduler.shared.span);
-        self.g.scheduler.record(&mut body, outcome);
-        None
+        let value = record(&g, label, ended);
+        wait(g).await?;
+        Ok(value_of_success(value))
     }
+}
+
+/// Returns the value of a body, or records its failure.
+fn record<E, T>(g: &Group<E>, label: Label, ended: Result<Result<T, E>, Payload>) -> Option<T>
+where
+    E: GroupError,
+{
+    let outcome = match ended {
+        Ok(Ok(value)) => return Some(value),
+        Ok(Err(error)) => Outcome::Returned(Err(TaskErrorKind::Failed(error))),
+        Err(payload) => Outcome::Panicked(payload),
+    };
+    let mut body = Task::new(label, None);
+    body.open_span(&g.scheduler.shared.span);
+    g.scheduler.record(&mut body, outcome);
+    None
 }
 
 /// Returns the value of a body whose group has no failure.

@@ -181,10 +181,10 @@ where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
         let builder = self.spawn_builder();
-        match self.options.cleanup {
+        boxed_if_big!(future: F, Send => match self.options.cleanup {
             Some(max) => builder.clean_up("go", max, |_| future),
-            None => boxed_if_big!(future: F, Send => builder.go(future)),
-        }
+            None => builder.go(future),
+        })
     }
 
     /// Starts a task that is given the group's context, or queues it if no permit is free.
@@ -205,9 +205,13 @@ where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
         let builder = self.spawn_builder();
-        match self.options.cleanup {
+        let cleanup = self.options.cleanup;
+        if !job::is_big::<S>() && cleanup.is_none() {
+            return builder.go_with(start);
+        }
+        let start = Box::new(start);
+        match cleanup {
             Some(max) => builder.clean_up("go_with", max, start),
-            None if job::is_big::<S>() => builder.go_with(Box::new(start)),
             None => builder.go_with(start),
         }
     }
@@ -231,10 +235,14 @@ where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
         let builder = self.spawn_builder();
-        let refused = match self.options.cleanup {
-            Some(max) => builder.try_clean_up(max, Box::new(future)),
-            None if job::is_big::<F>() => builder.try_go_boxed(Box::new(future)),
-            None => return builder.try_go(future),
+        let cleanup = self.options.cleanup;
+        if !job::is_big::<F>() && cleanup.is_none() {
+            return builder.try_go(future);
+        }
+        let future = Box::new(future);
+        let refused = match cleanup {
+            Some(max) => builder.try_clean_up(max, future),
+            None => builder.try_go_boxed(future),
         };
         match refused {
             Ok(()) => Ok(()),
@@ -260,10 +268,10 @@ where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
         let builder = self.spawn_builder();
-        match self.options.cleanup {
+        boxed_if_big!(future: F, Send => match self.options.cleanup {
             Some(max) => builder.clean_up("go_cancellable", max, |_| future),
-            None => boxed_if_big!(future: F, Send => builder.go_cancellable(future)),
-        }
+            None => builder.go_cancellable(future),
+        })
     }
 
     /// Starts a closure on the blocking pool, or queues it if no permit is free.
@@ -284,9 +292,10 @@ where
         F: FnOnce(Context) -> Result<(), E> + Send + 'static,
     {
         let builder = self.spawn_builder();
+        let run = Box::new(run);
         match self.options.cleanup {
-            Some(max) => builder.clean_up_blocking(max, Box::new(run)),
-            None => builder.go_blocking(Box::new(run)),
+            Some(max) => builder.clean_up_blocking(max, run),
+            None => builder.go_blocking(run),
         }
     }
 
@@ -307,10 +316,10 @@ where
         F: Future<Output = Result<(), E>> + 'static,
     {
         let builder = self.spawn_builder();
-        match self.options.cleanup {
+        boxed_if_big!(future: F => match self.options.cleanup {
             Some(max) => builder.clean_up_local(max, future),
-            None => boxed_if_big!(future: F => builder.go_local(future)),
-        }
+            None => builder.go_local(future),
+        })
     }
 
     /// Starts a task that returns a value, or queues it if no permit is free.
@@ -330,10 +339,10 @@ where
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
         let builder = self.spawn_builder();
-        match self.options.cleanup {
+        boxed_if_big!(future: F, Send => match self.options.cleanup {
             Some(max) => builder.spawn_clean_up(max, |_| future),
-            None => boxed_if_big!(future: F, Send => builder.spawn(future)),
-        }
+            None => builder.spawn(future),
+        })
     }
 
     /// Starts a task that returns a value and is given a context of its own, or queues it if no
@@ -356,9 +365,13 @@ where
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
         let builder = self.spawn_builder();
-        match self.options.cleanup {
+        let cleanup = self.options.cleanup;
+        if !job::is_big::<S>() && cleanup.is_none() {
+            return builder.spawn_with(start);
+        }
+        let start = Box::new(start);
+        match cleanup {
             Some(max) => builder.spawn_clean_up(max, start),
-            None if job::is_big::<S>() => builder.spawn_with(Box::new(start)),
             None => builder.spawn_with(start),
         }
     }

@@ -148,7 +148,7 @@ impl<E> TaskError<E> {
 impl<E: Display> Display for TaskError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
-            TaskErrorKind::Aborted(error) => match error.cause() {
+            TaskErrorKind::Aborted(error) if error.is_end() => match error.cause() {
                 Some(cause) => write!(f, "{} was stopped: {cause}", self.label),
                 None => write!(f, "{} was stopped: {error}", self.label),
             },
@@ -162,7 +162,10 @@ impl<E: Debug + Display + 'static> Error for TaskError<E> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.kind {
             TaskErrorKind::Aborted(error) if is_searching() => Some(error),
-            TaskErrorKind::Aborted(error) => error.cause().and_then(|cause| cause.source()),
+            TaskErrorKind::Aborted(error) if error.is_end() => {
+                error.cause().and_then(|cause| cause.source())
+            }
+            TaskErrorKind::Aborted(error) => error.source(),
             TaskErrorKind::Failed(error) if is_searching() => as_error(error),
             TaskErrorKind::Failed(_) | TaskErrorKind::Panicked(_) => None,
         }

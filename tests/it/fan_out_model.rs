@@ -393,7 +393,7 @@ impl Model<'_> {
     }
 
     fn fail(&mut self, number: usize, since: u64, text: String) {
-        if self.failures.is_empty() || self.reason.is_none() {
+        if self.reason.is_none() {
             self.causes += 1;
         }
         let elapsed = self.now - since;

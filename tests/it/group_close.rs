@@ -124,7 +124,7 @@ async fn idle_waits_for_a_lent_permit() {
             passes.pass().await;
             Ok(1)
         });
-        child.await;
+        let _ = child.await;
         OK
     });
     let mut idle = Box::pin(g.idle());
@@ -155,7 +155,7 @@ async fn a_task_lends_while_it_awaits_the_idleness_of_a_group() {
         let inner = G::new();
         inner.go(async move {
             // A sibling of the task that awaits `idle`, which holds the only permit.
-            spawner.spawn(async { Ok(()) }).await;
+            let _ = spawner.spawn(async { Ok(()) }).await;
             OK
         });
         inner.idle().await;

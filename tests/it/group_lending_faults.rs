@@ -367,7 +367,7 @@ async fn an_item_that_is_always_woken_beside_one_that_is_decided() {
                         }
                     }
                 } else {
-                    handle.await;
+                    let _ = handle.await;
                     gated.open();
                 }
                 counted.add();

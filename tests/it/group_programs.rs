@@ -107,17 +107,17 @@ async fn step(place: &Place, random: &mut Random) -> Result<(), String> {
             place.outer.go(child).await;
         }
         1 => {
-            place.asks(random).await;
+            let _ = place.asks(random).await;
         }
         2 => {
             let (one, two) = (place.asks(random), place.asks(random));
-            futures::join!(one, two);
+            let _ = futures::join!(one, two);
         }
         3 => {
             let mut handle = place.asks(random);
             let _ = (&mut handle).now_or_never();
             place.works(random).await;
-            handle.await;
+            let _ = handle.await;
         }
         4 => {
             let mut handle = place.asks(random);
@@ -130,7 +130,7 @@ async fn step(place: &Place, random: &mut Random) -> Result<(), String> {
             };
             place.works(random).await;
             if !is_first {
-                handle.await;
+                let _ = handle.await;
             }
         }
         5 => {
@@ -138,7 +138,7 @@ async fn step(place: &Place, random: &mut Random) -> Result<(), String> {
             let late = timeout(ms(random.below(3)), &mut handle).await.is_err();
             place.works(random).await;
             if late && random.below(2) == 0 {
-                handle.await;
+                let _ = handle.await;
             }
         }
         6 => {
@@ -173,7 +173,7 @@ async fn step(place: &Place, random: &mut Random) -> Result<(), String> {
             let mut stream = fan_out(&background(), forks, below).limit(2).stream();
             while let Some(ended) = stream.next().await {
                 ended?;
-                place.asks(random).await;
+                let _ = place.asks(random).await;
             }
         }
         _ => {
@@ -184,7 +184,7 @@ async fn step(place: &Place, random: &mut Random) -> Result<(), String> {
                 .map(|random| inner.spawn(below(ctx.clone(), random)));
             let handles: Vec<_> = handles.collect();
             for handle in handles {
-                handle.await;
+                let _ = handle.await;
             }
             inner.wait().await?;
         }

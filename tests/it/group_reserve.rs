@@ -150,7 +150,7 @@ async fn go_with_and_go_blocking_hand_over_the_groups_context() {
     });
     let passed = tokio::task::spawn_blocking({
         let gate = gate.clone();
-        move || drop(gate.wait())
+        move || _ = gate.wait()
     });
     passed.await.unwrap();
     g.cancel_with("stop");
@@ -165,7 +165,10 @@ async fn a_cancellable_task_is_dropped_at_the_end() {
     until(|| probe.polled() == 1).await;
     g.cancel_with("stop");
     let errors = g.wait_all().await.unwrap_err();
-    assert!(errors.to_string().contains("cancelled"), "{errors}");
+    assert!(
+        errors.to_string().ends_with("was stopped: stop"),
+        "{errors}"
+    );
     probe.assert_all_dropped();
 }
 
