@@ -58,7 +58,7 @@ async fn main() -> anyhow::Result<()> {
     }
 
     // Waits for the handlers whose clients have disconnected.
-    for request in handlers.wait().await.phases()[0].aborted() {
+    for request in handlers.wait().await.aborted() {
         eprintln!("aborted: {request}");
     }
     sockets.wait().await

@@ -166,7 +166,7 @@ async fn wind_down(
         Err(_) => connections.await,
     };
     let stragglers = Stragglers {
-        requests: drained.phases()[0].aborted().to_vec(),
+        requests: drained.aborted().cloned().collect(),
         tasks: errors.err().into_iter().flatten().collect(),
     };
     stragglers.say(out)?;

@@ -102,7 +102,7 @@ async fn main() -> anyhow::Result<()> {
         .grace(GRACE);
     let handlers = layer.handlers();
     server::serve(&ctx, listener, handlers::routes(site, layer)).await?;
-    for request in handlers.wait().await.phases()[0].aborted() {
+    for request in handlers.wait().await.aborted() {
         say(format_args!("aborted: {request}"));
     }
     Ok(())

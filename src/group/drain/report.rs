@@ -29,6 +29,11 @@ impl Drained {
     pub fn phases(&self) -> &[DrainedPhase] {
         &self.phases
     }
+
+    /// Iterates over the tasks that were aborted, in all phases.
+    pub fn aborted(&self) -> impl Iterator<Item = &DrainedTask> {
+        self.phases.iter().flat_map(|phase| phase.aborted())
+    }
 }
 
 impl fmt::Display for Drained {
