@@ -180,11 +180,7 @@ where
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
-        let builder = self.spawn_builder();
-        boxed_if_big!(future: F, Send => match self.options.cleanup {
-            Some(max) => builder.clean_up("go", max, |_| future),
-            None => builder.go(future),
-        })
+        boxed_if_big!(future: F, Send => self.go_as_is(future))
     }
 
     /// Starts a task that is given the group's context, or queues it if no permit is free.
@@ -267,11 +263,7 @@ where
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
-        let builder = self.spawn_builder();
-        boxed_if_big!(future: F, Send => match self.options.cleanup {
-            Some(max) => builder.clean_up("go_cancellable", max, |_| future),
-            None => builder.go_cancellable(future),
-        })
+        boxed_if_big!(future: F, Send => self.go_cancellable_as_is(future))
     }
 
     /// Starts a closure on the blocking pool, or queues it if no permit is free.
@@ -315,11 +307,7 @@ where
     where
         F: Future<Output = Result<(), E>> + 'static,
     {
-        let builder = self.spawn_builder();
-        boxed_if_big!(future: F => match self.options.cleanup {
-            Some(max) => builder.clean_up_local(max, future),
-            None => builder.go_local(future),
-        })
+        boxed_if_big!(future: F => self.go_local_as_is(future))
     }
 
     /// Starts a task that returns a value, or queues it if no permit is free.
@@ -338,11 +326,7 @@ where
         T: Send + 'static,
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
-        let builder = self.spawn_builder();
-        boxed_if_big!(future: F, Send => match self.options.cleanup {
-            Some(max) => builder.spawn_clean_up(max, |_| future),
-            None => builder.spawn(future),
-        })
+        boxed_if_big!(future: F, Send => self.spawn_as_is(future))
     }
 
     /// Starts a task that returns a value and is given a context of its own, or queues it if no
@@ -433,6 +417,62 @@ where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
         start::start(self.scheduler, self.label, self.options, Box::new(start))
+    }
+}
+
+/// The same, for a future that is in a box if it is big. These are functions of their own, so that
+/// the stack frames of the public ones have no place for its copies.
+impl<E> TaskBuilder<E>
+where
+    E: GroupError,
+{
+    #[track_caller]
+    fn go_as_is<F>(self, future: F) -> Admission
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        let builder = self.spawn_builder();
+        match self.options.cleanup {
+            Some(max) => builder.clean_up("go", max, |_| future),
+            None => builder.go(future),
+        }
+    }
+
+    #[track_caller]
+    fn go_cancellable_as_is<F>(self, future: F) -> Admission
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        let builder = self.spawn_builder();
+        match self.options.cleanup {
+            Some(max) => builder.clean_up("go_cancellable", max, |_| future),
+            None => builder.go_cancellable(future),
+        }
+    }
+
+    #[track_caller]
+    fn go_local_as_is<F>(self, future: F) -> Admission
+    where
+        F: Future<Output = Result<(), E>> + 'static,
+    {
+        let builder = self.spawn_builder();
+        match self.options.cleanup {
+            Some(max) => builder.clean_up_local(max, future),
+            None => builder.go_local(future),
+        }
+    }
+
+    #[track_caller]
+    fn spawn_as_is<T, F>(self, future: F) -> TaskHandle<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let builder = self.spawn_builder();
+        match self.options.cleanup {
+            Some(max) => builder.spawn_clean_up(max, |_| future),
+            None => builder.spawn(future),
+        }
     }
 }
 

@@ -432,8 +432,8 @@ async fn a_stop_that_is_dropped_stops_the_items() {
         poll_until(&mut stream, || probe.polled() >= 3).await;
         // It waits for the grace period, and is dropped meanwhile.
         assert!(stream.stop().now_or_never().is_none());
-        until(|| probe.dropped() == 3).await;
-        assert_eq!(permits.available_permits(), 3);
+        // The permits are given back by what is dropped inside the futures that are counted.
+        until(|| probe.dropped() == 3 && permits.available_permits() == 3).await;
     });
 }
 
