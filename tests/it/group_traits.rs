@@ -221,7 +221,10 @@ fn debug_shows_the_counts() {
         let admission = g.go(std::future::pending());
         let queued = g.go(async { Ok(()) });
         let shown = format!("{g:?}");
-        assert_eq!(shown, "Group { running: 1, queued: 1, limit: Some(1), .. }");
+        assert_eq!(
+            shown,
+            "Group { running: 1, queued: 1, limit: Some(1), waited_for: false, .. }"
+        );
         assert_eq!(
             format!("{admission:?}"),
             "Admission { started: Some(true), .. }"

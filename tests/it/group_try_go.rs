@@ -104,6 +104,9 @@ async fn its_error_says_why_without_a_debug_of_the_future() {
     g.cancel();
     let ended = g.try_go(async { Ok(()) }).unwrap_err();
     assert_eq!(format!("{ended:?}"), "Ended(..)");
-    assert_eq!(ended.to_string(), "the group's context is done");
+    assert_eq!(
+        ended.to_string(),
+        "the group starts no more tasks: its context is done, or it was closed"
+    );
     assert_eq!(g.wait().await, OK);
 }
