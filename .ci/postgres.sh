@@ -3,7 +3,7 @@
 # a free port of loopback, which is removed afterwards.
 #
 # If PostgreSQL is not installed, the step is skipped. With ERRGROUP_INSTALL_POSTGRES=1, as in
-# .github/workflows/ci.yml, it installs Debian's package instead, which takes root.
+# .ci/run and .github/workflows/ci.yml, it installs Debian's package instead, which takes root.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
