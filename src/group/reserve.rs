@@ -163,7 +163,7 @@ where
             if let Some(position) = position {
                 let waiter = new.take().map(|waker| Waiter { waker, lent });
                 let old = std::mem::replace(&mut position.waiter, waiter);
-                position.job = job;
+                position.job = job.map(Box::new);
                 queue.expects_more = true;
                 effects.stale_wakers.extend(old.map(|old| old.waker));
             }

@@ -76,7 +76,9 @@ where
             }
             if let Some(waiter) = waiter {
                 match reserved {
-                    Some(id) => permits.decide_reserved(id, job, waiter, &mut effects.wake),
+                    Some(id) => {
+                        permits.decide_reserved(id, job.map(|job| *job), waiter, &mut effects.wake)
+                    }
                     None => permits.decide(waiter, &mut effects.wake),
                 }
                 // Its claim comes before the tasks that still wait.

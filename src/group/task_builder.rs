@@ -78,8 +78,13 @@ where
         }
     }
 
-    fn spawn_builder(&self) -> SpawnBuilder<'_, E> {
-        SpawnBuilder::with_options(self.scheduler.as_ref(), self.label.clone(), self.options)
+    /// Takes the name out.
+    fn spawn_builder(&mut self) -> SpawnBuilder<'_, E> {
+        let label = Label {
+            name: self.label.name.take(),
+            site: self.label.site,
+        };
+        SpawnBuilder::with_options(self.scheduler.as_ref(), label, self.options)
     }
 }
 
@@ -195,13 +200,13 @@ where
     ///
     /// Panics outside a tokio runtime. A panic of `start` is a panic of the task.
     #[track_caller]
-    pub fn go_with<S, F>(self, start: S) -> Admission
+    pub fn go_with<S, F>(mut self, start: S) -> Admission
     where
         S: FnOnce(Context) -> F + Send + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
-        let builder = self.spawn_builder();
         let cleanup = self.options.cleanup;
+        let builder = self.spawn_builder();
         if !job::is_big::<S>() && cleanup.is_none() {
             return builder.go_with(start);
         }
@@ -226,12 +231,12 @@ where
     ///
     /// Panics outside a tokio runtime.
     #[track_caller]
-    pub fn try_go<F>(self, future: F) -> Result<(), TryGoError<F>>
+    pub fn try_go<F>(mut self, future: F) -> Result<(), TryGoError<F>>
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
-        let builder = self.spawn_builder();
         let cleanup = self.options.cleanup;
+        let builder = self.spawn_builder();
         if !job::is_big::<F>() && cleanup.is_none() {
             return builder.try_go(future);
         }
@@ -279,13 +284,14 @@ where
     ///
     /// Panics outside a tokio runtime.
     #[track_caller]
-    pub fn go_blocking<F>(self, run: F) -> Admission
+    pub fn go_blocking<F>(mut self, run: F) -> Admission
     where
         F: FnOnce(Context) -> Result<(), E> + Send + 'static,
     {
+        let cleanup = self.options.cleanup;
         let builder = self.spawn_builder();
         let run = Box::new(run);
-        match self.options.cleanup {
+        match cleanup {
             Some(max) => builder.clean_up_blocking(max, run),
             None => builder.go_blocking(run),
         }
@@ -342,14 +348,14 @@ where
     ///
     /// Panics outside a tokio runtime. A panic of `start` is a panic of the task.
     #[track_caller]
-    pub fn spawn_with<S, T, F>(self, start: S) -> TaskHandle<T>
+    pub fn spawn_with<S, T, F>(mut self, start: S) -> TaskHandle<T>
     where
         T: Send + 'static,
         S: FnOnce(Context) -> F + Send + 'static,
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
-        let builder = self.spawn_builder();
         let cleanup = self.options.cleanup;
+        let builder = self.spawn_builder();
         if !job::is_big::<S>() && cleanup.is_none() {
             return builder.spawn_with(start);
         }
@@ -374,7 +380,7 @@ where
     ///
     /// Panics outside a tokio runtime.
     #[track_caller]
-    pub fn spawn_blocking<T, F>(self, run: F) -> TaskHandle<T>
+    pub fn spawn_blocking<T, F>(mut self, run: F) -> TaskHandle<T>
     where
         T: Send + 'static,
         F: FnOnce(Context) -> Result<T, E> + Send + 'static,
@@ -427,49 +433,53 @@ where
     E: GroupError,
 {
     #[track_caller]
-    fn go_as_is<F>(self, future: F) -> Admission
+    fn go_as_is<F>(mut self, future: F) -> Admission
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
+        let cleanup = self.options.cleanup;
         let builder = self.spawn_builder();
-        match self.options.cleanup {
+        match cleanup {
             Some(max) => builder.clean_up("go", max, |_| future),
             None => builder.go(future),
         }
     }
 
     #[track_caller]
-    fn go_cancellable_as_is<F>(self, future: F) -> Admission
+    fn go_cancellable_as_is<F>(mut self, future: F) -> Admission
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
+        let cleanup = self.options.cleanup;
         let builder = self.spawn_builder();
-        match self.options.cleanup {
+        match cleanup {
             Some(max) => builder.clean_up("go_cancellable", max, |_| future),
             None => builder.go_cancellable(future),
         }
     }
 
     #[track_caller]
-    fn go_local_as_is<F>(self, future: F) -> Admission
+    fn go_local_as_is<F>(mut self, future: F) -> Admission
     where
         F: Future<Output = Result<(), E>> + 'static,
     {
+        let cleanup = self.options.cleanup;
         let builder = self.spawn_builder();
-        match self.options.cleanup {
+        match cleanup {
             Some(max) => builder.clean_up_local(max, future),
             None => builder.go_local(future),
         }
     }
 
     #[track_caller]
-    fn spawn_as_is<T, F>(self, future: F) -> TaskHandle<T>
+    fn spawn_as_is<T, F>(mut self, future: F) -> TaskHandle<T>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
+        let cleanup = self.options.cleanup;
         let builder = self.spawn_builder();
-        match self.options.cleanup {
+        match cleanup {
             Some(max) => builder.spawn_clean_up(max, |_| future),
             None => builder.spawn(future),
         }
