@@ -105,8 +105,8 @@ pub(crate) struct Position<E> {
     pub(crate) queued: Queued<E>,
     /// The task that awaits the admission or the reservation, if one does.
     pub(crate) waiter: Option<Waiter>,
-    /// The job of another scheduler that awaits the reservation, if one does. It is boxed, since few
-    /// positions have one.
+    /// The job of another scheduler that awaits the reservation, if one does. It is boxed, since
+    /// few positions have one.
     pub(crate) job: Option<Box<Claimant>>,
 }
 
