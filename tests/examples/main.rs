@@ -8,6 +8,7 @@
 //! ```
 #![cfg(unix)]
 
+mod messages;
 mod processes;
 mod programs;
 mod servers;
