@@ -54,7 +54,7 @@ use crate::scheduler::group_error::GroupError;
 use crate::scheduler::job::{self, boxed_if_big};
 use crate::sync::Arc;
 use name::{GROUP_ABORTED, GROUP_DROPPED, WAIT_ENDED, why};
-use policy::Options;
+use policy::{Options, Policy};
 use queue::Queue;
 use reserve::Reserve;
 use source::Shared;
@@ -703,7 +703,12 @@ where
     where
         F: Future<Output = Result<(), E>>,
     {
-        tracked::track(Some(&self.scheduler), Label::unnamed(), future)
+        tracked::track(
+            Some(&self.scheduler),
+            Label::unnamed(),
+            Policy::default(),
+            future,
+        )
     }
 
     /// Returns a builder that gives the next task a name.

@@ -221,6 +221,7 @@ where
                 state.start_ready(ended, effects);
             }
             state.relieve_watcher(effects);
+            state.wake_waiter(effects);
         });
     }
 }

@@ -7,7 +7,7 @@ use std::future::Future;
 use super::error::{self, TryGoError};
 use super::handle::Admission;
 use super::permit::Permit;
-use super::policy::Options;
+use super::policy::{Options, Policy};
 use super::queue::Queue;
 use super::reserve::Reserve;
 use super::spawn_builder::SpawnBuilder;
@@ -388,7 +388,12 @@ where
     where
         F: Future<Output = Result<(), E>>,
     {
-        tracked::track(self.upgrade().as_ref(), Label::unnamed(), future)
+        tracked::track(
+            self.upgrade().as_ref(),
+            Label::unnamed(),
+            Policy::default(),
+            future,
+        )
     }
 
     /// Returns a builder that gives the next task a name.

@@ -360,6 +360,8 @@ where
             if state.permits.give_back(permit) {
                 state.start_ready(ended, effects);
             }
+            // A call of `idle` may wait for this permit alone.
+            state.wake_waiter(effects);
         });
     }
 

@@ -12,6 +12,7 @@ use super::queue::Queue;
 use super::spawn_builder::SpawnBuilder;
 use super::start::{self, Ready};
 use super::task_handle::TaskHandle;
+use super::tracked::{self, Tracked};
 use crate::context::Context;
 use crate::scheduler::Scheduler;
 use crate::scheduler::error::Label;
@@ -423,6 +424,27 @@ where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
         start::start(self.scheduler, self.label, self.options, Box::new(start))
+    }
+}
+
+/// Futures that the caller polls.
+impl<E> TaskBuilder<E>
+where
+    E: GroupError,
+{
+    /// Has the group wait for a future that the caller polls.
+    ///
+    /// Its error or panic is a failure of the group. It takes no permit and cannot be aborted, so
+    /// the time of [`cleanup`](TaskBuilder::cleanup) does not limit it.
+    ///
+    /// See [`Group::track`](crate::Group::track).
+    #[track_caller]
+    pub fn track<F>(self, future: F) -> Tracked<F>
+    where
+        F: Future<Output = Result<(), E>>,
+    {
+        let policy = self.options.policy;
+        tracked::track(self.scheduler.as_ref(), self.label, policy, future)
     }
 }
 

@@ -17,6 +17,7 @@ use std::task::{self, Poll, ready};
 use pin_project_lite::pin_project;
 use tokio::task::coop;
 
+use super::policy::Policy;
 use super::queue::Queue;
 use super::task::Task;
 use crate::panic::{self, Payload};
@@ -102,6 +103,7 @@ where
 pub(super) fn track<E, F>(
     scheduler: Option<&Arc<Scheduler<Queue<E>>>>,
     label: Label,
+    policy: Policy,
     future: F,
 ) -> Tracked<F>
 where
@@ -111,11 +113,13 @@ where
     let counted = scheduler.and_then(|scheduler| {
         let counts = scheduler.with_state(|state| {
             let counts = !state.is_closed();
-            state.count_in(usize::from(counts));
+            if counts {
+                state.count_in_task(policy);
+            }
             counts
         });
         counts.then(|| {
-            let mut task = Task::new(label, None);
+            let mut task = Task::with_policy(label, None, policy);
             task.open_span(&scheduler.shared.span);
             task.started();
             Counted {

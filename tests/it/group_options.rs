@@ -50,6 +50,7 @@ both_flavours![
     a_clean_up_task_that_fails_is_reported,
     a_clean_up_closure_begins_after_the_end,
     a_local_clean_up_task_survives_the_grace_period,
+    a_tracked_future_has_the_options_of_its_builder,
 ];
 
 /// Waits for the end of its context.
@@ -669,6 +670,28 @@ async fn a_local_clean_up_task_survives_the_grace_period() {
         assert_eq!(count.get(), 1);
     };
     local.run_until(all).await;
+}
+
+async fn a_tracked_future_has_the_options_of_its_builder() {
+    let (g, ctx) = group();
+    g.named("metrics")
+        .non_fatal()
+        .track(async { Err("refused".to_owned()) })
+        .await;
+    assert!(!ctx.is_done());
+    g.named("listener").essential().track(async { OK }).await;
+    assert_eq!(
+        state(&ctx),
+        "context cancelled: essential task listener has ended"
+    );
+    let background = g.task().background().track(obeys(ctx));
+    let errors = g.wait_all();
+    let (errors, ()) = futures::join!(errors, background);
+    let errors = errors.unwrap_err();
+    assert_eq!(
+        (errors.len(), errors.iter().next().unwrap().name()),
+        (1, Some("metrics"))
+    );
 }
 
 /// The types that the documentation names are error types of a group.

@@ -11,6 +11,9 @@ use crate::group_support::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 both_flavours![
+    idle_waits_for_a_permit_that_is_out,
+    idle_waits_for_a_reservation_in_the_queue,
+    a_permit_from_before_the_close_may_be_used,
     a_free_permit_is_given_at_once,
     without_a_limit_it_never_waits,
     nothing_happens_before_the_first_poll,
@@ -56,6 +59,36 @@ fn assert_counts(g: &G, running: usize, queued: usize) {
 
 fn cause(error: &ContextError) -> String {
     error.cause().unwrap().to_string()
+}
+
+async fn idle_waits_for_a_permit_that_is_out() {
+    let g = limited(2);
+    let permit = g.reserve().await.unwrap();
+    let mut idle = tokio_test::task::spawn(g.idle());
+    assert!(idle.poll().is_pending());
+    drop(permit);
+    assert!(idle.is_woken());
+    assert!(idle.poll().is_ready());
+}
+
+async fn idle_waits_for_a_reservation_in_the_queue() {
+    let g = limited(0);
+    let mut waits = Box::pin(g.reserve());
+    assert!(futures::poll!(&mut waits).is_pending());
+    let mut idle = tokio_test::task::spawn(g.idle());
+    assert!(idle.poll().is_pending());
+    drop(waits);
+    assert!(idle.is_woken());
+    assert!(idle.poll().is_ready());
+}
+
+async fn a_permit_from_before_the_close_may_be_used() {
+    let g = limited(1);
+    let permit = g.reserve().await.unwrap();
+    g.close();
+    let handle = permit.spawn(async { Ok(7) });
+    assert_eq!(handle.await.unwrap(), 7);
+    assert_eq!(g.wait().await, OK);
 }
 
 async fn a_free_permit_is_given_at_once() {
