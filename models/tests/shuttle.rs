@@ -196,6 +196,44 @@ fn a_group_that_is_dropped_leaves_nothing_behind() {
     });
 }
 
+/// A group at a limit of 1 is closed while a background task runs, a thread stops a task through
+/// its handle, and a task continues on a permit that it has reserved. Every task ends, and none of
+/// that is a failure.
+#[test]
+fn a_group_that_is_closed_ends_with_all_kinds_of_tasks() {
+    schedules(|| {
+        future::block_on(async {
+            let (g, ctx) = Group::<String>::with_context(Context::background());
+            g.set_limit(1);
+            let bodies = Bodies::default();
+            let beats = task(bodies.make(), ctx.clone(), draw(2), End::UntilAsked);
+            g.task().background().go(beats);
+            let handle = g.spawn(task(bodies.make(), ctx.clone(), draw(3), End::Ok));
+            let stopper = thread::spawn(move || {
+                handle.abort();
+                handle
+            });
+            let (spawner, inner) = (g.spawner(), ctx.clone());
+            let (first, second) = (bodies.make(), bodies.make());
+            g.go(async move {
+                drop(first);
+                // Refused if the group was closed before.
+                if let Ok(permit) = spawner.reserve().await {
+                    permit.go(task(second, inner, 0, End::Ok));
+                }
+                Ok(())
+            });
+            for _ in 0..draw(3) {
+                future::yield_now().await;
+            }
+            assert_eq!(g.close_and_wait().await, Ok(()));
+            assert_eq!(bodies.alive(), 0);
+            assert!(stopper.join().unwrap().is_finished());
+            assert!(ctx.is_done());
+        });
+    });
+}
+
 /// A fan-out inside a task of a group with one permit, and a consumer of a stream: the items are in
 /// order, and nothing is left.
 #[test]

@@ -101,6 +101,14 @@ fn bounded_upload_sends_all_of_its_file() {
 }
 
 #[test]
+fn parallel_cpu_reads_each_file() {
+    let out = prints("parallel_cpu", &["src"]);
+    let length = std::fs::metadata("src/lib.rs").unwrap().len();
+    has(&out, &[&format!(" {length} src/lib.rs")]);
+    has(&out, &["src/group/task_builder.rs"]);
+}
+
+#[test]
 fn server_in_a_struct() {
     let out = prints("server_in_a_struct", &[]);
     has(&out, &["the answer: HELLO"]);
