@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs groups and fan-outs in 100,000 random schedules, in a target directory of its own, because the
-# flag would rebuild the other one.
+# Runs groups and fan-outs in 100,000 random schedules, in a target directory of its own, because
+# the flag would rebuild the other one.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
