@@ -102,8 +102,8 @@ fn a_local_stream_keeps_nothing_of_a_burst() {
     };
     burst(64);
     let kept = measure(|| burst(10_000)).bytes_current;
-    // How many outcomes wait at once depends on the time that the polls take, and their queue keeps a
-    // little. The burst itself is more than a megabyte.
+    // How many outcomes wait at once depends on the time that the polls take, and their queue keeps
+    // a little. The burst itself is more than a megabyte.
     assert!(kept < 32_768, "{kept} bytes");
 }
 
