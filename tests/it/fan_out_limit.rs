@@ -324,8 +324,8 @@ async fn a_stream_that_is_paused_keeps_its_item() {
             false => all.all().right_future(),
         };
         let all = beside!(all, async {
-            yields(20).await;
-            // A worker waits for the item with a permit.
+            // Until a worker waits for the item with a permit.
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             limit.set_limit(0);
             items.unbounded_send(7).unwrap();
             gated.assert_started(0).await;

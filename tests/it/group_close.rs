@@ -369,8 +369,14 @@ async fn a_wait_after_close_and_wait_is_ok() {
 
 async fn a_failure_of_start_that_nobody_takes_is_returned() {
     let g = G::new();
-    let mut start = Box::pin(g.start(|_, _: errgroup::Ready<()>| async { Err("no".to_owned()) }));
+    let gate = Gate::new();
+    let gated = gate.clone();
+    let mut start = Box::pin(g.start(move |_, _: errgroup::Ready<()>| async move {
+        gated.pass().await;
+        Err("no".to_owned())
+    }));
     assert!(futures::poll!(&mut start).is_pending());
+    gate.open();
     assert_eq!(g.close_and_wait().await, Err("no".to_owned()));
     drop(start);
 }
