@@ -1,6 +1,16 @@
-//! The error of a task that was not started.
+//! The errors of tasks that were not started.
 
 use std::fmt;
+
+use crate::context::{Cause, ContextError, StaticCause};
+
+/// The reason why nothing starts through a handle that has outlived its group.
+pub(super) static GROUP_DROPPED: StaticCause = StaticCause("the group was dropped");
+
+/// Returns the error of what a group has stopped, or keeps from starting, for a reason of its own.
+pub(super) fn stopped(why: &'static StaticCause) -> ContextError {
+    ContextError::cancelled(Some(Cause::from_static(why)))
+}
 
 /// The reason why [`try_go`](crate::Group::try_go) did not start a task, with the future that it
 /// was given.

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use crate::context::Context;
-
 /// How a task counts in its group.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -46,10 +44,4 @@ pub(crate) struct Options {
     pub(super) policy: Policy,
     /// Set if the task's role is `Cleanup`.
     pub(super) cleanup: Option<Duration>,
-}
-
-/// Returns the context that a clean-up task is given: it has the values of the group's context,
-/// and a deadline of its own.
-pub(super) fn cleanup_context(group: &Context, max: Duration) -> Context {
-    group.without_cancel().with_timeout(max)
 }

@@ -18,10 +18,11 @@ use std::task::{self, Poll, Waker, ready};
 
 use tokio::task::coop;
 
+use super::error::{GROUP_DROPPED, stopped};
 use super::permit::Permit;
 use super::permit_wait::{PermitWait, Stage};
 use super::queue::{Position, Queue, Queued};
-use crate::context::{Cause, ContextError, StaticCause};
+use crate::context::{ContextError, StaticCause};
 use crate::scheduler::Scheduler;
 use crate::scheduler::current;
 use crate::scheduler::group_error::GroupError;
@@ -29,7 +30,6 @@ use crate::scheduler::lease::Lease;
 use crate::scheduler::permits::lending::{Lending, Waiter};
 use crate::sync::Arc;
 
-static GROUP_DROPPED: StaticCause = StaticCause("the group was dropped");
 static WAIT_ENDED: StaticCause = StaticCause("the group's wait has finished");
 
 /// The future of [`reserve`](crate::Group::reserve).
@@ -96,10 +96,6 @@ where
         budget.made_progress();
         Poll::Ready(reserved)
     }
-}
-
-fn stopped(why: &'static StaticCause) -> ContextError {
-    ContextError::cancelled(Some(Cause::from_static(why)))
 }
 
 impl<E> Waiting<E>

@@ -7,7 +7,7 @@ use std::panic::Location;
 use std::time::Duration;
 
 use super::handle::Admission;
-use super::policy::{Options, cleanup_context};
+use super::policy::Options;
 use super::queue::Queue;
 use super::stoppable::Stoppable;
 use super::task::{Task, Work};
@@ -335,7 +335,7 @@ where
     {
         self.submit(what, None, Box::new(start), |start, ctx| {
             let ctx = ctx.clone();
-            under_deadline(move || cleanup_context(&ctx, max), start)
+            under_deadline(move || ctx.shield(max), start)
         })
     }
 
@@ -353,7 +353,7 @@ where
         self.try_submit(future, |future| {
             let future = Box::into_pin(future);
             let group = group.unwrap_or_default();
-            under_deadline(move || cleanup_context(&group, max), Box::new(|_| future))
+            under_deadline(move || group.shield(max), Box::new(|_| future))
         })
     }
 
@@ -362,9 +362,7 @@ where
     where
         F: FnOnce(Context) -> Result<(), E> + Send + 'static,
     {
-        self.go_blocking(Box::new(move |group: Context| {
-            run(cleanup_context(&group, max))
-        }))
+        self.go_blocking(Box::new(move |group: Context| run(group.shield(max))))
     }
 
     #[track_caller]
@@ -379,7 +377,7 @@ where
         scheduler.bind("go_local");
         let task = Task::with_policy(self.label, None, self.options.policy);
         let group = scheduler.ctx().clone();
-        let job = under_deadline(move || cleanup_context(&group, max), Box::new(|_| future));
+        let job = under_deadline(move || group.shield(max), Box::new(|_| future));
         scheduler.go_local(task, job)
     }
 

@@ -26,11 +26,12 @@ use std::future::poll_fn;
 
 use tokio::task::coop;
 
-use super::policy::{Options, cleanup_context};
+use super::error::{GROUP_DROPPED, stopped};
+use super::policy::Options;
 use super::queue::Queue;
 use super::task::Task;
 use super::task_handle::{Slot, TaskHandle};
-use crate::context::{Cause, Context, ContextError, RunOwned, StaticCause};
+use crate::context::{Context, RunOwned, StaticCause};
 use crate::scheduler::Scheduler;
 use crate::scheduler::calls::{CallId, Failure};
 use crate::scheduler::effects::Observer;
@@ -41,7 +42,6 @@ use crate::scheduler::permits::lending::Lending;
 use crate::sync::{Arc, Mutex, Weak};
 
 static NOT_READY: StaticCause = StaticCause("the task finished without calling `Ready::ok`");
-static GROUP_DROPPED: StaticCause = StaticCause("the group was dropped");
 
 /// Reports that a task of [`start`](crate::Group::start) is ready.
 ///
@@ -177,7 +177,6 @@ where
     S: FnOnce(Context, Ready<R>) -> F + Send + 'static,
     F: Future<Output = Result<(), E>> + Send + 'static,
 {
-    let stopped = |why| ContextError::cancelled(Some(Cause::from_static(why)));
     let Some(scheduler) = scheduler else {
         // There is nothing to wait for, but a loop around this call must yield to other tasks.
         poll_fn(coop::poll_proceed).await.made_progress();
@@ -211,7 +210,7 @@ where
     let task = Task::with_policy(label, Some(call), options.policy);
     if let Some(max) = options.cleanup {
         let begin = move || {
-            let ctx = cleanup_context(&group, max);
+            let ctx = group.shield(max);
             Box::pin(RunOwned::new(ctx.clone(), begin(ctx)))
         };
         let job = job::of_start(begin, move |ended| finish(job::result_under(ended)));

@@ -7,6 +7,7 @@ use std::task::{self, Poll, Waker, ready};
 
 use tokio::task::coop;
 
+use super::error::{GROUP_DROPPED, stopped};
 use super::handle::{Admission, Number};
 use crate::context::{CancelHandle, Cause, ContextError, StaticCause};
 use crate::panic;
@@ -97,7 +98,6 @@ pub(super) trait StopQueued: Send + Sync {
 }
 
 static VALUE_TAKEN: StaticCause = StaticCause("the value was taken before");
-static GROUP_DROPPED: StaticCause = StaticCause("the group was dropped");
 static HANDLE_ABORTED: StaticCause = StaticCause("the task was aborted through its handle");
 
 /// What a task and its handle share: the value, and whether the handle has stopped the task. Its
@@ -321,8 +321,7 @@ impl<T> TaskHandle<T> {
     /// Returns the handle of a task that never starts, because its group was dropped.
     pub(crate) fn empty() -> TaskHandle<T> {
         let slot = Slot::new();
-        let why = Cause::from_static(&GROUP_DROPPED);
-        slot.state.lock().error = Some(ContextError::cancelled(Some(why)));
+        slot.state.lock().error = Some(stopped(&GROUP_DROPPED));
         slot.end_without_value(None);
         TaskHandle {
             slot,

@@ -125,9 +125,9 @@ impl Pool {
             span: Span::current(),
             out: Out::new(self),
         };
-        let Ok(runtime) = Handle::try_current() else {
-            drop(unwanted);
-            return;
+        let runtime = match Handle::try_current() {
+            Ok(runtime) => runtime,
+            Err(_) => return drop(unwanted),
         };
         // Without a thread for it, there is no better place than this one.
         let (passed, refused) = parcel::hand_over(&runtime, unwanted, drop);

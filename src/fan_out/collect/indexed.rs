@@ -1,30 +1,20 @@
 //! The collector of `indexed_stream`: outcomes in order of completion, with the number of the item.
 
-use std::collections::VecDeque;
-
+use super::stream::Waiting;
 use super::{Collector, ItemOutcome, RunSummary, StreamCollector, Taken};
-use crate::panic;
 use crate::scheduler::error::TaskErrorKind;
 use crate::scheduler::failures::OnFailure;
 
 /// The outcomes that wait for the consumer, each with the number of its item.
 pub(crate) struct Indexed<T, E> {
-    waiting: VecDeque<(usize, ItemOutcome<T, E>)>,
+    waiting: Waiting<(usize, ItemOutcome<T, E>)>,
 }
 
 impl<T, E> Default for Indexed<T, E> {
     fn default() -> Self {
         Indexed {
-            waiting: VecDeque::new(),
+            waiting: Waiting::default(),
         }
-    }
-}
-
-/// Drops the outcomes that no consumer receives one by one. Two destructors that panic in one drop
-/// would abort the process.
-impl<T, E> Drop for Indexed<T, E> {
-    fn drop(&mut self) {
-        self.waiting.drain(..).for_each(panic::discard);
     }
 }
 
@@ -44,16 +34,16 @@ impl<T, E> Collector<T, E> for Indexed<T, E> {
     }
 
     fn collect(&mut self, number: usize, result: Option<Result<T, E>>) -> Option<Result<T, E>> {
-        self.waiting.push_back((number, result.into()));
+        self.waiting.outcomes.push_back((number, result.into()));
         None
     }
 
     fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.waiting.outcomes.len()
     }
 
     fn is_ready(&self) -> bool {
-        !self.waiting.is_empty()
+        !self.waiting.outcomes.is_empty()
     }
 
     fn finish(self, summary: RunSummary<E>) -> Self::Output {
@@ -67,7 +57,7 @@ impl<T, E> StreamCollector<T, E> for Indexed<T, E> {
     type Key = usize;
 
     fn take(&mut self) -> Option<Taken<Self, T, E>> {
-        self.waiting.pop_front()
+        self.waiting.outcomes.pop_front()
     }
 
     fn element(number: usize, result: Result<T, E>) -> Self::Element {

@@ -13,8 +13,8 @@ use crate::scheduler::failures::OnFailure;
 
 /// Outcomes that wait for the consumer. Those that no consumer receives are dropped one by one: two
 /// destructors that panic in one drop would abort the process.
-struct Waiting<V> {
-    outcomes: VecDeque<V>,
+pub(super) struct Waiting<V> {
+    pub(super) outcomes: VecDeque<V>,
 }
 
 impl<V> Default for Waiting<V> {
