@@ -322,6 +322,13 @@ impl Permits {
         lends
     }
 
+    /// Lends the permit of a task that was found by what jobs wait for, unless it does not wait for
+    /// another scheduler any more. It may have been polled since.
+    fn lend_if_abroad(&mut self, id: LenderId) -> bool {
+        let lender = self.lenders.tasks.get(&id);
+        lender.is_some_and(|lender| !lender.abroad.is_empty()) && self.lend(id)
+    }
+
     /// Removes a claimant that will not poll. Returns whether the permit became free.
     pub(crate) fn abandon(
         &mut self,
@@ -588,12 +595,13 @@ pub(crate) struct ActsFor {
 }
 
 impl ActsFor {
-    /// Lends the permit of the task, which waits for its own scheduler, unless a poll needs it.
+    /// Lends the permit of the task, which was found to wait for its own scheduler through another
+    /// one, unless a poll needs it or the task does not wait any more.
     pub(crate) fn lend(&self) {
         let id = self.lender;
         self.scheduler
             .clone()
-            .update(&mut |permits, _| permits.lend(id));
+            .update(&mut |permits, _| permits.lend_if_abroad(id));
     }
 
     /// Lends the permit of the task if it waits for its own scheduler through another one.
