@@ -76,24 +76,26 @@ fn few_items_that_block_begin_while_their_caller_blocks() {
 }
 
 async fn the_iterator_is_dropped_when_the_last_item_is_pulled() {
-    let (held, gate) = (Arc::new(()), Gate::new());
-    let (of_items, of_f, waits) = (held.clone(), held.clone(), gate.clone());
-    let items = (0..3).inspect(move |_| _ = &of_items);
-    let ctx = Context::background();
-    let all = fan_out(&ctx, items, move |_, item| {
-        let _ = &of_f;
-        let gate = waits.clone();
-        async move {
-            gate.pass().await;
-            Ok::<_, String>(item)
-        }
-    });
-    let opens = async {
-        until(|| Arc::strong_count(&held) == 1).await;
-        gate.open();
-    };
-    let (all, ()) = futures::future::join(in_time(all.limit(3).all()), opens).await;
-    assert_eq!(all, Ok(vec![0, 1, 2]));
+    for count in [3, 12] {
+        let (held, gate) = (Arc::new(()), Gate::new());
+        let (of_items, of_f, waits) = (held.clone(), held.clone(), gate.clone());
+        let items = (0..count).inspect(move |_| _ = &of_items);
+        let ctx = Context::background();
+        let all = fan_out(&ctx, items, move |_, item| {
+            let _ = &of_f;
+            let gate = waits.clone();
+            async move {
+                gate.pass().await;
+                Ok::<_, String>(item)
+            }
+        });
+        let opens = async {
+            until(|| Arc::strong_count(&held) == 1).await;
+            gate.open();
+        };
+        let (all, ()) = futures::future::join(in_time(all.limit(count).all()), opens).await;
+        assert!(all.unwrap().into_iter().eq(0..count));
+    }
 }
 
 async fn fewer_items_than_the_iterator_says_at_most() {

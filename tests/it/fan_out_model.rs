@@ -327,7 +327,8 @@ impl Model<'_> {
 
     /// Pulls the next item if there is room. Returns whether it did.
     fn pull(&mut self) -> bool {
-        if !self.pulling || self.running.len() + self.waiting.len() >= self.case.limit {
+        let has_room = self.running.len() + self.waiting.len() < self.case.limit;
+        if !self.pulling || !(has_room || self.asks_for_end()) {
             return false;
         }
         if self.case.iterator_panics == Some(self.started) {
@@ -346,6 +347,13 @@ impl Model<'_> {
         }
         self.judge();
         true
+    }
+
+    /// An iterator that says it has no more items is asked once more without room, unless the items
+    /// run on the caller's task.
+    fn asks_for_end(&self) -> bool {
+        let says_end = self.case.hinted && self.started == self.case.items.len();
+        says_end && self.started > 0 && !self.case.local
     }
 
     fn end_item(&mut self, number: usize, since: u64) {
@@ -702,6 +710,42 @@ fn a_random_fan_out_does_what_the_model_does() {
         let expected = Model::run(&case);
         assert_eq!(run(&case).await, expected);
     });
+}
+
+/// An iterator that says it has no more items is asked once more when the last one has been pulled.
+#[test]
+fn an_iterator_is_asked_for_its_end_at_its_last_item() {
+    let ends = [
+        End::All,
+        End::ForEach,
+        End::Settle,
+        End::TryStream,
+        End::Stream,
+        End::OrderedStream,
+        End::FirstOk,
+        End::Quorum(2),
+    ];
+    let sizes = |end| (1..5_usize).map(move |items| (end, items));
+    for (end, items) in ends.into_iter().flat_map(sizes) {
+        for limit in 1..=items + 1 {
+            // Item 0 takes the longest, and the last one ends first or second.
+            let units = |at: usize| UNIT * [5, 3, 4, 2][at] + (1 << at);
+            let case = Case {
+                end,
+                local: false,
+                items: (0..items).map(|at| (units(at), Act::Good)).collect(),
+                iterator_panics: Some(items),
+                hinted: true,
+                limit,
+                grace: 0,
+                deadline: None,
+                pauses: end.is_stream().then(|| vec![1 << ITEMS; ITEMS + 1]),
+            };
+            let expected = Model::run(&case);
+            let ran = current_thread().block_on(run(&case));
+            assert_eq!(ran, expected, "{case:?}");
+        }
+    }
 }
 
 /// The delay of a hedge, and its attempts.

@@ -103,9 +103,9 @@ where
     }
 }
 
-/// Looks whether an iterator really has no more items when it says so, if another item may be
-/// pulled now. Without this the end would be seen only when an item finishes, and the iterator
-/// would be kept until then.
+/// Looks whether an iterator really has no more items when it says so, whether there is a permit
+/// for another one or not. Without this the end would be seen only when an item finishes, and the
+/// iterator would be kept until then.
 pub(super) fn look_for_end<P, C, T, E>(
     core: &Arc<Scheduler<ItemSource<P, C, T, E>>>,
     cx: &mut task::Context<'_>,
@@ -114,39 +114,16 @@ pub(super) fn look_for_end<P, C, T, E>(
     P: Next,
     C: Collector<T, E>,
 {
-    let has_room = core.with_state(|state| {
-        state.source.looks_for_end = false;
-        state.source.has_room(&state.permits)
-    });
-    if !has_room {
-        // The worker that makes room pulls next and sees the end, or wakes one that does.
-        return;
-    }
-    let shared = &core.shared;
-    let Some(mut state) = shared.iter.try_use() else {
+    core.with_state(|state| state.source.looks_for_end = false);
+    match find_end(core, cx) {
+        Some(count) => note_end(core, count),
         // Another worker uses the iterator, and may get an item. A searching worker sees the rest.
-        core.with_effects(|state, effects| state.call_searcher(effects));
-        return;
-    };
-    match poll_peek(&mut state.pull, core.ctx(), &shared.call_site.span, cx) {
-        Poll::Ready(Ok(None)) => exhaust(core, state),
-        Poll::Ready(Ok(Some(left))) => {
-            state.left = left;
-            drop(state);
-            found_more(core, left);
-        }
-        Poll::Ready(Err(payload)) => break_off(core, state, payload),
-        // Not of an iterator.
-        Poll::Pending => drop(state),
-    }
-    if shared.iter.take_wake_request() {
-        serve_wake_request(core);
+        None => core.with_effects(|state, effects| state.call_searcher(effects)),
     }
 }
 
-/// Looks whether an iterator really has no more items when it says so, whether there is a permit
-/// for another one or not. Returns how many items there are if there are no more; the iterator has
-/// been dropped then.
+/// Looks like `look_for_end`, and leaves it to the caller to note the end. Returns how many items
+/// there are if there are no more; the iterator has been dropped then.
 pub(super) fn find_end<P, C, T, E>(
     core: &Arc<Scheduler<ItemSource<P, C, T, E>>>,
     cx: &mut task::Context<'_>,
@@ -296,7 +273,7 @@ where
     }
 }
 
-/// Releases the iterator, which has no more items, and notes how many there were.
+/// Releases the iterator, which has no more items, and notes that.
 fn exhaust<P, C, T, E>(
     core: &Arc<Scheduler<ItemSource<P, C, T, E>>>,
     mut state: MutexGuard<'_, IterState<P>>,
@@ -308,6 +285,16 @@ fn exhaust<P, C, T, E>(
     state.left = (0, Some(0));
     let count = core.shared.iter.pulled();
     drop(state);
+    note_end(core, count);
+}
+
+/// Notes how many items there were, when there are no more.
+fn note_end<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>, count: usize)
+where
+    ItemSource<P, C, T, E>: Source<Shared = Shared<P>>,
+    P: Next,
+    C: Collector<T, E>,
+{
     core.with_effects(|state, effects| {
         let source = &mut state.source;
         source.counts.exhaust(count);
