@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-order='sync panic tracing context scheduler group fan_out tower'
+order='sync panic tracing registry span context scheduler inspect group fan_out tower'
 
 # "FROM TO" for each path that begins with `crate::` or `$crate::`, in code and not in comments.
 arrows() {

@@ -7,6 +7,8 @@ mod close;
 pub(crate) mod drain;
 mod error;
 mod handle;
+#[cfg(feature = "inspect")]
+mod inspected;
 mod local;
 mod name;
 mod no_permit;
@@ -204,6 +206,7 @@ where
     /// context, but no failure and no panic cancels it: only [`cancel`](Group::cancel),
     /// [`abort`](Group::abort), the end of `wait`, and dropping the group do.
     #[doc(alias("supervisorScope", "SupervisorJob"))]
+    #[track_caller]
     pub fn new() -> Group<E> {
         Group::with_parent(&Context::background(), OnFailure::GoOn).0
     }
@@ -218,10 +221,12 @@ where
     ///
     /// `parent` may be a [`Context`] or a reference to one.
     #[doc(alias = "WithContext")]
+    #[track_caller]
     pub fn with_context(parent: impl AsRef<Context>) -> (Group<E>, Context) {
         Group::with_parent(parent.as_ref(), OnFailure::EndContext)
     }
 
+    #[track_caller]
     fn with_parent(parent: &Context, on_failure: OnFailure) -> (Group<E>, Context) {
         let (ctx, guard) = parent.with_cancel();
         let scheduler = Scheduler::new(
@@ -230,6 +235,12 @@ where
             (ctx.clone(), guard.disarm()),
             usize::MAX,
             on_failure,
+        );
+        #[cfg(feature = "inspect")]
+        scheduler.register(
+            &scheduler.shared.span,
+            crate::registry::GroupKind::Group,
+            std::panic::Location::caller(),
         );
         (Group { scheduler }, ctx)
     }
@@ -979,6 +990,7 @@ where
     E: GroupError,
 {
     /// Creates a group in which a failure does not cancel the other tasks, as [`Group::new`] does.
+    #[track_caller]
     fn default() -> Group<E> {
         Group::new()
     }

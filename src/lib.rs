@@ -158,8 +158,11 @@ pub mod _documentation;
 mod context;
 pub mod fan_out;
 mod group;
+pub mod inspect;
 mod panic;
+mod registry;
 mod scheduler;
+mod span;
 mod sync;
 #[cfg(feature = "tower")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]

@@ -54,6 +54,8 @@ pub(crate) mod failures;
 pub(crate) mod group_error;
 pub(crate) mod idle;
 mod idlers;
+#[cfg(feature = "inspect")]
+mod inspected;
 pub(crate) mod job;
 mod join;
 pub(crate) mod lease;
@@ -116,6 +118,9 @@ pub(crate) struct Scheduler<S: Source> {
     cancel_key: ListenerKey,
     /// Whether the workers have been aborted. Written under the lock on `workers`.
     pub(crate) workers_aborted: AtomicBool,
+    /// Its entry in the registry.
+    #[cfg(feature = "inspect")]
+    registered: crate::registry::Registered,
 }
 
 // A panic cannot leave a scheduler half-changed: no user code runs under its locks, and the panics
@@ -175,6 +180,8 @@ impl<S: Source> Scheduler<S> {
             left: AtomicUsize::new(0),
             cancel_key: ListenerKey::none(),
             workers_aborted: AtomicBool::new(false),
+            #[cfg(feature = "inspect")]
+            registered: crate::registry::Registered::new(),
         })
     }
 

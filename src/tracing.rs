@@ -279,6 +279,7 @@ mod real {
 mod none {
     use std::borrow::Cow;
     use std::fmt::Display;
+    use std::marker::PhantomData;
     use std::panic::Location;
     use std::time::Duration;
 
@@ -312,15 +313,10 @@ mod none {
         pub(crate) fn close(&mut self) {}
     }
 
-    pub(crate) struct Entered;
+    pub(crate) struct Entered<'a>(PhantomData<&'a ()>);
 
-    // So that callers can drop it by name, like the type with the feature.
-    impl Drop for Entered {
-        fn drop(&mut self) {}
-    }
-
-    pub(crate) fn enter(_: Option<&Span>) -> Entered {
-        Entered
+    pub(crate) fn enter(_: Option<&Span>) -> Entered<'_> {
+        Entered(PhantomData)
     }
 
     pub(crate) fn failed(_: Option<&str>, _: &Location<'_>, _: Duration, _: Failure<'_>) {}

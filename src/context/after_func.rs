@@ -6,9 +6,9 @@ use tokio::task::AbortHandle;
 
 use super::Context;
 use crate::panic;
+use crate::span::{self, Span};
 use crate::sync::thread::{self, ThreadId};
 use crate::sync::{Arc, Condvar, Mutex};
-use crate::tracing::{self, Span};
 
 type Func = Box<dyn FnOnce() + Send>;
 
@@ -30,7 +30,7 @@ impl AfterFunc {
             let caller = Span::current();
             let task = tokio::spawn(async move {
                 done.await;
-                let _entered = tracing::enter(Some(&caller));
+                let _entered = span::enter(Some(&caller));
                 shared.run();
             });
             task.abort_handle()

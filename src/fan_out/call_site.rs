@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::panic::Location;
 
 use crate::scheduler::error::Label;
-use crate::tracing::Span;
+use crate::span::Span;
 
 /// The name of a fan-out, the line that made it, and the span in which that line ran.
 #[derive(Clone)]

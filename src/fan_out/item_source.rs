@@ -36,8 +36,8 @@ use crate::scheduler::group_error::GroupError;
 use crate::scheduler::permits::Permits;
 use crate::scheduler::source::{JobOutput, Outcome, Reach, Reclaimed, Rejected, Source, Tag};
 use crate::scheduler::worker_wakers::WorkerWakers;
+use crate::span::{self, Span};
 use crate::sync::{self, Arc};
-use crate::tracing::{self, Span};
 use pull::{
     SharedPull, close, find_end, found_more, look_for_end, pull, serve_wake_request, start,
     stop_waiting, wait,
@@ -281,6 +281,13 @@ where
     /// iterator.
     const ABORTS_ANYWHERE: bool = true;
     const LENDS: bool = false;
+    #[cfg(feature = "inspect")]
+    const IS_A_CALL: bool = true;
+
+    #[cfg(feature = "inspect")]
+    fn name(shared: &Shared<P>) -> Option<String> {
+        shared.call_site.name.clone().map(String::from)
+    }
 
     fn worker(core: Arc<Scheduler<Self>>) -> Worker<Self> {
         Worker::searching(core)
@@ -378,7 +385,7 @@ where
 
     fn report(core: &Arc<Scheduler<Self>>) {
         while let Some((mut call, progress)) = core.with_state(|state| state.source.take_report()) {
-            let entered = tracing::enter(Some(&core.shared.call_site.span));
+            let entered = span::enter(Some(&core.shared.call_site.span));
             let called = panic::catch(|| call(progress));
             drop(entered);
             if let Err(payload) = called {

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::call_site::CallSite;
 use crate::scheduler::error::Label;
-use crate::tracing::Span;
+use crate::span::Span;
 
 /// An item's number, its start and its span. Items on workers and on the caller's own task have
 /// the same tag.

@@ -4,6 +4,8 @@
 //! nothing moves while that task does not poll the run.
 
 mod in_flight;
+#[cfg(feature = "inspect")]
+mod inspected;
 mod slots;
 mod turn;
 mod wakes;
@@ -34,8 +36,8 @@ use crate::scheduler::calls::Failure;
 use crate::scheduler::error::{Label, Panic, TaskErrorKind};
 use crate::scheduler::failures::Failures;
 use crate::scheduler::job;
+use crate::span::{self, Span};
 use crate::sync;
-use crate::tracing::{self, Span};
 use in_flight::InFlight;
 use slots::{Ended, Polled};
 use turn::Turn;
@@ -64,6 +66,8 @@ where
     steering: Option<Steering>,
     grace: Duration,
     stage: Stage,
+    #[cfg(feature = "inspect")]
+    _inspected: inspected::InspectedRun,
     result: PhantomData<fn() -> T>,
 }
 
@@ -110,8 +114,13 @@ where
         grace: Duration,
     ) -> Self {
         let (limit, steering) = limit.into_run();
+        let ctx = OwnedContext::child_of(parent);
+        #[cfg(feature = "inspect")]
+        let inspected = inspected::register(ctx.get(), &call_site, limit);
         LocalRun {
-            ctx: OwnedContext::child_of(parent),
+            #[cfg(feature = "inspect")]
+            _inspected: inspected,
+            ctx,
             in_flight: InFlight::new(),
             turn: Turn::new(),
             counts: ItemCounts::new(collector, pull.size_hint()),
@@ -363,7 +372,7 @@ where
             ends_context: true,
             on_pool: None,
         };
-        let entered = tracing::enter(span);
+        let entered = span::enter(span);
         let cause = failure.report(C::ON_FAILURE, None);
         drop(entered);
         if failure.is_own() {
@@ -404,7 +413,7 @@ where
             return;
         };
         let progress = self.counts.progress();
-        let entered = tracing::enter(Some(&self.call_site.span));
+        let entered = span::enter(Some(&self.call_site.span));
         let called = panic::catch(|| report(progress));
         drop(entered);
         if let Err(payload) = called {

@@ -79,8 +79,15 @@ where
         let keeps_permits = report.is_none() && steering.is_none();
         let shared = Shared::new(pull, call_site, grace, keeps_permits);
         let source = ItemSource::new(collector, shared.iter.left(), shared.kind, report);
+        let core = Scheduler::new(source, shared, (ctx, guard.disarm()), limit, C::ON_FAILURE);
+        #[cfg(feature = "inspect")]
+        core.register(
+            &core.shared.call_site.span,
+            crate::registry::GroupKind::FanOut,
+            core.shared.call_site.site,
+        );
         SpawnedRun {
-            core: Scheduler::new(source, shared, (ctx, guard.disarm()), limit, C::ON_FAILURE),
+            core,
             stage: Stage::Unstarted,
             steering,
             pool,

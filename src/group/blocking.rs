@@ -31,8 +31,8 @@ use crate::scheduler::error::TaskErrorKind;
 use crate::scheduler::group_error::GroupError;
 use crate::scheduler::parcel;
 use crate::scheduler::source::{HadPermit, Outcome, Tag};
+use crate::span;
 use crate::sync::Arc;
-use crate::tracing;
 
 /// Gives a job to the pool. It runs there, or is dropped there if it may not run any more.
 pub(crate) fn hand_over<E>(
@@ -136,7 +136,7 @@ where
         let Some(job) = self.job.take() else { return };
         task.started();
         let ctx = self.scheduler.ctx().clone();
-        let entered = tracing::enter(task.span());
+        let entered = span::enter(task.span());
         // A task that takes no permit has none to lend.
         let lends = task.policy.takes_permit();
         let mut current = lends.then(|| CurrentJob::new(self.scheduler.clone()));

@@ -15,6 +15,7 @@ use super::permit_wait::{PermitWait, Stage};
 use super::queue::Queue;
 use super::task::{LocalId, Place, Task};
 use crate::panic;
+use crate::registry::TaskKind;
 use crate::scheduler::Scheduler;
 use crate::scheduler::current::{self, CurrentJob};
 use crate::scheduler::error::TaskErrorKind;
@@ -134,7 +135,8 @@ where
         let policy = task.policy;
         let id = Arc::as_ptr(&wait) as LocalId;
         task.place = Place::LocalSet(id);
-        task.open_span(&self.shared.span);
+        task.open_span_of(&self.shared.span, TaskKind::Local);
+        task.queued();
         let local = LocalTask {
             scheduler: self.clone(),
             wait: wait.clone(),

@@ -23,6 +23,7 @@ use super::queue::{Local, Queue, Queued};
 use super::submit::MOST_IN_WORKER;
 use super::task::{BlockingJob, Entry, LocalId, Task, Work};
 use crate::group::error::TryGoError;
+use crate::registry::TaskKind;
 use crate::scheduler::Scheduler;
 use crate::scheduler::effects::Effects;
 use crate::scheduler::group_error::GroupError;
@@ -85,7 +86,7 @@ where
         mut task: Task,
         job: BlockingJob<E>,
     ) -> Admission {
-        task.open_span(&self.shared.span);
+        task.open_span_of(&self.shared.span, TaskKind::Blocking);
         if !self.begin_without_permit(task.policy) {
             let work = Work::Blocking(job);
             self.refuse(Queued::Entry(Entry { task, work }));

@@ -272,7 +272,7 @@ where
         let Some(Reserved { scheduler, wait }) = self.reserved.take() else {
             return;
         };
-        task.open_span(&scheduler.shared.span);
+        task.open_span_of(&scheduler.shared.span, work.kind());
         let id = wait.reserved_id();
         let lender = scheduler.with_permits(|permits| permits.attached_to(id));
         let entry = Entry { task, work };

@@ -234,6 +234,8 @@ where
     W: AsyncFnOnce(Group<E>) -> Result<(), R>,
 {
     let (g, ctx) = Group::with_context(parent);
+    #[cfg(feature = "inspect")]
+    g.set_kind(crate::registry::GroupKind::Scope);
     let label = Label::named("the body of the scope".into());
     async move {
         let ended = {

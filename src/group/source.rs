@@ -16,9 +16,9 @@ use crate::scheduler::group_error::GroupError;
 use crate::scheduler::ledger::Straggler;
 use crate::scheduler::permits::Permits;
 use crate::scheduler::source::{Reach, Reclaimed, Rejected, Source};
+use crate::span::Span;
 use crate::sync::Arc;
 use crate::sync::atomic::AtomicBool;
-use crate::tracing::Span;
 
 /// The data of a group that is read without its lock.
 pub(crate) struct Shared {
@@ -54,6 +54,18 @@ where
     /// No: what is queued is dropped when the group is stopped, and that is user code.
     const ABORTS_ANYWHERE: bool = false;
     const LENDS: bool = true;
+    #[cfg(feature = "inspect")]
+    const IS_A_CALL: bool = false;
+
+    #[cfg(feature = "inspect")]
+    fn queued(&self) -> usize {
+        self.waiting()
+    }
+
+    #[cfg(feature = "inspect")]
+    fn name(shared: &Shared) -> Option<String> {
+        shared.name.get().map(String::from)
+    }
 
     fn worker(scheduler: Arc<Scheduler<Self>>) -> Worker<E> {
         Worker::searching(scheduler)

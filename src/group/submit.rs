@@ -132,7 +132,7 @@ where
 
     /// Starts work, or queues it.
     pub(crate) fn submit(self: &Arc<Self>, mut task: Task, work: Work<E>) -> Admission {
-        task.open_span(&self.shared.span);
+        task.open_span_of(&self.shared.span, work.kind());
         self.enqueue(Queued::Entry(Entry { task, work }), None)
     }
 
@@ -168,7 +168,11 @@ where
             }
             let local = match &queued {
                 Queued::Local(wait) => Some(wait.clone()),
-                _ => None,
+                Queued::Entry(entry) => {
+                    entry.task.queued();
+                    None
+                }
+                Queued::Reserved(_) | Queued::Gap => None,
             };
             let number = self.queue_up(Position::new(queued), state, effects);
             match local {

@@ -2,17 +2,18 @@
 
 use tokio::time::Instant;
 
-use super::policy::Policy;
+use super::policy::{Policy, Role};
 use crate::context::{Cause, Context, ContextError};
 use crate::panic;
+use crate::registry::TaskKind;
 use crate::scheduler::calls::{CallId, PoolId};
 use crate::scheduler::effects::Observer;
 use crate::scheduler::error::Label;
 use crate::scheduler::failures::OnFailure;
 use crate::scheduler::job::Job;
 use crate::scheduler::source::Tag;
+use crate::span::Span;
 use crate::sync::{Arc, Handle};
-use crate::tracing::Span;
 
 /// Identifies a local task within its group.
 pub(crate) type LocalId = usize;
@@ -29,6 +30,15 @@ pub(crate) struct Entry<E> {
 pub(crate) enum Work<E> {
     Future(Job<E>),
     Blocking(BlockingJob<E>),
+}
+
+impl<E> Work<E> {
+    pub(super) fn kind(&self) -> TaskKind {
+        match self {
+            Work::Future(_) => TaskKind::Task,
+            Work::Blocking(_) => TaskKind::Blocking,
+        }
+    }
 }
 
 impl<E: 'static> Work<E> {
@@ -109,15 +119,32 @@ impl Task {
         Some(Arc::as_ptr(observer).cast::<()>() as usize)
     }
 
+    /// Notes that the task waits for a permit from now on.
+    pub(super) fn queued(&self) {
+        self.span.queued();
+    }
+
     /// Opens the task's span. `group` is the span in which its group was made.
     pub(crate) fn open_span(&mut self, group: &Span) {
-        self.span = group.task(self.label.name.as_deref(), self.label.site);
+        self.open_span_of(group, TaskKind::Task);
+    }
+
+    /// Opens the span of a task of this kind, unless the options of the task make it another one.
+    pub(crate) fn open_span_of(&mut self, group: &Span, kind: TaskKind) {
+        let kind = match self.policy.role {
+            Role::Plain => kind,
+            Role::Background => TaskKind::Background,
+            Role::Cleanup => TaskKind::Cleanup,
+        };
+        self.span = group.task(self.label.name.as_ref(), self.label.site, kind);
     }
 }
 
 impl Tag for Task {
     fn started(&mut self) {
-        self.started = Some(Instant::now());
+        let now = Instant::now();
+        self.started = Some(now);
+        self.span.started(now);
     }
 
     fn span(&self) -> Option<&Span> {

@@ -21,13 +21,14 @@ use super::policy::Policy;
 use super::queue::Queue;
 use super::task::Task;
 use crate::panic::{self, Payload};
+use crate::registry::TaskKind;
 use crate::scheduler::Scheduler;
 use crate::scheduler::error::Label;
 use crate::scheduler::group_error::GroupError;
 use crate::scheduler::job::{self, poll_to_end};
 use crate::scheduler::source::{Outcome, Tag};
+use crate::span;
 use crate::sync::Arc;
-use crate::tracing;
 
 pin_project! {
     /// A future that its caller polls and that a group waits for, from
@@ -60,7 +61,7 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             let Some(counted) = this.counted.take() else { return };
-            let _entered = tracing::enter(counted.task.span());
+            let _entered = span::enter(counted.task.span());
             let dropped = panic::catch(|| this.future.set(None));
             drop(_entered);
             counted.end(dropped.map(|()| None));
@@ -120,7 +121,7 @@ where
         });
         counts.then(|| {
             let mut task = Task::with_policy(label, None, policy);
-            task.open_span(&scheduler.shared.span);
+            task.open_span_of(&scheduler.shared.span, TaskKind::Tracked);
             task.started();
             Counted {
                 group: scheduler.clone(),
@@ -145,7 +146,7 @@ where
         let mut this = self.project();
         match this.counted {
             Some(counted) => {
-                let entered = tracing::enter(counted.task.span());
+                let entered = span::enter(counted.task.span());
                 let ended = ready!(poll_to_end(this.future.as_mut(), cx));
                 drop(entered);
                 if let Some(counted) = this.counted.take() {

@@ -9,8 +9,8 @@ use super::source::{Completion, HadPermit, Outcome, Rejected, Source, Tag};
 use super::state::State;
 use crate::context::{Cause, ContextError, StaticCause};
 use crate::panic;
+use crate::span;
 use crate::sync::Arc;
-use crate::tracing;
 
 static TASK_ABORTED: StaticCause = StaticCause("the task was aborted");
 
@@ -64,7 +64,7 @@ impl<S: Source> Scheduler<S> {
         if tag.is_observed() {
             tag.hand_failure(failure.for_handle(), is_panic);
         }
-        let _entered = tracing::enter(tag.span());
+        let _entered = span::enter(tag.span());
         if !is_panic && tag.is_stopped() {
             self.with_state(|state| state.enter_as_stopped(&failure));
             panic::discard(failure);

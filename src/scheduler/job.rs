@@ -14,7 +14,7 @@ use super::current;
 use crate::context::ContextError;
 use crate::panic::{self, Payload};
 use crate::scheduler::error::TaskErrorKind;
-use crate::tracing::{self, Span};
+use crate::span::{self, Span};
 
 /// The largest future or closure that is passed by value from the call to its job. Each call in
 /// between copies it, which takes a multiple of its size on the stack, above all in a debug build.
@@ -93,7 +93,7 @@ pub(crate) fn poll_job<J: Future>(
     span: Option<&Span>,
     cx: &mut task::Context<'_>,
 ) -> Poll<Result<J::Output, Payload>> {
-    let _entered = tracing::enter(span);
+    let _entered = span::enter(span);
     current::poll(cx, |cx| poll_to_end(job.as_mut(), cx))
 }
 

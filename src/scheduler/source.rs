@@ -17,8 +17,8 @@ use super::permits::lending::LenderId;
 use crate::context::{Cause, ContextError, StaticCause};
 use crate::panic::Payload;
 use crate::scheduler::error::{Label, TaskErrorKind};
+use crate::span::Span;
 use crate::sync::Arc;
-use crate::tracing::Span;
 
 static SHUT: StaticCause = StaticCause("the group is closed");
 
@@ -43,6 +43,9 @@ pub(crate) trait Source: Send + Sized + 'static {
     const ABORTS_ANYWHERE: bool;
     /// Whether jobs may wait for permits or for jobs of their own scheduler.
     const LENDS: bool;
+    /// Whether the jobs are those of a call, which waits for them.
+    #[cfg(feature = "inspect")]
+    const IS_A_CALL: bool;
 
     /// Returns a worker that looks for a job.
     fn worker(scheduler: Arc<Scheduler<Self>>) -> Self::Worker;
@@ -55,6 +58,14 @@ pub(crate) trait Source: Send + Sized + 'static {
     fn ready(&self) -> usize {
         usize::MAX
     }
+    /// Returns how many jobs wait for a permit.
+    #[cfg(feature = "inspect")]
+    fn queued(&self) -> usize {
+        0
+    }
+    /// Returns the name that the caller gave.
+    #[cfg(feature = "inspect")]
+    fn name(shared: &Self::Shared) -> Option<String>;
     /// Takes the waker of a worker that is parked.
     fn unpark_one(&mut self) -> Option<Waker> {
         None

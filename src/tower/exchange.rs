@@ -45,7 +45,12 @@ impl Scope {
             self.end_wait(in_flight);
             return Poll::Ready(Left::Expired);
         }
-        match self.run(|| handler.poll(cx)) {
+        let polled = {
+            #[cfg(feature = "inspect")]
+            let _on_thread = in_flight.enter();
+            self.run(|| handler.poll(cx))
+        };
+        match polled {
             Poll::Ready(output) => {
                 self.end_wait(in_flight);
                 Poll::Ready(if self.deadline.has_passed() {

@@ -19,8 +19,8 @@ use super::request_line::RequestLine;
 use crate::context::{CancelHandle, Cause, Context, ContextError, deadline_after};
 use crate::group::Group;
 use crate::group::drain::{Drained, DrainedError, DrainedTask};
+use crate::span::Span;
 use crate::sync::Arc;
-use crate::tracing::Span;
 use counts::Counts;
 use lingering::Lingering;
 use tally::Ended;
@@ -53,9 +53,12 @@ impl Shared {
         let (ctx, guard) = server.with_cancel();
         // The grace period of a handler begins at this instant.
         ctx.record_end_time();
+        let group = Group::new();
+        #[cfg(feature = "inspect")]
+        group.set_kind(crate::registry::GroupKind::Handlers);
         Shared {
             counts: Arc::new(Counts::new()),
-            group: Group::new(),
+            group,
             ctx,
             stop: guard.disarm(),
             aborted,
@@ -91,6 +94,9 @@ pub(super) struct InFlight {
     /// `None` after the handler was moved to the group.
     shared: Option<Arc<Shared>>,
     ended: Ended,
+    /// The handler as a task of the group, for the time that it is inside its connection.
+    #[cfg(feature = "inspect")]
+    entry: crate::registry::Entry,
 }
 
 /// A handler that may go on without its client, and until when.
@@ -104,11 +110,21 @@ pub(super) struct Rest<F> {
 
 impl InFlight {
     /// Counts a handler that begins, or returns `None` if [`Handlers::wait`] was called.
-    pub(super) fn begin(shared: &Arc<Shared>) -> Option<InFlight> {
+    pub(super) fn begin(shared: &Arc<Shared>, line: &RequestLine) -> Option<InFlight> {
+        #[cfg(not(feature = "inspect"))]
+        let _ = line;
         shared.counts.enter().then(|| InFlight {
             shared: Some(shared.clone()),
             ended: Ended::Otherwise,
+            #[cfg(feature = "inspect")]
+            entry: shared.group.enter_handler(line.to_string(), shared.site),
         })
+    }
+
+    /// Puts the handler on the thread for a poll, for what asks which task runs.
+    #[cfg(feature = "inspect")]
+    pub(super) fn enter(&self) -> crate::registry::Entered {
+        crate::registry::enter(Some(&self.entry))
     }
 
     /// Records that the handler has returned.
@@ -158,7 +174,7 @@ impl InFlight {
             } = rest;
             self.shared = Some(shared);
             {
-                let _entered = crate::tracing::enter(Some(&caller));
+                let _entered = crate::span::enter(Some(&caller));
                 drop(handler);
             }
             line.emit_abort(&caller, began.elapsed(), reason);

@@ -7,7 +7,8 @@ use http::Method;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 
-use crate::tracing::{self, RequestEvent, Span};
+use crate::span::{self, Span};
+use crate::tracing::{self, RequestEvent};
 
 /// The method and path of a request. It shares the bytes of the request, so it is cheap to make.
 #[derive(Debug, Clone)]
@@ -36,7 +37,7 @@ impl RequestLine {
 
     /// Emits an event of the request, in its span.
     pub(super) fn emit(&self, span: &Span, event: RequestEvent<'_>) {
-        let _entered = tracing::enter(Some(span));
+        let _entered = span::enter(Some(span));
         tracing::request(self.method.as_str(), self.path(), event);
     }
 

@@ -16,7 +16,8 @@ use super::request_line::RequestLine;
 use super::wait::Wait;
 use crate::context::ContextError;
 use crate::context::{Cause, Context};
-use crate::tracing::{self, RequestEvent, Span};
+use crate::span::Span;
+use crate::tracing::{self, RequestEvent};
 
 /// The scope of a request. It is boxed, because it moves often: from the service's `call` into the
 /// response future, and from there into the response's body. When a server drops one of these

@@ -89,6 +89,12 @@ mod group_track;
 mod group_traits;
 mod group_try_go;
 mod group_wait_all;
+#[cfg(feature = "inspect")]
+mod inspect_programs;
+#[cfg(feature = "inspect")]
+mod inspect_tree;
+#[cfg(feature = "inspect")]
+mod inspect_warn;
 mod runtime_fairness;
 mod runtime_lifo_slot;
 mod support;

@@ -9,8 +9,8 @@ use super::pool::{Begun, Out, Pool};
 use crate::context::Context;
 use crate::panic::{self, Payload};
 use crate::scheduler::parcel;
+use crate::span::{self, Span};
 use crate::sync::{Arc, Handle, Mutex};
-use crate::tracing::{self, Span};
 
 /// The future of one call of the function of a [`fan_out_blocking`](crate::fan_out_blocking()). It
 /// gives the call to the blocking pool at its first poll.
@@ -195,7 +195,7 @@ where
         let Some(Work { ctx, item, f }) = self.work.take_if(|work| !work.ctx.is_done()) else {
             return;
         };
-        let entered = tracing::enter(Some(&self.span));
+        let entered = span::enter(Some(&self.span));
         let ended = panic::catch(|| f(ctx, item));
         // It may be the last one, whose destructor runs here.
         let dropped = panic::catch(|| drop(f));
@@ -207,7 +207,7 @@ where
 impl<I, F, T, E> Drop for Job<I, F, T, E> {
     fn drop(&mut self) {
         if let Some(Work { ctx, item, f }) = self.work.take() {
-            let _entered = tracing::enter(Some(&self.span));
+            let _entered = span::enter(Some(&self.span));
             self.out.pool().drop_here(item);
             self.out.pool().drop_here(f);
             drop(ctx);

@@ -5,8 +5,8 @@ use std::task::{self, Poll, Waker};
 
 use crate::panic::{self, Payload};
 use crate::scheduler::parcel;
+use crate::span::{self, Span};
 use crate::sync::{Arc, Handle, Mutex};
-use crate::tracing::{self, Span};
 
 /// Counts what a fan-out has given to the pool.
 #[expect(unnameable_types, reason = "a method of a sealed trait returns it")]
@@ -185,7 +185,7 @@ struct Unwanted<T> {
 
 impl<T> Drop for Unwanted<T> {
     fn drop(&mut self) {
-        let _entered = tracing::enter(Some(&self.span));
+        let _entered = span::enter(Some(&self.span));
         self.out.pool().drop_here(self.value.take());
     }
 }

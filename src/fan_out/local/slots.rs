@@ -17,8 +17,8 @@ use super::wakes::{ItemWaker, WakeQueue};
 use crate::fan_out::item_tag::ItemTag;
 use crate::panic::{self, Payload};
 use crate::scheduler::job;
+use crate::span;
 use crate::sync::Arc;
-use crate::tracing;
 
 /// The items in flight.
 pub(super) struct Slots<F, W> {
@@ -146,7 +146,7 @@ impl<F, W> Slots<F, W> {
             .collect();
         items.sort_unstable_by_key(|(tag, _)| tag.number);
         let drop_one = |(tag, mut future): (ItemTag<W>, Pin<Box<Option<F>>>)| {
-            let entered = tracing::enter(Some(&tag.span));
+            let entered = span::enter(Some(&tag.span));
             let dropped = panic::catch(|| future.set(None));
             drop(entered);
             (tag, dropped)
@@ -189,7 +189,7 @@ impl<F: Future, W> Slots<F, W> {
         let SlotState::Used(tag) = &slot.state else {
             return None;
         };
-        let entered = tracing::enter(Some(&tag.span));
+        let entered = span::enter(Some(&tag.span));
         let waker = waker_ref(&slot.waker);
         let mut cx = task::Context::from_waker(&waker);
         let polled = job::poll_to_end(slot.future.as_mut(), &mut cx);

@@ -101,6 +101,12 @@ pub(crate) struct Lender {
     waker: Option<Waker>,
     /// What the task waits for in other schedulers.
     abroad: Vec<Target>,
+    /// Its entry in the registry.
+    #[cfg(feature = "inspect")]
+    task: Option<crate::registry::TaskId>,
+    /// When it lent its permit last.
+    #[cfg(feature = "inspect")]
+    lent_at: Option<tokio::time::Instant>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -124,6 +130,10 @@ impl Lender {
             is_woken: false,
             waker: None,
             abroad: Vec::new(),
+            #[cfg(feature = "inspect")]
+            task: crate::registry::current(),
+            #[cfg(feature = "inspect")]
+            lent_at: None,
         }
     }
 
@@ -213,6 +223,15 @@ pub(crate) struct Waiter {
 
 /// Permits of single tasks.
 impl Permits {
+    /// Returns the tasks that have lent their permit, and since when.
+    #[cfg(feature = "inspect")]
+    pub(crate) fn lent_by(
+        &self,
+    ) -> impl Iterator<Item = (crate::registry::TaskId, tokio::time::Instant)> {
+        let lent = self.lenders.tasks.values().filter(|it| !it.has_permit());
+        lent.filter_map(|lender| lender.task.zip(lender.lent_at))
+    }
+
     /// Registers a job that begins to wait during a poll.
     pub(crate) fn register_lender(&mut self) -> LenderId {
         self.insert_lender(Lender::new(1))
@@ -317,6 +336,10 @@ impl Permits {
             && !lender.is_woken;
         if lends {
             lender.permit = TaskPermit::Lent;
+            #[cfg(feature = "inspect")]
+            {
+                lender.lent_at = Some(tokio::time::Instant::now());
+            }
             self.running -= 1;
         }
         lends

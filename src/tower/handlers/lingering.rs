@@ -14,9 +14,10 @@ use super::counts::Counts;
 use super::tally::{self, Ended};
 use crate::context::ContextError;
 use crate::panic::{self, Payload};
+use crate::span;
 use crate::sync::Arc;
 use crate::tower::deadline::poll_timer;
-use crate::tracing::{self, RequestEvent};
+use crate::tracing::RequestEvent;
 
 /// Runs a handler until it returns or its time is over. It never fails: what becomes of the handler
 /// is in the counts.
@@ -83,7 +84,7 @@ impl<F> Lingering<F> {
             began,
             ..
         } = rest;
-        let entered = tracing::enter(Some(&caller));
+        let entered = span::enter(Some(&caller));
         // A panic in the destructor of the future is the handler's panic too.
         let dropped = panic::catch(|| drop(handler));
         drop(entered);
@@ -117,7 +118,7 @@ impl<F: Future> Future for Lingering<F> {
             return Poll::Ready(Ok(()));
         };
         let (handler, until, timer) = (rest.handler.as_mut(), rest.until, &mut this.timer);
-        let entered = tracing::enter(Some(&rest.caller));
+        let entered = span::enter(Some(&rest.caller));
         let step = panic::catch(|| Lingering::step(handler, until, timer, cx));
         drop(entered);
         let ended = match step {

@@ -1,0 +1,60 @@
+//! The entry of a run on the caller's task in the registry.
+
+use std::sync::Arc;
+
+use crate::context::Context;
+use crate::fan_out::call_site::CallSite;
+use crate::registry::{GroupKind, Inspected, Look, Registered};
+
+/// The entry, which is removed when this is dropped.
+pub(super) struct InspectedRun {
+    _registered: Registered,
+    /// What the entry points to.
+    _run: Arc<LocalGroup>,
+}
+
+/// What can be told of the run by another thread.
+struct LocalGroup {
+    ctx: Context,
+    name: Option<String>,
+    limit: usize,
+}
+
+/// Enters a run.
+pub(super) fn register(ctx: &Context, call_site: &CallSite, limit: usize) -> InspectedRun {
+    let run = Arc::new(LocalGroup {
+        ctx: ctx.clone(),
+        name: call_site.name.clone().map(String::from),
+        limit,
+    });
+    ctx.record_end_time();
+    let registered = Registered::new();
+    let weak = Arc::downgrade(&run);
+    let caller = call_site.span.caller();
+    registered.enter(caller, GroupKind::FanOut, call_site.site, weak);
+    InspectedRun {
+        _registered: registered,
+        _run: run,
+    }
+}
+
+impl Inspected for LocalGroup {
+    fn look(&self) -> Look {
+        Look {
+            name: self.name.clone(),
+            limit: Some(self.limit).filter(|limit| *limit != usize::MAX),
+            // Its items are in the registry.
+            running: None,
+            queued: 0,
+            is_waited_for: true,
+            is_over: false,
+            grace: None,
+            deadline: self.ctx.deadline(),
+            end: self
+                .ctx
+                .err()
+                .map(|error| error.in_registry(self.ctx.ended_at())),
+            lent: Vec::new(),
+        }
+    }
+}

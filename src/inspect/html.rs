@@ -1,0 +1,26 @@
+//! A snapshot as one page that needs nothing from a network.
+
+use super::snapshot::Snapshot;
+
+/// The page, with a mark where the data goes.
+const PAGE: &str = include_str!("page.html");
+const MARK: &str = "\"THE SNAPSHOT\"";
+
+impl Snapshot {
+    /// Returns a page with the tree: groups that fold, a search, the stragglers on top. It is one
+    /// file, and makes no request.
+    ///
+    /// It shows names, causes and paths of source files, so do not serve it on a public port.
+    pub fn to_html(&self) -> String {
+        PAGE.replacen(MARK, &in_script(self), 1)
+    }
+}
+
+/// Returns the data as JSON that may stand inside a script element: without `<`, it can neither end
+/// the script nor begin a comment.
+fn in_script(data: &impl serde::Serialize) -> String {
+    match serde_json::to_string(data) {
+        Ok(json) => json.replace('<', "\\u003c"),
+        Err(error) => unreachable!("its maps have strings as keys: {error}"),
+    }
+}

@@ -1,0 +1,91 @@
+//! The registry of live groups and tasks, which feature `inspect` reads.
+//!
+//! Without the feature, the types have no size and their methods are empty.
+//!
+//! # Invariants
+//!
+//! 1. A task has an entry from the moment it is submitted, or an item is pulled, until its outcome
+//!    has been recorded. The future has been dropped by then, and nobody has been told of the end.
+//!    So a task that lives longer than a reading of the registry is found by it, and a task whose
+//!    end was observed before is not.
+//! 2. A group has an entry as long as its scheduler exists. Each task keeps its scheduler alive, so
+//!    the group of a task that is found has an entry, too.
+//! 3. The lock of a shard is held for one operation on its tables, and no other lock is taken under
+//!    it. So it may be taken under any lock.
+//! 4. An entry never moves to another shard, so a reading that takes one lock after another misses
+//!    none.
+
+#[cfg(feature = "inspect")]
+mod real;
+
+#[cfg(feature = "inspect")]
+pub(crate) use real::*;
+
+#[cfg(not(feature = "inspect"))]
+mod none {
+    use std::borrow::Cow;
+    use std::panic::Location;
+
+    use tokio::time::Instant;
+
+    use super::TaskKind;
+
+    #[derive(Clone)]
+    pub(crate) struct Entry;
+
+    impl Entry {
+        pub(crate) const fn none() -> Entry {
+            Entry
+        }
+
+        pub(crate) fn caller() -> Entry {
+            Entry
+        }
+
+        pub(crate) fn task(
+            &self,
+            _: Option<&Cow<'static, str>>,
+            _: &'static Location<'static>,
+            _: TaskKind,
+        ) -> Entry {
+            Entry
+        }
+
+        pub(crate) fn item(&self, _: usize, _: &'static Location<'static>) -> Entry {
+            Entry
+        }
+
+        pub(crate) fn queued(&self) {}
+
+        pub(crate) fn started(&self, _: Instant) {}
+
+        pub(crate) fn close(&mut self) {}
+    }
+
+    pub(crate) struct Entered;
+
+    pub(crate) fn enter(_: Option<&Entry>) -> Entered {
+        Entered
+    }
+}
+
+#[cfg(not(feature = "inspect"))]
+pub(crate) use none::*;
+
+/// What kind of task an entry is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(
+    not(feature = "inspect"),
+    expect(dead_code, reason = "read by the registry only")
+)]
+pub(crate) enum TaskKind {
+    Task,
+    Background,
+    Cleanup,
+    Blocking,
+    Local,
+    Tracked,
+    Item,
+    #[cfg(all(feature = "inspect", feature = "tower"))]
+    Handler,
+}
