@@ -104,18 +104,21 @@ async fn a_limit_is_a_number_or_none() {
     in_each_place!(|at| {
         for limit in [Some(1), Some(7), None] {
             let (gauge, all) = (Gauge::default(), 20);
+            let most = limit.unwrap_or(all);
             let enters = gauge.clone();
             let fan_out = fan_out(&background(), 0..all, move |_, _| {
-                let alive = enters.enter();
+                let (alive, gauge) = (enters.enter(), enters.clone());
                 async move {
                     let _alive = alive;
-                    sleep(ms(1)).await;
+                    // The first items wait for as many as may run at once.
+                    until(|| gauge.most() >= most).await;
+                    yields(1).await;
                     OK
                 }
             });
             let settled = at!(fan_out.limit(limit)).settle().await;
             assert_eq!(settled.len(), all);
-            assert_eq!(gauge.most(), limit.unwrap_or(all));
+            assert_eq!(gauge.most(), most);
         }
     });
 }
