@@ -7,6 +7,7 @@
 //! | [Comparison](compare) | what similar libraries have that this one lacks, and the reverse |
 //! | [Bridges](bridges) | child processes, SQL queries and loops, which a drop does not stop |
 //! | [Distributed](distributed) | one fan-out over several processes |
+//! | [Finding what hangs](inspect) | which task does not stop, since when, and where it started |
 //! | [Cost](cost) | what each operation takes, in time and in memory |
 //! | [Testing](testing) | how the crate is tested |
 //! | [Design](design) | why the crate is built as it is |
@@ -47,6 +48,7 @@ macro_rules! links {
             "DISTRIBUTED.md": "distributed",
             "GO.md": "go",
             "GUIDE.md": "guide",
+            "INSPECT.md": "inspect",
             "TESTING.md": "testing",
             files:
             "benches/README.md": "benches/README.md",
@@ -86,6 +88,10 @@ pub mod bridges {}
     doc = include_str!("../docs/DISTRIBUTED.md")
 )]
 pub mod distributed {}
+
+#[doc = links!()]
+#[cfg_attr(any(not(doctest), feature = "inspect"), doc = include_str!("../docs/INSPECT.md"))]
+pub mod inspect {}
 
 #[doc = links!()]
 #[doc = include_str!("../docs/COST.md")]

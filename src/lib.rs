@@ -87,6 +87,7 @@
 //! | to see whether an error is that of a context | [`ContextError::find`] |
 //! | to interrupt what cannot be dropped | [`Context::after_func`] |
 //! | work that either of two contexts can cancel | [`Context::merge`] |
+//! | to see which task does not stop | module [`inspect`] |
 //! | to shut down on SIGTERM | `Context::with_shutdown_signals`, feature `signal` |
 //! | to call a crate that takes a token | `Context::to_cancellation_token`, feature `tokio-util` |
 //! | a context for each request, and deadlines across services | module `tower`, feature `tower` |
@@ -124,6 +125,7 @@
 //! [Comparison](_documentation::compare) ·
 //! [Bridges](_documentation::bridges) to work that a drop does not stop ·
 //! [Distributed](_documentation::distributed) ·
+//! [Finding what hangs](_documentation::inspect) ·
 //! [Cost](_documentation::cost) ·
 //! [Testing](_documentation::testing) ·
 //! [Design](_documentation::design)
@@ -137,6 +139,8 @@
 //! - `tower`: for servers, a context for each request; for clients, a deadline on each call. It
 //!   works with hyper, axum, tonic and reqwest.
 //! - `axum`: that context as an extractor. Includes `tower`.
+//! - `inspect`: the live groups and tasks as a tree, and which of them do not stop. See module
+//!   [`inspect`].
 //! - `tracing`: a span for each task and each item, and events for what stops one. A task's span is
 //!   inside the span in which its *group* was made, and follows from the span in which the task was
 //!   started, so a long task does not keep the span of a request open. An item's span is inside the

@@ -3,8 +3,8 @@
 //!
 //! A [`Span`] of a task is made when the task is submitted and closed when its outcome has been
 //! recorded. It is entered around each poll and each drop of user code. Without the two features it
-//! has no size. A span is made, entered and dropped outside every lock, because a subscriber is user
-//! code.
+//! has no size. A span is made, entered and dropped outside every lock, because a subscriber is
+//! user code.
 
 use std::borrow::Cow;
 use std::panic::Location;

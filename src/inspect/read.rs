@@ -90,7 +90,7 @@ impl Tree {
         groups
     }
 
-    /// Returns `None` for a group that is over. Its workers or its spawners may exist a little longer.
+    /// Returns `None` for a group that is over. Its workers or its spawners may exist longer.
     fn group(&mut self, entry: GroupEntry) -> Option<GroupSnapshot> {
         let look = match entry.group.upgrade() {
             Some(group) => group.look(),

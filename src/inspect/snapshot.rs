@@ -21,8 +21,8 @@ impl fmt::Display for TaskId {
 ///
 /// Its `Display` is a tree for a terminal. Serialized, each struct here is an object with the names
 /// of its fields. A duration is a number of milliseconds, and its name ends in `_ms`: `age_ms`,
-/// `ago_ms`, `deadline_left_ms`, `grace_ms`, `lent_for_ms`, `for_ms`. An enum is its name in `snake_case`. These
-/// names do not change within a major version; new ones may be added.
+/// `ago_ms`, `deadline_left_ms`, `grace_ms`, `lent_for_ms`, `for_ms`. An enum is its name in
+/// `snake_case`. These names do not change within a major version; new ones may be added.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Snapshot {

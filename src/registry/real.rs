@@ -19,7 +19,7 @@ pub(crate) type TaskId = NonZeroU64;
 /// Identifies a group. It is never used again.
 pub(crate) type GroupId = u64;
 
-/// So many that threads which start tasks rarely meet at one lock.
+/// With this many, threads that start tasks rarely meet at one lock.
 const SHARDS: usize = 16;
 /// The bits of a key that are the number of the shard.
 const SHARD_BITS: u32 = SHARDS.trailing_zeros();

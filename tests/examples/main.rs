@@ -8,6 +8,7 @@
 //! ```
 #![cfg(unix)]
 
+mod inspect;
 mod messages;
 mod processes;
 mod programs;

@@ -205,6 +205,10 @@ impl Running {
         read(&self.scratch.path("out"))
     }
 
+    pub(crate) fn err(&self) -> String {
+        read(&self.scratch.path("err"))
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).unwrap();
     }
@@ -277,15 +281,27 @@ impl Server {
 
     /// Sends a GET request. The response is not read yet.
     pub(crate) fn ask(&self, path: &str) -> TcpStream {
+        self.send("GET", path)
+    }
+
+    fn send(&self, method: &str, path: &str) -> TcpStream {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let host = &self.address;
         write!(
             stream,
-            "GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"
+            "{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"
         )
         .unwrap();
         stream
+    }
+
+    /// The body of the response to a request without a body.
+    pub(crate) fn body(&self, method: &str, path: &str) -> String {
+        let mut response = String::new();
+        let mut stream = self.send(method, path);
+        stream.read_to_string(&mut response).unwrap();
+        response.split_once("\r\n\r\n").unwrap().1.to_owned()
     }
 
     /// The last line of the response to a GET request.

@@ -24,7 +24,7 @@ struct Known(Arc<Mutex<Lives>>);
 struct Lives {
     /// The tasks that run.
     alive: HashSet<TaskId>,
-    /// The tasks that somebody has waited for.
+    /// The tasks that were waited for.
     over: HashSet<TaskId>,
     /// All of them, to see that no id is given twice.
     all: HashSet<TaskId>,
@@ -55,7 +55,7 @@ impl Known {
         OK
     }
 
-    /// Notes that somebody has waited for these tasks.
+    /// Notes that these tasks were waited for.
     fn is_over(&self, batch: &Batch) {
         let mut lives = self.0.lock().unwrap();
         lives.over.extend(batch.0.lock().unwrap().drain(..));
