@@ -5,7 +5,7 @@
 //! # Invariants
 //!
 //! 1. A task has an entry from the moment it is submitted, or an item is pulled, until its outcome
-//!    has been recorded. The future has been dropped by then, and no waiter has been told of the end.
+//!    has been recorded. The future has been dropped by then, and no waiter has been told.
 //!    So a task that lives longer than a reading of the registry is found by it, and a task whose
 //!    end was observed before is not.
 //! 2. A group has an entry as long as its scheduler exists. Each task keeps its scheduler alive, so
