@@ -71,6 +71,29 @@ done
 kill -TERM "$server"
 wait "$server" || true
 
+echo '-- inspect: the page shows the task that does not stop'
+address=127.0.0.1:$((20000 + RANDOM % 10000))
+serve inspect "$address" --port "${address#*:}" --debug-pages
+curl --noproxy '*' --silent --request POST "http://$address/stop" >/dev/null
+sleep 1
+# shown TEXT: the lines that the page shows when it is opened with a search for the text.
+shown() {
+    chromium --headless --no-sandbox --disable-gpu --user-data-dir="$scratch/chromium" \
+        --dump-dom "http://$address/debug/tasks.html#$1" 2>/dev/null |
+        sed -e 's/<div class="leaf/\n&/g; s/<summary/\n&/g; s/<li/\n&/g' |
+        grep -E '^<(div class="leaf"|summary|li)' || true
+}
+grep -q '<li>.*deaf.*still running.*POST /stop' <<<"$(shown '')" ||
+    die 'inspect: the page does not show the task that does not stop'
+leaves() {
+    shown "$1" | grep -c '^<div class="leaf"' || true
+}
+[[ $(leaves '') == 3 && $(leaves deaf) == 1 && $(leaves nothing) == 0 ]] ||
+    die 'inspect: the search does not show the task that it is for, and no other one'
+kill -TERM "$server"
+wait "$server" || die "inspect: ended with status $?"
+server=''
+
 echo '-- axum_service, SIGTERM during a request'
 address=127.0.0.1:$((20000 + RANDOM % 10000))
 serve axum_service "$address" "$address"

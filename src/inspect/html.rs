@@ -8,7 +8,7 @@ const MARK: &str = "\"THE SNAPSHOT\"";
 
 impl Snapshot {
     /// Returns a page with the tree: groups that fold, a search, the stragglers on top. It is one
-    /// file, and makes no request.
+    /// file, and makes no request. What follows a `#` in its address is searched for.
     ///
     /// It shows names, causes and paths of source files, so do not serve it on a public port.
     pub fn to_html(&self) -> String {
