@@ -1,8 +1,7 @@
 //! What has become of the items: counted, printed and checked.
 
 use std::collections::BTreeMap;
-use std::process::ExitStatus;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, ensure};
 use async_nats::jetstream::{self, message::StreamMessage};
@@ -10,7 +9,7 @@ use errgroup::{Context, fan_out};
 
 use crate::item::{CAUSE, ERROR, PAUSE, TRIED, TRIES};
 use crate::producer::{TRACE, trace};
-use crate::run::{Fault, Options};
+use crate::run::{Fault, Kind, Options};
 use crate::streams::{self, DEAD, RESULTS};
 use crate::worker::GRACE;
 
@@ -18,11 +17,16 @@ use crate::worker::GRACE;
 pub(crate) struct Seen {
     /// When they were started.
     pub(crate) started: SystemTime,
-    /// The worker with the fault.
+    /// The worker with the item in the middle.
     pub(crate) at: Option<usize>,
-    pub(crate) statuses: Vec<ExitStatus>,
     /// Their output, from the fault on.
-    pub(crate) lines: Vec<(usize, String)>,
+    pub(crate) lines: Vec<Line>,
+}
+
+pub(crate) struct Line {
+    pub(crate) at: Instant,
+    pub(crate) worker: usize,
+    pub(crate) text: String,
 }
 
 /// Fails if an item is lost or has two results, or if the fault had another effect than it should.
@@ -35,99 +39,95 @@ pub(crate) async fn check(
     let results = read(ctx, js, RESULTS).await?;
     let dead = read(ctx, js, DEAD).await?;
     let again = results.values().filter(|it| tries(it) > 1).count();
-    let (stored, lost) = (results.len(), dead.len());
-    println!("{stored} results, {again} of them not at the first try; {lost} dead letters");
-    for (&number, message) in results.iter().chain(&dead) {
-        let is_right = header(message, TRACE) == trace(number);
-        ensure!(is_right, "item {number} has lost its trace");
-    }
-    let killed = (options.fault == Some(Fault::Kill))
-        .then_some(seen.at)
-        .flatten();
-    for (index, status) in seen.statuses.iter().enumerate() {
-        let is_right = status.success() || killed == Some(index);
-        ensure!(is_right, "worker {index}: {status}");
-    }
+    let (stored, letters) = (results.len(), dead.len());
+    println!("{stored} results, {again} of them not at the first try; {letters} dead letters");
     if options.fault == Some(Fault::Cancel) {
         ensure!(stored < options.items, "the job was not cancelled");
         return check_cancel(seen);
     }
     for number in 0..options.items {
-        let is_right = results.contains_key(&number) != options.is_broken(number)
-            && dead.contains_key(&number) == options.is_broken(number);
-        ensure!(is_right, "item {number} is lost, or not where it should be");
+        let kind = options.kind(number);
+        let (here, there) = match kind {
+            Kind::Broken => (&dead, &results),
+            _ => (&results, &dead),
+        };
+        let message = here.get(&number);
+        let message = message.with_context(|| format!("item {number} is lost"))?;
+        ensure!(
+            !there.contains_key(&number),
+            "item {number} is in two streams"
+        );
+        ensure!(
+            header(message, TRACE) == trace(number),
+            "item {number} has no trace"
+        );
+        let tries = tries(message);
+        let is_right = match (kind, options.fault) {
+            (Kind::Short, _) => true,
+            (Kind::Long, Some(Fault::Kill | Fault::Term)) => tries > 1,
+            (Kind::Long, _) => tries == 1, // kept for longer than `ack_wait`
+            (Kind::Broken, _) => tries == TRIES && is_dead_letter(message, seen)?,
+            (Kind::Flaky, _) => tries == 3,
+        };
+        ensure!(
+            is_right,
+            "item {number}, {kind:?}, {tries} tries: {:?}",
+            message.headers
+        );
     }
     println!("all {} items are there, and none twice", options.items);
-
-    let middle = tries(&results[&options.middle()]);
-    match options.fault {
-        Some(Fault::Kill) => ensure!(middle > 1, "the killed worker had nothing"),
-        Some(Fault::Term) => {
-            ensure!(middle > 1, "the worker has not given its item back");
-            let item = format!("items.{}: given back: ", options.middle());
-            seen.line(seen.at, &item)?;
-            seen.line(seen.at, "drained: worker: ")?;
-        }
-        _ => ensure!(middle == 1, "the item in the middle was delivered again"),
-    }
-    if options.fault == Some(Fault::Fail) {
-        for (number, message) in &results {
-            let is_right = !options.is_flaky(*number) || tries(message) == 3;
-            ensure!(is_right, "item {number}: tried {} times", tries(message));
-        }
-        check_dead(&dead, seen)?;
+    if let (Some(Fault::Term), Some(worker)) = (options.fault, seen.at) {
+        seen.line(Some(worker), "drained: worker: ")?;
+        let given = seen.line(
+            Some(worker),
+            ": given back: context cancelled: shutting down",
+        )?;
+        let begun = seen.line(None, "has begun")?;
+        let took = begun.at.saturating_duration_since(given.at);
+        let ack_wait = Duration::from_millis(options.ack_wait);
+        ensure!(
+            took < ack_wait * 3 / 4,
+            "the item was not given back: {took:?}"
+        );
     }
     if options.fault.is_none() {
-        print_rate(&results);
+        let times = results.values().map(|it| SystemTime::from(it.time));
+        let (first, last) = (times.clone().min(), times.max());
+        let took = last
+            .unwrap_or(seen.started)
+            .duration_since(first.unwrap_or(seen.started))?;
+        println!("{:.0} items per second", stored as f64 / took.as_secs_f64());
     }
     Ok(())
 }
 
-/// Each worker has ended the tasks of the job, soon, and says why.
+/// Each worker has ended the tasks of the job before they were dropped, and says why.
 fn check_cancel(seen: &Seen) -> anyhow::Result<()> {
-    for index in 0..seen.statuses.len() {
+    for worker in 0..3 {
         let text = "context cancelled: job cancelled: the customer has left; ";
-        let line = seen.line(Some(index), text)?;
-        let millis = line.split(' ').nth_back(1).unwrap_or_default();
-        let is_soon = Duration::from_secs_f64(millis.parse::<f64>()? / 1e3) < GRACE;
-        ensure!(is_soon, "worker {index} did not stop its tasks: {line}");
+        let line = &seen.line(Some(worker), text)?.text;
+        let millis: f64 = line.split(' ').nth_back(1).unwrap_or_default().parse()?;
+        let took = Duration::from_secs_f64(millis / 1e3);
+        ensure!(took < GRACE, "worker {worker}: {line}");
     }
     Ok(())
 }
 
-/// Each dead letter has its error, its cause, and the pauses between its tries.
-fn check_dead(dead: &BTreeMap<usize, StreamMessage>, seen: &Seen) -> anyhow::Result<()> {
-    let started = i128::try_from(seen.started.duration_since(UNIX_EPOCH)?.as_nanos())?;
-    let pauses = PAUSE * (2_u32.pow(TRIES - 1) - 1);
-    for (number, letter) in dead {
-        let (error, cause) = (header(letter, ERROR), header(letter, CAUSE));
-        let is_right = (error, cause) == ("cannot write the page", "disk full");
-        ensure!(is_right, "item {number}: {error}: {cause}");
-        let tries = tries(letter);
-        ensure!(tries == TRIES, "item {number}: tried {tries} times");
-        let age = letter.time.unix_timestamp_nanos() - started;
-        let is_right = age >= i128::try_from(pauses.as_nanos())?;
-        ensure!(is_right, "item {number} was tried again without a pause");
-    }
-    Ok(())
-}
-
-fn print_rate(results: &BTreeMap<usize, StreamMessage>) {
-    let times = results.values().map(|it| it.time.unix_timestamp_nanos());
-    let (first, last) = (times.clone().min(), times.max());
-    let nanos = last.unwrap_or_default() - first.unwrap_or_default();
-    let rate = results.len() as f64 / (nanos.max(1) as f64 / 1e9);
-    println!("{rate:.0} items per second");
+/// True if it has its error and its cause, and is not there before the pauses between its tries.
+fn is_dead_letter(letter: &StreamMessage, seen: &Seen) -> anyhow::Result<bool> {
+    let age = SystemTime::from(letter.time).duration_since(seen.started)?;
+    Ok(header(letter, ERROR) == "cannot write the page"
+        && header(letter, CAUSE) == "disk full"
+        && age >= PAUSE * (2_u32.pow(TRIES - 1) - 1))
 }
 
 impl Seen {
-    /// The line of a worker that begins so.
-    fn line(&self, worker: Option<usize>, begin: &str) -> anyhow::Result<&str> {
-        let of_worker =
-            |(index, line): &&(usize, String)| Some(*index) == worker && line.starts_with(begin);
-        let line = self.lines.iter().find(of_worker);
-        let line = line.with_context(|| format!("worker {worker:?} did not print: {begin}"))?;
-        Ok(&line.1)
+    /// The first line with this text, of this worker or of any.
+    fn line(&self, worker: Option<usize>, text: &str) -> anyhow::Result<&Line> {
+        let of_worker = |line: &&Line| worker.is_none_or(|it| it == line.worker);
+        let mut lines = self.lines.iter().filter(of_worker);
+        let line = lines.find(|line| line.text.contains(text));
+        line.with_context(|| format!("worker {worker:?} did not print: {text}"))
     }
 }
 

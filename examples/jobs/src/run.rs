@@ -2,17 +2,18 @@
 
 use std::env;
 use std::process::Stdio;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use async_nats::jetstream;
 use errgroup::{Context, Group};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
-use crate::check::{self, Seen};
-use crate::server::{Server, terminate};
+use crate::check::{self, Line, Seen};
+use crate::server::Server;
 use crate::{cancel, producer, streams};
 
 /// The demonstration fails if it takes longer.
@@ -24,9 +25,6 @@ pub(crate) struct Options {
     /// How many items there are
     #[arg(long, default_value = "1000")]
     pub(crate) items: usize,
-    /// How many worker processes there are
-    #[arg(long, default_value = "3")]
-    workers: usize,
     /// How many milliseconds an item takes
     #[arg(long, default_value = "10")]
     pace: u64,
@@ -35,7 +33,7 @@ pub(crate) struct Options {
     long: u64,
     /// After how many milliseconds without an answer a message is delivered again
     #[arg(long, default_value = "2000")]
-    ack_wait: u64,
+    pub(crate) ack_wait: u64,
     /// What happens while the item in the middle runs
     #[arg(long)]
     pub(crate) fault: Option<Fault>,
@@ -53,31 +51,31 @@ pub(crate) enum Fault {
     Cancel,
 }
 
+/// What is special about an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Short,
+    Long,
+    Broken,
+    Flaky,
+}
+
 impl Options {
-    /// The item that takes long.
-    pub(crate) fn middle(&self) -> usize {
-        self.items / 2
-    }
-
-    /// With the fault `fail`: the items that always fail.
-    pub(crate) fn is_broken(&self, number: usize) -> bool {
-        self.fault == Some(Fault::Fail) && number % 100 == 13
-    }
-
-    /// With the fault `fail`: the items that succeed the third time.
-    pub(crate) fn is_flaky(&self, number: usize) -> bool {
-        self.fault == Some(Fault::Fail) && number % 100 == 57
+    pub(crate) fn kind(&self, number: usize) -> Kind {
+        match (number % 100, self.fault) {
+            _ if number == self.items / 2 => Kind::Long,
+            (13, Some(Fault::Fail)) => Kind::Broken,
+            (57, Some(Fault::Fail)) => Kind::Flaky,
+            _ => Kind::Short,
+        }
     }
 
     fn work(&self, number: usize) -> String {
-        if self.is_broken(number) {
-            "fail".into()
-        } else if self.is_flaky(number) {
-            "fail until 3".into()
-        } else if number == self.middle() {
-            format!("wait {}", self.long)
-        } else {
-            format!("wait {}", self.pace)
+        match self.kind(number) {
+            Kind::Short => format!("wait {}", self.pace),
+            Kind::Long => format!("wait {}", self.long),
+            Kind::Broken => "fail".into(),
+            Kind::Flaky => "fail until 3".into(),
         }
     }
 }
@@ -106,45 +104,50 @@ async fn job(
     producer::produce(ctx, &js, items.collect()).await?;
     println!("published: {} items", options.items);
 
+    let started = SystemTime::now();
     let (sender, mut lines) = mpsc::unbounded_channel();
-    let mut seen = Seen {
-        started: SystemTime::now(),
-        at: None,
-        statuses: Vec::new(),
-        lines: Vec::new(),
-    };
-    let workers = (0..options.workers).map(|index| start(g, index, server, sender.clone()));
+    let workers = (0..3).map(|index| start(g, index, server, sender.clone()));
     let mut workers = workers.collect::<anyhow::Result<Vec<_>>>()?;
     drop(sender);
+    let mut at = None;
     if let Some(fault) = options.fault {
         let index = loop {
-            let (index, line) = lines.recv().await.context("no worker is left")?;
-            if line.contains("has begun") {
-                break index;
+            let line = lines.recv().await.context("no worker is left")?;
+            if line.text.contains("has begun") {
+                break line.worker;
             }
         };
-        let worker = &mut workers[index];
         println!("{fault:?}: worker {index}");
         match fault {
-            Fault::Kill => worker.kill().await?,
-            Fault::Term => terminate(worker)?,
+            Fault::Kill => signal(&workers[index], Signal::KILL)?,
+            Fault::Term => signal(&workers[index], Signal::TERM)?,
             Fault::Fail => {}
             Fault::Cancel => cancel::cancel(&js, "the customer has left").await?,
         }
-        seen.at = Some(index);
+        at = Some(index);
     }
     let stream = js.get_stream(streams::ITEMS).await?;
     while stream.get_info().await?.state.messages > 0 {
         ctx.sleep(Duration::from_millis(10)).await?;
     }
-    if options.fault != Some(Fault::Cancel) {
-        for worker in workers.iter().filter(|worker| worker.id().is_some()) {
-            terminate(worker)?;
+    for (index, worker) in workers.iter_mut().enumerate() {
+        let ends_by_itself = match options.fault {
+            Some(Fault::Kill | Fault::Term) => at == Some(index),
+            Some(Fault::Cancel) => true,
+            _ => false,
+        };
+        if !ends_by_itself {
+            signal(worker, Signal::TERM)?;
         }
+        let status = worker.wait().await?;
+        let is_killed = options.fault == Some(Fault::Kill) && at == Some(index);
+        ensure!(status.success() != is_killed, "worker {index}: {status}");
     }
-    for worker in &mut workers {
-        seen.statuses.push(worker.wait().await?);
-    }
+    let mut seen = Seen {
+        started,
+        at,
+        lines: Vec::new(),
+    };
     while let Some(line) = lines.recv().await {
         seen.lines.push(line);
     }
@@ -156,7 +159,7 @@ fn start(
     g: &Group<anyhow::Error>,
     index: usize,
     server: &str,
-    lines: mpsc::UnboundedSender<(usize, String)>,
+    lines: mpsc::UnboundedSender<Line>,
 ) -> anyhow::Result<Child> {
     let mut child = Command::new(env::current_exe()?)
         .args(["worker", "--server", server])
@@ -165,11 +168,18 @@ fn start(
         .spawn()?;
     let mut output = BufReader::new(child.stdout.take().context("no pipe")?).lines();
     g.named("output").go(async move {
-        while let Some(line) = output.next_line().await? {
-            println!("worker {index}: {line}");
-            drop(lines.send((index, line)));
+        while let Some(text) = output.next_line().await? {
+            println!("worker {index}: {text}");
+            let (at, worker) = (Instant::now(), index);
+            drop(lines.send(Line { at, worker, text }));
         }
         Ok(())
     });
     Ok(child)
+}
+
+fn signal(child: &Child, signal: Signal) -> anyhow::Result<()> {
+    let id = child.id().context("the process has exited")?;
+    let pid = Pid::from_raw(id.try_into()?).context("not a process id")?;
+    Ok(kill_process(pid, signal)?)
 }

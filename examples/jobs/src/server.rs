@@ -1,14 +1,11 @@
-//! A NATS server with JetStream, on loopback and a free port, which ends with this value.
+//! A NATS server with JetStream, on loopback and a free port.
 
-use std::env;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::Duration;
-use std::{fs, process};
+use std::{env, fs, process};
 
 use anyhow::{Context as _, bail};
 use errgroup::Context;
-use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
 
@@ -17,9 +14,9 @@ pub(crate) struct Server {
     /// `127.0.0.1` and its port.
     pub(crate) address: String,
     child: Child,
-    folder: Folder,
     /// Kept open: the server writes its log here.
     _log: Lines<BufReader<ChildStderr>>,
+    _folder: Folder,
 }
 
 /// The folder of its streams, which is deleted in the end.
@@ -44,42 +41,26 @@ impl Server {
             .kill_on_drop(true)
             .spawn()
             .context("nats-server does not start; on Debian: apt-get install nats-server")?;
-        let log = child.stderr.take().context("no pipe")?;
-        let mut log = BufReader::new(log).lines();
+        let mut log = BufReader::new(child.stderr.take().context("no pipe")?).lines();
         let mut address = None;
-        let ready = async {
-            while let Some(line) = log.next_line().await? {
-                if let Some((_, found)) = line.split_once("client connections on ") {
-                    address = Some(found.to_owned());
-                }
-                if line.ends_with("Server is ready") {
-                    return address.context("the server has no address");
-                }
+        while let Some(line) = ctx.run(log.next_line()).await?? {
+            if let Some((_, found)) = line.split_once("client connections on ") {
+                address = Some(found.to_owned());
             }
-            bail!("the server has exited: {:?}", child.wait().await?)
-        };
-        let address = ctx.run(ready).await??;
-        Ok(Server {
-            address,
-            child,
-            folder,
-            _log: log,
-        })
+            if line.ends_with("Server is ready") {
+                return Ok(Server {
+                    address: address.context("the server has no address")?,
+                    child,
+                    _log: log,
+                    _folder: folder,
+                });
+            }
+        }
+        bail!("the server has exited: {}", child.wait().await?)
     }
 
-    /// Asks it to stop, and waits until it has.
+    /// Stops it, and waits until it has exited.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
-        terminate(&self.child)?;
-        let ended = tokio::time::timeout(Duration::from_secs(5), self.child.wait());
-        ended.await.context("the server does not stop")??;
-        drop(self.folder);
-        Ok(())
+        Ok(self.child.kill().await?)
     }
-}
-
-/// Sends SIGTERM to a child that runs.
-pub(crate) fn terminate(child: &Child) -> anyhow::Result<()> {
-    let id = child.id().context("the process has exited")?;
-    let pid = Pid::from_raw(id.try_into()?).context("not a process id")?;
-    Ok(kill_process(pid, Signal::TERM)?)
 }
