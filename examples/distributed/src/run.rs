@@ -39,7 +39,8 @@ enum Fault {
 }
 
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
-    let ctx = Context::background().with_timeout(TIMEOUT);
+    let ctx = Context::background().with_shutdown_signals()?;
+    let ctx = ctx.with_timeout(TIMEOUT);
     ctx.run(demonstrate(&ctx, options.fault)).await?
 }
 

@@ -65,7 +65,9 @@ pub(crate) async fn check(
         let is_right = match (kind, options.fault) {
             (Kind::Short, _) => true,
             (Kind::Long, Some(Fault::Kill | Fault::Term)) => tries > 1,
-            (Kind::Long, _) => tries == 1, // kept for longer than `ack_wait`
+            // Kept for longer than `ack_wait`. One line came before the fault.
+            (Kind::Long, None) => seen.count("has begun") <= 1,
+            (Kind::Long, Some(_)) => seen.count("has begun") == 0,
             (Kind::Broken, _) => tries == TRIES && is_dead_letter(message, seen)?,
             (Kind::Flaky, _) => tries == 3,
         };
@@ -122,6 +124,11 @@ fn is_dead_letter(letter: &StreamMessage, seen: &Seen) -> anyhow::Result<bool> {
 }
 
 impl Seen {
+    fn count(&self, text: &str) -> usize {
+        let lines = self.lines.iter();
+        lines.filter(|line| line.text.contains(text)).count()
+    }
+
     /// The first line with this text, of this worker or of any.
     fn line(&self, worker: Option<usize>, text: &str) -> anyhow::Result<&Line> {
         let of_worker = |line: &&Line| worker.is_none_or(|it| it == line.worker);

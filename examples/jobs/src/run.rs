@@ -82,7 +82,8 @@ impl Options {
 
 /// Runs the job, and stops all processes.
 pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
-    let ctx = Context::background().with_timeout(TIMEOUT);
+    let ctx = Context::background().with_shutdown_signals()?;
+    let ctx = ctx.with_timeout(TIMEOUT);
     let server = Server::start(&ctx).await?;
     println!("nats-server: {}", server.address);
     let (g, ctx) = Group::<anyhow::Error>::with_context(&ctx);
