@@ -73,8 +73,7 @@ pub(crate) async fn check(
         };
         ensure!(
             is_right,
-            "item {number}, {kind:?}, {tries} tries: {:?}",
-            message.headers
+            "item {number} is not right: {kind:?}, {tries} tries"
         );
     }
     println!("all {} items are there, and none twice", options.items);
