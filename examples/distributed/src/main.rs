@@ -14,8 +14,8 @@
 //! cargo run -p distributed -- run --fault deadline # the time is over: the same
 //! ```
 //!
-//! `node.rs` is a service, and what to copy. `client.rs` makes one call. The others belong to the
-//! demonstration: `tally.rs` counts the calls of a service, and `run.rs` starts the seven processes.
+//! To copy: `node.rs` is a service, and `client.rs` makes calls. The others belong to the
+//! demonstration: `tally.rs` counts the calls of a service, and `run.rs` starts the processes.
 
 mod client;
 mod node;
