@@ -52,8 +52,8 @@ impl Items {
         }
     }
 
-    /// Does a message and answers it. An error of this function is not that of the item, which the
-    /// server gets, but that of the connection, and ends the worker.
+    /// Runs an item and answers its message. A failure of the item is the answer. An error of this
+    /// function, or of the tracked task, is one of the connection, and ends the worker.
     pub(crate) async fn run(
         self,
         ctx: Context,
@@ -78,8 +78,8 @@ impl Items {
         Ok(())
     }
 
-    /// Does the item and stores its result, while a background task keeps the message. The first of
-    /// both that fails ends the other.
+    /// Does the work and stores its result, while a background task keeps the message. The first of
+    /// them that fails ends the other.
     async fn attempt(&self, ctx: &Context, message: &Arc<Message>) -> anyhow::Result<()> {
         let tries = streams::tries(message)?;
         anyhow::ensure!(tries <= DELIVERIES, "delivered too often");

@@ -32,7 +32,7 @@ pub(crate) struct Options {
     #[arg(long, default_value = "5000")]
     long: u64,
     /// After how many milliseconds without an answer a message is delivered again
-    #[arg(long, default_value = "2000")]
+    #[arg(long, default_value = "3000")]
     pub(crate) ack_wait: u64,
     /// What happens while the item in the middle runs
     #[arg(long)]
