@@ -42,11 +42,9 @@ pub(crate) async fn cancel(js: &jetstream::Context, reason: &str) -> anyhow::Res
     Ok(client.flush().await?)
 }
 
-/// Subscribes to cancels. When this returns, the server knows of it.
+/// Subscribes to cancels. The server sees it before the requests for messages that follow.
 pub(crate) async fn subscribe(js: &jetstream::Context) -> anyhow::Result<Subscriber> {
-    let cancels = js.client().subscribe(SUBJECT).await?;
-    js.client().flush().await?;
-    Ok(cancels)
+    Ok(js.client().subscribe(SUBJECT).await?)
 }
 
 /// Cancels the context of the job when a message comes. A background task of the worker.

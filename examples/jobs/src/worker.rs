@@ -36,8 +36,7 @@ pub(crate) struct Options {
 /// answers.
 pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
     let signal = Context::background().with_shutdown_signals()?;
-    let client = async_nats::connect(&options.server).await?;
-    let js = jetstream::new(client.clone());
+    let js = jetstream::new(async_nats::connect(&options.server).await?);
     let consumer = streams::consumer(&js).await?;
 
     // Not below the context of the signal: after SIGTERM, items may finish.
@@ -49,7 +48,11 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
         .go_with(|ctx| cancel::observe(ctx, cancels, handle));
 
     let stop = signal.merge(&ctx);
-    let items = Items::new(js, consumer.cached_info().config.ack_wait, g.spawner());
+    let items = Items::new(
+        js.clone(),
+        consumer.cached_info().config.ack_wait,
+        g.spawner(),
+    );
     let fan_out = fan_out_stream(
         &ctx,
         messages(stop.clone(), consumer),
@@ -68,8 +71,8 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
         let millis = took.as_secs_f64() * 1e3;
         println!("context cancelled: {cause}; the last task ended after {millis:.1} ms");
     }
-    // What has been sent is in a buffer of the client.
-    client.flush().await?;
+    // A round trip: now the server has all that was sent before, which was in a buffer.
+    streams::consumer(&js).await?;
     println!("drained: {report}");
     let has_failed = report.phases().iter().any(|it| !it.errors().is_empty());
     anyhow::ensure!(!has_failed, "the worker has failed");

@@ -6,15 +6,7 @@ use std::process::Command;
 /// Runs a job of 200 items, and returns what was printed.
 fn run(arguments: &[&str]) -> String {
     let run = Command::new(env!("CARGO_BIN_EXE_jobs"))
-        .args([
-            "run",
-            "--items",
-            "200",
-            "--long",
-            "3000",
-            "--ack-wait",
-            "1500",
-        ])
+        .args(["run", "--items", "200", "--long", "4000"])
         .args(arguments)
         .output()
         .unwrap();
