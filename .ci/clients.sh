@@ -19,8 +19,8 @@ if ((${#missing[@]})); then
 fi
 
 # One test at a time: the memory is that of the whole process.
-cargo test --quiet --workspace --exclude distributed --all-features --test clients -- \
-    --include-ignored --test-threads 1
+cargo test --quiet --workspace --exclude distributed --exclude jobs --all-features \
+    --test clients -- --include-ignored --test-threads 1
 
 scratch=$(mktemp -d)
 server=''
@@ -35,8 +35,8 @@ die() {
 # serve EXAMPLE ADDRESS ARGUMENTS..: starts it, and waits until it answers.
 serve() {
     local program
-    program=$(cargo build --quiet --workspace --exclude distributed --all-features \
-        --example "$1" --message-format=json |
+    program=$(cargo build --quiet --workspace --exclude distributed --exclude jobs \
+        --all-features --example "$1" --message-format=json |
         sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
     address=$2
     "$program" "${@:3}" 2>"$scratch/log" &

@@ -17,4 +17,4 @@ for feature in $features; do
     cargo check --no-default-features --features "$feature"
 done
 
-cargo test --workspace --exclude distributed --all-features --lib --tests
+cargo test --workspace --exclude distributed --exclude jobs --all-features --lib --tests

@@ -130,8 +130,8 @@ shows() {
     eventually counts 0 true || die "query_databases $arguments: a query is left in the server"
 }
 
-query_databases=$(cargo build --workspace --exclude distributed --all-features \
-    --example query_databases --message-format=json |
+query_databases=$(cargo build --workspace --exclude distributed --exclude jobs \
+    --all-features --example query_databases --message-format=json |
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
 [[ -x $query_databases ]] || die 'query_databases was not built'
 

@@ -24,7 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 pub(crate) fn program(name: &str) -> PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
-        let all = ["--workspace", "--exclude", "distributed", "--all-features"];
+        let others = ["--exclude", "distributed", "--exclude", "jobs"];
+        let all = [&["--workspace", "--all-features"], &others[..]].concat();
         cargo(&[&["build", "--quiet", "--examples"], &all[..]].concat());
         cargo(&["build", "--quiet", "--examples"]);
         for with_signal in ["child_process", "shutdown"] {

@@ -1,0 +1,170 @@
+//! The demonstration: the processes of the tree, one call, and one fault.
+
+use std::env;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use errgroup::Context;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::client::{self, Client};
+use crate::proto::{CountRequest, Counts};
+use crate::tally::now;
+
+/// The demonstration fails if it takes longer.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// The gateway, three services, and 8 calls of each of these.
+const CALLS: u64 = 1 + 3 + 3 * 8;
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// What happens while the calls run
+    #[arg(long)]
+    fault: Option<Fault>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, clap::ValueEnum)]
+enum Fault {
+    /// One call of a shard fails
+    Fail,
+    /// The client is killed: SIGKILL
+    Kill,
+    /// The client stops answering: SIGSTOP
+    Stop,
+    /// The deadline of the client passes
+    Deadline,
+}
+
+pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
+    let ctx = Context::background().with_shutdown_signals()?;
+    let ctx = ctx.with_timeout(TIMEOUT);
+    ctx.run(demonstrate(&ctx, options.fault)).await?
+}
+
+async fn demonstrate(ctx: &Context, fault: Option<Fault>) -> anyhow::Result<()> {
+    let mut nodes = vec![Node::start(&[]).await?, Node::start(&[]).await?];
+    let shards = format!("--below={},{}", nodes[0].address, nodes[1].address);
+    let mut services = Vec::new();
+    for _ in 0..3 {
+        let service = Node::start(&["--calls=8".into(), shards.clone()]).await?;
+        services.push(format!("--below={}", service.address));
+        nodes.push(service);
+    }
+    nodes.push(Node::start(&services).await?);
+    let gateway = &nodes[5].address;
+
+    let (millis, deadline, fail) = match fault {
+        None => ("100", "20000", ""),
+        Some(Fault::Fail) => ("20000", "20000", "gateway/1/3"),
+        Some(Fault::Kill | Fault::Stop) => ("20000", "20000", ""),
+        Some(Fault::Deadline) => ("20000", "500", ""),
+    };
+    let mut client = Command::new(env::current_exe()?)
+        .args(["call", "--gateway", gateway, "--fail", fail])
+        .args(["--millis", millis, "--deadline", deadline])
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut began = now();
+    if let Some(fault @ (Fault::Kill | Fault::Stop)) = fault {
+        while count(ctx, &mut nodes).await?.running < CALLS {
+            ctx.sleep(Duration::from_millis(10)).await?;
+        }
+        println!("{CALLS} calls run; {fault:?}: the client");
+        began = now();
+        let is_kill = fault == Fault::Kill;
+        signal(&client, if is_kill { Signal::KILL } else { Signal::STOP })?;
+    }
+    let counts = loop {
+        let counts = count(ctx, &mut nodes).await?;
+        if counts.done + counts.failed + counts.cancelled == CALLS {
+            break counts;
+        }
+        ctx.sleep(Duration::from_millis(10)).await?;
+    };
+    if fault == Some(Fault::Stop) {
+        client.start_kill()?;
+    }
+    let status = client.wait().await?;
+    let (done, failed, cancelled) = (counts.done, counts.failed, counts.cancelled);
+    println!("{done} calls are done, {failed} have failed, {cancelled} were cancelled");
+    let (ends, since, limit) = match fault {
+        None => ((CALLS, 0), "the start", 10e3),
+        // The call, its service and the gateway.
+        Some(Fault::Fail) => ((0, 3), "the failure", 1e3),
+        Some(Fault::Kill) => ((0, 0), "the kill", 1e3),
+        Some(Fault::Stop) => ((0, 0), "the stop", 10e3),
+        Some(Fault::Deadline) => ((0, 0), "the start", 10e3),
+    };
+    let from = if failed > 0 { counts.failed_at } else { began };
+    let millis = counts.ended_at.saturating_sub(from) as f64 / 1e6;
+    println!("the last call has ended {millis:.1} ms after {since}");
+    ensure!((done, failed) == ends, "the counts are wrong");
+    ensure!(status.success() == fault.is_none(), "the client: {status}");
+    ensure!(millis < limit, "that is more than {limit} ms");
+    for shard in nodes[..2].chunks_mut(1) {
+        ensure!(
+            count(ctx, shard).await?.ended_at > 0,
+            "a shard had no calls"
+        );
+    }
+    for node in &nodes {
+        signal(&node.child, Signal::TERM)?;
+    }
+    for node in &mut nodes {
+        ensure!(node.child.wait().await?.success(), "a service has failed");
+    }
+    Ok(())
+}
+
+/// A service that this process has started. Dropping it kills it.
+struct Node {
+    child: Child,
+    address: String,
+    client: Client,
+}
+
+impl Node {
+    async fn start(arguments: &[String]) -> anyhow::Result<Node> {
+        let mut child = Command::new(env::current_exe()?)
+            .arg("node")
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let stdout = child.stdout.take().context("no pipe")?;
+        let mut address = String::new();
+        BufReader::new(stdout).read_line(&mut address).await?;
+        let address = address.trim_end().to_owned();
+        Ok(Node {
+            child,
+            client: client::connect([address.as_str()].into_iter())?,
+            address,
+        })
+    }
+}
+
+/// The sum over all services.
+async fn count(ctx: &Context, nodes: &mut [Node]) -> anyhow::Result<Counts> {
+    let mut sum = Counts::default();
+    for node in nodes {
+        let request = client::request(ctx, CountRequest {});
+        let counts = node.client.count(request).await?.into_inner();
+        sum.running += counts.running;
+        sum.done += counts.done;
+        sum.failed += counts.failed;
+        sum.cancelled += counts.cancelled;
+        sum.ended_at = sum.ended_at.max(counts.ended_at);
+        let failed_at = [sum.failed_at, counts.failed_at].into_iter();
+        sum.failed_at = failed_at.filter(|&at| at > 0).min().unwrap_or_default();
+    }
+    Ok(sum)
+}
+
+fn signal(child: &Child, signal: Signal) -> anyhow::Result<()> {
+    let id = child.id().context("the process has exited")?;
+    let pid = Pid::from_raw(id.try_into()?).context("not a process id")?;
+    Ok(kill_process(pid, signal)?)
+}
