@@ -14,10 +14,13 @@
 //! the seed and the number after a violation, after a panic that was not injected, and when a
 //! scenario takes longer than half a minute.
 
+mod draw;
 mod fan_out;
 mod group;
 mod ordinary;
+mod ordinary_plan;
 mod plan;
+mod random;
 mod script;
 mod shutdown;
 mod watch;
@@ -32,7 +35,8 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tokio::runtime::{Builder, Handle, Runtime, RuntimeFlavor};
 use tokio::task::LocalSet;
 
-use plan::{Kind, Plan, Random};
+use plan::{Kind, Plan};
+use random::Random;
 use watch::{Watch, fail, tally};
 
 #[global_allocator]

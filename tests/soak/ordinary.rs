@@ -17,10 +17,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::yield_now;
 
 use crate::group::check_wait_all;
-use crate::plan::{
-    BurstPlan, CallPlan, ComputePlan, Form, Leaves, OrdinaryPlan, OutcomeOrder, Pause, PollOrder,
+use crate::ordinary_plan::{
+    BurstPlan, CallPlan, ComputePlan, Form, Leaves, OrdinaryPlan, OutcomeOrder, PollOrder,
     StartEnd, StartsPlan, Stop, SwallowEnd, SwallowPlan, Trigger,
 };
+use crate::plan::Pause;
 use crate::script::{Payload, outcome, pause, unless_dropped};
 use crate::watch::{check, fail, step, tally};
 use crate::world::{Body, Fate, Fault, Guard, Id, Token, Told, Valued, World};
