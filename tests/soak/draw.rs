@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::ordinary_plan::OrdinaryPlan;
 use crate::plan::*;
+use crate::policy::{POLICY_TIME, Policy};
 use crate::random::Random;
 
 /// What may be drawn: it depends on whether the context is certain to be done.
@@ -23,7 +24,7 @@ impl Plan {
         let random = &mut Random::of(seed, number);
         let mut deadline = random.one_in(4).then(|| random.micros(4_000));
         let mut cancel = random.one_in(4).then(|| random.micros(3_000));
-        let kind = random.below(12);
+        let kind = random.below(15);
         if matches!(kind, 5 | 9) && random.one_in(2) {
             // So that more bodies wait for that.
             cancel = cancel.or_else(|| deadline.is_none().then(|| random.micros(2_000)));
@@ -48,6 +49,12 @@ impl Plan {
             6..9 => Kind::FanOut(random.fan_out(bounds, 40)),
             9 => Kind::Hedge(random.hedge(bounds)),
             10 => Kind::Shutdown(random.shutdown(bounds)),
+            11 => Kind::Drain(random.drain(bounds)),
+            12 | 13 => {
+                // Nothing but the program itself decides what happens.
+                (deadline, cancel) = (None, None);
+                Kind::Exact(random.exact())
+            }
             _ => {
                 let ordinary = random.ordinary();
                 if let OrdinaryPlan::Bursts(_) = ordinary {
@@ -114,6 +121,7 @@ impl Random {
                         None if bounds.dropped => Some(Duration::ZERO),
                         grace => grace,
                     }),
+                    3 if self.one_in(8) => Meddle::Close,
                     3 => Meddle::Go,
                     _ => Meddle::Sleep(self.micros(500)),
                 });
@@ -129,14 +137,22 @@ impl Random {
             tasks: self.tasks(bounds, 12),
             meddling,
             before_the_end: self.pause(),
-            ending: match self.below(10) {
+            ending: match self.below(14) {
                 0..3 => Ending::Wait,
                 3..7 => Ending::WaitAll,
                 7 => Ending::WaitDropped(self.pause()),
                 8 => Ending::Dropped,
-                _ => Ending::Aborted,
+                9 => Ending::Aborted,
+                10 | 11 => self.close_and_wait(),
+                _ => Ending::Drain(self.micros(4_000)),
             },
-            body: End::Ok,
+            cause_with: self.one_in(2),
+            idle: match self.below(4) {
+                0 => Some(Awaits::ToTheEnd),
+                1 => Some(Awaits::Abandons(self.pause())),
+                _ => None,
+            },
+            ..GroupPlan::default()
         }
     }
 
@@ -160,6 +176,7 @@ impl Random {
                 1 => End::Panic,
                 _ => End::Ok,
             },
+            all: self.one_in(2),
             ..GroupPlan::default()
         }
     }
@@ -176,7 +193,14 @@ impl Random {
             grace: self.grace(),
             tasks: self.tasks(bounds, 4),
             before_the_end: self.pause(),
-            ending: [Ending::Wait, Ending::WaitAll, Ending::Dropped][self.below(3)],
+            ending: match self.below(5) {
+                0 => Ending::Wait,
+                1 => Ending::WaitAll,
+                2 => self.close_and_wait(),
+                3 => Ending::Drain(self.micros(4_000)),
+                _ => Ending::Dropped,
+            },
+            cause_with: self.one_in(2),
             ..GroupPlan::default()
         }
     }
@@ -188,35 +212,52 @@ impl Random {
     }
 
     pub(crate) fn task(&mut self, bounds: Bounds) -> TaskPlan {
-        let way = [
-            Way::Go,
-            Way::Go,
-            Way::GoWith,
-            Way::GoCancellable,
-            Way::TryGo,
-            Way::Blocking,
-            Way::Local,
-            Way::Spawn,
-            Way::Spawn,
-            Way::Start,
-        ][self.below(10)];
+        let way = self.way();
+        let mut policy = match way {
+            Way::Reserve(..) => Policy::default(),
+            _ => self.policy(),
+        };
+        if way == Way::Track {
+            // It is its caller that polls it, so there is no bound on its time.
+            policy.cleanup = None;
+        }
+        let stops = (way.has_handle() || way == Way::SpawnBlocking) && self.one_in(3);
+        let stops = stops.then(|| {
+            let stop = [Stop::Cancel, Stop::CancelWith, Stop::Abort][self.below(3)];
+            (self.pause(), stop)
+        });
+        // At once, so that nothing drops its starter before.
+        let aborted = way.has_handle() && matches!(stops, Some((Pause::None, Stop::Abort)));
         let cancellable = way == Way::GoCancellable && bounds.ended;
-        let bounds = Bounds {
-            // A closure cannot be stopped.
-            dropped: (bounds.dropped || cancellable) && way != Way::Blocking,
+        let in_time = policy.cleanup.is_some_and(|max| max < POLICY_TIME);
+        let mut bounds = Bounds {
+            // Its context is done when the others have finished.
+            ended: bounds.ended || policy.background,
+            // A closure cannot be stopped, nor can what its caller polls.
+            dropped: (bounds.dropped || cancellable || aborted)
+                && !way.blocks()
+                && way != Way::Track,
             ..bounds
         };
+        if policy.cleanup.is_some() {
+            bounds.ended = in_time && way.has_context();
+            bounds.dropped = (in_time || aborted) && !way.blocks();
+        }
         TaskPlan {
             way,
-            named: self.one_in(3),
+            named: !matches!(way, Way::Reserve(..)) && self.one_in(3),
             by_spawner: self.one_in(3),
+            policy,
             awaits: match self.below(4) {
-                0 => Awaits::ToTheEnd,
-                1 => Awaits::Abandons(self.pause()),
+                _ if policy.background && way != Way::Start => Awaits::Nothing,
+                0 if !policy.background => Awaits::ToTheEnd,
+                0 | 1 => Awaits::Abandons(self.pause()),
                 // Without a poll it starts nothing.
-                _ if way == Way::Start => Awaits::Abandons(self.pause()),
+                _ if matches!(way, Way::Start | Way::Reserve(..)) => Awaits::Abandons(self.pause()),
                 _ => Awaits::Nothing,
             },
+            stops,
+            gives_back: self.one_in(6),
             script: self.script(bounds, true),
         }
     }
@@ -263,6 +304,16 @@ impl Random {
         let count = 1 + self.below(most);
         let mut items: Vec<Script> = (0..count).map(|_| self.script(bounds, false)).collect();
         let local = self.one_in(4);
+        let blocking = !local && self.one_in(5);
+        if blocking {
+            // A call is not a future, and cannot be dropped.
+            for item in &mut items {
+                item.acts.clear();
+                if item.end == End::Never || (item.end == End::UntilAsked && !bounds.ended) {
+                    item.end = End::Ok;
+                }
+            }
+        }
         if local {
             // Dropping the call drops them, and so would let their panics out of the drop.
             items.iter_mut().for_each(|item| item.trap = false);
@@ -274,7 +325,8 @@ impl Random {
             named: self.one_in(2),
             from_stream: self.one_in(2),
             f_panics: self.one_in(10 * bounds.trouble).then(|| self.below(count)),
-            end: match self.below(9) {
+            end: match self.below(10) {
+                9 => FanOutEnd::IndexedStream,
                 0 => FanOutEnd::All,
                 1 => FanOutEnd::ForEach,
                 2 => FanOutEnd::Settle,
@@ -290,6 +342,12 @@ impl Random {
                 0 => self.below(count + 1),
                 _ => usize::MAX,
             },
+            stops: self.one_in(2),
+            limits: match self.below(4) {
+                0 => (0..1 + self.below(4)).map(|_| self.limit()).collect(),
+                _ => Vec::new(),
+            },
+            blocking,
             items,
         }
     }
@@ -317,6 +375,7 @@ impl Random {
             what: match self.below(3) {
                 0 => Victim::FanOut(FanOutPlan {
                     local: false,
+                    blocking: false,
                     dropped: None,
                     ..self.fan_out(bounds, 30)
                 }),

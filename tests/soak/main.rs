@@ -14,15 +14,26 @@
 //! the seed and the number after a violation, after a panic that was not injected, and when a
 //! scenario takes longer than half a minute.
 
+mod body;
 mod draw;
+mod ends;
+mod exact;
 mod fan_out;
+mod fault;
 mod group;
+mod handles;
 mod ordinary;
 mod ordinary_plan;
+mod outcomes;
+mod permits;
 mod plan;
+mod policy;
 mod random;
+mod record;
 mod script;
 mod shutdown;
+mod starting;
+mod verdict;
 mod watch;
 mod world;
 
@@ -144,6 +155,8 @@ fn run(runtime: &Runtime, plan: Plan) {
             Kind::FanOut(fan_out) => drop(fan_out::run(fan_out, &ctx, single).await),
             Kind::Hedge(hedge) => drop(fan_out::run_hedge(hedge, &ctx, single).await),
             Kind::Shutdown(shutdown) => shutdown::run(shutdown, &ctx).await,
+            Kind::Exact(exact) => exact::run(exact, single).await,
+            Kind::Drain(drain) => ends::run(drain, &ctx, single).await,
             Kind::Ordinary(plan) => drop(ordinary::run(plan, &ctx, single).await),
         }
     });

@@ -3,7 +3,11 @@
 
 use std::time::Duration;
 
+use crate::ends::DrainPlan;
+use crate::exact::ExactPlan;
 use crate::ordinary_plan::OrdinaryPlan;
+use crate::permits::PermitUse;
+use crate::policy::Policy;
 
 pub(crate) struct Plan {
     pub(crate) deadline: Option<Duration>,
@@ -19,6 +23,8 @@ pub(crate) enum Kind {
     Hedge(HedgePlan),
     Shutdown(ShutdownPlan),
     Ordinary(OrdinaryPlan),
+    Exact(ExactPlan),
+    Drain(DrainPlan),
 }
 
 #[derive(Default)]
@@ -30,19 +36,40 @@ pub(crate) struct GroupPlan {
     pub(crate) tasks: Vec<TaskPlan>,
     /// What another thread does meanwhile.
     pub(crate) meddling: Vec<Meddle>,
+    /// The cause of the context is made from the error.
+    pub(crate) cause_with: bool,
+    /// The group is awaited to be idle, perhaps not to the end.
+    pub(crate) idle: Option<Awaits>,
     pub(crate) before_the_end: Pause,
     pub(crate) ending: Ending,
     /// Of a scope: how its body ends.
     pub(crate) body: End,
+    /// Of a scope: it returns every failure.
+    pub(crate) all: bool,
 }
 
 impl GroupPlan {
     /// Whether the group may be aborted before its wait returns.
     pub(crate) fn may_abort(&self) -> bool {
         let by_meddler = |meddle: &Meddle| matches!(meddle, Meddle::Grace(Some(_)) | Meddle::Abort);
-        self.grace.is_some()
-            || self.ending == Ending::Aborted
-            || self.meddling.iter().any(by_meddler)
+        self.grace.is_some() || self.aborts() || self.meddling.iter().any(by_meddler)
+    }
+
+    /// Whether clean-up tasks may be aborted before its wait returns.
+    pub(crate) fn aborts(&self) -> bool {
+        let aborts = |meddle: &Meddle| matches!(meddle, Meddle::Abort);
+        matches!(self.ending, Ending::Aborted | Ending::Drain(_))
+            || self.meddling.iter().any(aborts)
+    }
+
+    /// The largest limit that it will have.
+    pub(crate) fn most(&self) -> Option<usize> {
+        let meddled = self.meddling.iter().filter_map(|meddle| match meddle {
+            Meddle::Limit(limit) => Some(*limit),
+            _ => None,
+        });
+        let limits = meddled.chain([self.limit]);
+        limits.reduce(|one, other| Some(one?.max(other?)))?
     }
 }
 
@@ -51,11 +78,24 @@ pub(crate) struct TaskPlan {
     pub(crate) named: bool,
     /// By the group's spawner.
     pub(crate) by_spawner: bool,
+    pub(crate) policy: Policy,
     pub(crate) awaits: Awaits,
+    /// The handle stops the task.
+    pub(crate) stops: Option<(Pause, Stop)>,
+    /// Its destructor starts a clean-up task.
+    pub(crate) gives_back: bool,
     pub(crate) script: Script,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// How a handle stops its task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    Cancel,
+    CancelWith,
+    Abort,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     Go,
     GoWith,
@@ -64,11 +104,44 @@ pub(crate) enum Way {
     Blocking,
     Local,
     Spawn,
+    SpawnWith,
+    SpawnBlocking,
     Start,
+    Track,
+    /// With a permit that is kept for a while.
+    Reserve(Pause, PermitUse),
+}
+
+impl Way {
+    /// Whether it runs on a thread of its own.
+    pub(crate) fn blocks(self) -> bool {
+        matches!(
+            self,
+            Way::Blocking
+                | Way::SpawnBlocking
+                | Way::Reserve(_, PermitUse::Blocking | PermitUse::SpawnBlocking)
+        )
+    }
+
+    /// Whether it hands over a context.
+    pub(crate) fn has_context(self) -> bool {
+        matches!(
+            self,
+            Way::GoWith | Way::SpawnWith | Way::Blocking | Way::SpawnBlocking | Way::Start
+        )
+    }
+
+    /// Whether there is a handle that can drop it.
+    pub(crate) fn has_handle(self) -> bool {
+        matches!(
+            self,
+            Way::Spawn | Way::SpawnWith | Way::Reserve(_, PermitUse::Spawn | PermitUse::SpawnWith)
+        )
+    }
 }
 
 /// What a starter does with what it is given.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Awaits {
     Nothing,
     ToTheEnd,
@@ -92,7 +165,7 @@ pub(crate) enum Act {
     Group(GroupPlan),
 }
 
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum End {
     #[default]
     Ok,
@@ -104,7 +177,7 @@ pub(crate) enum End {
     Never,
 }
 
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Pause {
     #[default]
     None,
@@ -120,11 +193,12 @@ pub(crate) enum Meddle {
     Sleep(Duration),
     Cancel,
     Abort,
+    Close,
     /// `go` from outside of every task.
     Go,
 }
 
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Ending {
     #[default]
     Wait,
@@ -133,6 +207,10 @@ pub(crate) enum Ending {
     Dropped,
     /// Aborted, and then waited for.
     Aborted,
+    /// By so many callers at once, after a first call that is dropped.
+    CloseAndWait(usize, Option<Pause>),
+    /// In so much time.
+    Drain(Duration),
 }
 
 #[derive(Default)]
@@ -152,6 +230,12 @@ pub(crate) struct FanOutPlan {
     pub(crate) consumer: Pause,
     /// After how many outcomes a stream is dropped.
     pub(crate) takes: usize,
+    /// It is stopped then.
+    pub(crate) stops: bool,
+    /// The limits that its handle sets, one after each item.
+    pub(crate) limits: Vec<Option<usize>>,
+    /// Its function blocks.
+    pub(crate) blocking: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -163,6 +247,7 @@ pub(crate) enum FanOutEnd {
     TryStream,
     Stream,
     OrderedStream,
+    IndexedStream,
     FirstOk,
     Quorum(usize),
 }
@@ -211,6 +296,8 @@ impl Kind {
                 OrdinaryPlan::Starts(_) => "calls of start that race",
                 OrdinaryPlan::Bursts(_) => "bursts in a pipeline",
             },
+            Kind::Exact(exact) => exact.name(),
+            Kind::Drain(_) => "a drain of several groups",
         }
     }
 }

@@ -194,6 +194,18 @@ tally! {
     racing: "programs whose calls of start raced",
     races: "such calls",
     races_lost: "of these that lost their race",
+    policies: "tasks with options",
+    given_back: "clean-up tasks of destructors",
+    stops: "tasks stopped through their handles",
+    reserved: "permits reserved",
+    tracked: "futures tracked",
+    idles: "groups awaited to be idle",
+    closed: "groups closed and waited for",
+    drains: "groups drained",
+    blocking_items: "items of blocking fan-outs",
+    steered: "limits changed by handles of fan-outs",
+    stopped: "streams stopped",
+    exact: "programs with one possible outcome",
     pipelines: "pipelines that got bursts",
 }
 
