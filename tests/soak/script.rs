@@ -33,6 +33,11 @@ pub(crate) fn perform(script: Script, stage: Stage) -> Inner {
                 Act::Task(task) => {
                     if let Some(spawner) = &stage.spawner {
                         let starter = starting::Starter::Spawner(spawner);
+                        // A context of the body's own may outlive that of the group.
+                        let stage = Stage {
+                            ctx: spawner.context(),
+                            ..stage.clone()
+                        };
                         let started = starting::start(starter, task, &stage, false);
                         started.resolve(&stage).await;
                     }

@@ -12,7 +12,7 @@ use crate::HEAP;
 use crate::world::Boom;
 
 /// After this long, a scenario hangs.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is going on now: the seed, the scenario, its kind, its step, and since when.
 struct Now {

@@ -4,7 +4,7 @@
 use std::panic::panic_any;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::record::{Fate, Marks, Record, Told};
 use crate::watch::{self, check, fail, tally};
@@ -170,9 +170,13 @@ impl World {
     }
 
     pub(crate) async fn gone(&self) {
-        let mut turns = 0_u32;
+        let (mut turns, began) = (0_u32, Instant::now());
         while self.alive.load(Ordering::SeqCst) + self.tokens.load(Ordering::SeqCst) > 0 {
             turns += 1;
+            check(
+                began.elapsed() < watch::PATIENCE / 2,
+                format_args!("bodies are never dropped: {:?}", self.records()),
+            );
             match turns % 64 {
                 0 => tokio::time::sleep(Duration::from_micros(200)).await,
                 _ => tokio::task::yield_now().await,
