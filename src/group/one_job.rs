@@ -142,13 +142,12 @@ fn complete<E: GroupError>(
     outcome: Outcome<Queue<E>>,
 ) {
     let value = scheduler.record(&mut tag, outcome);
+    // Before the tag is passed on: the key of the waker belongs to one of two lists.
+    let is_cleanup = tag.policy.is_cleanup();
     let lender = current::renew();
     let mut completed = Some(Completion { lender, tag, value });
     let ended = scheduler.ctx().is_done();
     scheduler.complete_observed(&mut completed);
-    let is_cleanup = completed
-        .as_ref()
-        .is_some_and(|it| it.tag.policy.is_cleanup());
     let (waker, never_runs) = scheduler.with_effects(|state, effects| {
         let waker = stage.take_waker(is_cleanup, &mut state.source);
         if let Some(completed) = completed {

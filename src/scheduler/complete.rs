@@ -79,6 +79,9 @@ impl<S: Source> Scheduler<S> {
         }
         let failure = match tag.failed_call() {
             Some(call) if !is_panic => {
+                let mut failure = failure;
+                // It may become the group's later, when the task is not known any more.
+                failure.ends_context &= tag.on_failure(self.on_failure) == OnFailure::EndContext;
                 self.with_effects(|state, _| state.calls.keep(call, failure))
             }
             _ => Some(failure),

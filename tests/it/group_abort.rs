@@ -17,6 +17,7 @@ both_flavours![
     after_an_abort_nothing_starts,
     an_aborted_group_waits_for_destructors,
     abort_at_every_moment,
+    an_abort_reaches_tasks_beside_clean_up_tasks_with_a_handle,
 ];
 
 /// A thousand tasks in all states.
@@ -336,6 +337,43 @@ fn a_destructor_of_an_unpolled_task_may_call_go_after_an_abort() {
             let g = until_alone(g).await;
             assert!(g.wait().await.is_err());
         }));
+        probe.assert_all_dropped();
+    }
+}
+
+/// Clean-up tasks have a list of wakers of their own. One that has ended leaves the wakers of the
+/// other tasks where they are, whether it has a handle or a call of `start` or neither.
+async fn an_abort_reaches_tasks_beside_clean_up_tasks_with_a_handle() {
+    let hour = Duration::from_secs(3600);
+    for cleanup in 0..4 {
+        let (g, _ctx) = group();
+        let probe = Probe::default();
+        for _ in 0..3 {
+            g.go(probe.wrap(std::future::pending()));
+        }
+        yields(2).await;
+        let ends = || async {
+            yields(3).await;
+            OK
+        };
+        let builder = g.task().cleanup(hour);
+        match cleanup {
+            0 => drop(builder.spawn(ends()).await),
+            1 => drop(builder.spawn_with(move |_| ends()).await),
+            2 => {
+                let begin = move |_, ready: errgroup::Ready<()>| async move {
+                    yields(3).await;
+                    ready.ok(());
+                    yields(3).await;
+                    OK
+                };
+                assert_eq!(builder.start(begin).await, OK);
+            }
+            _ => drop(builder.go(ends())),
+        }
+        until(|| g.running() == 3).await;
+        g.abort();
+        in_time(g.wait()).await.unwrap_err();
         probe.assert_all_dropped();
     }
 }

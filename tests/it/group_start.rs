@@ -34,6 +34,7 @@ both_flavours![
     the_future_is_send_and_does_not_borrow_the_group,
     dropped_in_the_poll_of_the_failure_it_leaves_it_to_the_group,
     dropped_after_the_failure_it_leaves_it_to_the_group,
+    a_non_fatal_failure_that_it_leaves_cancels_nothing,
     dropped_after_a_cancel_while_queued_it_fails_the_group,
     dropped_after_its_task_was_aborted_it_fails_the_group,
     a_value_after_the_failure_is_dropped_and_hides_nothing,
@@ -781,4 +782,43 @@ fn outside_a_runtime_it_panics_when_it_is_polled() {
     let mut started = Box::pin(started);
     let panicked = panic_in(|| poll_with(&mut started, std::task::Waker::noop()).is_ready());
     assert!(text(panicked).contains("start called outside a tokio runtime"));
+}
+
+/// The call is dropped after its task has failed, or it is still there at the wait.
+async fn a_non_fatal_failure_that_it_leaves_cancels_nothing() {
+    for is_dropped in [true, false] {
+        let (g, ctx) = group();
+        let (gate, ended) = (Gate::new(), Count::default());
+        let release = Gate::new();
+        let released = release.clone();
+        let fails = g
+            .task()
+            .non_fatal()
+            .start(|_, _ready: Ready<()>| async move {
+                released.pass().await;
+                Err("not fatal".to_owned())
+            });
+        let mut fails = Box::pin(fails);
+        assert!(futures::poll!(&mut fails).is_pending());
+        release.open();
+        until(|| g.running() == 0).await;
+        let (gated, ends) = (gate.clone(), ended.clone());
+        g.go(async move {
+            gated.pass().await;
+            ends.add();
+            OK
+        });
+        let kept = if is_dropped { None } else { Some(fails) };
+        assert!(!ctx.is_done());
+        gate.open();
+        g.idle().await;
+        assert!(!ctx.is_done());
+        assert_eq!(g.wait().await, Err("not fatal".to_owned()));
+        assert_eq!(
+            ctx.cause().unwrap().to_string(),
+            "the group's wait has finished"
+        );
+        assert_eq!(ended.get(), 1);
+        drop(kept);
+    }
 }

@@ -1,34 +1,22 @@
-//! Fan-outs and hedges: all terminal operations, on the runtime and on the caller's task, from
-//! iterators and streams, and the checks of their results.
+//! Fan-outs and hedges: all terminal operations, on the runtime, on the caller's task and on the
+//! blocking pool, from iterators and streams.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::thread;
+use std::sync::{Arc, OnceLock};
 
-use errgroup::{Context, Errors, FanOut, Progress, TaskErrorKind};
+use errgroup::fan_out::Stop;
+use errgroup::{Context, FanOut, LimitHandle, Outcomes, Progress};
 use futures::{Stream, StreamExt};
 
+use crate::body::{Body, Valued};
+use crate::outcomes::{Got, StreamEnd, verdict};
 use crate::plan::{FanOutEnd, FanOutPlan, HedgePlan, Pause, Script};
-use crate::script::{Payload, Stage, outcome, pause, perform, unless_dropped};
+use crate::script::{Payload, Stage, block_for, outcome, pause, perform, unless_dropped};
 use crate::shutdown;
-use crate::watch::{boom, check, fail, step, tally};
-use crate::world::{Body, DropMark, Fate, Fault, Guard, Token, Valued, World};
+use crate::watch::{check, step, tally};
+use crate::world::{DropMark, Fault, Guard, Token, World};
 
 type Made = Box<dyn FnMut(Context, (Guard, Script)) -> Valued + Send>;
-
-/// What an end gave.
-pub(crate) enum Got {
-    All(Result<Vec<Token>, Fault>),
-    ForEach(Result<(), Fault>),
-    Settled(Vec<Result<Token, Fault>>),
-    /// `whole`: the consumer saw its end.
-    Streamed {
-        outcomes: Vec<Result<Token, Fault>>,
-        whole: bool,
-    },
-    First(Result<Token, Errors<Fault>>),
-    Quorum(Result<Vec<Token>, Errors<Fault>>),
-}
 
 type Ended = Pin<Box<dyn Future<Output = Got> + Send>>;
 
@@ -38,7 +26,41 @@ struct Wanted {
     end: FanOutEnd,
     local: bool,
     takes: usize,
+    stops: bool,
     consumer: Pause,
+}
+
+macro_rules! end {
+    ($fan_out:expr, $wanted:expr) => {{
+        let (fan_out, wanted) = ($fan_out, $wanted);
+        let ended: Ended = match wanted.end {
+            FanOutEnd::All => {
+                let all = fan_out.all();
+                Box::pin(async { Got::All(all.await) })
+            }
+            FanOutEnd::ForEach => {
+                let all = fan_out.for_each();
+                Box::pin(async { Got::ForEach(all.await) })
+            }
+            FanOutEnd::Settle => {
+                let all = fan_out.settle();
+                Box::pin(async { Got::Settled(all.await) })
+            }
+            FanOutEnd::TryStream => Box::pin(consume(fan_out.try_stream(), wanted)),
+            FanOutEnd::Stream => Box::pin(consume(fan_out.stream(), wanted)),
+            FanOutEnd::OrderedStream => Box::pin(consume(fan_out.ordered_stream(), wanted)),
+            FanOutEnd::IndexedStream => Box::pin(consume(fan_out.indexed_stream(), wanted)),
+            FanOutEnd::FirstOk => {
+                let first = fan_out.first_ok();
+                Box::pin(async { Got::First(first.await) })
+            }
+            FanOutEnd::Quorum(k) => {
+                let quorum = fan_out.quorum(k);
+                Box::pin(async { Got::Quorum(quorum.await) })
+            }
+        };
+        ended
+    }};
 }
 
 fn begin<S, P>(fan_out: FanOut<S, Made, P>, wanted: Wanted) -> Ended
@@ -46,60 +68,60 @@ where
     S: Stream<Item = (Guard, Script)> + Send + 'static,
     P: FnMut(Progress) + Send + 'static,
 {
-    macro_rules! end {
-        ($fan_out:expr) => {
-            match wanted.end {
-                FanOutEnd::All => {
-                    let all = $fan_out.all();
-                    Box::pin(async { Got::All(all.await) })
-                }
-                FanOutEnd::ForEach => {
-                    let all = $fan_out.for_each();
-                    Box::pin(async { Got::ForEach(all.await) })
-                }
-                FanOutEnd::Settle => {
-                    let all = $fan_out.settle();
-                    Box::pin(async { Got::Settled(all.await) })
-                }
-                FanOutEnd::TryStream => Box::pin(consume($fan_out.try_stream(), wanted)),
-                FanOutEnd::Stream => Box::pin(consume($fan_out.stream(), wanted)),
-                FanOutEnd::OrderedStream => Box::pin(consume($fan_out.ordered_stream(), wanted)),
-                FanOutEnd::FirstOk => {
-                    let first = $fan_out.first_ok();
-                    Box::pin(async { Got::First(first.await) })
-                }
-                FanOutEnd::Quorum(k) => {
-                    let quorum = $fan_out.quorum(k);
-                    Box::pin(async { Got::Quorum(quorum.await) })
-                }
-            }
-        };
-    }
     match wanted.local {
-        true => end!(fan_out.local()),
-        false => end!(fan_out),
+        true => end!(fan_out.local(), wanted),
+        false => end!(fan_out, wanted),
     }
 }
 
-async fn consume<S>(mut stream: S, wanted: Wanted) -> Got
+/// What a stream yields.
+trait Outcome {
+    fn result(self) -> Result<Token, Fault>;
+}
+
+impl Outcome for Result<Token, Fault> {
+    fn result(self) -> Result<Token, Fault> {
+        self
+    }
+}
+
+/// With its position, which is the number of its body.
+impl Outcome for (usize, Result<Token, Fault>) {
+    fn result(self) -> Result<Token, Fault> {
+        let id = match &self.1 {
+            Ok(value) => value.id,
+            Err(Fault::Own(id)) => *id,
+            Err(Fault::Context(_)) => self.0,
+        };
+        check(
+            id == self.0,
+            format_args!("an outcome of item {id} came as that of {}", self.0),
+        );
+        self.1
+    }
+}
+
+async fn consume<S>(mut stream: Outcomes<S>, wanted: Wanted) -> Got
 where
-    S: Stream<Item = Result<Token, Fault>> + Unpin,
+    S: Stop<Item: Outcome>,
 {
-    let mut outcomes = Vec::new();
+    let (mut outcomes, mut end) = (Vec::new(), StreamEnd::Left);
     while outcomes.len() < wanted.takes {
         let Some(next) = stream.next().await else {
-            return Got::Streamed {
-                outcomes,
-                whole: true,
-            };
+            end = StreamEnd::Whole;
+            break;
         };
-        outcomes.push(next);
+        outcomes.push(next.result());
         pause(wanted.consumer).await;
     }
-    Got::Streamed {
-        outcomes,
-        whole: false,
+    if wanted.stops {
+        tally().stopped.add(1);
+        stream.stop().await;
+        if end == StreamEnd::Left {
+            end = StreamEnd::Stopped;
+        }
     }
+    Got::Streamed { outcomes, end }
 }
 
 /// The future of an item, or of an attempt.
@@ -128,23 +150,21 @@ pub(crate) fn prepare(plan: FanOutPlan, ctx: &Context, single: bool) -> Prepared
         end: plan.end,
         local: plan.local,
         takes: plan.takes,
+        stops: plan.stops,
         consumer: plan.consumer,
     };
     let count = plan.items.len();
-    let f: Made = {
-        let (world, f_panics) = (world.clone(), plan.f_panics);
-        Box::new(move |ctx, (guard, script)| {
-            if f_panics == Some(guard.id()) {
-                guard.panic();
-            }
-            item(guard, script, ctx, &world, single)
-        })
-    };
+    let most = plan.limits.iter().copied().chain([plan.limit]);
+    world.limited(most.reduce(|one, other| Some(one?.max(other?))).flatten());
+    let f_panics = plan.f_panics;
     let pulled = world.clone();
     let items = plan.items.into_iter().map(move |script| {
         tally().items.add(1);
-        (pulled.make(script.trap), script)
+        (pulled.make(script.trap).with_permit(), script)
     });
+    // Set when the fan-out has it.
+    let steers: Steers = Arc::default();
+    let limits = plan.limits;
     macro_rules! options {
         ($fan_out:expr) => {{
             let mut fan_out = $fan_out;
@@ -157,9 +177,34 @@ pub(crate) fn prepare(plan: FanOutPlan, ctx: &Context, single: bool) -> Prepared
             if plan.named {
                 fan_out = fan_out.named("named");
             }
+            if !limits.is_empty() {
+                let handle;
+                (fan_out, handle) = fan_out.limit_handle();
+                let _ = steers.set((handle, limits));
+            }
             fan_out
         }};
     }
+    if plan.blocking {
+        let call = call_blocking(f_panics, &steers);
+        let fan_out = options!(errgroup::fan_out_blocking(ctx, items, call));
+        return Prepared {
+            world,
+            count,
+            end: wanted.end,
+            call: end!(fan_out, wanted),
+        };
+    }
+    let f: Made = {
+        let (world, steers) = (world.clone(), steers.clone());
+        Box::new(move |ctx, (guard, script)| {
+            if f_panics == Some(guard.id()) {
+                guard.panic();
+            }
+            steer(&steers, guard.id());
+            item(guard, script, ctx, &world, single)
+        })
+    };
     let call = if plan.from_stream {
         let items = futures::stream::iter(items).then(async |item| {
             if item.0.id() % 3 == 1 {
@@ -189,6 +234,32 @@ pub(crate) fn prepare(plan: FanOutPlan, ctx: &Context, single: bool) -> Prepared
     }
 }
 
+type Steers = Arc<OnceLock<(LimitHandle, Vec<Option<usize>>)>>;
+
+/// Changes the limit, if there is a handle.
+fn steer(steers: &Steers, number: usize) {
+    if let Some((handle, limits)) = steers.get() {
+        tally().steered.add(1);
+        handle.set_limit(limits[number % limits.len()]);
+    }
+}
+
+/// The function of a fan-out whose items run on the blocking pool.
+fn call_blocking(
+    f_panics: Option<usize>,
+    steers: &Steers,
+) -> impl Fn(Context, (Guard, Script)) -> Result<Token, Fault> + Send + Sync + 'static {
+    let steers = steers.clone();
+    move |ctx, (guard, script)| {
+        tally().blocking_items.add(1);
+        if f_panics == Some(guard.id()) {
+            guard.panic();
+        }
+        steer(&steers, guard.id());
+        block_for(&script, guard, &ctx)
+    }
+}
+
 pub(crate) async fn run(plan: FanOutPlan, ctx: &Context, single: bool) -> Option<Payload> {
     let dropped = plan.dropped;
     let prepared = prepare(plan, ctx, single);
@@ -200,7 +271,11 @@ pub(crate) async fn run(plan: FanOutPlan, ctx: &Context, single: bool) -> Option
         world.dropped().await;
         return None;
     };
-    if let Ok(Got::Streamed { whole: false, .. }) = ended {
+    if let Ok(Got::Streamed {
+        end: StreamEnd::Left,
+        ..
+    }) = ended
+    {
         drop(ended);
         world.dropped().await;
         return None;
@@ -213,7 +288,10 @@ impl Prepared {
     pub(crate) async fn into_its_end(self) {
         let ended = outcome(self.call).await;
         match ended {
-            Ok(Got::Streamed { whole: false, .. }) => {
+            Ok(Got::Streamed {
+                end: StreamEnd::Left,
+                ..
+            }) => {
                 drop(ended);
                 self.world.dropped().await;
             }
@@ -224,149 +302,6 @@ impl Prepared {
 
 fn is_clean(ctx: &Context) -> bool {
     !ctx.is_done() && !shutdown::expected()
-}
-
-/// `clean`: nothing but the items decided the result, so it is certain.
-fn verdict(
-    ended: thread::Result<Got>,
-    world: &World,
-    end: FanOutEnd,
-    count: usize,
-    clean: bool,
-) -> Option<Payload> {
-    step("checking what a fan-out gave");
-    world.returned("a fan-out");
-    let records = world.records();
-    let of = |fate| {
-        records
-            .iter()
-            .filter(move |record| record.fate == fate)
-            .count()
-    };
-    let (succeeded, failed, panicked) = (of(Fate::Ok), of(Fate::Failed), of(Fate::Panicked));
-    let wrong = |what: &str| -> ! {
-        fail(format_args!("{end:?} of {count} items {what}: {records:?}"));
-    };
-    let got = match ended {
-        Ok(got) => got,
-        Err(payload) => {
-            let boom = boom(&*payload);
-            if !world.owns(boom) || records[boom.id].fate != Fate::Panicked {
-                wrong("gave a panic of no item");
-            }
-            world.holds(0, "a panic");
-            return Some(payload);
-        }
-    };
-    if panicked > 0 {
-        wrong("hides a panic");
-    }
-    let (values, errors) = flatten(got, count, clean, succeeded, failed, &|what| wrong(what));
-    world.holds(values.len(), "a fan-out");
-    let mut seen = vec![0; records.len()];
-    for value in &values {
-        seen[value.id] += 1;
-        if records[value.id].fate != Fate::Ok {
-            wrong("gave the value of one that has none");
-        }
-    }
-    for error in errors {
-        if let Fault::Own(id) = error {
-            seen[id] += 1;
-            if records[id].fate != Fate::Failed {
-                wrong("gave the error of one that has none");
-            }
-        }
-    }
-    if seen.iter().any(|times| *times > 1) {
-        wrong("gave an outcome twice");
-    }
-    let ordered = matches!(
-        end,
-        FanOutEnd::All | FanOutEnd::Settle | FanOutEnd::OrderedStream
-    );
-    if ordered && !values.is_sorted_by_key(|value| value.id) {
-        wrong("is out of order");
-    }
-    None
-}
-
-/// The values and the errors, if there are as many as there should be.
-fn flatten(
-    got: Got,
-    count: usize,
-    clean: bool,
-    succeeded: usize,
-    failed: usize,
-    wrong: &dyn Fn(&str),
-) -> (Vec<Token>, Vec<Fault>) {
-    let expect = |holds: bool, what: &str| {
-        if clean && !holds {
-            wrong(what);
-        }
-    };
-    match got {
-        Got::All(Ok(values)) => {
-            // Also where the context ended, just after the last.
-            if values.len() != count {
-                wrong("was Ok, and a value is missing");
-            }
-            (values, Vec::new())
-        }
-        Got::All(Err(error)) => {
-            expect(failed > 0, "failed without a failure");
-            (Vec::new(), vec![error])
-        }
-        Got::ForEach(Ok(())) => {
-            if succeeded != count {
-                wrong("was Ok without all");
-            }
-            (Vec::new(), Vec::new())
-        }
-        Got::ForEach(Err(error)) => {
-            expect(failed > 0, "failed without a failure");
-            (Vec::new(), vec![error])
-        }
-        Got::Settled(outcomes) => {
-            expect(succeeded + failed == count, "has not run all");
-            expect(outcomes.len() == count, "has not settled all");
-            split(outcomes)
-        }
-        Got::Streamed { outcomes, .. } => {
-            let (values, errors) = split(outcomes);
-            if succeeded + failed == count && values.len() + errors.len() < count.min(succeeded) {
-                wrong("lost an outcome");
-            }
-            (values, errors)
-        }
-        Got::First(Ok(value)) => (vec![value], Vec::new()),
-        Got::First(Err(errors)) => {
-            expect(succeeded == 0 && failed == count, "failed too early");
-            (Vec::new(), own(errors))
-        }
-        Got::Quorum(Ok(values)) => (values, Vec::new()),
-        Got::Quorum(Err(errors)) => (Vec::new(), own(errors)),
-    }
-}
-
-fn split(outcomes: Vec<Result<Token, Fault>>) -> (Vec<Token>, Vec<Fault>) {
-    let (mut values, mut errors) = (Vec::new(), Vec::new());
-    for outcome in outcomes {
-        match outcome {
-            Ok(value) => values.push(value),
-            Err(error) => errors.push(error),
-        }
-    }
-    (values, errors)
-}
-
-fn own(errors: Errors<Fault>) -> Vec<Fault> {
-    let kinds = errors.into_iter().map(errgroup::TaskError::into_kind);
-    let failed = kinds.filter_map(|kind| match kind {
-        TaskErrorKind::Failed(error) => Some(error),
-        _ => None,
-    });
-    failed.collect()
 }
 
 pub(crate) async fn run_hedge(plan: HedgePlan, ctx: &Context, single: bool) -> Option<Payload> {

@@ -14,12 +14,26 @@
 //! the seed and the number after a violation, after a panic that was not injected, and when a
 //! scenario takes longer than half a minute.
 
+mod body;
+mod draw;
+mod ends;
+mod exact;
 mod fan_out;
+mod fault;
 mod group;
+mod handles;
 mod ordinary;
+mod ordinary_plan;
+mod outcomes;
+mod permits;
 mod plan;
+mod policy;
+mod random;
+mod record;
 mod script;
 mod shutdown;
+mod starting;
+mod verdict;
 mod watch;
 mod world;
 
@@ -32,7 +46,8 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tokio::runtime::{Builder, Handle, Runtime, RuntimeFlavor};
 use tokio::task::LocalSet;
 
-use plan::{Kind, Plan, Random};
+use plan::{Kind, Plan};
+use random::Random;
 use watch::{Watch, fail, tally};
 
 #[global_allocator]
@@ -140,6 +155,8 @@ fn run(runtime: &Runtime, plan: Plan) {
             Kind::FanOut(fan_out) => drop(fan_out::run(fan_out, &ctx, single).await),
             Kind::Hedge(hedge) => drop(fan_out::run_hedge(hedge, &ctx, single).await),
             Kind::Shutdown(shutdown) => shutdown::run(shutdown, &ctx).await,
+            Kind::Exact(exact) => exact::run(exact, single).await,
+            Kind::Drain(drain) => ends::run(drain, &ctx, single).await,
             Kind::Ordinary(plan) => drop(ordinary::run(plan, &ctx, single).await),
         }
     });

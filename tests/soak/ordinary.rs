@@ -16,14 +16,17 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::yield_now;
 
-use crate::group::check_wait_all;
-use crate::plan::{
-    BurstPlan, CallPlan, ComputePlan, Form, Leaves, OrdinaryPlan, OutcomeOrder, Pause, PollOrder,
+use crate::body::{Body, Valued};
+use crate::ordinary_plan::{
+    BurstPlan, CallPlan, ComputePlan, Form, Leaves, OrdinaryPlan, OutcomeOrder, PollOrder,
     StartEnd, StartsPlan, Stop, SwallowEnd, SwallowPlan, Trigger,
 };
+use crate::plan::Pause;
+use crate::record::{Fate, Told};
 use crate::script::{Payload, outcome, pause, unless_dropped};
+use crate::verdict::check_wait_all;
 use crate::watch::{check, fail, step, tally};
-use crate::world::{Body, Fate, Fault, Guard, Id, Token, Told, Valued, World};
+use crate::world::{Fault, Guard, Id, Token, World};
 
 pub(crate) async fn run(plan: OrdinaryPlan, ctx: &Context, single: bool) -> Option<Payload> {
     let world = World::new(single);

@@ -1,42 +1,13 @@
-//! The plans of scenarios. Every random decision, other than the schedule of threads, is made here,
-//! before the scenario runs.
+//! The plans of scenarios. Every random decision, other than the schedule of threads, is made
+//! before the scenario runs: see `draw`.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn seed() -> u64 {
-        RandomState::new().build_hasher().finish() >> 32
-    }
-
-    pub(crate) fn of(seed: u64, number: u64) -> Random {
-        let mut random = Random(seed ^ number.wrapping_mul(0xd134_2543_de82_ef95));
-        random.next();
-        random
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
-
-    fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-
-    fn micros(&mut self, end: usize) -> Duration {
-        Duration::from_micros(self.below(end) as u64)
-    }
-}
+use crate::ends::DrainPlan;
+use crate::exact::ExactPlan;
+use crate::ordinary_plan::OrdinaryPlan;
+use crate::permits::PermitUse;
+use crate::policy::Policy;
 
 pub(crate) struct Plan {
     pub(crate) deadline: Option<Duration>,
@@ -52,6 +23,8 @@ pub(crate) enum Kind {
     Hedge(HedgePlan),
     Shutdown(ShutdownPlan),
     Ordinary(OrdinaryPlan),
+    Exact(ExactPlan),
+    Drain(DrainPlan),
 }
 
 #[derive(Default)]
@@ -63,19 +36,40 @@ pub(crate) struct GroupPlan {
     pub(crate) tasks: Vec<TaskPlan>,
     /// What another thread does meanwhile.
     pub(crate) meddling: Vec<Meddle>,
+    /// The cause of the context is made from the error.
+    pub(crate) cause_with: bool,
+    /// The group is awaited to be idle, perhaps not to the end.
+    pub(crate) idle: Option<Awaits>,
     pub(crate) before_the_end: Pause,
     pub(crate) ending: Ending,
     /// Of a scope: how its body ends.
     pub(crate) body: End,
+    /// Of a scope: it returns every failure.
+    pub(crate) all: bool,
 }
 
 impl GroupPlan {
     /// Whether the group may be aborted before its wait returns.
     pub(crate) fn may_abort(&self) -> bool {
         let by_meddler = |meddle: &Meddle| matches!(meddle, Meddle::Grace(Some(_)) | Meddle::Abort);
-        self.grace.is_some()
-            || self.ending == Ending::Aborted
-            || self.meddling.iter().any(by_meddler)
+        self.grace.is_some() || self.aborts() || self.meddling.iter().any(by_meddler)
+    }
+
+    /// Whether clean-up tasks may be aborted before its wait returns.
+    pub(crate) fn aborts(&self) -> bool {
+        let aborts = |meddle: &Meddle| matches!(meddle, Meddle::Abort);
+        matches!(self.ending, Ending::Aborted | Ending::Drain(_))
+            || self.meddling.iter().any(aborts)
+    }
+
+    /// The largest limit that it will have.
+    pub(crate) fn most(&self) -> Option<usize> {
+        let meddled = self.meddling.iter().filter_map(|meddle| match meddle {
+            Meddle::Limit(limit) => Some(*limit),
+            _ => None,
+        });
+        let limits = meddled.chain([self.limit]);
+        limits.reduce(|one, other| Some(one?.max(other?)))?
     }
 }
 
@@ -84,11 +78,24 @@ pub(crate) struct TaskPlan {
     pub(crate) named: bool,
     /// By the group's spawner.
     pub(crate) by_spawner: bool,
+    pub(crate) policy: Policy,
     pub(crate) awaits: Awaits,
+    /// The handle stops the task.
+    pub(crate) stops: Option<(Pause, Stop)>,
+    /// Its destructor starts a clean-up task.
+    pub(crate) gives_back: bool,
     pub(crate) script: Script,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// How a handle stops its task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    Cancel,
+    CancelWith,
+    Abort,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     Go,
     GoWith,
@@ -97,11 +104,44 @@ pub(crate) enum Way {
     Blocking,
     Local,
     Spawn,
+    SpawnWith,
+    SpawnBlocking,
     Start,
+    Track,
+    /// With a permit that is kept for a while.
+    Reserve(Pause, PermitUse),
+}
+
+impl Way {
+    /// Whether it runs on a thread of its own.
+    pub(crate) fn blocks(self) -> bool {
+        matches!(
+            self,
+            Way::Blocking
+                | Way::SpawnBlocking
+                | Way::Reserve(_, PermitUse::Blocking | PermitUse::SpawnBlocking)
+        )
+    }
+
+    /// Whether it hands over a context.
+    pub(crate) fn has_context(self) -> bool {
+        matches!(
+            self,
+            Way::GoWith | Way::SpawnWith | Way::Blocking | Way::SpawnBlocking | Way::Start
+        )
+    }
+
+    /// Whether there is a handle that can drop it.
+    pub(crate) fn has_handle(self) -> bool {
+        matches!(
+            self,
+            Way::Spawn | Way::SpawnWith | Way::Reserve(_, PermitUse::Spawn | PermitUse::SpawnWith)
+        )
+    }
 }
 
 /// What a starter does with what it is given.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Awaits {
     Nothing,
     ToTheEnd,
@@ -125,7 +165,7 @@ pub(crate) enum Act {
     Group(GroupPlan),
 }
 
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum End {
     #[default]
     Ok,
@@ -137,7 +177,7 @@ pub(crate) enum End {
     Never,
 }
 
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Pause {
     #[default]
     None,
@@ -153,11 +193,12 @@ pub(crate) enum Meddle {
     Sleep(Duration),
     Cancel,
     Abort,
+    Close,
     /// `go` from outside of every task.
     Go,
 }
 
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Ending {
     #[default]
     Wait,
@@ -166,6 +207,10 @@ pub(crate) enum Ending {
     Dropped,
     /// Aborted, and then waited for.
     Aborted,
+    /// By so many callers at once, after a first call that is dropped.
+    CloseAndWait(usize, Option<Pause>),
+    /// In so much time.
+    Drain(Duration),
 }
 
 #[derive(Default)]
@@ -185,6 +230,12 @@ pub(crate) struct FanOutPlan {
     pub(crate) consumer: Pause,
     /// After how many outcomes a stream is dropped.
     pub(crate) takes: usize,
+    /// It is stopped then.
+    pub(crate) stops: bool,
+    /// The limits that its handle sets, one after each item.
+    pub(crate) limits: Vec<Option<usize>>,
+    /// Its function blocks.
+    pub(crate) blocking: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -196,6 +247,7 @@ pub(crate) enum FanOutEnd {
     TryStream,
     Stream,
     OrderedStream,
+    IndexedStream,
     FirstOk,
     Quorum(usize),
 }
@@ -227,133 +279,6 @@ impl Default for Victim {
     }
 }
 
-pub(crate) enum OrdinaryPlan {
-    Compute(ComputePlan),
-    Swallow(SwallowPlan),
-    Starts(StartsPlan),
-    Bursts(BurstPlan),
-}
-
-/// Jobs that compute.
-pub(crate) struct ComputePlan {
-    pub(crate) form: Form,
-    pub(crate) jobs: usize,
-    /// How long each job computes: longer than a worker may run in one poll.
-    pub(crate) job: Duration,
-    /// The first of each `yields_each` jobs yields before it computes.
-    pub(crate) yields_each: usize,
-    pub(crate) limit: usize,
-}
-
-#[derive(Clone, Copy)]
-pub(crate) enum Form {
-    Group,
-    FanOut,
-}
-
-/// Tasks that swallow their cancellation.
-pub(crate) struct SwallowPlan {
-    pub(crate) tasks: usize,
-    pub(crate) limit: Option<usize>,
-    /// How long the tasks sleep between two looks.
-    pub(crate) nap: Duration,
-    pub(crate) before: Pause,
-    pub(crate) trigger: Trigger,
-    pub(crate) end: SwallowEnd,
-}
-
-/// What cancels the context.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Trigger {
-    Cancel,
-    Failure,
-}
-
-#[derive(Clone, Copy)]
-pub(crate) enum SwallowEnd {
-    Grace(Duration),
-    Abort(Pause),
-    /// The tasks end by themselves, when a flag is set.
-    Flag(Pause),
-    WaitDropped(Pause),
-}
-
-/// Calls of `start` that race with something else.
-pub(crate) struct StartsPlan {
-    pub(crate) limit: Option<usize>,
-    pub(crate) calls: Vec<CallPlan>,
-    /// When the group is cancelled, beside the calls.
-    pub(crate) cancel: Option<Pause>,
-}
-
-#[derive(Clone, Copy)]
-pub(crate) struct CallPlan {
-    /// Turns of the task until it is ready, or would be.
-    pub(crate) before: usize,
-    /// Turns of the task from then until its end.
-    pub(crate) after: usize,
-    pub(crate) end: StartEnd,
-    pub(crate) stop: Stop,
-    pub(crate) order: PollOrder,
-    pub(crate) leaves: Leaves,
-}
-
-#[derive(Clone, Copy)]
-pub(crate) enum StartEnd {
-    FailsBefore,
-    FailsAfter,
-    /// It is ready, and succeeds.
-    Serves,
-    /// It succeeds without having been ready.
-    Silent,
-}
-
-impl StartEnd {
-    pub(crate) fn is_ready(self) -> bool {
-        matches!(self, StartEnd::FailsAfter | StartEnd::Serves)
-    }
-}
-
-/// What a call of `start` races with.
-#[derive(Clone, Copy)]
-pub(crate) enum Stop {
-    Turns(usize),
-    /// A signal of the task itself.
-    Signal,
-}
-
-/// Which of two futures is polled first, and so wins if both are ready.
-#[derive(Clone, Copy)]
-pub(crate) enum PollOrder {
-    CallFirst,
-    StopFirst,
-}
-
-/// What becomes of a call that has lost its race.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Leaves {
-    Dropped,
-    PolledBesideTheWait,
-    PolledAfterTheWait,
-}
-
-/// A pipeline of two stages that gets its items in bursts.
-pub(crate) struct BurstPlan {
-    /// How many items each burst has.
-    pub(crate) bursts: Vec<usize>,
-    /// What the items of each stage wait for.
-    pub(crate) pauses: [Pause; 2],
-    pub(crate) orders: [OutcomeOrder; 2],
-    /// The pipeline is dropped, and does not come to its end.
-    pub(crate) dropped: bool,
-}
-
-#[derive(Clone, Copy)]
-pub(crate) enum OutcomeOrder {
-    Completion,
-    Items,
-}
-
 impl Kind {
     pub(crate) fn name(&self) -> &'static str {
         match self {
@@ -371,398 +296,8 @@ impl Kind {
                 OrdinaryPlan::Starts(_) => "calls of start that race",
                 OrdinaryPlan::Bursts(_) => "bursts in a pipeline",
             },
+            Kind::Exact(exact) => exact.name(),
+            Kind::Drain(_) => "a drain of several groups",
         }
-    }
-}
-
-/// What may be drawn: it depends on whether the context is certain to be done.
-#[derive(Clone, Copy)]
-struct Bounds {
-    /// The context is certain to be done at some time, so a body may wait for that.
-    ended: bool,
-    /// Bodies are dropped then, so that one need not end at all.
-    dropped: bool,
-    depth: usize,
-    /// One in this many bodies fails, or panics.
-    trouble: usize,
-}
-
-impl Plan {
-    pub(crate) fn draw(seed: u64, number: u64) -> Plan {
-        let random = &mut Random::of(seed, number);
-        let mut deadline = random.one_in(4).then(|| random.micros(4_000));
-        let mut cancel = random.one_in(4).then(|| random.micros(3_000));
-        let kind = random.below(12);
-        if matches!(kind, 5 | 9) && random.one_in(2) {
-            // So that more bodies wait for that.
-            cancel = cancel.or_else(|| deadline.is_none().then(|| random.micros(2_000)));
-        }
-        let ended = deadline.is_some() || cancel.is_some();
-        let bounds = Bounds {
-            ended,
-            dropped: ended,
-            depth: 2,
-            trouble: [6, 20, 200][random.below(3)],
-        };
-        let kind = match kind {
-            0..5 => {
-                let group = random.group(bounds);
-                if group.zero {
-                    // It is not a child of the context that ends.
-                    (deadline, cancel) = (None, None);
-                }
-                Kind::Group(group)
-            }
-            5 => Kind::Scope(random.scope(bounds)),
-            6..9 => Kind::FanOut(random.fan_out(bounds, 40)),
-            9 => Kind::Hedge(random.hedge(bounds)),
-            10 => Kind::Shutdown(random.shutdown(bounds)),
-            _ => {
-                let ordinary = random.ordinary();
-                if let OrdinaryPlan::Bursts(_) = ordinary {
-                    // All of its outcomes are to come.
-                    (deadline, cancel) = (None, None);
-                }
-                Kind::Ordinary(ordinary)
-            }
-        };
-        Plan {
-            deadline,
-            cancel,
-            kind,
-        }
-    }
-}
-
-impl Random {
-    fn pause(&mut self) -> Pause {
-        match self.below(8) {
-            0..3 => Pause::None,
-            3..6 => Pause::Yields(1 + self.below(4)),
-            6 => Pause::Sleep(self.micros(1_500)),
-            _ => Pause::Spins(self.below(2_000)),
-        }
-    }
-
-    fn limit(&mut self) -> Option<usize> {
-        [None, Some(1), Some(1), Some(2), Some(3), Some(8)][self.below(6)]
-    }
-
-    fn grace(&mut self) -> Option<Duration> {
-        match self.below(3) {
-            0 => None,
-            1 => Some(Duration::ZERO),
-            _ => Some(self.micros(2_000)),
-        }
-    }
-
-    fn group(&mut self, bounds: Bounds) -> GroupPlan {
-        let zero = self.one_in(5);
-        let meddled = self.one_in(2);
-        // The meddler's last word may be the end of the context.
-        let last = match self.below(4) {
-            0 if meddled => Some(Meddle::Cancel),
-            1 if meddled => Some(Meddle::Abort),
-            _ => None,
-        };
-        let ended = last.is_some() || (bounds.ended && !zero);
-        let grace = self.grace();
-        let bounds = Bounds {
-            ended,
-            dropped: ended && grace.is_some(),
-            ..bounds
-        };
-        let mut meddling = Vec::new();
-        if meddled {
-            for _ in 0..self.below(8) {
-                meddling.push(match self.below(6) {
-                    0 | 1 => {
-                        Meddle::Limit([Some(0), Some(1), Some(2), Some(5), None][self.below(5)])
-                    }
-                    2 => Meddle::Grace(match self.grace() {
-                        None if bounds.dropped => Some(Duration::ZERO),
-                        grace => grace,
-                    }),
-                    3 => Meddle::Go,
-                    _ => Meddle::Sleep(self.micros(500)),
-                });
-            }
-            // A limit of 0 must not be the last.
-            meddling.push(Meddle::Limit(self.limit()));
-            meddling.extend(last);
-        }
-        GroupPlan {
-            zero,
-            limit: self.limit(),
-            grace,
-            tasks: self.tasks(bounds, 12),
-            meddling,
-            before_the_end: self.pause(),
-            ending: match self.below(10) {
-                0..3 => Ending::Wait,
-                3..7 => Ending::WaitAll,
-                7 => Ending::WaitDropped(self.pause()),
-                8 => Ending::Dropped,
-                _ => Ending::Aborted,
-            },
-            body: End::Ok,
-        }
-    }
-
-    fn scope(&mut self, bounds: Bounds) -> GroupPlan {
-        let grace = self.grace();
-        let bounds = Bounds {
-            dropped: bounds.ended && grace.is_some(),
-            ..bounds
-        };
-        GroupPlan {
-            limit: self.limit(),
-            grace,
-            tasks: self.tasks(bounds, 8),
-            before_the_end: self.pause(),
-            ending: match self.below(4) {
-                0 => Ending::WaitDropped(self.pause()),
-                _ => Ending::Wait,
-            },
-            body: match self.below(bounds.trouble) {
-                0 => End::Fail,
-                1 => End::Panic,
-                _ => End::Ok,
-            },
-            ..GroupPlan::default()
-        }
-    }
-
-    /// One that a task has for itself.
-    fn nested_group(&mut self, bounds: Bounds) -> GroupPlan {
-        let bounds = Bounds {
-            ended: false,
-            dropped: false,
-            ..bounds
-        };
-        GroupPlan {
-            limit: self.limit(),
-            grace: self.grace(),
-            tasks: self.tasks(bounds, 4),
-            before_the_end: self.pause(),
-            ending: [Ending::Wait, Ending::WaitAll, Ending::Dropped][self.below(3)],
-            ..GroupPlan::default()
-        }
-    }
-
-    fn tasks(&mut self, bounds: Bounds, most: usize) -> Vec<TaskPlan> {
-        (0..self.below(most + 1))
-            .map(|_| self.task(bounds))
-            .collect()
-    }
-
-    fn task(&mut self, bounds: Bounds) -> TaskPlan {
-        let way = [
-            Way::Go,
-            Way::Go,
-            Way::GoWith,
-            Way::GoCancellable,
-            Way::TryGo,
-            Way::Blocking,
-            Way::Local,
-            Way::Spawn,
-            Way::Spawn,
-            Way::Start,
-        ][self.below(10)];
-        let cancellable = way == Way::GoCancellable && bounds.ended;
-        let bounds = Bounds {
-            // A closure cannot be stopped.
-            dropped: (bounds.dropped || cancellable) && way != Way::Blocking,
-            ..bounds
-        };
-        TaskPlan {
-            way,
-            named: self.one_in(3),
-            by_spawner: self.one_in(3),
-            awaits: match self.below(4) {
-                0 => Awaits::ToTheEnd,
-                1 => Awaits::Abandons(self.pause()),
-                // Without a poll it starts nothing.
-                _ if way == Way::Start => Awaits::Abandons(self.pause()),
-                _ => Awaits::Nothing,
-            },
-            script: self.script(bounds, true),
-        }
-    }
-
-    fn script(&mut self, bounds: Bounds, in_group: bool) -> Script {
-        let mut acts = Vec::new();
-        if bounds.depth > 0 && self.one_in(4) {
-            let deeper = Bounds {
-                depth: bounds.depth - 1,
-                ..bounds
-            };
-            // What a body awaits must end by itself.
-            let by_itself = Bounds {
-                ended: false,
-                dropped: false,
-                ..deeper
-            };
-            for _ in 0..1 + self.below(2) {
-                acts.push(match self.below(5) {
-                    0 => Act::FanOut(self.fan_out(by_itself, 8)),
-                    1 => Act::Group(self.nested_group(deeper)),
-                    _ if in_group => Act::Task(self.task(by_itself)),
-                    _ => Act::FanOut(self.fan_out(by_itself, 4)),
-                });
-            }
-        }
-        let end = match self.below(bounds.trouble) {
-            0 | 1 => End::Fail,
-            2 => End::Panic,
-            3 | 4 if bounds.ended => End::UntilAsked,
-            5 if bounds.dropped => End::Never,
-            _ => End::Ok,
-        };
-        Script {
-            before: self.pause(),
-            acts,
-            after: self.pause(),
-            end,
-            trap: self.one_in(10 * bounds.trouble),
-        }
-    }
-
-    fn fan_out(&mut self, bounds: Bounds, most: usize) -> FanOutPlan {
-        let count = 1 + self.below(most);
-        let mut items: Vec<Script> = (0..count).map(|_| self.script(bounds, false)).collect();
-        let local = self.one_in(4);
-        if local {
-            // Dropping the call drops them, and so would let their panics out of the drop.
-            items.iter_mut().for_each(|item| item.trap = false);
-        }
-        FanOutPlan {
-            local,
-            limit: self.limit(),
-            grace: self.grace(),
-            named: self.one_in(2),
-            from_stream: self.one_in(2),
-            f_panics: self.one_in(10 * bounds.trouble).then(|| self.below(count)),
-            end: match self.below(9) {
-                0 => FanOutEnd::All,
-                1 => FanOutEnd::ForEach,
-                2 => FanOutEnd::Settle,
-                3 => FanOutEnd::TryStream,
-                4 | 5 => FanOutEnd::Stream,
-                6 => FanOutEnd::OrderedStream,
-                7 => FanOutEnd::FirstOk,
-                _ => FanOutEnd::Quorum(self.below(count + 2)),
-            },
-            dropped: self.one_in(6).then(|| self.pause()),
-            consumer: self.pause(),
-            takes: match self.below(4) {
-                0 => self.below(count + 1),
-                _ => usize::MAX,
-            },
-            items,
-        }
-    }
-
-    fn hedge(&mut self, bounds: Bounds) -> HedgePlan {
-        let count = 1 + self.below(5);
-        HedgePlan {
-            delay: self.micros(1_000),
-            attempts: (0..count).map(|_| self.script(bounds, false)).collect(),
-            dropped: self.one_in(5).then(|| self.pause()),
-        }
-    }
-
-    fn shutdown(&mut self, bounds: Bounds) -> ShutdownPlan {
-        // The shutdown drops everything that does not end.
-        let bounds = Bounds {
-            ended: true,
-            dropped: true,
-            ..bounds
-        };
-        ShutdownPlan {
-            workers: self.below(3),
-            driven: self.micros(2_000),
-            background: self.one_in(2),
-            what: match self.below(3) {
-                0 => Victim::FanOut(FanOutPlan {
-                    local: false,
-                    dropped: None,
-                    ..self.fan_out(bounds, 30)
-                }),
-                _ => Victim::Group(GroupPlan {
-                    limit: self.limit(),
-                    grace: self.grace(),
-                    tasks: self.tasks(bounds, 12),
-                    ending: Ending::WaitAll,
-                    ..GroupPlan::default()
-                }),
-            },
-        }
-    }
-
-    fn ordinary(&mut self) -> OrdinaryPlan {
-        match self.below(4) {
-            0 => OrdinaryPlan::Compute(ComputePlan {
-                form: [Form::Group, Form::FanOut][self.below(2)],
-                jobs: 20 + self.below(80),
-                job: Duration::from_micros(201) + self.micros(200),
-                yields_each: [1, 2, 5, usize::MAX][self.below(4)],
-                limit: 1 + self.below(4),
-            }),
-            1 => OrdinaryPlan::Swallow(SwallowPlan {
-                tasks: 1 + self.below(8),
-                limit: self.limit(),
-                nap: self.micros(500),
-                before: self.pause(),
-                trigger: [Trigger::Cancel, Trigger::Failure][self.below(2)],
-                end: match self.below(4) {
-                    0 => SwallowEnd::Grace(self.micros(500)),
-                    1 => SwallowEnd::Abort(self.pause()),
-                    2 => SwallowEnd::Flag(self.pause()),
-                    _ => SwallowEnd::WaitDropped(self.pause()),
-                },
-            }),
-            2 => OrdinaryPlan::Starts(StartsPlan {
-                limit: self.limit(),
-                calls: (0..1 + self.below(8)).map(|_| self.start_call()).collect(),
-                cancel: self.one_in(3).then(|| Pause::Yields(self.below(4))),
-            }),
-            _ => OrdinaryPlan::Bursts(BurstPlan {
-                bursts: (0..1 + self.below(4))
-                    .map(|_| 50 + self.below(351))
-                    .collect(),
-                pauses: [self.pause(), self.pause()],
-                orders: [self.outcome_order(), self.outcome_order()],
-                dropped: self.one_in(3),
-            }),
-        }
-    }
-
-    fn start_call(&mut self) -> CallPlan {
-        CallPlan {
-            before: self.below(4),
-            after: self.below(3),
-            end: match self.below(8) {
-                0..4 => StartEnd::FailsBefore,
-                4 | 5 => StartEnd::FailsAfter,
-                6 => StartEnd::Serves,
-                _ => StartEnd::Silent,
-            },
-            stop: match self.below(2) {
-                0 => Stop::Turns(self.below(5)),
-                _ => Stop::Signal,
-            },
-            order: [PollOrder::CallFirst, PollOrder::StopFirst][self.below(2)],
-            leaves: [
-                Leaves::Dropped,
-                Leaves::Dropped,
-                Leaves::PolledBesideTheWait,
-                Leaves::PolledAfterTheWait,
-            ][self.below(4)],
-        }
-    }
-
-    fn outcome_order(&mut self) -> OutcomeOrder {
-        [OutcomeOrder::Completion, OutcomeOrder::Items][self.below(2)]
     }
 }

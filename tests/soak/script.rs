@@ -9,9 +9,10 @@ use errgroup::{Context, Spawner};
 use futures::FutureExt;
 use futures::future::{Either, select};
 
+use crate::body::Inner;
 use crate::plan::{Act, End, Pause, Script};
-use crate::world::{Boom, Fault, Guard, Inner, World};
-use crate::{fan_out, group};
+use crate::world::{Boom, Fault, Guard, Token, World};
+use crate::{fan_out, group, starting};
 
 pub(crate) type Payload = Box<dyn Any + Send>;
 
@@ -31,8 +32,13 @@ pub(crate) fn perform(script: Script, stage: Stage) -> Inner {
             match act {
                 Act::Task(task) => {
                     if let Some(spawner) = &stage.spawner {
-                        let starter = group::Starter::Spawner(spawner);
-                        let started = group::start(starter, task, &stage, false);
+                        let starter = starting::Starter::Spawner(spawner);
+                        // A context of the body's own may outlive that of the group.
+                        let stage = Stage {
+                            ctx: spawner.context(),
+                            ..stage.clone()
+                        };
+                        let started = starting::start(starter, task, &stage, false);
                         started.resolve(&stage).await;
                     }
                 }
@@ -64,7 +70,11 @@ pub(crate) fn block(script: &Script, mut guard: Guard, ctx: &Context) -> Result<
     let failed = match script.end {
         End::Ok | End::Never => false,
         End::Fail => true,
-        End::Panic => guard.panic(),
+        End::Panic => {
+            // A function that is left behind waits for the end of the context.
+            watched.stop();
+            guard.panic()
+        }
         End::UntilAsked => {
             while !ctx.is_done() {
                 std::thread::sleep(std::time::Duration::from_micros(100));
@@ -74,11 +84,17 @@ pub(crate) fn block(script: &Script, mut guard: Guard, ctx: &Context) -> Result<
     };
     watched.stop();
     if failed {
-        guard.end(crate::world::Fate::Failed);
+        guard.end(crate::record::Fate::Failed);
         return Err(Fault::Own(guard.id()));
     }
-    guard.end(crate::world::Fate::Ok);
+    guard.end(crate::record::Fate::Ok);
     Ok(())
+}
+
+/// The same, with a value.
+pub(crate) fn block_for(script: &Script, guard: Guard, ctx: &Context) -> Result<Token, Fault> {
+    let token = guard.token();
+    block(script, guard, ctx).map(|()| token)
 }
 
 /// The panic of a body, which puts its own name on it.

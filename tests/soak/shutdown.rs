@@ -8,9 +8,10 @@ use std::time::Duration;
 use errgroup::{Context, Group};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::group::{Starter, check_wait_all, start};
 use crate::plan::{GroupPlan, ShutdownPlan, Victim, Way};
 use crate::script::{Stage, outcome};
+use crate::starting::{Starter, start};
+use crate::verdict::check_wait_all;
 use crate::watch::{step, tally};
 use crate::world::{Fault, World};
 use crate::{fan_out, watch};
@@ -87,6 +88,7 @@ async fn run_group(runtime: Runtime, plan: GroupPlan, ends: Ends, ctx: &Context)
     let (g, ctx) = Group::<Fault>::with_context(ctx);
     g.set_limit(plan.limit);
     g.set_grace(plan.grace);
+    world.limited(plan.limit);
     let stage = Stage {
         ctx,
         spawner: Some(g.spawner()),
@@ -98,7 +100,7 @@ async fn run_group(runtime: Runtime, plan: GroupPlan, ends: Ends, ctx: &Context)
         for mut task in plan.tasks {
             // The result is not awaited, because the group may be stuck until the runtime has shut
             // down. So a `start` starts nothing, and its closure is dropped here.
-            task.script.trap &= task.way != Way::Start;
+            task.script.trap &= !matches!(task.way, Way::Start | Way::Track);
             drop(start(Starter::Group(&g), task, &stage, false));
         }
     }

@@ -12,7 +12,7 @@ use crate::HEAP;
 use crate::world::Boom;
 
 /// After this long, a scenario hangs.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is going on now: the seed, the scenario, its kind, its step, and since when.
 struct Now {
@@ -194,6 +194,18 @@ tally! {
     racing: "programs whose calls of start raced",
     races: "such calls",
     races_lost: "of these that lost their race",
+    policies: "tasks with options",
+    given_back: "clean-up tasks of destructors",
+    stops: "tasks stopped through their handles",
+    reserved: "permits reserved",
+    tracked: "futures tracked",
+    idles: "groups awaited to be idle",
+    closed: "groups closed and waited for",
+    drains: "groups drained",
+    blocking_items: "items of blocking fan-outs",
+    steered: "limits changed by handles of fan-outs",
+    stopped: "streams stopped",
+    exact: "programs with one possible outcome",
     pipelines: "pipelines that got bursts",
 }
 

@@ -1,80 +1,17 @@
 //! Everything that was made in a scenario, and what became of it: the ledger against which the
 //! results of the crate are checked.
 
-use std::fmt::{self, Display};
-use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind, panic_any, resume_unwind};
-use std::pin::Pin;
+use std::panic::panic_any;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{self, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use errgroup::ContextError;
-
+use crate::record::{Fate, Marks, Record, Told};
 use crate::watch::{self, check, fail, tally};
 
 pub(crate) type Id = usize;
 
-/// What an injected panic carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Boom {
-    pub(crate) world: usize,
-    pub(crate) id: Id,
-}
-
-/// The scenario's error: of one body, or of a context.
-#[derive(Debug, Clone)]
-pub(crate) enum Fault {
-    Own(Id),
-    Context(ContextError),
-}
-
-impl Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Fault::Own(id) => write!(f, "body {id} failed"),
-            Fault::Context(error) => Display::fmt(error, f),
-        }
-    }
-}
-
-impl From<ContextError> for Fault {
-    fn from(error: ContextError) -> Fault {
-        Fault::Context(error)
-    }
-}
-
-/// How a body ended. `Made`: it has not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
-    Made,
-    Ok,
-    Failed,
-    Panicked,
-    /// Dropped before its end, or before its start.
-    Unfinished,
-    /// `try_go` gave it back.
-    HandedBack,
-}
-
-/// Whether a failure was reported to a caller other than that of the group's `wait`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Told {
-    No,
-    /// The caller of `start`.
-    Caller,
-    /// The call of `start` was dropped: it may have taken the failure along.
-    Perhaps,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Record {
-    pub(crate) fate: Fate,
-    pub(crate) told: Told,
-    /// A closure that has not begun on its thread.
-    waits_for_thread: bool,
-}
+pub(crate) use crate::fault::{Boom, Fault};
 
 const OPEN: u8 = 0;
 /// The call was dropped: a poll that has begun may go on, and no other begins.
@@ -101,7 +38,12 @@ pub(crate) struct World {
     waiting: AtomicUsize,
     /// The group may abort, and then a closure that never begins may outlive the wait.
     aborts: AtomicBool,
+    loses_cleanup: AtomicBool,
     tokens: AtomicUsize,
+    /// The largest limit that there may be, and how many bodies run that have a permit for
+    /// certain.
+    limit: AtomicUsize,
+    running: AtomicUsize,
     records: Mutex<Vec<Record>>,
 }
 
@@ -115,7 +57,10 @@ impl World {
             alive: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             aborts: AtomicBool::new(false),
+            loses_cleanup: AtomicBool::new(false),
             tokens: AtomicUsize::new(0),
+            limit: AtomicUsize::new(usize::MAX),
+            running: AtomicUsize::new(0),
             records: Mutex::default(),
         })
     }
@@ -124,11 +69,7 @@ impl World {
     /// panics.
     pub(crate) fn make(self: &Arc<World>, trap: bool) -> Guard {
         let mut records = self.records.lock().unwrap();
-        records.push(Record {
-            fate: Fate::Made,
-            told: Told::No,
-            waits_for_thread: false,
-        });
+        records.push(Record::new());
         self.alive.fetch_add(1, Ordering::SeqCst);
         ALIVE.fetch_add(1, Ordering::SeqCst);
         Guard {
@@ -137,7 +78,29 @@ impl World {
             trap,
             late: 0,
             waits_for_thread: false,
+            permit: Permit::Uncounted,
         }
+    }
+
+    /// The largest limit that there will be.
+    pub(crate) fn limited(&self, most: Option<usize>) {
+        self.limit
+            .store(most.unwrap_or(usize::MAX), Ordering::SeqCst);
+    }
+
+    /// A body that has a permit begins.
+    pub(crate) fn enter(&self) {
+        let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
+        let limit = self.limit.load(Ordering::SeqCst);
+        check(
+            running <= limit,
+            format_args!("{running} bodies run where the limit is {limit}"),
+        );
+    }
+
+    /// It ends, or waits for a permit.
+    pub(crate) fn leave(&self) {
+        self.running.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// The group may abort its tasks: after a grace period, or because it was called to.
@@ -164,6 +127,14 @@ impl World {
         self.records.lock().unwrap()[id].fate = fate;
     }
 
+    pub(crate) fn mark(&self, id: Id, marks: Marks) {
+        self.records.lock().unwrap()[id].marks = marks;
+    }
+
+    pub(crate) fn record(&self, id: Id) -> Record {
+        self.records.lock().unwrap()[id]
+    }
+
     pub(crate) fn tell(&self, id: Id, told: Told) {
         self.records.lock().unwrap()[id].told = told;
     }
@@ -171,6 +142,11 @@ impl World {
     /// The call has returned: everything that it started has ended. After an abort, a closure that
     /// never begins is dropped later, when the pool has a thread for it.
     pub(crate) fn returned(&self, what: &str) {
+        self.returned_but(0, what);
+    }
+
+    /// The same, of a call that may leave so many.
+    pub(crate) fn returned_but(&self, left: usize, what: &str) {
         self.phase.store(CLOSED, Ordering::SeqCst);
         // Read first, since a closure that is dropped leaves it last.
         let waiting = match self.aborts.load(Ordering::SeqCst) {
@@ -179,7 +155,7 @@ impl World {
         };
         let alive = self.alive.load(Ordering::SeqCst);
         check(
-            alive <= waiting,
+            alive <= waiting + left,
             format_args!("{what} returned, and {alive} of its bodies were still there"),
         );
     }
@@ -193,10 +169,14 @@ impl World {
         self.phase.store(CLOSED, Ordering::SeqCst);
     }
 
-    async fn gone(&self) {
-        let mut turns = 0_u32;
+    pub(crate) async fn gone(&self) {
+        let (mut turns, began) = (0_u32, Instant::now());
         while self.alive.load(Ordering::SeqCst) + self.tokens.load(Ordering::SeqCst) > 0 {
             turns += 1;
+            check(
+                began.elapsed() < watch::PATIENCE / 2,
+                format_args!("bodies are never dropped: {:?}", self.records()),
+            );
             match turns % 64 {
                 0 => tokio::time::sleep(Duration::from_micros(200)).await,
                 _ => tokio::task::yield_now().await,
@@ -211,6 +191,23 @@ impl World {
             tokens == values,
             format_args!("{what} returned {values} values, and {tokens} are alive"),
         );
+    }
+
+    pub(crate) fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Clean-up tasks may be aborted, too.
+    pub(crate) fn may_lose_cleanup(&self) {
+        self.loses_cleanup.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn loses_cleanup(&self) -> bool {
+        self.loses_cleanup.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn aborts(&self) -> bool {
+        self.aborts.load(Ordering::SeqCst)
     }
 
     pub(crate) fn owns(&self, boom: Boom) -> bool {
@@ -236,6 +233,17 @@ pub(crate) struct Guard {
     late: u32,
     /// It is of a closure that has not begun on its thread.
     waits_for_thread: bool,
+    permit: Permit,
+}
+
+/// What is known of a body's permit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Permit {
+    /// It needs none, or may lend it.
+    Uncounted,
+    /// It has one when it runs.
+    Needed,
+    Held,
 }
 
 impl Guard {
@@ -243,7 +251,25 @@ impl Guard {
         self.id
     }
 
+    /// It has a permit while it runs, and never lends it.
+    pub(crate) fn with_permit(mut self) -> Guard {
+        self.permit = Permit::Needed;
+        self
+    }
+
+    fn begins(&mut self) {
+        if self.permit == Permit::Needed {
+            self.permit = Permit::Held;
+            self.world.enter();
+        }
+    }
+
     pub(crate) fn polled(&mut self) {
+        self.begins();
+        if self.world.records.lock().unwrap()[self.id].marks.tracked {
+            // Its caller polls it, whatever becomes of the group.
+            return;
+        }
         match self.world.phase.load(Ordering::SeqCst) {
             OPEN => {}
             DROPPED => {
@@ -280,6 +306,7 @@ impl Guard {
     /// A closure sees an abort only through its context. It may begin while its call is being
     /// dropped.
     pub(crate) fn polled_on_the_pool(&mut self) {
+        self.begins();
         self.waits_no_more();
         self.world.records.lock().unwrap()[self.id].waits_for_thread = false;
         if self.world.phase.load(Ordering::SeqCst) == CLOSED {
@@ -301,12 +328,18 @@ impl Guard {
         self.world.set_fate(self.id, fate);
     }
 
+    /// Its body never runs.
+    pub(crate) fn hand_back(&mut self) {
+        self.trap = false;
+        self.end(Fate::HandedBack);
+    }
+
     pub(crate) fn panic(&self) -> ! {
         self.end(Fate::Panicked);
         panic_any(self.boom())
     }
 
-    fn boom(&self) -> Boom {
+    pub(crate) fn boom(&self) -> Boom {
         Boom {
             world: self.world.number,
             id: self.id,
@@ -335,6 +368,9 @@ impl Drop for Guard {
             _ => {}
         }
         let boom = self.boom();
+        if self.permit == Permit::Held {
+            self.world.leave();
+        }
         self.world.alive.fetch_sub(1, Ordering::SeqCst);
         self.waits_no_more();
         ALIVE.fetch_sub(1, Ordering::SeqCst);
@@ -354,65 +390,5 @@ impl Drop for Token {
     fn drop(&mut self) {
         self.world.tokens.fetch_sub(1, Ordering::SeqCst);
         ALIVE.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-pub(crate) type Inner = Pin<Box<dyn Future<Output = Result<(), ()>> + Send>>;
-
-/// What is run: a task of a group, or an item of a fan-out.
-pub(crate) struct Body {
-    inner: Inner,
-    guard: Guard,
-}
-
-impl Body {
-    pub(crate) fn new(guard: Guard, inner: Inner) -> Body {
-        Body { inner, guard }
-    }
-
-    /// `try_go` gave it back.
-    pub(crate) fn handed_back(mut self) {
-        self.guard.trap = false;
-        self.guard.end(Fate::HandedBack);
-    }
-}
-
-impl Future for Body {
-    type Output = Result<(), Fault>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        self.guard.polled();
-        let polled = catch_unwind(AssertUnwindSafe(|| self.inner.as_mut().poll(cx)));
-        let output = match polled {
-            Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(output)) => output,
-            Err(payload) => {
-                watch::boom(&*payload);
-                self.guard.end(Fate::Panicked);
-                resume_unwind(Box::new(self.guard.boom()))
-            }
-        };
-        Poll::Ready(match output {
-            Ok(()) => {
-                self.guard.end(Fate::Ok);
-                Ok(())
-            }
-            Err(()) => {
-                self.guard.end(Fate::Failed);
-                Err(Fault::Own(self.guard.id))
-            }
-        })
-    }
-}
-
-/// The same, with a value.
-pub(crate) struct Valued(pub(crate) Body);
-
-impl Future for Valued {
-    type Output = Result<Token, Fault>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        let polled = Pin::new(&mut self.0).poll(cx);
-        polled.map(|ended| ended.map(|()| self.0.guard.token()))
     }
 }
