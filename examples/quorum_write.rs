@@ -9,7 +9,6 @@
 
 #![allow(clippy::print_stdout)] // a program
 
-use std::error::Error;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
@@ -36,13 +35,7 @@ async fn write(ctx: &Context, replicas: [Replica; 5]) {
         Ok(names) => println!("acknowledged by {} after {wall:.0?}", names.join(", ")),
         Err(errors) => {
             println!("failed after {wall:.0?}: {errors}");
-            for error in &errors {
-                let name = error.name().unwrap_or_default();
-                match error.source() {
-                    Some(source) => println!("  {name}: {}: {source}", error.kind()),
-                    None => println!("  {name}: {}", error.kind()),
-                }
-            }
+            errors.iter().for_each(|error| println!("  {error}"));
         }
     }
 }

@@ -6,7 +6,7 @@
 //! | [Coming from Go](go) | Go's functions, and the programs of its tutorials, in Rust |
 //! | [Comparison](compare) | what similar libraries have that this one lacks, and the reverse |
 //! | [Bridges](bridges) | child processes, SQL queries and loops, which a drop does not stop |
-//! | [Distributed](distributed) | one fan-out over several processes |
+//! | [Distributed](distributed) | one request over many services; jobs that outlive their caller |
 //! | [Finding what hangs](inspect) | which task does not stop, since when, and where it started |
 //! | [Cost](cost) | what each operation takes, in time and in memory |
 //! | [Testing](testing) | how the crate is tested |

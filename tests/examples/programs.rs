@@ -172,12 +172,15 @@ fn quorum_write() {
     for (index, name) in [(1, 'b'), (2, 'c'), (4, 'e')] {
         has(
             &out,
-            &[&format!("  replica[{index}]: {name}: connection refused")],
+            &[
+                &format!("  task \"replica[{index}]\""),
+                &format!("): {name}: connection refused"),
+            ],
         );
     }
     for index in [0, 3] {
-        let stopped = "context cancelled: quorum can no longer be reached";
-        has(&out, &[&format!("  replica[{index}]: {stopped}")]);
+        let stopped = " was stopped: quorum can no longer be reached";
+        has(&out, &[&format!("  task \"replica[{index}]\""), stopped]);
     }
 }
 

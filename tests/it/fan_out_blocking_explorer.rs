@@ -47,7 +47,7 @@ const ENDS: [End; 9] = [
 enum Moment {
     Drop,
     Cancel,
-    /// A stream is stopped after so many outcomes, and every other end is dropped.
+    /// A stream is stopped after this many outcomes, and every other end is dropped.
     Stop,
 }
 
@@ -62,7 +62,7 @@ struct World {
 
 type Ended = LocalBoxFuture<'static, ()>;
 
-/// Takes so many outcomes, and stops the stream.
+/// Takes this many outcomes, and stops the stream.
 async fn take<S: Stop>(mut outcomes: Outcomes<S>, most: usize) {
     for _ in 0..most {
         if outcomes.next().await.is_none() {

@@ -2,9 +2,9 @@
 //! the second, and so on up to its end.
 //!
 //! On one thread the caller is polled after every single poll of a task, so that it can stop
-//! between any two of them. Whatever the moment: the `# Cancel safety` of the call holds. What is
-//! dropped with the call is gone, and what the call has left behind goes on as if the call had
-//! never been made.
+//! between any two of them. Whatever the moment: the `# Cancel safety` of the call holds. What the
+//! call owns is dropped with it, and what it has left behind goes on as if the call had never been
+//! made.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -20,7 +20,7 @@ const EAGER: usize = 40;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Polls up to so many times, with polls of other tasks in between.
+/// Polls up to this many times, with polls of other tasks in between.
 async fn polled<F: Future + ?Sized>(mut future: Pin<&mut F>, most: usize) -> Option<F::Output> {
     for polls in 0..most {
         if let std::task::Poll::Ready(output) = futures::poll!(future.as_mut()) {

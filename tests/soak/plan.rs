@@ -207,7 +207,7 @@ pub(crate) enum Ending {
     Dropped,
     /// Aborted, and then waited for.
     Aborted,
-    /// By so many callers at once, after a first call that is dropped.
+    /// By this many callers at once, after a first call that is dropped.
     CloseAndWait(usize, Option<Pause>),
     /// In so much time.
     Drain(Duration),

@@ -21,8 +21,8 @@ pub(crate) enum Told {
     No,
     /// The caller of `start`, or the handle that has stopped the task.
     Caller,
-    /// The call of `start` was dropped: it may have taken the failure along. Or the task was stopped
-    /// through its handle, perhaps after it had failed.
+    /// The call of `start` was dropped: it may have taken the failure along. Or the task was
+    /// stopped through its handle, perhaps after it had failed.
     Perhaps,
 }
 

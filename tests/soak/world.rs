@@ -145,7 +145,7 @@ impl World {
         self.returned_but(0, what);
     }
 
-    /// The same, of a call that may leave so many.
+    /// The same, of a call that may leave this many.
     pub(crate) fn returned_but(&self, left: usize, what: &str) {
         self.phase.store(CLOSED, Ordering::SeqCst);
         // Read first, since a closure that is dropped leaves it last.
