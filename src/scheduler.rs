@@ -316,10 +316,10 @@ impl<S: Source> Scheduler<S> {
         self.spawning.fetch_sub(1, Ordering::SeqCst);
         if self.lost_while_spawning.swap(false, Ordering::SeqCst) {
             match spawned {
-                // A worker was lost and this one has ended at once: the runtime has shut down. (Or
-                // it has run to its end while another one was aborted. Then this thread drops what
-                // is left.)
-                Spawned::Finished => self.runtime_lost(),
+                // A worker was lost and this one has ended at once: the runtime has shut down. Or
+                // it has run to its end while another one was aborted. Then clean-up tasks go on.
+                Spawned::Finished if self.read(State::is_open) => self.runtime_lost(),
+                Spawned::Finished => self.drop_what_is_left(),
                 Spawned::Alive | Spawned::Refused => self.replace_worker(),
             }
         }
@@ -425,6 +425,12 @@ impl<S: Source> Scheduler<S> {
     pub(crate) fn runtime_lost(self: &Arc<Self>) {
         self.with_state(|state| state.runtime_lost = true);
         self.abort(&RUNTIME_GONE);
+        self.drop_what_is_left();
+    }
+
+    /// Drops all work that never runs, and reports that, in this thread: no worker can be called.
+    fn drop_what_is_left(self: &Arc<Self>) {
+        self.with_state(|state| state.runtime_lost = true);
         self.dispose_all();
         S::report(self);
     }

@@ -130,7 +130,7 @@ impl<S, F, P, W> FanOut<S, F, P, W> {
     /// # let ctx = Context::background();
     /// let urls: Vec<&str> = vec![];
     /// let lengths = fan_out(&ctx, urls.clone(), |_ctx, url| fetch(url)).limit(urls.len());
-    /// assert_eq!(lengths.all().await?, []);
+    /// assert!(lengths.all().await?.is_empty());
     /// # Ok(()) }
     /// ```
     #[doc(alias = "concurrency")]

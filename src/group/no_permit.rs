@@ -152,7 +152,7 @@ where
         effects: &mut Effects,
     ) -> bool {
         let is_accepted = if policy.is_cleanup() {
-            !state.is_closed() && !self.is_cleanup_aborted()
+            !state.is_concluded() && !self.is_cleanup_aborted()
         } else {
             !ended && state.takes_new()
         };

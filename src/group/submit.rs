@@ -65,7 +65,7 @@ where
 
     /// Counts a task that is refused, unless a wait is already over. Returns whether it did.
     fn count_in_refused(&mut self, policy: Policy) -> bool {
-        let counts = !self.is_closed();
+        let counts = !self.is_concluded();
         if counts {
             self.count_in_task(policy);
         }

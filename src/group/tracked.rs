@@ -113,7 +113,7 @@ where
 {
     let counted = scheduler.and_then(|scheduler| {
         let counts = scheduler.with_state(|state| {
-            let counts = !state.is_closed();
+            let counts = !state.is_concluded();
             if counts {
                 state.count_in_task(policy);
             }

@@ -154,8 +154,11 @@ impl<S: Source> Scheduler<S> {
         self.with_state(|state| {
             let ledger = state.extras().ledger.take().unwrap_or_default();
             let blocking: Vec<Straggler> = state.source.stragglers().collect();
-            if state.is_complete() && state.phase == Phase::Open {
-                state.phase = Phase::Closed;
+            if state.is_complete() {
+                state.is_concluded = true;
+                if state.phase == Phase::Open {
+                    state.phase = Phase::Closed;
+                }
             }
             Entries {
                 finished: ledger.finished,

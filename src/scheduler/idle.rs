@@ -74,6 +74,7 @@ impl<S: Source> State<S> {
     pub(super) fn conclude(&mut self, effects: &mut Effects) -> Untaken<S::Error> {
         let untaken = self.calls.take_untaken();
         if let Untaken::None = untaken {
+            self.is_concluded = true;
             if self.phase == Phase::Open {
                 self.phase = Phase::Closed;
             }

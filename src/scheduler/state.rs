@@ -43,6 +43,8 @@ pub(crate) struct State<S: Source> {
     pub(crate) waiter: Option<Waker>,
     /// Whether a join has begun. It ends with the scheduler.
     pub(super) is_joined: bool,
+    /// Whether a join has seen that everything is complete, before or after an abort.
+    pub(super) is_concluded: bool,
     pub(super) extras: Option<Box<Extras<S::Error>>>,
     pub(crate) shutdown: Shutdown,
     /// Whether a failure has cancelled the context. It is set before the permit of the failed job
@@ -70,6 +72,7 @@ impl<S: Source> State<S> {
             rejected: VecDeque::new(),
             waiter: None,
             is_joined: false,
+            is_concluded: false,
             extras: None,
             shutdown: Shutdown::new(has_deadline),
             ended_by_failure: false,
@@ -86,6 +89,12 @@ impl<S: Source> State<S> {
     /// Returns whether every job is complete, none will come, and all of that has been reported.
     pub(crate) fn is_complete(&self) -> bool {
         self.open == 0 && !self.source.has_uncounted() && !self.source.is_reporting()
+    }
+
+    /// Returns whether a join has seen that everything is complete. Then it does not wait for what
+    /// comes later, such as a clean-up task.
+    pub(crate) fn is_concluded(&self) -> bool {
+        self.is_concluded
     }
 
     pub(crate) fn is_open(&self) -> bool {

@@ -46,6 +46,7 @@ both_flavours![
     an_abort_after_a_grace_period_drops_a_clean_up_task,
     dropping_the_group_drops_a_clean_up_task,
     a_clean_up_task_is_refused_after_the_wait,
+    a_clean_up_task_is_refused_after_an_abort_and_a_wait,
     a_clean_up_task_is_refused_after_an_abort,
     a_clean_up_task_that_fails_is_reported,
     a_clean_up_closure_begins_after_the_end,
@@ -612,6 +613,26 @@ async fn a_clean_up_task_is_refused_after_the_wait() {
     assert!(!builder.go(async { OK }).await.is_started());
     assert!(late.spawn(async { Ok(1) }).await.is_err());
     assert!(spawner.task().cleanup(HOUR).try_go(async { OK }).is_err());
+}
+
+async fn a_clean_up_task_is_refused_after_an_abort_and_a_wait() {
+    let (g, _ctx) = group();
+    g.set_grace(Some(ms(0)));
+    let dropped = Count::default();
+    g.go(deaf(&dropped));
+    g.cancel();
+    // The grace period aborts the task, and no clean-up task.
+    assert!(g.close_and_wait().await.is_err());
+    let polled = Count::default();
+    let (first, second) = (polled.clone(), polled.clone());
+    let late = async move {
+        first.add();
+        OK
+    };
+    assert!(!g.task().cleanup(HOUR).go(late).await.is_started());
+    let late = async move { Ok(second.add()) };
+    assert!(g.task().cleanup(HOUR).spawn(late).await.is_err());
+    assert_eq!((polled.get(), g.running()), (0, 0));
 }
 
 async fn a_clean_up_task_is_refused_after_an_abort() {

@@ -354,8 +354,7 @@ async fn a_queue_behind_a_limit_of_zero_is_suspect() {
     g.set_limit(0);
     let kinds = || -> Vec<SuspectKind> {
         let tree = tree_of("zero");
-        let kinds = tree.suspects().iter().map(|it| it.kind).collect();
-        kinds
+        tree.suspects().iter().map(|it| it.kind).collect()
     };
     assert_eq!(kinds(), []);
     g.go(async { OK });
