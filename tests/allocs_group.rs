@@ -1,5 +1,9 @@
 //! The memory that groups cost. It is counted for one thread, so everything runs on a
 //! current-thread runtime.
+//!
+//! The budgets are those without feature `inspect`, with which each task has an entry in a table.
+
+#![cfg(not(feature = "inspect"))]
 
 use std::future::{Future, pending};
 use std::sync::Arc;

@@ -5,6 +5,10 @@
 //! more. A commit that grows a type raises its budget, and its message says why. A commit that
 //! shrinks a type lowers its budget. An `async` block has two words to spare, because compilers lay
 //! it out differently. The user's own parts, a future or an error, are counted apart.
+//!
+//! The budgets are those without feature `inspect`, with which each task has an entry in a table.
+
+#![cfg(not(feature = "inspect"))]
 #![cfg(target_pointer_width = "64")]
 
 use std::ops::Range;
