@@ -150,32 +150,30 @@ fn check_once(known: &Known) {
 fn a_snapshot_has_what_lives_and_not_what_has_ended() {
     let runtime = two_workers();
     let (known, stops) = (Known::default(), Arc::new(AtomicBool::new(false)));
+    let taken = Count::default();
     let looks = {
-        let (known, stops) = (known.clone(), stops.clone());
+        let (known, stops, taken) = (known.clone(), stops.clone(), taken.clone());
         thread::spawn(move || {
-            let mut snapshots = 0;
             while !stops.load(Ordering::Relaxed) {
                 check_once(&known);
-                snapshots += 1;
+                taken.add();
             }
-            snapshots
         })
     };
     let mut random = Random::new();
     runtime.block_on(async {
-        for _ in 0..250 {
+        let mut rounds = 0;
+        // On a busy machine, few snapshots are taken meanwhile.
+        while !looks.is_finished() && (rounds < 250 || taken.get() < 100) {
+            rounds += 1;
             let four = (0..4).map(|_| tokio::spawn(program(known.clone(), random.fork(), 3)));
             for program in four.collect::<Vec<_>>() {
                 in_time(program).await.unwrap();
             }
             // So that the sets which are compared stay small.
-            if looks.is_finished() {
-                break;
-            }
             known.0.lock().unwrap().over.clear();
         }
     });
     stops.store(true, Ordering::Relaxed);
-    let snapshots = looks.join().unwrap();
-    assert!(snapshots > 100, "{snapshots}");
+    looks.join().unwrap();
 }
