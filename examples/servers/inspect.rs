@@ -76,7 +76,7 @@ async fn main() -> Result<()> {
 
     let (printer, _) = Group::<io::Error>::with_context(&ctx);
     printer.set_name("signals");
-    printer.task().background().go(print_on_signal());
+    printer.task().background().go_with(print_on_signal);
 
     let listener = TcpListener::bind(("127.0.0.1", arguments.port)).await?;
     writeln!(
@@ -117,9 +117,9 @@ async fn sleep_deaf() -> Result<()> {
 }
 
 /// Prints the tree at each SIGUSR1.
-async fn print_on_signal() -> io::Result<()> {
+async fn print_on_signal(ctx: Context) -> io::Result<()> {
     let mut signals = signal(SignalKind::user_defined1())?;
-    while signals.recv().await.is_some() {
+    while let Ok(Some(())) = ctx.run(signals.recv()).await {
         write!(io::stderr(), "{}", snapshot())?;
     }
     Ok(())
