@@ -50,8 +50,7 @@ where
             drop(ctx);
             let is_waited_for = || {
                 let scheduler = scheduler.upgrade()?;
-                let is_over = scheduler.read(|state| !state.has_open());
-                (!is_over).then(|| scheduler.read(|state| state.is_waited_for()))
+                scheduler.read(|state| state.has_open().then(|| state.is_waited_for()))
             };
             warn_stragglers(group, after, is_waited_for).await;
         }));

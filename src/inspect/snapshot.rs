@@ -48,7 +48,7 @@ pub struct GroupSnapshot {
     pub running: usize,
     /// How many tasks wait for a permit.
     pub queued: usize,
-    /// Whether a call waits for all its tasks. That of a scope or a fan-out always does.
+    /// Whether a call waits for all its tasks. It is always true for a scope and a fan-out.
     pub is_waited_for: bool,
     /// How long its tasks may go on when its context is done.
     #[serde(rename = "grace_ms", serialize_with = "as_opt_ms")]

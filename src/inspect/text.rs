@@ -147,7 +147,7 @@ impl Display for TaskSnapshot {
     }
 }
 
-/// Writes the line of the task and that of its group.
+/// Writes the line of the task, and then the line of its group.
 impl Display for Straggler<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write_task(f, self.task, Some(self.ended))?;

@@ -28,7 +28,7 @@ use crate::registry;
 ///
 /// # Cancel safety
 ///
-/// That of `future`.
+/// This has the cancel safety of `future`.
 pub fn waiting<F: Future>(label: impl Into<Cow<'static, str>>, future: F) -> Waiting<F> {
     Waiting {
         future,

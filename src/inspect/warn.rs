@@ -32,8 +32,8 @@ fn warn_once(group: GroupId, cancelled: Instant) -> bool {
     true
 }
 
-/// Warns after `after`, and then each time that the time since the end has doubled, until `is_over`
-/// or no task of the group runs any more.
+/// Warns after `after`, and then each time that the time since the end has doubled, until no task
+/// of the group runs any more. `is_waited_for` returns `None` when the group is over.
 pub(crate) async fn warn_stragglers(
     group: GroupId,
     after: Duration,

@@ -402,9 +402,7 @@ impl Registered {
             (caller.key, insert(|shard| &shard.groups, entry))
         });
     }
-}
 
-impl Registered {
     /// Returns the id of the group.
     pub(crate) fn id(&self) -> GroupId {
         self.0.get().map_or(0, |(id, _)| *id)
