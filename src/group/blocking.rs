@@ -15,7 +15,6 @@
 //! 2. A closure begins only if its thread has removed it, the group is open, its context is not
 //!    done, and its handle has not stopped it. The first two are true of a clean-up task for longer
 //!    than of others (see [`no_permit`](super::no_permit)), and the third does not concern it.
-//! 3. An abort does not wait for a thread of the pool: what it removes counts as ended at once. The
 //! 3. A closure that begins is entered in the register of `OnPool` in the same section, and stays
 //!    there until its failure is recorded or, without one, its task is completed.
 //! 4. An abort does not wait for a thread of the pool: what it removes counts as ended at once. The

@@ -31,6 +31,12 @@ enum Task {
     BlocksAndObeys,
 }
 
+impl Task {
+    fn is_closure(self) -> bool {
+        matches!(self, Task::Blocks | Task::BlocksAndObeys)
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Phase {
     limit: Option<usize>,
@@ -45,6 +51,17 @@ struct Plan {
     abort_at: Option<u64>,
     /// Whether a parent of all contexts is cancelled meanwhile.
     cancel_at: Option<u64>,
+}
+
+/// How long a phase waits after its time for a thread that is just ending a closure. The clock is
+/// paused and moves on as fast as the test does, so such a thread seems to be slow.
+const SLACK: Duration = Duration::from_millis(50);
+
+impl Plan {
+    fn phases_with_closures(&self) -> u32 {
+        let has_closure = |phase: &&Phase| phase.tasks.iter().any(|task| task.is_closure());
+        self.phases.iter().filter(has_closure).count() as u32
+    }
 }
 
 fn task() -> impl Strategy<Value = Task> {
@@ -206,7 +223,8 @@ async fn run(plan: &Plan) {
     }
     let (report, took) = run.await.unwrap();
     let budget = plan.abort_at.map_or(plan.budget, |at| at.min(plan.budget));
-    assert!(took <= ms(budget), "{took:?}: {report}");
+    let most = ms(budget) + SLACK * plan.phases_with_closures();
+    assert!(took <= most, "{took:?}: {report}");
     assert_eq!(world.alive.now(), 0, "a task is left: {report}");
     check(plan, &report);
     let named: usize = report.phases().iter().map(|it| it.blocking().len()).sum();
@@ -232,8 +250,9 @@ fn check(plan: &Plan, report: &Drained) {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), listed, "a task is in it twice: {report}");
+        let most = ms(plan.budget) + SLACK * plan.phases_with_closures();
         for entry in lists {
-            assert!(entry.age() <= ms(plan.budget), "{report}");
+            assert!(entry.age() <= most, "{report}");
         }
         for error in phase.errors() {
             assert!(
@@ -243,11 +262,7 @@ fn check(plan: &Plan, report: &Drained) {
         }
         for name in phase.blocking().iter().filter_map(|it| it.name()) {
             let at: usize = name.split('.').nth(1).unwrap().parse().unwrap();
-            let task = planned.tasks[at];
-            assert!(
-                matches!(task, Task::Blocks | Task::BlocksAndObeys),
-                "{report}"
-            );
+            assert!(planned.tasks[at].is_closure(), "{report}");
         }
     }
 }

@@ -157,7 +157,10 @@ async fn the_oldest_claim_is_served_first() {
         logs(&log, "never starts"),
     ];
     let (spawner, older) = (g.spawner(), log.clone());
+    let begin = Gate::new();
+    let both_have_permits = begin.clone();
     g.go(async move {
+        both_have_permits.pass().await;
         let [.., never] = siblings.map(|sibling| spawner.go(sibling));
         never.await;
         older.add("older");
@@ -170,6 +173,7 @@ async fn the_oldest_claim_is_served_first() {
         younger.add("younger");
         Ok(())
     });
+    begin.open();
     until(|| log.len() == 1).await;
     turn.open();
     until(|| log.len() == 2).await;
