@@ -347,7 +347,7 @@ where
         S: FnOnce(Context) -> F + Send + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
-        if job::is_big::<S>() {
+        if const { job::is_big::<S>() } {
             return self.builder().go_with(Box::new(start));
         }
         self.builder().go_with(start)
@@ -370,7 +370,7 @@ where
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
-        if job::is_big::<F>() {
+        if const { job::is_big::<F>() } {
             return match self.builder().try_go_boxed(Box::new(future)) {
                 Ok(()) => Ok(()),
                 Err(refused) => error::unboxed(refused),
@@ -522,7 +522,7 @@ where
         S: FnOnce(Context) -> F + Send + 'static,
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
-        if job::is_big::<S>() {
+        if const { job::is_big::<S>() } {
             return self.builder().spawn_with(Box::new(start));
         }
         self.builder().spawn_with(start)

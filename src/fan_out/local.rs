@@ -248,7 +248,7 @@ where
     fn poll_pull(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<usize>> {
         // Two instances of the function, so that a big future is boxed at once and is not in the
         // stack frames below.
-        if job::is_big::<Fut>() {
+        if const { job::is_big::<Fut>() } {
             self.poll_pull_as(Box::pin, InFlight::push_big, cx)
         } else {
             self.poll_pull_as(|future| future, InFlight::push_small, cx)

@@ -174,7 +174,7 @@ fn pull_and_poll<S: Pulls>(
     if is_stopped(scheduler) {
         return Polled::Stopped(counted);
     }
-    if let Poll::Ready(ended) = poll_job(item, started.span(), cx) {
+    if let Poll::Ready(ended) = poll_job(&mut item, started.span(), cx) {
         complete(
             scheduler,
             counted,
@@ -198,7 +198,7 @@ fn poll_again<S: Pulls>(
     scheduler: &Arc<Scheduler<S>>,
     key: WakerKey,
     tag: &mut Option<S::Tag>,
-    item: Pin<&mut Option<S::Item>>,
+    mut item: Pin<&mut Option<S::Item>>,
     cx: &mut task::Context<'_>,
 ) -> Polled {
     let counted = Counted::Yes(key);
@@ -206,7 +206,7 @@ fn poll_again<S: Pulls>(
         return Polled::Stopped(counted);
     }
     let span = tag.as_ref().and_then(S::Tag::span);
-    if let Poll::Ready(ended) = poll_job(item, span, cx) {
+    if let Poll::Ready(ended) = poll_job(&mut item, span, cx) {
         complete(scheduler, counted, tag, ended.map(S::output), false, cx);
         return Polled::Left;
     }

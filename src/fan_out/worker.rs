@@ -389,7 +389,7 @@ impl<S: Pulls> Items<'_, S> {
     /// Polls the item. When it has finished, pulls the next one of the batch or ends the batch.
     fn poll_item(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         let span = self.tag.as_ref().and_then(S::Tag::span);
-        let Poll::Ready(ended) = poll_job(self.item.as_mut(), span, cx) else {
+        let Poll::Ready(ended) = poll_job(&mut self.item, span, cx) else {
             self.scheduler.complete_batch(&mut self.batch);
             if std::mem::take(&mut self.may_be_last) {
                 S::look_for_end(self.scheduler, cx);

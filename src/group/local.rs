@@ -70,7 +70,7 @@ where
                 }
                 let span = this.task.as_ref().and_then(Tag::span);
                 let _on_thread = current::enter(this.current, cx.waker());
-                Outcome::of_poll(ready!(poll_job(this.future.as_mut(), span, cx)))
+                Outcome::of_poll(ready!(poll_job(&mut this.future, span, cx)))
             }
             _ => Outcome::of_drop(panic::catch(|| this.future.set(None))),
         };

@@ -11,8 +11,6 @@
 //! 2. `State::background` counts the background tasks among the open ones. A task is counted there
 //!    when it is counted in `open`, and leaves both when it has ended.
 
-use std::future::Future;
-
 use tokio::task::AbortHandle;
 
 use super::blocking;
@@ -20,14 +18,13 @@ use super::handle::Admission;
 use super::permit_wait::PermitWait;
 use super::policy::Policy;
 use super::queue::{Local, Queue, Queued};
-use super::submit::MOST_IN_WORKER;
 use super::task::{BlockingJob, Entry, LocalId, Task, Work};
 use crate::group::error::TryGoError;
 use crate::registry::TaskKind;
 use crate::scheduler::Scheduler;
 use crate::scheduler::effects::Effects;
 use crate::scheduler::group_error::GroupError;
-use crate::scheduler::job::JobResult;
+use crate::scheduler::job::Job;
 use crate::scheduler::source::HadPermit;
 use crate::scheduler::state::State;
 use crate::sync::Arc;
@@ -48,13 +45,14 @@ where
     E: GroupError,
 {
     /// Starts a job.
-    pub(super) fn submit_without_permit<J>(self: &Arc<Self>, mut task: Task, job: J) -> Admission
-    where
-        J: Future<Output = JobResult<E>> + Send + 'static,
-    {
+    pub(super) fn submit_without_permit(
+        self: &Arc<Self>,
+        mut task: Task,
+        job: Job<E>,
+    ) -> Admission {
         task.open_span(&self.shared.span);
         if !self.begin_without_permit(task.policy) {
-            let work = Work::Future(Box::pin(job));
+            let work = Work::Future(job);
             self.refuse(Queued::Entry(Entry { task, work }));
             return Admission::never_started();
         }
@@ -63,15 +61,12 @@ where
     }
 
     /// Starts the future, or returns it.
-    pub(super) fn try_submit_without_permit<F, J>(
+    pub(super) fn try_submit_without_permit<F>(
         self: &Arc<Self>,
         mut task: Task,
         future: F,
-        into_job: impl FnOnce(F) -> J,
-    ) -> Result<(), TryGoError<F>>
-    where
-        J: Future<Output = JobResult<E>> + Send + 'static,
-    {
+        into_job: impl FnOnce(F) -> Job<E>,
+    ) -> Result<(), TryGoError<F>> {
         if !self.begin_without_permit(task.policy) {
             return Err(TryGoError::Ended(future));
         }
@@ -122,15 +117,8 @@ where
     }
 
     /// Spawns a task that was begun.
-    fn spawn_begun<J>(self: &Arc<Self>, task: Task, job: J)
-    where
-        J: Future<Output = JobResult<E>> + Send + 'static,
-    {
-        if size_of::<J>() > MOST_IN_WORKER {
-            self.spawn_with_job(task, Box::pin(job));
-        } else {
-            self.spawn_with_job(task, job);
-        }
+    fn spawn_begun(self: &Arc<Self>, task: Task, job: Job<E>) {
+        self.spawn_with_job(task, job);
         // With a grace period, another thread may have to abort the task while this one computes,
         // and cannot if the task's worker is in the LIFO slot of this one.
         if self.read(State::has_grace) {

@@ -25,29 +25,25 @@ use pin_project_lite::pin_project;
 
 use super::queue::Queue;
 use super::task::Task;
-use crate::panic;
 use crate::scheduler::Scheduler;
 use crate::scheduler::current::{self, CurrentJob};
 use crate::scheduler::group_error::GroupError;
-use crate::scheduler::job::{JobResult, poll_job};
+use crate::scheduler::job::{ErasedJob, JobResult, poll_job};
 use crate::scheduler::source::{Completion, Outcome, Source, Tag};
 use crate::scheduler::worker_wakers::WakerKey;
 use crate::sync::Arc;
 
 pin_project! {
+    /// The worker as tokio knows it. The job is its only part whose type differs between calls, and
+    /// all that is done with that type is to poll the job and to drop it.
     struct OneJobWorker<E, J>
     where
         E: GroupError,
         J: Future<Output = JobResult<E>>,
     {
-        scheduler: Arc<Scheduler<Queue<E>>>,
-        stage: Stage,
-        // Both are `Some` until the job has ended.
-        task: Option<Task>,
+        frame: Frame<E>,
         #[pin]
         job: Option<J>,
-        // On the thread while the job is polled.
-        current: Option<CurrentJob>,
     }
 
     impl<E, J> PinnedDrop for OneJobWorker<E, J>
@@ -55,27 +51,11 @@ pin_project! {
         E: GroupError,
         J: Future<Output = JobResult<E>>,
     {
-        // Its runtime has shut down, unless the job has ended.
         fn drop(this: Pin<&mut Self>) {
-            let this = this.project();
-            if this.task.is_none() {
-                return;
-            }
-            if let Stage::Unstarted = this.stage {
-                this.scheduler.runtime_lost();
-            }
-            drop_job(this.scheduler, *this.stage, this.task, this.job, this.current);
+            let mut this = this.project();
+            this.frame.end_with_runtime(&mut this.job);
         }
     }
-}
-
-/// How far a worker has come.
-#[derive(Clone, Copy)]
-enum Stage {
-    Unstarted,
-    Started,
-    /// Its waker is where an abort finds it.
-    Pending(WakerKey),
 }
 
 impl<E, J> Future for OneJobWorker<E, J>
@@ -87,35 +67,92 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
         let mut this = self.project();
-        let is_cleanup = is_cleanup(this.task.as_ref());
-        let is_pending = !is_aborted(this.scheduler, is_cleanup) && {
-            if let Stage::Unstarted = this.stage {
-                this.task.iter_mut().for_each(Tag::started);
-                *this.stage = Stage::Started;
+        this.frame.poll(&mut this.job, cx)
+    }
+}
+
+/// A worker without its job.
+struct Frame<E>
+where
+    E: GroupError,
+{
+    scheduler: Arc<Scheduler<Queue<E>>>,
+    stage: Stage,
+    /// `Some` until the job has ended.
+    task: Option<Task>,
+    /// On the thread while the job is polled.
+    current: Option<CurrentJob>,
+}
+
+/// How far a worker has come.
+#[derive(Clone, Copy)]
+enum Stage {
+    Unstarted,
+    Started,
+    /// Its waker is where an abort finds it.
+    Pending(WakerKey),
+}
+
+impl<E> Frame<E>
+where
+    E: GroupError,
+{
+    fn poll(
+        &mut self,
+        job: &mut dyn ErasedJob<JobResult<E>>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<()> {
+        let is_cleanup = is_cleanup(self.task.as_ref());
+        let is_pending = !is_aborted(&self.scheduler, is_cleanup) && {
+            if let Stage::Unstarted = self.stage {
+                self.task.iter_mut().for_each(Tag::started);
+                self.stage = Stage::Started;
             }
-            let _on_thread = current::enter(this.current, cx.waker());
-            let span = this.task.as_ref().and_then(Tag::span);
-            match poll_job(this.job.as_mut(), span, cx) {
+            let _on_thread = current::enter(&mut self.current, cx.waker());
+            let span = self.task.as_ref().and_then(Tag::span);
+            match poll_job(job, span, cx) {
                 Poll::Ready(ended) => {
-                    if let Some(task) = this.task.take() {
-                        complete(this.scheduler, *this.stage, task, Outcome::of_poll(ended));
+                    if let Some(task) = self.task.take() {
+                        complete(&self.scheduler, self.stage, task, Outcome::of_poll(ended));
                     }
                     return Poll::Ready(());
                 }
                 Poll::Pending => true,
             }
         };
-        if is_pending && enter_waker(this.scheduler, this.stage, is_cleanup, cx.waker()) {
+        if is_pending && enter_waker(&self.scheduler, &mut self.stage, is_cleanup, cx.waker()) {
             return Poll::Pending;
         }
-        drop_job(
-            this.scheduler,
-            *this.stage,
-            this.task,
-            this.job,
-            this.current,
-        );
+        self.drop_job(job);
         Poll::Ready(())
+    }
+
+    /// Ends a worker that is dropped: its runtime has shut down, unless its job has ended.
+    fn end_with_runtime(&mut self, job: &mut dyn ErasedJob<JobResult<E>>) {
+        if self.task.is_none() {
+            return;
+        }
+        if let Stage::Unstarted = self.stage {
+            self.scheduler.runtime_lost();
+        }
+        self.drop_job(job);
+    }
+
+    /// Drops a job that has not ended, and completes it.
+    #[cold]
+    fn drop_job(&mut self, job: &mut dyn ErasedJob<JobResult<E>>) {
+        let outcome = Outcome::of_drop(job.drop_now());
+        // What the destructor has polled is no wait of the job any more.
+        let lender = self.current.as_mut().and_then(CurrentJob::renew);
+        let is_cleanup = is_cleanup(self.task.as_ref());
+        let stage = self.stage;
+        let waker = self
+            .scheduler
+            .with_state(|state| stage.take_waker(is_cleanup, &mut state.source));
+        drop(waker);
+        if let Some(task) = self.task.take() {
+            self.scheduler.complete_elsewhere(task, outcome, lender);
+        }
     }
 }
 
@@ -175,26 +212,6 @@ fn dispose_one<E: GroupError>(scheduler: &Arc<Scheduler<Queue<E>>>, ended: bool)
     }
 }
 
-/// Drops a job that has not ended, and completes it.
-#[cold]
-fn drop_job<E: GroupError, J>(
-    scheduler: &Arc<Scheduler<Queue<E>>>,
-    stage: Stage,
-    task: &mut Option<Task>,
-    mut job: Pin<&mut Option<J>>,
-    current: &mut Option<CurrentJob>,
-) {
-    let outcome = Outcome::of_drop(panic::catch(|| job.set(None)));
-    // What the destructor has polled is no wait of the job any more.
-    let lender = current.as_mut().and_then(CurrentJob::renew);
-    let is_cleanup = is_cleanup(task.as_ref());
-    let waker = scheduler.with_state(|state| stage.take_waker(is_cleanup, &mut state.source));
-    drop(waker);
-    if let Some(task) = task.take() {
-        scheduler.complete_elsewhere(task, outcome, lender);
-    }
-}
-
 /// Puts the waker of a worker whose job is pending where an abort finds it (invariant 1). Returns
 /// whether the worker waits: not if the scheduler was aborted.
 fn enter_waker<E: GroupError>(
@@ -238,19 +255,23 @@ where
     where
         J: Future<Output = JobResult<E>> + Send + 'static,
     {
+        let frame = self.frame(task);
+        let job = Some(job);
+        // A runtime that has shut down drops the worker here, and so does this function if there is
+        // none.
+        if let Some(runtime) = self.runtime() {
+            drop(runtime.spawn(OneJobWorker { frame, job }));
+        }
+    }
+
+    fn frame(self: &Arc<Self>, task: Task) -> Frame<E> {
         // A task that takes no permit has none to lend.
         let lends = task.policy.takes_permit();
-        let worker = OneJobWorker {
+        Frame {
             current: lends.then(|| CurrentJob::new(self.clone())),
             scheduler: self.clone(),
             stage: Stage::Unstarted,
             task: Some(task),
-            job: Some(job),
-        };
-        // A runtime that has shut down drops the worker here, and so does this function if there is
-        // none.
-        if let Some(runtime) = self.runtime() {
-            drop(runtime.spawn(worker));
         }
     }
 }

@@ -126,7 +126,7 @@ where
         let label = Label::unnamed();
         let start = Box::new(start);
         let Some(ctx) = self.ctx() else { return };
-        if job::is_big::<F>() {
+        if const { job::is_big::<F>() } {
             self.start(
                 label,
                 job::of_start(move || Box::pin(start(ctx)), job::result),

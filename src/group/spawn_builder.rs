@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::future::Future;
 use std::panic::Location;
+use std::pin::Pin;
 use std::time::Duration;
 
 use super::handle::Admission;
@@ -119,7 +120,7 @@ where
         S: FnOnce(Context) -> F + Send + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
-        if job::is_big::<F>() {
+        if const { job::is_big::<F>() } {
             return self.go_made(|ctx| Box::pin(start(ctx)));
         }
         self.go_made(start)
@@ -183,7 +184,7 @@ where
                 Work::Future(Box::pin(into_job(future)))
             })
         } else {
-            scheduler.try_submit_without_permit(task, future, into_job)
+            scheduler.try_submit_without_permit(task, future, |future| Box::pin(into_job(future)))
         }
     }
 
@@ -235,7 +236,7 @@ where
         S: FnOnce(Context) -> F + Send + 'static,
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
-        if job::is_big::<F>() {
+        if const { job::is_big::<F>() } {
             return self.spawn_made(|ctx| Box::pin(start(ctx)));
         }
         self.spawn_made(start)
@@ -321,6 +322,12 @@ where
     }
 }
 
+/// The function that begins a clean-up task. Its type is erased, so that the code of clean-up tasks
+/// is not compiled for each call that could start one.
+pub(super) type CleanUp<T, E> = Box<dyn FnOnce(Context) -> CleanUpFuture<T, E> + Send>;
+
+type CleanUpFuture<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
+
 /// Clean-up tasks. Each is given a context that the end of the group's context does not end, and is
 /// dropped at its await when the deadline of that has passed.
 impl<E> SpawnBuilder<'_, E>
@@ -328,14 +335,9 @@ where
     E: GroupError,
 {
     #[track_caller]
-    pub(super) fn clean_up<S, F>(self, what: &str, max: Duration, start: S) -> Admission
-    where
-        S: FnOnce(Context) -> F + Send + 'static,
-        F: Future<Output = Result<(), E>> + Send + 'static,
-    {
-        self.submit(what, None, Box::new(start), |start, ctx| {
-            let ctx = ctx.clone();
-            under_deadline(move || ctx.shield(max), start)
+    pub(super) fn clean_up(self, what: &str, max: Duration, start: CleanUp<(), E>) -> Admission {
+        self.submit(what, None, start, |start, ctx| {
+            clean_up_job(ctx.clone(), max, start)
         })
     }
 
@@ -352,8 +354,7 @@ where
         let group = self.scheduler.map(|scheduler| scheduler.ctx().clone());
         self.try_submit(future, |future| {
             let future = Box::into_pin(future);
-            let group = group.unwrap_or_default();
-            under_deadline(move || group.shield(max), Box::new(|_| future))
+            clean_up_job(group.unwrap_or_default(), max, Box::new(|_| future))
         })
     }
 
@@ -366,10 +367,11 @@ where
     }
 
     #[track_caller]
-    pub(super) fn clean_up_local<F>(self, max: Duration, future: F) -> Admission
-    where
-        F: Future<Output = Result<(), E>> + 'static,
-    {
+    pub(super) fn clean_up_local(
+        self,
+        max: Duration,
+        future: Pin<Box<dyn Future<Output = Result<(), E>>>>,
+    ) -> Admission {
         let Some(scheduler) = self.scheduler else {
             panic::discard(future);
             return Admission::never_started();
@@ -377,28 +379,33 @@ where
         scheduler.bind("go_local");
         let task = Task::with_policy(self.label, None, self.options.policy);
         let group = scheduler.ctx().clone();
-        let job = under_deadline(move || group.shield(max), Box::new(|_| future));
-        scheduler.go_local(task, job)
+        scheduler.go_local(task, under_deadline(move || group.shield(max), |_| future))
     }
 
     #[track_caller]
-    pub(super) fn spawn_clean_up<S, T, F>(self, max: Duration, start: S) -> TaskHandle<T>
+    pub(super) fn spawn_clean_up<T>(self, max: Duration, start: CleanUp<T, E>) -> TaskHandle<T>
     where
         T: Send + 'static,
-        S: FnOnce(Context) -> F + Send + 'static,
-        F: Future<Output = Result<T, E>> + Send + 'static,
     {
         let (own, cancel) = self.own_context();
-        self.spawn_job("spawn_with", cancel, Box::new(start), |start, _| {
+        self.spawn_job("spawn_with", cancel, start, |start, _| {
             under_deadline(move || own.with_timeout(max), start)
         })
     }
 }
 
+fn clean_up_job<E>(
+    group: Context,
+    max: Duration,
+    start: CleanUp<(), E>,
+) -> impl Future<Output = JobResult<E>> {
+    under_deadline(move || group.shield(max), start)
+}
+
 /// Returns a job that makes its context when it starts, and is dropped when that is done.
 fn under_deadline<C, S, T, E, F>(
     make: C,
-    start: Box<S>,
+    start: S,
 ) -> impl Future<Output = Result<T, TaskErrorKind<E>>>
 where
     C: FnOnce() -> Context,
@@ -407,7 +414,7 @@ where
 {
     let start = move || {
         let ctx = make();
-        Box::pin(RunOwned::new(ctx.clone(), start(ctx)))
+        RunOwned::new(ctx.clone(), start(ctx))
     };
     job::of_start(start, job::result_under)
 }

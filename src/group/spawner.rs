@@ -137,7 +137,7 @@ where
     {
         let scheduler = self.upgrade();
         let builder = SpawnBuilder::new(scheduler.as_ref(), Label::unnamed());
-        if job::is_big::<S>() {
+        if const { job::is_big::<S>() } {
             return builder.go_with(Box::new(start));
         }
         builder.go_with(start)
@@ -163,7 +163,7 @@ where
     {
         let scheduler = self.upgrade();
         let builder = SpawnBuilder::new(scheduler.as_ref(), Label::unnamed());
-        if job::is_big::<F>() {
+        if const { job::is_big::<F>() } {
             return match builder.try_go_boxed(Box::new(future)) {
                 Ok(()) => Ok(()),
                 Err(refused) => error::unboxed(refused),
@@ -279,7 +279,7 @@ where
     {
         let scheduler = self.upgrade();
         let builder = SpawnBuilder::new(scheduler.as_ref(), Label::unnamed());
-        if job::is_big::<S>() {
+        if const { job::is_big::<S>() } {
             return builder.spawn_with(Box::new(start));
         }
         builder.spawn_with(start)

@@ -37,7 +37,7 @@ use crate::scheduler::calls::{CallId, Failure};
 use crate::scheduler::effects::Observer;
 use crate::scheduler::error::{Label, TaskErrorKind};
 use crate::scheduler::group_error::GroupError;
-use crate::scheduler::job::{self, JobResult};
+use crate::scheduler::job::{self, Job, JobResult};
 use crate::scheduler::permits::lending::Lending;
 use crate::sync::{Arc, Mutex, Weak};
 
@@ -211,11 +211,12 @@ where
     if let Some(max) = options.cleanup {
         let begin = move || {
             let ctx = group.shield(max);
-            Box::pin(RunOwned::new(ctx.clone(), begin(ctx)))
+            RunOwned::new(ctx.clone(), begin(ctx))
         };
-        let job = job::of_start(begin, move |ended| finish(job::result_under(ended)));
+        let finish = move |ended| finish(job::result_under(ended));
+        let job: Job<E> = Box::pin(job::of_start(begin, finish));
         caller.scheduler.submit_with(task, job);
-    } else if job::is_big::<F>() {
+    } else if const { job::is_big::<F>() } {
         let begin = move || Box::pin(begin(group));
         let job = job::of_start(begin, move |ended| finish(job::result(ended)));
         caller.scheduler.submit_with(task, job);

@@ -29,7 +29,7 @@ use crate::sync::atomic::Ordering;
 
 /// The largest job that is a part of its worker. tokio copies what it spawns a few times, which for
 /// a larger job costs more than a box.
-pub(super) const MOST_IN_WORKER: usize = 512;
+const MOST_IN_WORKER: usize = 512;
 
 /// The decision about a new task, made under the lock and carried out after it.
 enum Decision<E> {
@@ -85,7 +85,7 @@ where
         if task.policy.takes_permit() {
             self.submit_job(task, job)
         } else {
-            self.submit_without_permit(task, job)
+            self.submit_without_permit(task, Box::pin(job))
         }
     }
 
@@ -96,12 +96,25 @@ where
     where
         J: Future<Output = JobResult<E>> + Send + 'static,
     {
-        if size_of::<J>() > MOST_IN_WORKER || !self.may_get_worker() {
+        if const { size_of::<J>() > MOST_IN_WORKER } {
             return self.submit(task, Work::Future(Box::pin(job)));
         }
         task.open_span(&self.shared.span);
+        if self.begin_with_worker() {
+            self.spawn_with_job(task, job);
+            return Admission::started();
+        }
+        let work = Work::Future(Box::pin(job));
+        self.enqueue(Queued::Entry(Entry { task, work }), None)
+    }
+
+    /// Counts a task that takes a permit and gets a worker of its own, if it may get both now.
+    fn begin_with_worker(&self) -> bool {
+        if !self.may_get_worker() {
+            return false;
+        }
         let ended = self.ctx().is_done();
-        let gets_worker = self.with_state(|state| {
+        self.with_state(|state| {
             let gets_worker = !ended
                 && state.takes_new()
                 && state.source.waiting() == 0
@@ -112,13 +125,7 @@ where
                 state.permits.take();
             }
             gets_worker
-        });
-        if gets_worker {
-            self.spawn_with_job(task, job);
-            return Admission::started();
-        }
-        let work = Work::Future(Box::pin(job));
-        self.enqueue(Queued::Entry(Entry { task, work }), None)
+        })
     }
 
     /// Gives a closure to the blocking pool, or queues it.

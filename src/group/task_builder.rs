@@ -201,21 +201,15 @@ where
     ///
     /// Panics outside a tokio runtime. A panic of `start` is a panic of the task.
     #[track_caller]
-    pub fn go_with<S, F>(mut self, start: S) -> Admission
+    pub fn go_with<S, F>(self, start: S) -> Admission
     where
         S: FnOnce(Context) -> F + Send + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
-        let cleanup = self.options.cleanup;
-        let builder = self.spawn_builder();
-        if !job::is_big::<S>() && cleanup.is_none() {
-            return builder.go_with(start);
+        if const { job::is_big::<S>() } {
+            return self.go_with_as_is(Box::new(start));
         }
-        let start = Box::new(start);
-        match cleanup {
-            Some(max) => builder.clean_up("go_with", max, start),
-            None => builder.go_with(start),
-        }
+        self.go_with_as_is(start)
     }
 
     /// Starts the task if a permit is free now, and otherwise returns the future in the error.
@@ -238,8 +232,10 @@ where
     {
         let cleanup = self.options.cleanup;
         let builder = self.spawn_builder();
-        if !job::is_big::<F>() && cleanup.is_none() {
-            return builder.try_go(future);
+        if const { !job::is_big::<F>() } {
+            if cleanup.is_none() {
+                return builder.try_go(future);
+            }
         }
         let future = Box::new(future);
         let refused = match cleanup {
@@ -349,22 +345,16 @@ where
     ///
     /// Panics outside a tokio runtime. A panic of `start` is a panic of the task.
     #[track_caller]
-    pub fn spawn_with<S, T, F>(mut self, start: S) -> TaskHandle<T>
+    pub fn spawn_with<S, T, F>(self, start: S) -> TaskHandle<T>
     where
         T: Send + 'static,
         S: FnOnce(Context) -> F + Send + 'static,
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
-        let cleanup = self.options.cleanup;
-        let builder = self.spawn_builder();
-        if !job::is_big::<S>() && cleanup.is_none() {
-            return builder.spawn_with(start);
+        if const { job::is_big::<S>() } {
+            return self.spawn_with_as_is(Box::new(start));
         }
-        let start = Box::new(start);
-        match cleanup {
-            Some(max) => builder.spawn_clean_up(max, start),
-            None => builder.spawn_with(start),
-        }
+        self.spawn_with_as_is(start)
     }
 
     /// Starts a closure that returns a value on the blocking pool, or queues it if no permit is
@@ -462,8 +452,22 @@ where
         let cleanup = self.options.cleanup;
         let builder = self.spawn_builder();
         match cleanup {
-            Some(max) => builder.clean_up("go", max, |_| future),
+            Some(max) => builder.clean_up("go", max, Box::new(|_| Box::pin(future))),
             None => builder.go(future),
+        }
+    }
+
+    #[track_caller]
+    fn go_with_as_is<S, F>(mut self, start: S) -> Admission
+    where
+        S: FnOnce(Context) -> F + Send + 'static,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        let cleanup = self.options.cleanup;
+        let builder = self.spawn_builder();
+        match cleanup {
+            Some(max) => builder.clean_up("go_with", max, Box::new(|ctx| Box::pin(start(ctx)))),
+            None => builder.go_with(start),
         }
     }
 
@@ -475,7 +479,7 @@ where
         let cleanup = self.options.cleanup;
         let builder = self.spawn_builder();
         match cleanup {
-            Some(max) => builder.clean_up("go_cancellable", max, |_| future),
+            Some(max) => builder.clean_up("go_cancellable", max, Box::new(|_| Box::pin(future))),
             None => builder.go_cancellable(future),
         }
     }
@@ -488,7 +492,7 @@ where
         let cleanup = self.options.cleanup;
         let builder = self.spawn_builder();
         match cleanup {
-            Some(max) => builder.clean_up_local(max, future),
+            Some(max) => builder.clean_up_local(max, Box::pin(future)),
             None => builder.go_local(future),
         }
     }
@@ -502,8 +506,23 @@ where
         let cleanup = self.options.cleanup;
         let builder = self.spawn_builder();
         match cleanup {
-            Some(max) => builder.spawn_clean_up(max, |_| future),
+            Some(max) => builder.spawn_clean_up(max, Box::new(|_| Box::pin(future))),
             None => builder.spawn(future),
+        }
+    }
+
+    #[track_caller]
+    fn spawn_with_as_is<S, T, F>(mut self, start: S) -> TaskHandle<T>
+    where
+        T: Send + 'static,
+        S: FnOnce(Context) -> F + Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let cleanup = self.options.cleanup;
+        let builder = self.spawn_builder();
+        match cleanup {
+            Some(max) => builder.spawn_clean_up(max, Box::new(|ctx| Box::pin(start(ctx)))),
+            None => builder.spawn_with(start),
         }
     }
 }

@@ -192,7 +192,7 @@ where
     /// Polls the job. When it has ended, records how, and returns its completion.
     fn poll_job(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Completion<Queue<E>>>> {
         let span = self.task.as_ref().and_then(Tag::span);
-        let ended = ready!(poll_job(Pin::new(&mut self.job), span, cx));
+        let ended = ready!(poll_job(&mut Pin::new(&mut self.job), span, cx));
         let outcome = Outcome::of_poll(ended);
         Poll::Ready(self.task.take().map(|mut tag| {
             let value = self.scheduler.record(&mut tag, outcome);

@@ -22,6 +22,9 @@ use crate::span::{self, Span};
 const BY_VALUE: usize = if cfg!(debug_assertions) { 2048 } else { 16_384 };
 
 /// Returns whether a future or closure must be boxed at the call, before it is passed on.
+///
+/// Ask in an `if const`: the compiler then compiles one of the two branches for each type, also in
+/// a debug build.
 pub(crate) const fn is_big<T>() -> bool {
     size_of::<T>() > BY_VALUE
 }
@@ -31,7 +34,7 @@ pub(crate) const fn is_big<T>() -> bool {
 /// compiled twice for each future.
 macro_rules! boxed_if_big {
     ($future:ident: $type:ty $(, $auto:path)? => $call:expr) => {
-        if $crate::scheduler::job::is_big::<$type>() {
+        if const { $crate::scheduler::job::is_big::<$type>() } {
             type Boxed<O> = std::pin::Pin<Box<dyn Future<Output = O> $(+ $auto)?>>;
             let $future: Boxed<<$type as Future>::Output> = Box::pin($future);
             $call
@@ -88,13 +91,34 @@ where
 
 /// Polls a job in its span, as the current job of this thread. When it is ready, it is dropped. A
 /// panic of the poll or of the destructor is returned.
-pub(crate) fn poll_job<J: Future>(
-    mut job: Pin<&mut Option<J>>,
+#[inline]
+pub(crate) fn poll_job<O>(
+    job: &mut dyn ErasedJob<O>,
     span: Option<&Span>,
     cx: &mut task::Context<'_>,
-) -> Poll<Result<J::Output, Payload>> {
+) -> Poll<Result<O, Payload>> {
     let _entered = span::enter(span);
-    current::poll(cx, |cx| poll_to_end(job.as_mut(), cx))
+    current::poll(cx, |cx| job.poll_to_end(cx))
+}
+
+/// A job behind a pointer, until it has ended. What a worker does around its job is then compiled
+/// once, and not once for each type of job.
+pub(crate) trait ErasedJob<O> {
+    /// Polls the job. When it is ready, it is dropped. A panic of the poll or of the destructor is
+    /// returned.
+    fn poll_to_end(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<O, Payload>>;
+    /// Drops the job. A panic of the destructor is returned.
+    fn drop_now(&mut self) -> Result<(), Payload>;
+}
+
+impl<J: Future> ErasedJob<J::Output> for Pin<&mut Option<J>> {
+    fn poll_to_end(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<J::Output, Payload>> {
+        poll_to_end(self.as_mut(), cx)
+    }
+
+    fn drop_now(&mut self) -> Result<(), Payload> {
+        panic::catch(|| self.set(None))
+    }
 }
 
 /// Polls a job. When it is ready, it is dropped. A panic of the poll or of the destructor is

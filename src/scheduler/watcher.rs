@@ -25,7 +25,7 @@ use super::shutdown::Watcher;
 use super::source::{Reach, Source};
 use super::state::State;
 use crate::context::{CancelObserver, DoneOwned, deadline_after};
-use crate::panic;
+use crate::panic::{self, Payload};
 use crate::sync::{Arc, Weak};
 
 impl<S: Source> State<S> {
@@ -172,24 +172,22 @@ impl<S: Source> CancelObserver for Scheduler<S> {
     }
 }
 
-/// The watcher task.
-struct WatcherTask<S: Source> {
-    scheduler: Arc<Scheduler<S>>,
-    done: DoneOwned,
-    /// The timer of the grace period, with the instant at which that ends.
-    timer: Option<(Instant, Pin<Box<Sleep>>)>,
+/// A scheduler as its watcher sees it. Behind this, the watcher is one type of task for all groups
+/// and fan-outs.
+trait Watched: Send + Sync {
+    /// Returns what the watcher waits for next, and keeps its waker meanwhile.
+    fn next_wait(self: Arc<Self>, waker: Waker) -> Next;
+    /// Handles that the context is done.
+    fn end(self: Arc<Self>);
+    /// Aborts the jobs that run when the grace period is over.
+    fn abort(self: Arc<Self>);
+    /// Handles that the watcher has panicked.
+    fn fail(self: Arc<Self>, payload: Payload);
 }
 
-/// What the watcher waits for next.
-enum Next {
-    Leave,
-    End,
-    Grace(Instant),
-}
-
-impl<S: Source> WatcherTask<S> {
-    fn next(&self, waker: Waker) -> Next {
-        self.scheduler.with_effects(|state, effects| {
+impl<S: Source> Watched for Scheduler<S> {
+    fn next_wait(self: Arc<Self>, waker: Waker) -> Next {
+        self.with_effects(|state, effects| {
             let next = state.next_wait();
             let watcher = match next {
                 Next::Leave => {
@@ -204,33 +202,58 @@ impl<S: Source> WatcherTask<S> {
             next
         })
     }
+
+    fn end(self: Arc<Self>) {
+        self.context_done();
+    }
+
+    fn abort(self: Arc<Self>) {
+        self.abort_workers(Reach::AllButCleanup);
+    }
+
+    fn fail(self: Arc<Self>, payload: Payload) {
+        self.fail_watch(payload);
+    }
 }
 
-impl<S: Source> Future for WatcherTask<S> {
+/// The watcher task.
+struct WatcherTask {
+    scheduler: Arc<dyn Watched>,
+    done: DoneOwned,
+    /// The timer of the grace period, with the instant at which that ends.
+    timer: Option<(Instant, Pin<Box<Sleep>>)>,
+}
+
+/// What the watcher waits for next.
+enum Next {
+    Leave,
+    End,
+    Grace(Instant),
+}
+
+impl Future for WatcherTask {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
         // A runtime without a timer panics here. The result of this task is not read, so the panic
         // is recorded as a failure of the group.
         panic::catch(|| self.as_mut().watch(cx)).unwrap_or_else(|payload| {
-            self.scheduler.fail_watch(payload);
+            self.scheduler.clone().fail(payload);
             Poll::Ready(())
         })
     }
 }
 
-impl<S: Source> WatcherTask<S> {
+impl WatcherTask {
     fn watch(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
         loop {
-            match self.next(cx.waker().clone()) {
+            match self.scheduler.clone().next_wait(cx.waker().clone()) {
                 Next::Leave => return Poll::Ready(()),
                 Next::End => {
                     ready!(Pin::new(&mut self.done).poll(cx));
-                    self.scheduler.context_done();
+                    self.scheduler.clone().end();
                 }
-                Next::Grace(until) if until <= Instant::now() => {
-                    self.scheduler.abort_workers(Reach::AllButCleanup)
-                }
+                Next::Grace(until) if until <= Instant::now() => self.scheduler.clone().abort(),
                 Next::Grace(until) => {
                     let timer = match &mut self.timer {
                         Some((armed, timer)) if *armed == until => timer,
@@ -241,7 +264,7 @@ impl<S: Source> WatcherTask<S> {
                         }
                     };
                     ready!(timer.as_mut().poll(cx));
-                    self.scheduler.abort_workers(Reach::AllButCleanup);
+                    self.scheduler.clone().abort();
                 }
             }
         }

@@ -30,7 +30,7 @@ macro_rules! each {
 
 impl<Fut, W> InFlight<Fut, W> {
     pub(super) fn new() -> Self {
-        if job::is_big::<Fut>() {
+        if const { job::is_big::<Fut>() } {
             InFlight::Big(Slots::new())
         } else {
             InFlight::Small(Slots::new())
