@@ -232,10 +232,8 @@ where
     {
         let cleanup = self.options.cleanup;
         let builder = self.spawn_builder();
-        if const { !job::is_big::<F>() } {
-            if cleanup.is_none() {
-                return builder.try_go(future);
-            }
+        if const { !job::is_big::<F>() } && cleanup.is_none() {
+            return builder.try_go(future);
         }
         let future = Box::new(future);
         let refused = match cleanup {

@@ -1,4 +1,4 @@
-//! The tests of groups, drains and what a runtime does with their tasks, with one module per hazard.
+//! The tests of groups and drains, and of their tasks on a runtime, with one module per hazard.
 //!
 //! The name of a test says what it checks, in at most 60 characters.
 

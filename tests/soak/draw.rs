@@ -213,14 +213,10 @@ impl Random {
 
     pub(crate) fn task(&mut self, bounds: Bounds) -> TaskPlan {
         let way = self.way();
-        let mut policy = match way {
+        let policy = match way {
             Way::Reserve(..) => Policy::default(),
             _ => self.policy(),
         };
-        if way == Way::Track {
-            // It is its caller that polls it, so there is no bound on its time.
-            policy.cleanup = None;
-        }
         let stops = (way.has_handle() || way == Way::SpawnBlocking) && self.one_in(3);
         let stops = stops.then(|| {
             let stop = [Stop::Cancel, Stop::CancelWith, Stop::Abort][self.below(3)];
@@ -239,7 +235,8 @@ impl Random {
                 && way != Way::Track,
             ..bounds
         };
-        if policy.cleanup.is_some() {
+        // A tracked future is polled by its caller, so there is no bound on its time.
+        if policy.cleanup.is_some() && way != Way::Track {
             bounds.ended = in_time && way.has_context();
             bounds.dropped = (in_time || aborted) && !way.blocks();
         }

@@ -236,12 +236,26 @@ pub(crate) fn prepare(plan: FanOutPlan, ctx: &Context, single: bool) -> Prepared
 
 type Steers = Arc<OnceLock<(LimitHandle, Vec<Option<usize>>)>>;
 
-/// Changes the limit, if there is a handle.
+/// Changes the limit, if there is a handle. One time in four it is 0 for a while, so that no item
+/// starts until another task raises it again.
 fn steer(steers: &Steers, number: usize) {
-    if let Some((handle, limits)) = steers.get() {
-        tally().steered.add(1);
-        handle.set_limit(limits[number % limits.len()]);
+    let Some((handle, limits)) = steers.get() else {
+        return;
+    };
+    tally().steered.add(1);
+    let limit = limits[number % limits.len()];
+    if number % 4 != 3 {
+        handle.set_limit(limit);
+        return;
     }
+    handle.set_limit(0);
+    let steers = steers.clone();
+    tokio::spawn(async move {
+        tokio::task::yield_now().await;
+        if let Some((handle, _)) = steers.get() {
+            handle.set_limit(limit);
+        }
+    });
 }
 
 /// The function of a fan-out whose items run on the blocking pool.
