@@ -76,6 +76,12 @@ impl Span {
         self.entry.started(at);
     }
 
+    /// Notes that the task has failed and is about to end. Runs user code, so it must be called
+    /// without a lock.
+    pub(crate) fn failed(&self, failure: tracing::Failure<'_>) {
+        self.entry.failed(failure);
+    }
+
     /// Closes the span. Must be called without a lock.
     #[inline]
     pub(crate) fn close(&mut self) {

@@ -20,6 +20,15 @@ impl<S: Source> Scheduler<S> {
         self.registered.enter(caller.caller(), kind, site, this);
     }
 
+    /// Records how the context has ended, if it has.
+    #[cold]
+    pub(super) fn record_end(&self) {
+        if let Some(error) = self.ctx().err() {
+            self.registered
+                .ended(error.in_registry(self.ctx().ended_at()));
+        }
+    }
+
     pub(crate) fn id_in_registry(&self) -> GroupId {
         self.registered.id()
     }
@@ -31,6 +40,10 @@ impl<S: Source> Scheduler<S> {
 }
 
 impl<S: Source> Inspected for Scheduler<S> {
+    fn name(&self) -> Option<String> {
+        S::name(&self.shared)
+    }
+
     fn look(&self) -> Look {
         let ctx = self.ctx();
         // The end of the context may take locks of the tree, so it is read outside the lock.
