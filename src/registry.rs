@@ -64,7 +64,7 @@ mod none {
 
         pub(crate) fn started(&self, _: Instant) {}
 
-        pub(crate) fn failed(&self, _: tracing::Failure<'_>) {}
+        pub(crate) fn failed(&self, _: tracing::Failure<'_>, _: bool) {}
 
         pub(crate) fn close(&mut self) {}
     }

@@ -374,7 +374,7 @@ where
         };
         let entered = span::enter(span);
         if let Some(span) = span {
-            span.failed(failure.kind.as_failure());
+            span.failed(failure.kind.as_failure(), failure.ended);
         }
         let cause = failure.report(C::ON_FAILURE, None);
         drop(entered);

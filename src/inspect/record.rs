@@ -9,9 +9,10 @@ use crate::registry::recording::Recording;
 
 /// Starts to record what the groups and tasks of the process do, until the recorder is dropped.
 ///
-/// Recorded are the end of each task and item with its start and its outcome (it ended, failed,
-/// panicked or was aborted), and the end of each group's context with its cause, unless its tasks
-/// had been waited for by then. A start is not an event of its own: the tasks that still run are
+/// Recorded are the end of each task and item with its start and its outcome, and the end of each
+/// group's context with its cause, unless its tasks had been waited for by then. A task *ended*
+/// without an error, *failed* with one, *stopped* with one because its context was done, *panicked*
+/// or was *aborted*. Handlers of a `ContextLayer` have no outcome but *ended*. A start is not an event of its own: the tasks that still run are
 /// added when the recording is read.
 ///
 /// Each thread that runs tasks keeps its last `capacity` events in a ring of its own, so a task

@@ -69,6 +69,8 @@ pub(super) enum Outcome {
     /// Without a failure.
     Ended,
     Failed,
+    /// It returned an error when its context was done.
+    Stopped,
     Panicked,
     Aborted,
 }
@@ -90,6 +92,7 @@ impl Outcome {
             Outcome::Running => "running",
             Outcome::Ended => "ended",
             Outcome::Failed => "failed",
+            Outcome::Stopped => "stopped",
             Outcome::Panicked => "panicked",
             Outcome::Aborted => "aborted",
         }
@@ -100,6 +103,7 @@ impl From<FailureKind> for Outcome {
     fn from(kind: FailureKind) -> Outcome {
         match kind {
             FailureKind::Failed => Outcome::Failed,
+            FailureKind::Stopped => Outcome::Stopped,
             FailureKind::Panicked => Outcome::Panicked,
             FailureKind::Aborted => Outcome::Aborted,
         }
@@ -153,8 +157,10 @@ impl Read {
                     self.failures.insert(task, (at, text));
                 }
                 What::Cancelled { cause } => {
-                    // The same end may have been noted more than once.
-                    rows.cancelled.get_or_insert((at, cause.into()));
+                    // The same end may have been noted more than once, by several threads.
+                    if rows.cancelled.as_ref().is_none_or(|(first, _)| at < *first) {
+                        rows.cancelled = Some((at, cause.into()));
+                    }
                 }
             }
         }

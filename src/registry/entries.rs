@@ -36,6 +36,8 @@ pub(crate) struct TaskEntry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FailureKind {
     Failed,
+    /// It returned an error when its context was done.
+    Stopped,
     Panicked,
     Aborted,
 }

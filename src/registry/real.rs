@@ -204,21 +204,22 @@ impl Entry {
         }
     }
 
-    /// Notes that the task has failed and is about to end. It is written for a recorder only. Runs
-    /// user code, so it must be called without a lock.
+    /// Notes that the task has failed and is about to end, and whether its context was done. It is
+    /// written for a recorder only. Runs user code, so it must be called without a lock.
     #[inline]
-    pub(crate) fn failed(&self, failure: tracing::Failure<'_>) {
+    pub(crate) fn failed(&self, failure: tracing::Failure<'_>, was_done: bool) {
         if recording::is_on() {
-            self.record_failure(failure);
+            self.record_failure(failure, was_done);
         }
     }
 
     #[cold]
-    fn record_failure(&self, failure: tracing::Failure<'_>) {
+    fn record_failure(&self, failure: tracing::Failure<'_>, was_done: bool) {
         if !self.owns_place() {
             return;
         }
         let (how, text): (_, &dyn Display) = match failure {
+            tracing::Failure::Error(error) if was_done => (FailureKind::Stopped, error),
             tracing::Failure::Error(error) => (FailureKind::Failed, error),
             tracing::Failure::Panic(panic) => (FailureKind::Panicked, panic),
             tracing::Failure::Abort { reason, cause } => {

@@ -53,7 +53,8 @@ pub(crate) enum What {
     Cancelled { cause: Box<str> },
 }
 
-/// What is known of a group after its end.
+/// What is known of a group after its end. A thread that records several events of one group after
+/// another looks it up at the first one, so a name that is given later is not in them.
 pub(crate) struct GroupInfo {
     pub(crate) id: GroupId,
     /// `None` if it has no entry.
@@ -127,15 +128,13 @@ impl Recording {
         self.capacity
     }
 
-    /// Returns the events of all threads, in the order of their times.
+    /// Returns the events of all threads, those of each thread in the order in which they happened.
     pub(crate) fn events(&self) -> Vec<Event> {
         let rings = lock(&self.rings).clone();
         let mut events = Vec::new();
         for ring in rings {
             events.extend(lock(&ring).iter().cloned());
         }
-        // Stable, so that a failure stays before the end that follows it.
-        events.sort_by_key(|event| event.at);
         events
     }
 

@@ -66,7 +66,7 @@ impl<S: Source> Scheduler<S> {
         }
         let _entered = span::enter(tag.span());
         if let Some(span) = tag.span() {
-            span.failed(failure.kind.as_failure());
+            span.failed(failure.kind.as_failure(), failure.ended);
         }
         if !is_panic && tag.is_stopped() {
             self.with_state(|state| state.enter_as_stopped(&failure));
