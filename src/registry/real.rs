@@ -242,14 +242,23 @@ impl Entry {
     #[inline]
     pub(crate) fn close(&mut self) {
         if self.owns_place() {
+            if recording::is_on() {
+                return self.close_and_record();
+            }
             let (shard, index) = self.place();
             let removed = lock(&TABLES[shard].tasks).entries.try_remove(index);
+            drop(removed);
             self.key = 0;
-            if recording::is_on() {
-                if let Some(entry) = removed {
-                    recording::push(entry.group, What::Ended(entry), group_info);
-                }
-            }
+        }
+    }
+
+    #[cold]
+    fn close_and_record(&mut self) {
+        let (shard, index) = self.place();
+        let removed = lock(&TABLES[shard].tasks).entries.try_remove(index);
+        self.key = 0;
+        if let Some(entry) = removed {
+            recording::push(entry.group, What::Ended(entry), group_info);
         }
     }
 
@@ -350,10 +359,14 @@ impl Registered {
         }
     }
 
-    /// Notes how the context of the group has ended, for a recorder. Must be called without a lock.
-    pub(crate) fn ended(&self, end: End) {
+    /// Notes how the context of the group has ended, if it has, for a recorder. Must be called
+    /// without a lock.
+    pub(crate) fn ended(&self, end: impl FnOnce() -> Option<End>) {
         // `Relaxed`: it concerns ends that the same caller makes later.
-        if !self.was_waited_for.load(Ordering::Relaxed) {
+        if self.was_waited_for.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Some(end) = end() {
             let cause = recording::text(&end.cause);
             recording::push_at(end.at, self.id(), What::Cancelled { cause }, group_info);
         }

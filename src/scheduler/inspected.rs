@@ -23,10 +23,9 @@ impl<S: Source> Scheduler<S> {
     /// Records how the context has ended, if it has.
     #[cold]
     pub(super) fn record_end(&self) {
-        if let Some(error) = self.ctx().err() {
-            self.registered
-                .ended(error.in_registry(self.ctx().ended_at()));
-        }
+        let ctx = self.ctx();
+        self.registered
+            .ended(|| Some(ctx.err()?.in_registry(ctx.ended_at())));
     }
 
     pub(crate) fn id_in_registry(&self) -> GroupId {

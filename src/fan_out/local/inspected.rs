@@ -41,10 +41,9 @@ impl InspectedRun {
     #[inline]
     pub(super) fn note_end(&self) {
         if is_on() {
-            if let Some(error) = self.run.ctx.err() {
-                let end = error.in_registry(self.run.ctx.ended_at());
-                self.registered.ended(end);
-            }
+            let ctx = &self.run.ctx;
+            self.registered
+                .ended(|| Some(ctx.err()?.in_registry(ctx.ended_at())));
         }
     }
 }
