@@ -19,16 +19,23 @@ use crate::support::ms;
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
+/// The right to have a recorder. A test that waits for it blocks its thread, which is its own.
+struct Alone(#[expect(dead_code, reason = "held for its destructor")] MutexGuard<'static, ()>);
+
+fn alone() -> Alone {
+    let alone = ONE_AT_A_TIME.lock();
+    Alone(alone.unwrap_or_else(PoisonError::into_inner))
+}
+
 /// A recorder that no other one takes the place of.
 struct Records {
     recorder: Recorder,
-    _alone: MutexGuard<'static, ()>,
+    _alone: Alone,
 }
 
 fn record(capacity: usize) -> Records {
-    let alone = ONE_AT_A_TIME.lock();
     Records {
-        _alone: alone.unwrap_or_else(PoisonError::into_inner),
+        _alone: alone(),
         recorder: inspect::record(capacity),
     }
 }
@@ -446,8 +453,7 @@ async fn nothing_is_recorded_before_and_after() {
         g.go(succeed_after(10));
         assert_eq!(g.wait().await, OK);
     };
-    let alone = ONE_AT_A_TIME.lock();
-    let _alone = alone.unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     run("record before").await;
     let first = inspect::record(1_000);
     run("record first").await;
