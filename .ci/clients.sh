@@ -110,8 +110,8 @@ count() {
     die 'inspect: the timeline does not show the task that is searched for, and no other one'
 grep -q 'data-outcome="running"' <<<"$(rows deaf)" || die 'inspect: the deaf task does not run'
 grep -q 'data-outcome="aborted"' <<<"$(rows 'job 2')" || die 'inspect: job 2 was not aborted'
-# The same page, with a visitor who uses its buttons, the wheel and the pointer. Each step leaves the
-# range that is in view, in milliseconds, and the last one what the tip says.
+# The same page with a script that uses its buttons, the wheel and the pointer. Each step leaves
+# the range that is in view, in milliseconds, and the last one what the tip says.
 curl --noproxy '*' --silent "http://$address/debug/timeline.html" >"$scratch/timeline.html"
 cat >>"$scratch/timeline.html" <<'VISITOR'
 <script>
@@ -120,22 +120,27 @@ const see = () => {
   const { from, to } = document.getElementById("range").dataset;
   seen.push(Math.round(from / 1000) + "-" + Math.round(to / 1000));
 };
-const axisBox = document.getElementById("axis").getBoundingClientRect();
-const row = [...document.querySelectorAll(".row.task")].find(it => it.textContent.includes("deaf"));
-const at = { clientX: axisBox.left + axisBox.width / 4, clientY: row.getBoundingClientRect().top + 9, bubbles: true, cancelable: true };
+const track = () => {
+  const rows = [...document.querySelectorAll(".row.task")];
+  return rows.find(it => it.textContent.includes("deaf")).querySelector(".track");
+};
+const box = track().getBoundingClientRect();
+const at = {
+  clientX: box.left + box.width / 4, clientY: box.top + 9, pointerId: 1,
+  bubbles: true, cancelable: true,
+};
 see();
 document.getElementById("in").click();
 see();
 document.getElementById("axis").dispatchEvent(new WheelEvent("wheel", { ...at, deltaY: -100 }));
 see();
-document.querySelector(".row.task .track").dispatchEvent(new PointerEvent("pointerdown", { ...at, pointerId: 1 }));
-dispatchEvent(new PointerEvent("pointermove", { ...at, clientX: at.clientX + 100, pointerId: 1 }));
-dispatchEvent(new PointerEvent("pointerup", { ...at, pointerId: 1 }));
+track().dispatchEvent(new PointerEvent("pointerdown", at));
+dispatchEvent(new PointerEvent("pointermove", { ...at, clientX: at.clientX + 100 }));
+dispatchEvent(new PointerEvent("pointerup", at));
 see();
 document.getElementById("all").click();
 see();
-const again = [...document.querySelectorAll(".row.task")].find(it => it.textContent.includes("deaf"));
-again.querySelector(".track").dispatchEvent(new MouseEvent("mousemove", at));
+track().dispatchEvent(new MouseEvent("mousemove", at));
 const said = document.getElementById("tip").textContent.replaceAll("\n", "; ");
 document.body.append("SEEN " + seen.join(" ") + " TIP " + said + " END");
 </script>

@@ -44,9 +44,9 @@
 //!
 //! # Safety of the pages
 //!
-//! A snapshot and a timeline contain the names of tasks, the causes of cancellations and paths of source files.
-//! Do not serve them on a public port: bind them to loopback, or put them behind the authentication of
-//! your administrators.
+//! A snapshot and a timeline contain the names of tasks, the causes of cancellations and paths of
+//! source files. Do not serve them on a public port: bind them to loopback, or put them behind the
+//! authentication of your administrators.
 
 #[cfg(feature = "inspect")]
 mod chrome;

@@ -1,5 +1,5 @@
-//! A service that shows its live tasks: as text, as JSON, and as a page. A second page is a timeline
-//! of the tasks that have run.
+//! A service that shows its live tasks: as text, as JSON, and as a page. A second page is a
+//! timeline of the tasks that have run.
 //!
 //! ```sh
 //! cargo run -p servers --features inspect --example inspect -- --debug-pages

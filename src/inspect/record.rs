@@ -12,11 +12,11 @@ use crate::registry::recording::Recording;
 /// Recorded are the end of each task and item with its start and its outcome, and the end of each
 /// group's context with its cause, unless its tasks had been waited for by then. A task *ended*
 /// without an error, *failed* with one, *stopped* with one because its context was done, *panicked*
-/// or was *aborted*. Handlers of a `ContextLayer` have no outcome but *ended*. A start is not an event of its own: the tasks that still run are
-/// added when the recording is read.
+/// or was *aborted*. Handlers of a `ContextLayer` have no outcome but *ended*. A start is not an
+/// event of its own: the tasks that still run are added when the recording is read.
 ///
-/// Each thread that runs tasks keeps its last `capacity` events in a ring of its own, so a task
-/// that ends touches no other thread. A new thread takes the ring of one that has ended. An event
+/// Each thread that runs tasks keeps its last `capacity` events in a ring of its own, so threads
+/// rarely meet. A new thread takes the ring of one that has ended. An event
 /// takes about 100 bytes, and the text of a failure or a cause at most 500 more. The rings grow to
 /// that size as they are filled.
 ///

@@ -311,8 +311,7 @@ fn group_shard(id: GroupId) -> &'static Shard {
 /// The entry of a group in the table, which is removed when this is dropped.
 pub(crate) struct Registered {
     id: OnceLock<GroupId>,
-    /// Whether its tasks have been waited for, after which its context ends without a reason that
-    /// anyone asks for.
+    /// Whether its tasks have been waited for. An end of its context after that is no cancellation.
     was_waited_for: AtomicBool,
 }
 
