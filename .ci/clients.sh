@@ -76,10 +76,14 @@ address=127.0.0.1:$((20000 + RANDOM % 10000))
 serve inspect "$address" --port "${address#*:}" --debug-pages
 curl --noproxy '*' --silent --request POST "http://$address/stop" >/dev/null
 sleep 1
+# opened ADDRESS: the elements of the page when its script has run.
+opened() {
+    chromium --headless --no-sandbox --disable-gpu --user-data-dir="$scratch/chromium" \
+        --window-size=1000,700 --dump-dom "$1" 2>/dev/null
+}
 # shown TEXT: the lines that the page shows when it is opened with a search for the text.
 shown() {
-    chromium --headless --no-sandbox --disable-gpu --user-data-dir="$scratch/chromium" \
-        --dump-dom "http://$address/debug/tasks.html#$1" 2>/dev/null |
+    opened "http://$address/debug/tasks.html#$1" |
         sed -e 's/<div class="leaf/\n&/g; s/<summary/\n&/g; s/<li/\n&/g' |
         grep -E '^<(div class="leaf"|summary|li)' || true
 }
@@ -90,6 +94,68 @@ leaves() {
 }
 [[ $(leaves '') == 3 && $(leaves deaf) == 1 && $(leaves nothing) == 0 ]] ||
     die 'inspect: the search does not show the task that it is for, and no other one'
+
+echo '-- inspect: the timeline has a row for each task, and can be zoomed and moved'
+curl --noproxy '*' --silent "http://$address/work" >/dev/null
+curl --noproxy '*' --silent "http://$address/debug/timeline.json" |
+    grep -q '"traceEvents":\[.*"outcome":"running"' || die 'inspect: no trace'
+# rows TEXT: the rows of tasks that the timeline shows when it is opened with a search for the text.
+rows() {
+    opened "http://$address/debug/timeline.html#$1" | grep -oE '<div class="row task"[^>]*>' || true
+}
+count() {
+    rows "$1" | wc -l
+}
+[[ $(count deaf) == 1 && $(count users) == 0 && $(count 'job 2') == 1 && $(count nothing) == 0 ]] ||
+    die 'inspect: the timeline does not show the task that is searched for, and no other one'
+grep -q 'data-outcome="running"' <<<"$(rows deaf)" || die 'inspect: the deaf task does not run'
+grep -q 'data-outcome="aborted"' <<<"$(rows 'job 2')" || die 'inspect: job 2 was not aborted'
+# The same page with a script that uses its buttons, the wheel and the pointer. Each step leaves
+# the range that is in view, in milliseconds, and the last one what the tip says.
+curl --noproxy '*' --silent "http://$address/debug/timeline.html" >"$scratch/timeline.html"
+cat >>"$scratch/timeline.html" <<'VISITOR'
+<script>
+const seen = [];
+const see = () => {
+  const { from, to } = document.getElementById("range").dataset;
+  seen.push(Math.round(from / 1000) + "-" + Math.round(to / 1000));
+};
+const track = () => {
+  const rows = [...document.querySelectorAll(".row.task")];
+  return rows.find(it => it.textContent.includes("deaf")).querySelector(".track");
+};
+const box = track().getBoundingClientRect();
+const at = {
+  clientX: box.left + box.width / 4, clientY: box.top + 9, pointerId: 1,
+  bubbles: true, cancelable: true,
+};
+see();
+document.getElementById("in").click();
+see();
+document.getElementById("axis").dispatchEvent(new WheelEvent("wheel", { ...at, deltaY: -100 }));
+see();
+track().dispatchEvent(new PointerEvent("pointerdown", at));
+dispatchEvent(new PointerEvent("pointermove", { ...at, clientX: at.clientX + 100 }));
+dispatchEvent(new PointerEvent("pointerup", at));
+see();
+document.getElementById("all").click();
+see();
+track().dispatchEvent(new MouseEvent("mousemove", at));
+const said = document.getElementById("tip").textContent.replaceAll("\n", "; ");
+document.body.append("SEEN " + seen.join(" ") + " TIP " + said + " END");
+</script>
+VISITOR
+seen=$(opened "file://$scratch/timeline.html" | grep -oE 'SEEN .* END' | tail -n 1)
+read -r _ whole in wheel dragged all _ tip <<<"$seen"
+# is_inside A B: the range A is a part of B.
+is_inside() {
+    ((${1%-*} >= ${2%-*} && ${1#*-} <= ${2#*-} && ${1#*-} - ${1%-*} < ${2#*-} - ${2%-*}))
+}
+is_inside "$in" "$whole" && is_inside "$wheel" "$in" || die "inspect: no zoom: $seen"
+((${dragged%-*} < ${wheel%-*} && ${dragged#*-} < ${wheel#*-})) || die "inspect: no drag: $seen"
+[[ $all == "$whole" ]] || die "inspect: the whole is not shown again: $seen"
+[[ $tip == *'deaf; task #'*'started at'*'running'*'group cancelled at'*'POST /stop'* ]] ||
+    die "inspect: the tip does not tell of the task: $seen"
 kill -TERM "$server"
 wait "$server" || die "inspect: ended with status $?"
 server=''

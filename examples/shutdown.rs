@@ -9,6 +9,8 @@
 //! cargo run --features signal --example shutdown -- --demo
 //! ```
 //!
+//! With feature `inspect` as well, it prints what still runs when half of the budget is over.
+//!
 //! The order is what matters. The connections end first, because they make jobs. The workers finish
 //! the jobs that are queued. The journal is last, so that the last job finds it.
 
@@ -61,16 +63,28 @@ async fn main() -> anyhow::Result<()> {
     signal.done().await;
     let second = Context::background().with_shutdown_signals()?;
 
-    let report = Drain::within(BUDGET)
+    let drain = Drain::within(BUDGET)
         .phase("server", server)
         .finish_for(Duration::ZERO) // connections end when they are cancelled, and not before
         .phase("workers", workers)
         .phase("journal", journal)
         .abort_on(second.until_done())
-        .run()
-        .await;
-    writeln!(io::stdout(), "{report:#}")?;
+        .run();
+    #[cfg(feature = "inspect")]
+    let drain = tell_what_hangs(drain);
+    writeln!(io::stdout(), "{:#}", drain.await)?;
     Ok(())
+}
+
+/// Awaits the drain, and prints the tree of the live tasks if it takes long.
+#[cfg(feature = "inspect")]
+async fn tell_what_hangs<T>(drain: impl Future<Output = T>) -> T {
+    let mut drain = std::pin::pin!(drain);
+    if let Ok(report) = tokio::time::timeout(BUDGET / 2, &mut drain).await {
+        return report;
+    }
+    let _ = write!(io::stderr(), "{}", errgroup::inspect::snapshot());
+    drain.await
 }
 
 /// Accepts connections until it is cancelled. Each line of a connection is a job for the workers.

@@ -947,7 +947,7 @@ where
     pub async fn wait(self) -> Result<(), E> {
         self.scheduler.join().await;
         self.scheduler
-            .end_context_with(why(&self.scheduler, &WAIT_ENDED));
+            .end_context_after_join(why(&self.scheduler, &WAIT_ENDED));
         self.scheduler.take_failures().into_result()
     }
 
@@ -969,7 +969,7 @@ where
     pub async fn wait_all(self) -> Result<(), Errors<E>> {
         self.scheduler.join().await;
         self.scheduler
-            .end_context_with(why(&self.scheduler, &WAIT_ENDED));
+            .end_context_after_join(why(&self.scheduler, &WAIT_ENDED));
         self.scheduler.take_failures().into_errors()
     }
 }

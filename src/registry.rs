@@ -16,10 +16,14 @@
 //!    none.
 
 #[cfg(feature = "inspect")]
+mod entries;
+#[cfg(feature = "inspect")]
 mod real;
+#[cfg(feature = "inspect")]
+pub(crate) mod recording;
 
 #[cfg(feature = "inspect")]
-pub(crate) use real::*;
+pub(crate) use {entries::*, real::*};
 
 #[cfg(not(feature = "inspect"))]
 mod none {
@@ -29,6 +33,7 @@ mod none {
     use tokio::time::Instant;
 
     use super::TaskKind;
+    use crate::tracing;
 
     #[derive(Clone)]
     pub(crate) struct Entry;
@@ -58,6 +63,8 @@ mod none {
         pub(crate) fn queued(&self) {}
 
         pub(crate) fn started(&self, _: Instant) {}
+
+        pub(crate) fn failed(&self, _: tracing::Failure<'_>, _: bool) {}
 
         pub(crate) fn close(&mut self) {}
     }

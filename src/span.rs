@@ -76,6 +76,12 @@ impl Span {
         self.entry.started(at);
     }
 
+    /// Notes that the task has failed and is about to end, and whether its context was done. Runs
+    /// user code, so it must be called without a lock.
+    pub(crate) fn failed(&self, failure: tracing::Failure<'_>, was_done: bool) {
+        self.entry.failed(failure, was_done);
+    }
+
     /// Closes the span. Must be called without a lock.
     #[inline]
     pub(crate) fn close(&mut self) {

@@ -15,8 +15,8 @@ use std::fmt::Display;
 
 /// The reason why a task or an item has not completed successfully.
 #[cfg_attr(
-    not(feature = "tracing"),
-    expect(dead_code, reason = "read by the events only")
+    not(any(feature = "tracing", feature = "inspect")),
+    expect(dead_code, reason = "read by the events and by a recorder only")
 )]
 pub(crate) enum Failure<'a> {
     Error(&'a dyn Display),

@@ -1,10 +1,13 @@
-//! A service that shows its live tasks: as text, as JSON, and as a page.
+//! A service that shows its live tasks: as text, as JSON, and as a page. A second page is a
+//! timeline of the tasks that have run.
 //!
 //! ```sh
 //! cargo run -p servers --features inspect --example inspect -- --debug-pages
 //! curl http://127.0.0.1:8000/debug/tasks        # the tree
 //! curl http://127.0.0.1:8000/debug/tasks.json
 //! xdg-open http://127.0.0.1:8000/debug/tasks.html
+//! xdg-open http://127.0.0.1:8000/debug/timeline.html
+//! curl http://127.0.0.1:8000/debug/timeline.json > trace.json   # for https://ui.perfetto.dev
 //! kill -USR1 <process id>                       # prints the tree
 //! ```
 //!
@@ -15,6 +18,7 @@
 //! the names of tasks, the causes of failures and paths of source files.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -23,7 +27,7 @@ use axum::response::Html;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use clap::Parser;
-use errgroup::inspect::{Snapshot, snapshot, waiting};
+use errgroup::inspect::{Snapshot, record, snapshot, waiting};
 use errgroup::tower::ContextLayer;
 use errgroup::{Context, Group, Spawner, fetch_all};
 use tokio::net::TcpListener;
@@ -61,7 +65,18 @@ async fn main() -> Result<()> {
         .route("/stop", post(stop))
         .with_state(jobs.spawner());
     if arguments.debug_pages {
+        // Of each thread, the last 10,000 events.
+        let recorder = Arc::new(record(10_000));
+        let trace = recorder.clone();
         app = app
+            .route(
+                "/debug/timeline.html",
+                get(async move || Html(recorder.to_html())),
+            )
+            .route(
+                "/debug/timeline.json",
+                get(async move || trace.to_chrome_json()),
+            )
             .route("/debug/tasks", get(async || snapshot().to_string()))
             .route(
                 "/debug/tasks.json",

@@ -67,7 +67,7 @@ where
     grace: Duration,
     stage: Stage,
     #[cfg(feature = "inspect")]
-    _inspected: inspected::InspectedRun,
+    inspected: inspected::InspectedRun,
     result: PhantomData<fn() -> T>,
 }
 
@@ -119,7 +119,7 @@ where
         let inspected = inspected::register(ctx.get(), &call_site, limit);
         LocalRun {
             #[cfg(feature = "inspect")]
-            _inspected: inspected,
+            inspected,
             ctx,
             in_flight: InFlight::new(),
             turn: Turn::new(),
@@ -373,6 +373,9 @@ where
             on_pool: None,
         };
         let entered = span::enter(span);
+        if let Some(span) = span {
+            span.failed(failure.kind.as_failure(), failure.ended);
+        }
         let cause = failure.report(C::ON_FAILURE, None);
         drop(entered);
         if failure.is_own() {
@@ -398,6 +401,14 @@ where
         if let Err(payload) = panic::catch(|| self.ctx.cancel(cause)) {
             panic::discard(payload);
         }
+        self.note_end();
+    }
+
+    /// Notes for a recorder how the context has ended.
+    #[inline]
+    fn note_end(&self) {
+        #[cfg(feature = "inspect")]
+        self.inspected.note_end();
     }
 
     /// Calls `on_progress`, if there is one.
@@ -433,6 +444,7 @@ where
     /// Stops the pulling, since the context is done. The items in flight are dropped when the grace
     /// period is over.
     fn wind_down(&mut self) {
+        self.note_end();
         self.counts.cut();
         if self.grace.is_zero() {
             self.stop();

@@ -140,7 +140,7 @@ where
     pub async fn close_and_wait(&self) -> Result<(), E> {
         let failures = self.scheduler.shut_and_join().await;
         self.scheduler
-            .end_context_with(why(&self.scheduler, &WAIT_ENDED));
+            .end_context_after_join(why(&self.scheduler, &WAIT_ENDED));
         failures.into_result()
     }
 }

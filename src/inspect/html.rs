@@ -1,10 +1,15 @@
-//! A snapshot as one page that needs nothing from a network.
+//! A snapshot, and a recording, as one page that needs nothing from a network.
+
+use serde::Serialize;
 
 use super::snapshot::Snapshot;
+use super::timeline::Timeline;
 
-/// The page, with a mark where the data goes.
-const PAGE: &str = include_str!("page.html");
-const MARK: &str = "\"THE SNAPSHOT\"";
+/// The pages, each with a mark where the data goes.
+const TREE: &str = include_str!("page.html");
+const TREE_MARK: &str = "\"THE SNAPSHOT\"";
+const TIMELINE: &str = include_str!("timeline.html");
+const TIMELINE_MARK: &str = "\"THE TIMELINE\"";
 
 impl Snapshot {
     /// Returns a page with the tree: groups that fold, a search, the stragglers on top. It is one
@@ -12,13 +17,17 @@ impl Snapshot {
     ///
     /// It shows names, causes and paths of source files, so do not serve it on a public port.
     pub fn to_html(&self) -> String {
-        PAGE.replacen(MARK, &in_script(self), 1)
+        TREE.replacen(TREE_MARK, &in_script(self), 1)
     }
+}
+
+pub(super) fn timeline(timeline: &Timeline) -> String {
+    TIMELINE.replacen(TIMELINE_MARK, &in_script(timeline), 1)
 }
 
 /// Returns the data as JSON that may stand inside a script element: without `<`, it can neither end
 /// the script nor begin a comment.
-fn in_script(data: &impl serde::Serialize) -> String {
+fn in_script(data: &impl Serialize) -> String {
     match serde_json::to_string(data) {
         Ok(json) => json.replace('<', "\\u003c"),
         Err(error) => unreachable!("its maps have strings as keys: {error}"),

@@ -162,20 +162,12 @@ impl Tree {
         } else {
             TaskState::Running
         };
-        let name = match (entry.name, entry.kind) {
-            (Some(name), _) => Some(name.into_owned()),
-            (None, registry::TaskKind::Item) => Some(match &look.name {
-                Some(name) => format!("{name}[{}]", entry.number),
-                None => format!("item {}", entry.number),
-            }),
-            (None, _) => None,
-        };
         let below = self.groups.remove(&entry.id).unwrap_or_default();
         let groups = self.groups(below);
         TaskSnapshot {
             id: TaskId(entry.id),
             kind: entry.kind.into(),
-            name,
+            name: entry.full_name(look.name.as_deref()),
             site: entry.site.to_string(),
             state,
             age,

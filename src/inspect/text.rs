@@ -54,15 +54,19 @@ fn write_group(f: &mut Formatter<'_>, group: &GroupSnapshot, depth: usize) -> fm
     Ok(())
 }
 
+pub(super) fn group_kind(kind: GroupKind) -> &'static str {
+    match kind {
+        GroupKind::Group => "group",
+        GroupKind::Scope => "scope",
+        GroupKind::FanOut => "fan-out",
+        GroupKind::Handlers => "handlers",
+    }
+}
+
 /// Writes the line of the group, without its tasks.
 impl Display for GroupSnapshot {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.kind {
-            GroupKind::Group => "group",
-            GroupKind::Scope => "scope",
-            GroupKind::FanOut => "fan-out",
-            GroupKind::Handlers => "handlers",
-        })?;
+        f.write_str(group_kind(self.kind))?;
         if let Some(name) = &self.name {
             write!(f, " {name:?}")?;
         }

@@ -2,22 +2,24 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
-use std::num::{NonZeroI64, NonZeroU64};
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::num::NonZeroU64;
 use std::panic::Location;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::Duration;
 
 use slab::Slab;
 use tokio::time::Instant;
 
 use super::TaskKind;
+use super::entries::{
+    End, FailureKind, GroupEntry, GroupId, GroupKind, Inspected, Stamp, TaskEntry, TaskId,
+    WaitEntry,
+};
+use super::recording::{self, GroupInfo, What};
 use crate::sync::thread_static;
-
-/// Identifies a task. It is never used again.
-pub(crate) type TaskId = NonZeroU64;
-/// Identifies a group. It is never used again.
-pub(crate) type GroupId = u64;
+use crate::tracing;
 
 /// With this many, threads that start tasks rarely meet at one lock.
 const SHARDS: usize = 16;
@@ -33,7 +35,8 @@ static NEXT_GROUP: AtomicU64 = AtomicU64::new(1);
 #[repr(align(128))]
 struct Shard {
     tasks: Mutex<Tasks>,
-    groups: Mutex<Slab<GroupEntry>>,
+    /// The shard of a group is that of its id, so that it is found by it.
+    groups: Mutex<BTreeMap<GroupId, GroupEntry>>,
     waits: Mutex<Slab<WaitEntry>>,
 }
 
@@ -43,131 +46,6 @@ struct Tasks {
     count: u64,
 }
 
-/// A live task. It is small, because a program may have a million of them.
-pub(crate) struct TaskEntry {
-    pub(crate) id: TaskId,
-    pub(crate) group: GroupId,
-    pub(crate) site: &'static Location<'static>,
-    /// The name; boxed, because most tasks have none.
-    pub(crate) name: Option<Box<Cow<'static, str>>>,
-    /// When it began to wait, or to run.
-    since: Option<Stamp>,
-    /// The number of an item.
-    pub(crate) number: u32,
-    pub(crate) kind: TaskKind,
-    pub(crate) has_started: bool,
-}
-
-/// A live group, scope or fan-out.
-#[derive(Clone)]
-pub(crate) struct GroupEntry {
-    pub(crate) id: GroupId,
-    /// The task in which it was made.
-    pub(crate) parent: Option<TaskId>,
-    pub(crate) kind: GroupKind,
-    pub(crate) site: &'static Location<'static>,
-    pub(crate) group: Weak<dyn Inspected>,
-}
-
-/// What a task waits for, as its own code says.
-#[derive(Clone)]
-pub(crate) struct WaitEntry {
-    pub(crate) task: TaskId,
-    pub(crate) label: Cow<'static, str>,
-    pub(crate) since: Instant,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum GroupKind {
-    Group,
-    Scope,
-    FanOut,
-    #[cfg(feature = "tower")]
-    Handlers,
-}
-
-/// What a group tells of itself. It takes its own lock for that, and no other one.
-pub(crate) trait Inspected: Send + Sync {
-    fn look(&self) -> Look;
-}
-
-pub(crate) struct Look {
-    pub(crate) name: Option<String>,
-    /// `None` without a limit.
-    pub(crate) limit: Option<usize>,
-    /// `None` if it is the number of tasks that have started.
-    pub(crate) running: Option<usize>,
-    pub(crate) queued: usize,
-    pub(crate) is_waited_for: bool,
-    /// Whether no task runs and none will.
-    pub(crate) is_over: bool,
-    pub(crate) grace: Option<Duration>,
-    pub(crate) deadline: Option<Instant>,
-    pub(crate) end: Option<End>,
-    /// The tasks that have lent their permit, and since when.
-    pub(crate) lent: Vec<(TaskId, Instant)>,
-}
-
-/// How the context of a group has ended.
-pub(crate) struct End {
-    /// The cause, or the reason if there is none.
-    pub(crate) cause: String,
-    pub(crate) at: Option<Instant>,
-}
-
-/// An instant in eight bytes: nanoseconds since the first one that was taken, and one more, so that
-/// `Option<Stamp>` has eight bytes, too.
-#[derive(Clone, Copy)]
-struct Stamp(NonZeroI64);
-
-/// The instant from which stamps count.
-fn base() -> Instant {
-    static BASE: OnceLock<Instant> = OnceLock::new();
-    *BASE.get_or_init(Instant::now)
-}
-
-impl Stamp {
-    fn of(at: Instant) -> Option<Stamp> {
-        let base = base();
-        let nanos = |duration: Duration| i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
-        // A paused clock may be behind the clock with which the base was taken.
-        let after = match at.checked_duration_since(base) {
-            Some(after) => nanos(after).saturating_add(1),
-            None => -nanos(base - at),
-        };
-        NonZeroI64::new(after).map(Stamp)
-    }
-
-    fn instant(self) -> Instant {
-        let nanos = self.0.get();
-        let distance = Duration::from_nanos(nanos.unsigned_abs() - u64::from(nanos > 0));
-        if nanos < 0 {
-            base() - distance
-        } else {
-            base() + distance
-        }
-    }
-}
-
-impl TaskEntry {
-    /// `None` if it has not been queued and is about to start.
-    pub(crate) fn since(&self) -> Option<Instant> {
-        self.since.map(Stamp::instant)
-    }
-}
-
-// So that the memory of a task stays within its budget: with `Entry`, 64 bytes.
-const _: () = assert!(size_of::<TaskEntry>() <= 48 && size_of::<Entry>() <= 16);
-
-impl Clone for TaskEntry {
-    fn clone(&self) -> Self {
-        TaskEntry {
-            name: self.name.clone(),
-            ..*self
-        }
-    }
-}
-
 impl Shard {
     const fn new() -> Shard {
         Shard {
@@ -175,11 +53,14 @@ impl Shard {
                 entries: Slab::new(),
                 count: 0,
             }),
-            groups: Mutex::new(Slab::new()),
+            groups: Mutex::new(BTreeMap::new()),
             waits: Mutex::new(Slab::new()),
         }
     }
 }
+
+// So that the memory of a task stays within its budget: with its `TaskEntry`, 64 bytes.
+const _: () = assert!(size_of::<Entry>() <= 16);
 
 fn lock<T>(table: &Mutex<T>) -> MutexGuard<'_, T> {
     table.lock().unwrap_or_else(PoisonError::into_inner)
@@ -209,18 +90,6 @@ fn own_shard() -> usize {
         shard.get()
     });
     shard.unwrap_or(0)
-}
-
-/// Puts an entry into a table of this thread's shard, and returns its key.
-fn insert<T>(table: impl FnOnce(&Shard) -> &Mutex<Slab<T>>, entry: T) -> usize {
-    let shard = own_shard();
-    let index = lock(table(&TABLES[shard])).insert(entry);
-    (index << SHARD_BITS) | shard
-}
-
-fn remove<T>(table: impl FnOnce(&Shard) -> &Mutex<Slab<T>>, key: usize) {
-    let removed = lock(table(&TABLES[key % SHARDS])).try_remove(key >> SHARD_BITS);
-    drop(removed);
 }
 
 /// The entry of a task, which is removed when this is dropped or closed; or the caller that makes a
@@ -306,6 +175,7 @@ impl Entry {
             number,
             kind,
             has_started: started.is_some(),
+            failed: None,
         });
         Entry {
             task: Some(id),
@@ -334,14 +204,61 @@ impl Entry {
         }
     }
 
+    /// Notes that the task has failed and is about to end, and whether its context was done. It is
+    /// written for a recorder only. Runs user code, so it must be called without a lock.
+    #[inline]
+    pub(crate) fn failed(&self, failure: tracing::Failure<'_>, was_done: bool) {
+        if recording::is_on() {
+            self.record_failure(failure, was_done);
+        }
+    }
+
+    #[cold]
+    fn record_failure(&self, failure: tracing::Failure<'_>, was_done: bool) {
+        if !self.owns_place() {
+            return;
+        }
+        let (how, text): (_, &dyn Display) = match failure {
+            tracing::Failure::Error(error) if was_done => (FailureKind::Stopped, error),
+            tracing::Failure::Error(error) => (FailureKind::Failed, error),
+            tracing::Failure::Panic(panic) => (FailureKind::Panicked, panic),
+            tracing::Failure::Abort { reason, cause } => {
+                (FailureKind::Aborted, cause.unwrap_or(reason))
+            }
+        };
+        let text = recording::text(text);
+        let (shard, index) = self.place();
+        let mut tasks = lock(&TABLES[shard].tasks);
+        let Some(entry) = tasks.entries.get_mut(index) else {
+            return;
+        };
+        entry.failed = Some(how);
+        let (task, group) = (entry.id, entry.group);
+        drop(tasks);
+        recording::push(group, What::Failed { task, text }, group_info);
+    }
+
     /// Removes the entry of a task.
     #[inline]
     pub(crate) fn close(&mut self) {
         if self.owns_place() {
+            if recording::is_on() {
+                return self.close_and_record();
+            }
             let (shard, index) = self.place();
             let removed = lock(&TABLES[shard].tasks).entries.try_remove(index);
             drop(removed);
             self.key = 0;
+        }
+    }
+
+    #[cold]
+    fn close_and_record(&mut self) {
+        let (shard, index) = self.place();
+        let removed = lock(&TABLES[shard].tasks).entries.try_remove(index);
+        self.key = 0;
+        if let Some(entry) = removed {
+            recording::push(entry.group, What::Ended(entry), group_info);
         }
     }
 
@@ -375,12 +292,35 @@ impl Drop for Entered {
     }
 }
 
-/// The place of a group in the table, which is given back when this is dropped.
-pub(crate) struct Registered(OnceLock<(GroupId, usize)>);
+/// Returns what is known of a group. Takes no lock of it but that of its name.
+fn group_info(id: GroupId) -> GroupInfo {
+    let entry = lock(&group_shard(id).groups).get(&id).cloned();
+    let group = entry.as_ref().and_then(|entry| entry.group.upgrade());
+    GroupInfo {
+        id,
+        made: entry.as_ref().map(|entry| (entry.kind, entry.site)),
+        name: group.and_then(|group| group.name()),
+        parent: entry.and_then(|entry| entry.parent),
+    }
+}
+
+fn group_shard(id: GroupId) -> &'static Shard {
+    &TABLES[(id % SHARDS as u64) as usize]
+}
+
+/// The entry of a group in the table, which is removed when this is dropped.
+pub(crate) struct Registered {
+    id: OnceLock<GroupId>,
+    /// Whether its tasks have been waited for. An end of its context after that is no cancellation.
+    was_waited_for: AtomicBool,
+}
 
 impl Registered {
     pub(crate) const fn new() -> Registered {
-        Registered(OnceLock::new())
+        Registered {
+            id: OnceLock::new(),
+            was_waited_for: AtomicBool::new(false),
+        }
     }
 
     /// Enters a group that `caller` makes.
@@ -391,37 +331,57 @@ impl Registered {
         site: &'static Location<'static>,
         group: Weak<dyn Inspected>,
     ) {
-        self.0.get_or_init(|| {
+        self.id.get_or_init(|| {
+            let id = caller.key;
             let entry = GroupEntry {
-                id: caller.key,
+                id,
                 parent: caller.task,
                 kind,
                 site,
                 group,
             };
-            (caller.key, insert(|shard| &shard.groups, entry))
+            let before = lock(&group_shard(id).groups).insert(id, entry);
+            debug_assert!(before.is_none(), "a caller makes one group");
+            id
         });
     }
 
     /// Returns the id of the group.
     pub(crate) fn id(&self) -> GroupId {
-        self.0.get().map_or(0, |(id, _)| *id)
+        self.id.get().copied().unwrap_or(0)
     }
 
     pub(crate) fn set_kind(&self, kind: GroupKind) {
-        if let Some((_, key)) = self.0.get() {
-            let mut groups = lock(&TABLES[key % SHARDS].groups);
-            if let Some(entry) = groups.get_mut(key >> SHARD_BITS) {
-                entry.kind = kind;
-            }
+        let id = self.id();
+        if let Some(entry) = lock(&group_shard(id).groups).get_mut(&id) {
+            entry.kind = kind;
         }
+    }
+
+    /// Notes how the context of the group has ended, if it has, for a recorder. Must be called
+    /// without a lock.
+    pub(crate) fn ended(&self, end: impl FnOnce() -> Option<End>) {
+        // `Relaxed`: it concerns ends that the same caller makes later.
+        if self.was_waited_for.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Some(end) = end() {
+            let cause = recording::text(&end.cause);
+            recording::push_at(end.at, self.id(), What::Cancelled { cause }, group_info);
+        }
+    }
+
+    /// Notes that the group's tasks have been waited for. How its context ends later is not noted.
+    pub(crate) fn waited_for(&self) {
+        self.was_waited_for.store(true, Ordering::Relaxed);
     }
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        if let Some((_, key)) = self.0.get() {
-            remove(|shard| &shard.groups, *key);
+        if let Some(id) = self.id.get() {
+            let removed = lock(&group_shard(*id).groups).remove(id);
+            drop(removed);
         }
     }
 }
@@ -435,23 +395,18 @@ impl Waits {
         let task = current()?;
         let since = Instant::now();
         let entry = WaitEntry { task, label, since };
-        Some(Waits(insert(|shard| &shard.waits, entry)))
+        let shard = own_shard();
+        let index = lock(&TABLES[shard].waits).insert(entry);
+        Some(Waits((index << SHARD_BITS) | shard))
     }
 }
 
 impl Drop for Waits {
     fn drop(&mut self) {
-        remove(|shard| &shard.waits, self.0);
+        let shard = &TABLES[self.0 % SHARDS];
+        let removed = lock(&shard.waits).try_remove(self.0 >> SHARD_BITS);
+        drop(removed);
     }
-}
-
-/// Returns all entries of a table.
-fn read<T: Clone>(table: impl Fn(&Shard) -> &Mutex<Slab<T>>) -> Vec<T> {
-    let mut all = Vec::new();
-    for shard in &TABLES {
-        all.extend(lock(table(shard)).iter().map(|(_, entry)| entry.clone()));
-    }
-    all
 }
 
 /// The tasks that are alive.
@@ -485,10 +440,18 @@ impl LiveTasks {
 
 /// Returns the groups that are alive.
 pub(crate) fn groups() -> Vec<GroupEntry> {
-    read(|shard| &shard.groups)
+    let mut all = Vec::new();
+    for shard in &TABLES {
+        all.extend(lock(&shard.groups).values().cloned());
+    }
+    all
 }
 
 /// Returns what tasks wait for.
 pub(crate) fn waits() -> Vec<WaitEntry> {
-    read(|shard| &shard.waits)
+    let mut all = Vec::new();
+    for shard in &TABLES {
+        all.extend(lock(&shard.waits).iter().map(|(_, entry)| entry.clone()));
+    }
+    all
 }

@@ -30,6 +30,7 @@ impl<S: Source> Scheduler<S> {
     /// Cancels the context with a cause and aborts everything.
     pub(crate) fn abort_with(self: &Arc<Self>, cause: Cause) {
         self.end_context_with(cause);
+        self.note_end();
         // After a join there is nothing left to abort.
         if !self.read(State::is_closed) {
             self.abort_workers(Reach::All);
@@ -113,20 +114,46 @@ impl<S: Source> Scheduler<S> {
             Some(cause) => self.cancel.cancel_with(cause),
             None => self.cancel.cancel(),
         }
+        self.note_end();
     }
 
     /// Cancels the context for a reason of the scheduler's own.
     pub(crate) fn end_context(&self, why: &'static StaticCause) {
         self.end_context_with(Cause::from_static(why));
+        self.note_end();
     }
 
     /// Cancels the context like `end_context`, when everything is complete, unless nothing can see
     /// that. The scheduler itself need not be notified any more.
     pub(crate) fn end_context_if_seen(&self, why: &'static StaticCause) {
         self.ctx().forget_observer(&self.cancel_key);
+        self.note_join();
         if self.ctx().is_seen_beside(OWN_HANDLES) {
-            self.end_context(why);
+            self.end_context_with(Cause::from_static(why));
         }
+    }
+
+    /// Cancels the context of a group whose tasks have all been waited for.
+    pub(crate) fn end_context_after_join(&self, cause: Cause) {
+        self.note_join();
+        self.end_context_with(cause);
+    }
+
+    /// Notes for a recorder how the context has ended, if it has. Must be called without a lock.
+    #[inline]
+    pub(super) fn note_end(&self) {
+        #[cfg(feature = "inspect")]
+        if crate::registry::recording::is_on() {
+            self.record_end();
+        }
+    }
+
+    /// Notes that everything has been waited for: only what has ended the context before is noted.
+    #[inline]
+    fn note_join(&self) {
+        self.note_end();
+        #[cfg(feature = "inspect")]
+        self.registered.waited_for();
     }
 
     /// Cancels the context. A panic of a waker is discarded: it is not a failure of the task, and

@@ -65,6 +65,9 @@ impl<S: Source> Scheduler<S> {
             tag.hand_failure(failure.for_handle(), is_panic);
         }
         let _entered = span::enter(tag.span());
+        if let Some(span) = tag.span() {
+            span.failed(failure.kind.as_failure(), failure.ended);
+        }
         if !is_panic && tag.is_stopped() {
             self.with_state(|state| state.enter_as_stopped(&failure));
             panic::discard(failure);
@@ -108,6 +111,7 @@ impl<S: Source> Scheduler<S> {
             state.ended_by_failure = true;
             state.is_shut = true;
         });
+        self.note_end();
     }
 
     /// Records a failure of the group.

@@ -20,6 +20,14 @@ impl<S: Source> Scheduler<S> {
         self.registered.enter(caller.caller(), kind, site, this);
     }
 
+    /// Records how the context has ended, if it has.
+    #[cold]
+    pub(super) fn record_end(&self) {
+        let ctx = self.ctx();
+        self.registered
+            .ended(|| Some(ctx.err()?.in_registry(ctx.ended_at())));
+    }
+
     pub(crate) fn id_in_registry(&self) -> GroupId {
         self.registered.id()
     }
@@ -31,6 +39,10 @@ impl<S: Source> Scheduler<S> {
 }
 
 impl<S: Source> Inspected for Scheduler<S> {
+    fn name(&self) -> Option<String> {
+        S::name(&self.shared)
+    }
+
     fn look(&self) -> Look {
         let ctx = self.ctx();
         // The end of the context may take locks of the tree, so it is read outside the lock.

@@ -51,6 +51,8 @@ mod group_wait_all;
 #[cfg(feature = "inspect")]
 mod inspect_programs;
 #[cfg(feature = "inspect")]
+mod inspect_record;
+#[cfg(feature = "inspect")]
 mod inspect_tree;
 #[cfg(feature = "inspect")]
 mod inspect_warn;

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use crate::context::Context;
 use crate::fan_out::call_site::CallSite;
+use crate::registry::recording::is_on;
 use crate::registry::{GroupKind, Inspected, Look, Registered};
 
 /// The entry, which is removed when this is dropped.
 pub(super) struct InspectedRun {
-    _registered: Registered,
+    registered: Registered,
     /// What the entry points to.
-    _run: Arc<LocalGroup>,
+    run: Arc<LocalGroup>,
 }
 
 /// What can be told of the run by another thread.
@@ -32,13 +33,26 @@ pub(super) fn register(ctx: &Context, call_site: &CallSite, limit: usize) -> Ins
     let weak = Arc::downgrade(&run);
     let caller = call_site.span.caller();
     registered.enter(caller, GroupKind::FanOut, call_site.site, weak);
-    InspectedRun {
-        _registered: registered,
-        _run: run,
+    InspectedRun { registered, run }
+}
+
+impl InspectedRun {
+    /// Notes for a recorder how the context has ended.
+    #[inline]
+    pub(super) fn note_end(&self) {
+        if is_on() {
+            let ctx = &self.run.ctx;
+            self.registered
+                .ended(|| Some(ctx.err()?.in_registry(ctx.ended_at())));
+        }
     }
 }
 
 impl Inspected for LocalGroup {
+    fn name(&self) -> Option<String> {
+        self.name.clone()
+    }
+
     fn look(&self) -> Look {
         Look {
             name: self.name.clone(),

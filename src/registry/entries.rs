@@ -1,0 +1,166 @@
+//! The entries of the registry: what it has of a live task, a group and a wait.
+
+use std::borrow::Cow;
+use std::num::{NonZeroI64, NonZeroU64};
+use std::panic::Location;
+use std::sync::{OnceLock, Weak};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::TaskKind;
+
+/// Identifies a task. It is never used again.
+pub(crate) type TaskId = NonZeroU64;
+/// Identifies a group. It is never used again.
+pub(crate) type GroupId = u64;
+
+/// A live task. It is small, because a program may have a million of them.
+pub(crate) struct TaskEntry {
+    pub(crate) id: TaskId,
+    pub(crate) group: GroupId,
+    pub(crate) site: &'static Location<'static>,
+    /// The name; boxed, because most tasks have none.
+    pub(crate) name: Option<Box<Cow<'static, str>>>,
+    /// When it began to wait, or to run.
+    pub(super) since: Option<Stamp>,
+    /// The number of an item.
+    pub(crate) number: u32,
+    pub(crate) kind: TaskKind,
+    pub(crate) has_started: bool,
+    /// How it failed. It is written only while a recorder records.
+    pub(crate) failed: Option<FailureKind>,
+}
+
+/// How a task failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FailureKind {
+    Failed,
+    /// It returned an error when its context was done.
+    Stopped,
+    Panicked,
+    Aborted,
+}
+
+/// A live group, scope or fan-out.
+#[derive(Clone)]
+pub(crate) struct GroupEntry {
+    pub(crate) id: GroupId,
+    /// The task in which it was made.
+    pub(crate) parent: Option<TaskId>,
+    pub(crate) kind: GroupKind,
+    pub(crate) site: &'static Location<'static>,
+    pub(crate) group: Weak<dyn Inspected>,
+}
+
+/// What a task waits for, as its own code says.
+#[derive(Clone)]
+pub(crate) struct WaitEntry {
+    pub(crate) task: TaskId,
+    pub(crate) label: Cow<'static, str>,
+    pub(crate) since: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GroupKind {
+    Group,
+    Scope,
+    FanOut,
+    #[cfg(feature = "tower")]
+    Handlers,
+}
+
+/// What a group tells of itself. It takes its own lock for that, and no other one.
+pub(crate) trait Inspected: Send + Sync {
+    fn look(&self) -> Look;
+
+    /// Returns the name that it was given.
+    fn name(&self) -> Option<String>;
+}
+
+pub(crate) struct Look {
+    pub(crate) name: Option<String>,
+    /// `None` without a limit.
+    pub(crate) limit: Option<usize>,
+    /// `None` if it is the number of tasks that have started.
+    pub(crate) running: Option<usize>,
+    pub(crate) queued: usize,
+    pub(crate) is_waited_for: bool,
+    /// Whether no task runs and none will.
+    pub(crate) is_over: bool,
+    pub(crate) grace: Option<Duration>,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) end: Option<End>,
+    /// The tasks that have lent their permit, and since when.
+    pub(crate) lent: Vec<(TaskId, Instant)>,
+}
+
+/// How the context of a group has ended.
+pub(crate) struct End {
+    /// The cause, or the reason if there is none.
+    pub(crate) cause: String,
+    pub(crate) at: Option<Instant>,
+}
+
+/// An instant in eight bytes: nanoseconds since the first one that was taken, and one more, so that
+/// `Option<Stamp>` has eight bytes, too.
+#[derive(Clone, Copy)]
+pub(super) struct Stamp(NonZeroI64);
+
+/// The instant from which stamps count.
+fn base() -> Instant {
+    static BASE: OnceLock<Instant> = OnceLock::new();
+    *BASE.get_or_init(Instant::now)
+}
+
+impl Stamp {
+    pub(super) fn of(at: Instant) -> Option<Stamp> {
+        let base = base();
+        let nanos = |duration: Duration| i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
+        // A paused clock may be behind the clock with which the base was taken.
+        let after = match at.checked_duration_since(base) {
+            Some(after) => nanos(after).saturating_add(1),
+            None => -nanos(base - at),
+        };
+        NonZeroI64::new(after).map(Stamp)
+    }
+
+    fn instant(self) -> Instant {
+        let nanos = self.0.get();
+        let distance = Duration::from_nanos(nanos.unsigned_abs() - u64::from(nanos > 0));
+        if nanos < 0 {
+            base() - distance
+        } else {
+            base() + distance
+        }
+    }
+}
+
+impl TaskEntry {
+    /// `None` if it has not been queued and is about to start.
+    pub(crate) fn since(&self) -> Option<Instant> {
+        self.since.map(Stamp::instant)
+    }
+
+    /// Returns the name. An item is named by its number, and by the name of its fan-out.
+    pub(crate) fn full_name(&self, group: Option<&str>) -> Option<String> {
+        match (&self.name, self.kind, group) {
+            (Some(name), ..) => Some(name.to_string()),
+            (None, TaskKind::Item, Some(group)) => Some(format!("{group}[{}]", self.number)),
+            (None, TaskKind::Item, None) => Some(format!("item {}", self.number)),
+            _ => None,
+        }
+    }
+}
+
+// So that the memory of a task stays within its budget: with `Entry`, 64 bytes.
+const _: () = assert!(size_of::<TaskEntry>() <= 48);
+
+impl Clone for TaskEntry {
+    fn clone(&self) -> Self {
+        TaskEntry {
+            name: self.name.clone(),
+            ..*self
+        }
+    }
+}
