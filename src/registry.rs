@@ -21,6 +21,8 @@ mod entries;
 mod real;
 #[cfg(feature = "inspect")]
 pub(crate) mod recording;
+#[cfg(feature = "inspect")]
+mod table;
 
 #[cfg(feature = "inspect")]
 pub(crate) use {entries::*, real::*};

@@ -9,7 +9,6 @@ use std::panic::Location;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-use slab::Slab;
 use tokio::time::Instant;
 
 use super::TaskKind;
@@ -18,6 +17,7 @@ use super::entries::{
     WaitEntry,
 };
 use super::recording::{self, GroupInfo, What};
+use super::table::Table;
 use crate::sync::thread_static;
 use crate::tracing;
 
@@ -37,11 +37,11 @@ struct Shard {
     tasks: Mutex<Tasks>,
     /// The shard of a group is that of its id, so that it is found by it.
     groups: Mutex<BTreeMap<GroupId, GroupEntry>>,
-    waits: Mutex<Slab<WaitEntry>>,
+    waits: Mutex<Table<WaitEntry>>,
 }
 
 struct Tasks {
-    entries: Slab<TaskEntry>,
+    entries: Table<TaskEntry>,
     /// How many tasks there have been.
     count: u64,
 }
@@ -50,11 +50,11 @@ impl Shard {
     const fn new() -> Shard {
         Shard {
             tasks: Mutex::new(Tasks {
-                entries: Slab::new(),
+                entries: Table::new(),
                 count: 0,
             }),
             groups: Mutex::new(BTreeMap::new()),
-            waits: Mutex::new(Slab::new()),
+            waits: Mutex::new(Table::new()),
         }
     }
 }
@@ -246,7 +246,7 @@ impl Entry {
                 return self.close_and_record();
             }
             let (shard, index) = self.place();
-            let removed = lock(&TABLES[shard].tasks).entries.try_remove(index);
+            let removed = lock(&TABLES[shard].tasks).entries.remove(index);
             drop(removed);
             self.key = 0;
         }
@@ -255,7 +255,7 @@ impl Entry {
     #[cold]
     fn close_and_record(&mut self) {
         let (shard, index) = self.place();
-        let removed = lock(&TABLES[shard].tasks).entries.try_remove(index);
+        let removed = lock(&TABLES[shard].tasks).entries.remove(index);
         self.key = 0;
         if let Some(entry) = removed {
             recording::push(entry.group, What::Ended(entry), group_info);
@@ -404,7 +404,7 @@ impl Waits {
 impl Drop for Waits {
     fn drop(&mut self) {
         let shard = &TABLES[self.0 % SHARDS];
-        let removed = lock(&shard.waits).try_remove(self.0 >> SHARD_BITS);
+        let removed = lock(&shard.waits).remove(self.0 >> SHARD_BITS);
         drop(removed);
     }
 }
@@ -425,8 +425,7 @@ impl LiveTasks {
         for (shard, count) in TABLES.iter().zip(&mut read.counts) {
             let tasks = lock(&shard.tasks);
             *count = tasks.count;
-            let entries = tasks.entries.iter();
-            read.entries.extend(entries.map(|(_, entry)| entry.clone()));
+            read.entries.extend(tasks.entries.iter().cloned());
         }
         read
     }
@@ -451,7 +450,7 @@ pub(crate) fn groups() -> Vec<GroupEntry> {
 pub(crate) fn waits() -> Vec<WaitEntry> {
     let mut all = Vec::new();
     for shard in &TABLES {
-        all.extend(lock(&shard.waits).iter().map(|(_, entry)| entry.clone()));
+        all.extend(lock(&shard.waits).iter().cloned());
     }
     all
 }
