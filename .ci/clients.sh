@@ -95,6 +95,32 @@ leaves() {
 [[ $(leaves '') == 3 && $(leaves deaf) == 1 && $(leaves nothing) == 0 ]] ||
     die 'inspect: the search does not show the task that it is for, and no other one'
 
+# The same page with a script that folds and unfolds. It leaves how many leaves are visible: at
+# first, when all is folded, when all is unfolded, and when the group of the first one is folded.
+curl --noproxy '*' --silent "http://$address/debug/tasks.html" >"$scratch/tasks.html"
+cat >>"$scratch/tasks.html" <<'VISITOR'
+<script>
+{
+  const seen = [];
+  const leaves = [...document.querySelectorAll(".leaf")];
+  const see = () => seen.push(leaves.filter(it => it.checkVisibility()).length);
+  see();
+  document.getElementById("fold").click();
+  see();
+  document.getElementById("open").click();
+  see();
+  leaves[0].closest("details").querySelector("summary").click();
+  see();
+  document.body.append("SEEN " + seen.join(" ") + " END");
+}
+</script>
+VISITOR
+read -r _ first folded unfolded partly _ < <(
+    opened "file://$scratch/tasks.html" | grep -oE 'SEEN [0-9 ]*END' | tail -n 1
+)
+[[ $first == 3 && $folded == 0 && $unfolded == 3 ]] && ((partly < 3)) ||
+    die "inspect: no folding: $first, $folded, $unfolded and $partly leaves are visible"
+
 echo '-- inspect: the timeline has a row for each task, and can be zoomed and moved'
 curl --noproxy '*' --silent "http://$address/work" >/dev/null
 curl --noproxy '*' --silent "http://$address/debug/timeline.json" |
