@@ -239,10 +239,19 @@ async fn run(plan: &Plan) {
 fn check(plan: &Plan, report: &Drained) {
     assert_eq!(report.phases().len(), plan.phases.len());
     for (planned, phase) in plan.phases.iter().zip(report.phases()) {
-        assert_eq!((phase.left_running(), phase.omitted()), (0, 0), "{report}");
+        // A thread that is just ending a closure may take longer than `SLACK`.
+        let closures = planned
+            .tasks
+            .iter()
+            .filter(|task| task.is_closure())
+            .count();
+        assert!(phase.left_running() <= closures, "{report}");
+        assert_eq!(phase.omitted(), 0, "{report}");
         let listed = phase.aborted().len() + phase.blocking().len() + phase.errors().len();
-        let all = phase.finished() + phase.stopped() + listed;
-        assert_eq!(all, planned.tasks.len(), "{report}");
+        let reported = phase.finished() + phase.stopped() + listed;
+        // It may have been entered already, and then it is counted twice.
+        let all = reported..=reported + phase.left_running();
+        assert!(all.contains(&planned.tasks.len()), "{report}");
         let lists = [phase.aborted(), phase.blocking()].concat();
         let mut names: Vec<&str> = lists.iter().filter_map(|it| it.name()).collect();
         names.extend(phase.errors().iter().filter_map(|it| it.name()));

@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{self, Poll, Wake, Waker};
+use std::time::Duration;
 
 use errgroup::{Context, fan_out, fan_out_stream};
 use futures::{FutureExt, StreamExt};
@@ -186,6 +187,33 @@ async fn items_that_are_ready_at_once_keep_no_local_item_waiting() {
     }
 }
 
+/// Each of them takes longer than the budget of a poll.
+#[tokio::test(flavor = "current_thread")]
+async fn slow_items_that_are_ready_at_once_keep_none_waiting() {
+    let ctx = Context::background();
+    let is_woken = Cell::new(false);
+    let mut outcomes = pin!(
+        fan_out(&ctx, 0_u64.., async |_, item| {
+            if item == 0 {
+                yield_now().await;
+                is_woken.set(true);
+            }
+            let begin = std::time::Instant::now();
+            while begin.elapsed() < Duration::from_millis(1) {}
+            Ok::<_, String>(item)
+        })
+        .limit(2)
+        .local()
+        .stream()
+    );
+    let mut came = 0;
+    while !is_woken.get() {
+        outcomes.next().await.unwrap().unwrap();
+        came += 1;
+        assert!(came < 10, "the first item starves");
+    }
+}
+
 /// The waker of a task. Its count is that of the clones.
 struct TaskWaker;
 
@@ -206,6 +234,8 @@ fn a_local_fan_out_that_was_dropped_keeps_no_waker_of_its_task() {
     let task = Arc::new(TaskWaker);
     let of_task = Waker::from(task.clone());
     let mut cx = task::Context::from_waker(&of_task);
+    assert!(all.as_mut().poll(&mut cx).is_pending());
+    // The first poll ends at its budget on a busy machine.
     assert!(all.as_mut().poll(&mut cx).is_pending());
     assert_eq!(Arc::strong_count(&task), 3);
     drop(all);

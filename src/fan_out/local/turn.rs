@@ -12,6 +12,7 @@ pub(super) struct Turn {
     /// Started by the first use, so that a turn without items reads no clock.
     budget: Option<PollBudget>,
     yields: usize,
+    has_polled_woken: bool,
 }
 
 impl Turn {
@@ -19,6 +20,7 @@ impl Turn {
         Turn {
             budget: None,
             yields: 0,
+            has_polled_woken: false,
         }
     }
 
@@ -31,8 +33,14 @@ impl Turn {
 
     /// Returns whether the run must yield before it polls another item that was woken. A new item
     /// may still be started: those that yield may wait for it.
+    ///
+    /// One item that was woken is polled in each turn. Otherwise an iterator whose items are ready
+    /// at once, and each of which takes longer than the budget, would keep it waiting for ever.
     #[inline]
     pub(super) fn must_yield(&mut self) -> bool {
+        if !std::mem::replace(&mut self.has_polled_woken, true) {
+            return false;
+        }
         self.yields >= MOST_YIELDS || self.is_used_up()
     }
 

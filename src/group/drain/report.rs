@@ -129,7 +129,8 @@ impl DrainedPhase {
     }
 
     /// Returns the number of tasks that were still running when the drain gave up, and are no
-    /// closures. They block their threads, or nothing polls them.
+    /// closures. They block their threads, or nothing polls them. A task that was just ending at
+    /// that moment may be counted here although it is in a list, too.
     #[must_use]
     pub fn left_running(&self) -> usize {
         self.tally.left_running
