@@ -4,14 +4,14 @@ use crate::scheduler::poll_budget::PollBudget;
 
 /// How many items may yield, by waking themselves in their own poll, before the run yields to the
 /// other futures of its task.
-const MOST_YIELDS: usize = 2;
+const MOST_YIELDS: u32 = 2;
 
 /// What the run has used since it last returned pending. It spans several outcomes of a stream,
 /// since a consumer may take them all in one poll of its task.
 pub(super) struct Turn {
     /// Started by the first use, so that a turn without items reads no clock.
     budget: Option<PollBudget>,
-    yields: usize,
+    yields: u32,
     has_polled_woken: bool,
 }
 
