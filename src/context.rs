@@ -666,6 +666,18 @@ impl Context {
         self.node.ended_at()
     }
 
+    /// Returns the end of the context, if it is done, as the registry has it.
+    #[cfg(feature = "inspect")]
+    pub(crate) fn end_in_registry(&self) -> Option<crate::registry::End> {
+        let error = self.err()?;
+        let cause = match error.cause() {
+            Some(cause) => cause.to_string(),
+            None => error.to_string(),
+        };
+        let at = self.ended_at();
+        Some(crate::registry::End { cause, at })
+    }
+
     /// Notifies `observer` when the context is cancelled. Returns false if the node is latched
     /// already.
     ///

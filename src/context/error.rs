@@ -71,18 +71,6 @@ impl fmt::Display for Kind {
     }
 }
 
-#[cfg(feature = "inspect")]
-impl ContextError {
-    /// Returns the end of a context as the registry has it.
-    pub(crate) fn in_registry(&self, at: Option<tokio::time::Instant>) -> crate::registry::End {
-        let cause = match self.cause() {
-            Some(cause) => cause.to_string(),
-            None => self.to_string(),
-        };
-        crate::registry::End { cause, at }
-    }
-}
-
 impl ContextError {
     pub(crate) fn cancelled(cause: Option<Cause>) -> Self {
         ContextError {

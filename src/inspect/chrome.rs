@@ -74,7 +74,7 @@ pub(super) fn trace(timeline: &Timeline) -> Value {
             events.extend(failure(group, task, tid));
         }
     }
-    // Stable, so that of two tasks of one time that which was found first stays first.
+    // A stable sort: two events of one time stay in the order in which they were found.
     events.sort_by(|a, b| f64::total_cmp(&a.ts.unwrap_or(0.0), &b.ts.unwrap_or(0.0)));
     names.extend(events);
     json!({ "traceEvents": names, "displayTimeUnit": "ms" })

@@ -10,6 +10,11 @@ const TREE: &str = include_str!("page.html");
 const TREE_MARK: &str = "\"THE SNAPSHOT\"";
 const TIMELINE: &str = include_str!("timeline.html");
 const TIMELINE_MARK: &str = "\"THE TIMELINE\"";
+/// What both pages have, each with the mark where it goes.
+const COMMON: [(&str, &str); 2] = [
+    ("/* THE COMMON STYLE */", include_str!("common.css")),
+    ("/* THE COMMON SCRIPT */", include_str!("common.js")),
+];
 
 impl Snapshot {
     /// Returns a page with the tree: groups that fold, a search, the stragglers on top. It is one
@@ -17,12 +22,22 @@ impl Snapshot {
     ///
     /// It shows names, causes and paths of source files, so do not serve it on a public port.
     pub fn to_html(&self) -> String {
-        TREE.replacen(TREE_MARK, &in_script(self), 1)
+        page(TREE, TREE_MARK, self)
     }
 }
 
 pub(super) fn timeline(timeline: &Timeline) -> String {
-    TIMELINE.replacen(TIMELINE_MARK, &in_script(timeline), 1)
+    page(TIMELINE, TIMELINE_MARK, timeline)
+}
+
+/// Returns the page with the data. The data comes last, since it may contain a mark.
+fn page(page: &str, mark: &str, data: &impl Serialize) -> String {
+    let page = COMMON
+        .into_iter()
+        .fold(page.to_owned(), |page, (mark, part)| {
+            page.replacen(mark, part, 1)
+        });
+    page.replacen(mark, &in_script(data), 1)
 }
 
 /// Returns the data as JSON that may stand inside a script element: without `<`, it can neither end

@@ -35,7 +35,7 @@ static NEXT_GROUP: AtomicU64 = AtomicU64::new(1);
 #[repr(align(128))]
 struct Shard {
     tasks: Mutex<Tasks>,
-    /// The shard of a group is that of its id, so that it is found by it.
+    /// The id of a group says in which shard it is, so that a task can find its group.
     groups: Mutex<BTreeMap<GroupId, GroupEntry>>,
     waits: Mutex<Table<WaitEntry>>,
 }
@@ -292,7 +292,8 @@ impl Drop for Entered {
     }
 }
 
-/// Returns what is known of a group. Takes no lock of it but that of its name.
+/// Returns what is known of a group. It takes the lock of the group's name, and no other lock of
+/// the group.
 fn group_info(id: GroupId) -> GroupInfo {
     let entry = lock(&group_shard(id).groups).get(&id).cloned();
     let group = entry.as_ref().and_then(|entry| entry.group.upgrade());

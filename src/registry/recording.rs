@@ -138,7 +138,8 @@ impl Recording {
         events
     }
 
-    /// Returns a ring for a thread: that of a thread that has ended, or a new one.
+    /// Returns a ring for this thread. It is the ring of a thread that has ended, if there is one,
+    /// and otherwise new.
     fn ring(&self) -> Weak<Ring> {
         let mut rings = lock(&self.rings);
         // Weak handles are made under this lock only, so none is made of this ring meanwhile.

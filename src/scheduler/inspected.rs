@@ -23,9 +23,7 @@ impl<S: Source> Scheduler<S> {
     /// Records how the context has ended, if it has.
     #[cold]
     pub(super) fn record_end(&self) {
-        let ctx = self.ctx();
-        self.registered
-            .ended(|| Some(ctx.err()?.in_registry(ctx.ended_at())));
+        self.registered.ended(|| self.ctx().end_in_registry());
     }
 
     pub(crate) fn id_in_registry(&self) -> GroupId {
@@ -46,7 +44,7 @@ impl<S: Source> Inspected for Scheduler<S> {
     fn look(&self) -> Look {
         let ctx = self.ctx();
         // The end of the context may take locks of the tree, so it is read outside the lock.
-        let end = ctx.err().map(|error| error.in_registry(ctx.ended_at()));
+        let end = ctx.end_in_registry();
         let deadline = ctx.deadline();
         let name = S::name(&self.shared);
         self.read(|state| Look {

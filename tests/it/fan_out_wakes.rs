@@ -6,13 +6,13 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{self, Poll, Wake, Waker};
-use std::time::Duration;
 
 use errgroup::{Context, fan_out, fan_out_stream};
 use futures::{FutureExt, StreamExt};
 use tokio::task::yield_now;
 
 use crate::group_support::{in_time, yields};
+use crate::support::compute;
 
 /// The number of items, each of which is a chance for the race.
 const ITEMS: usize = 20_000;
@@ -162,34 +162,10 @@ async fn local_items_that_wake_themselves_yield_to_their_task() {
     assert!(polls.get() < 50, "{} polls", polls.get());
 }
 
-#[tokio::test]
-async fn items_that_are_ready_at_once_keep_no_local_item_waiting() {
-    let ctx = Context::background();
-    let is_woken = Cell::new(false);
-    // Without an end: all items but the first are ready at their first poll.
-    let mut first = pin!(
-        fan_out(&ctx, 0_u64.., async |_, item| {
-            if item == 0 {
-                yield_now().await;
-                is_woken.set(true);
-            }
-            Ok::<_, String>(item)
-        })
-        .limit(2)
-        .local()
-        .stream()
-    );
-    let mut came = 0;
-    while !is_woken.get() {
-        first.next().await.unwrap().unwrap();
-        came += 1;
-        assert!(came < 10_000, "the first item starves");
-    }
-}
-
-/// Each of them takes longer than the budget of a poll.
-#[tokio::test(flavor = "current_thread")]
-async fn slow_items_that_are_ready_at_once_keep_none_waiting() {
+/// Runs items of which all but the first are ready at their first poll, and each calls `work`. The
+/// iterator has no end. The first item, which yields once, must have run on before this many
+/// outcomes have come.
+async fn assert_first_runs_on_within(most: usize, work: impl Fn()) {
     let ctx = Context::background();
     let is_woken = Cell::new(false);
     let mut outcomes = pin!(
@@ -198,8 +174,7 @@ async fn slow_items_that_are_ready_at_once_keep_none_waiting() {
                 yield_now().await;
                 is_woken.set(true);
             }
-            let begin = std::time::Instant::now();
-            while begin.elapsed() < Duration::from_millis(1) {}
+            work();
             Ok::<_, String>(item)
         })
         .limit(2)
@@ -210,8 +185,19 @@ async fn slow_items_that_are_ready_at_once_keep_none_waiting() {
     while !is_woken.get() {
         outcomes.next().await.unwrap().unwrap();
         came += 1;
-        assert!(came < 10, "the first item starves");
+        assert!(came < most, "the first item starves");
     }
+}
+
+#[tokio::test]
+async fn items_that_are_ready_at_once_keep_no_local_item_waiting() {
+    assert_first_runs_on_within(10_000, || {}).await;
+}
+
+/// Each of them takes longer than the budget of a poll.
+#[tokio::test]
+async fn slow_items_that_are_ready_at_once_keep_none_waiting() {
+    assert_first_runs_on_within(10, compute).await;
 }
 
 /// The waker of a task. Its count is that of the clones.

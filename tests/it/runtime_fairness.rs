@@ -6,24 +6,16 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
-use std::time::{Duration, Instant};
 
 use errgroup::{Context, fan_out, fan_out_stream, fetch_all};
 use futures::{Stream, StreamExt, stream};
 use tokio::task::yield_now;
 
 use crate::group_support::*;
+use crate::support::compute;
 
 /// How many pieces of user code each test runs.
 const PIECES: usize = 40;
-
-/// Computes for longer than the time that a worker has for one poll.
-fn compute() {
-    let start = Instant::now();
-    while start.elapsed() < Duration::from_micros(300) {
-        std::hint::spin_loop();
-    }
-}
 
 /// Runs `work` beside a task that yields all the time. Returns the maximum by which `count` grew
 /// between two polls of that task.

@@ -5,7 +5,7 @@
 //! thread until another thread has done the work of that call. A defect hangs until the timeout.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use errgroup::{Context, Spawner, fan_out, fetch_all};
 use futures::StreamExt;
@@ -13,6 +13,7 @@ use tokio::runtime::Builder;
 use tokio::task::yield_now;
 
 use crate::group_support::*;
+use crate::support::compute;
 
 /// Runs `body` in a task, on two and on eight workers.
 #[track_caller]
@@ -82,10 +83,7 @@ fn start_and_compute(s: &Spawner<String>, tasks: usize) {
             says.say();
             Ok(())
         });
-        let start = Instant::now();
-        while start.elapsed() < Duration::from_micros(300) {
-            std::hint::spin_loop();
-        }
+        compute();
     }
     (1..tasks).for_each(|_| block_until(&said));
 }

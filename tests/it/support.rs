@@ -56,6 +56,14 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
+/// Computes for longer than the time that a worker has for one poll.
+pub(crate) fn compute() {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_micros(300) {
+        std::hint::spin_loop();
+    }
+}
+
 pub(crate) fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }

@@ -41,9 +41,7 @@ impl InspectedRun {
     #[inline]
     pub(super) fn note_end(&self) {
         if is_on() {
-            let ctx = &self.run.ctx;
-            self.registered
-                .ended(|| Some(ctx.err()?.in_registry(ctx.ended_at())));
+            self.registered.ended(|| self.run.ctx.end_in_registry());
         }
     }
 }
@@ -64,10 +62,7 @@ impl Inspected for LocalGroup {
             is_over: false,
             grace: None,
             deadline: self.ctx.deadline(),
-            end: self
-                .ctx
-                .err()
-                .map(|error| error.in_registry(self.ctx.ended_at())),
+            end: self.ctx.end_in_registry(),
             lent: Vec::new(),
         }
     }
