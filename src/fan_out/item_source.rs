@@ -234,7 +234,7 @@ where
     drop_items(core);
     let (reporter, collector) = core.with_state(|state| state.source.take_all());
     if let Err(payload) = drop_in(&core.shared.call_site.span, reporter) {
-        core.record(&mut JobTag::OnProgress, Outcome::Panicked(payload));
+        core.record_beside_jobs(&mut JobTag::OnProgress, Outcome::Panicked(payload));
     }
     collector
 }
@@ -259,7 +259,7 @@ where
     ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
     C: Collector<T, E>,
 {
-    core.record(&mut JobTag::Destructor, Outcome::Panicked(payload));
+    core.record_beside_jobs(&mut JobTag::Destructor, Outcome::Panicked(payload));
 }
 
 impl<P, C, T, E> Source for ItemSource<P, C, T, E>
@@ -390,7 +390,7 @@ where
             drop(entered);
             if let Err(payload) = called {
                 panic::discard(call);
-                core.record(&mut JobTag::OnProgress, Outcome::Panicked(payload));
+                core.record_beside_jobs(&mut JobTag::OnProgress, Outcome::Panicked(payload));
                 core.with_effects(|state, effects| {
                     state.source.reporter = None;
                     state.wake_waiter(effects);

@@ -265,7 +265,7 @@ where
     };
     let mut body = Task::new(label, None);
     body.open_span(&g.scheduler.shared.span);
-    g.scheduler.record(&mut body, outcome);
+    g.scheduler.record_beside_jobs(&mut body, outcome);
     None
 }
 

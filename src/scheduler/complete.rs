@@ -15,8 +15,9 @@ use crate::sync::Arc;
 static TASK_ABORTED: StaticCause = StaticCause("the task was aborted");
 
 impl<S: Source> Scheduler<S> {
-    /// Records the outcome of a job. If the job failed, cancels the context according to
-    /// `on_failure` (invariant 7). Returns the value of a job that succeeded.
+    /// Records the outcome of a job, which is counted as completed afterwards. If the job failed,
+    /// cancels the context according to `on_failure` (invariant 7). Returns the value of a job that
+    /// succeeded.
     #[inline]
     pub(crate) fn record(
         self: &Arc<Self>,
@@ -27,15 +28,24 @@ impl<S: Source> Scheduler<S> {
             self.end_with_job(tag);
             Some(value)
         } else {
-            self.record_failure(tag, outcome);
+            self.record_failure(tag, outcome, 1);
             None
         };
         tag.close_span();
         value
     }
 
+    /// Records the failure of user code that is not counted as an open job: a callback, a
+    /// destructor, or the body of a scope.
     #[cold]
-    fn record_failure(self: &Arc<Self>, tag: &mut S::Tag, outcome: Outcome<S>) {
+    pub(crate) fn record_beside_jobs(self: &Arc<Self>, tag: &mut S::Tag, outcome: Outcome<S>) {
+        self.record_failure(tag, outcome, 0);
+        tag.close_span();
+    }
+
+    /// Records the failure of as many open `jobs`, which are none or one.
+    #[cold]
+    fn record_failure(self: &Arc<Self>, tag: &mut S::Tag, outcome: Outcome<S>, jobs: usize) {
         let was_refused = matches!(outcome, Outcome::Refused);
         let was_running = matches!(outcome, Outcome::Aborted) && tag.has_started();
         let kind = match outcome {
@@ -69,14 +79,14 @@ impl<S: Source> Scheduler<S> {
             span.failed(failure.kind.as_failure(), failure.ended);
         }
         if !is_panic && tag.is_stopped() {
-            self.with_state(|state| state.enter_as_stopped(&failure));
+            self.with_state(|state| state.enter_as_stopped(&failure, jobs));
             panic::discard(failure);
             self.end_with_job(tag);
             return;
         }
         if !is_panic && tag.is_background() && self.read(|state| state.all_finished) {
             failure.report(OnFailure::GoOn, None);
-            self.with_state(|state| state.enter_as_stopped(&failure));
+            self.with_state(|state| state.enter_as_stopped(&failure, jobs));
             panic::discard(failure);
             return;
         }
@@ -85,12 +95,16 @@ impl<S: Source> Scheduler<S> {
                 let mut failure = failure;
                 // It may become the group's later, when the task is not known any more.
                 failure.ends_context &= tag.on_failure(self.on_failure) == OnFailure::EndContext;
-                self.with_effects(|state, _| state.calls.keep(call, failure))
+                self.with_effects(|state, _| {
+                    let failure = state.calls.keep(call, failure);
+                    state.failed += if failure.is_none() { jobs } else { 0 };
+                    failure
+                })
             }
             _ => Some(failure),
         };
         match failure {
-            Some(failure) => self.fail_as(failure, tag.on_failure(self.on_failure)),
+            Some(failure) => self.fail_as(failure, tag.on_failure(self.on_failure), jobs),
             // It is a failure of the call, and the end of a task.
             None => self.end_with_job(tag),
         }
@@ -116,11 +130,12 @@ impl<S: Source> Scheduler<S> {
 
     /// Records a failure of the group.
     pub(crate) fn fail(self: &Arc<Self>, failure: Failure<S::Error>) {
-        self.fail_as(failure, self.on_failure);
+        self.fail_as(failure, self.on_failure, 0);
     }
 
-    /// Records a failure of the group that has the given effect on the other jobs.
-    fn fail_as(self: &Arc<Self>, failure: Failure<S::Error>, on_failure: OnFailure) {
+    /// Records a failure of the group that has the given effect on the other jobs, and is that of
+    /// as many open `jobs`.
+    fn fail_as(self: &Arc<Self>, failure: Failure<S::Error>, on_failure: OnFailure, jobs: usize) {
         let on_failure = if failure.ends_context {
             on_failure
         } else {
@@ -133,7 +148,7 @@ impl<S: Source> Scheduler<S> {
             if failure.is_own() {
                 state.source.failed();
             }
-            state.keep_failure(failure, cause)
+            state.keep_failure(failure, cause, jobs)
         });
         panic::discard(later);
         if let Some(cause) = cause {

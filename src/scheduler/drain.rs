@@ -6,8 +6,10 @@
 //!    success in `finished` or `stopped` when it is counted as completed; a job that was dropped or
 //!    never started in `aborted` or `stopped`, and any other failure in the failures, when it is
 //!    recorded.
-//! 2. A blocking closure that runs is in the source's register until it is entered. So the report,
-//!    which is made in one section, has each job once.
+//! 2. A blocking closure that runs is in the source's register until it is entered, and a job whose
+//!    failure is entered is counted in `failed` until it is completed. So the report, which is made
+//!    in one section, has each job once: what is open, in no register and not in `failed` is left
+//!    running.
 //! 3. When everything but the closures that run is completed, the task that drains is woken.
 
 use std::task::{self, Poll};
@@ -33,7 +35,7 @@ pub(crate) struct Entries<E> {
     pub(crate) aborted: Vec<Straggler>,
     /// Closures that still run.
     pub(crate) blocking: Vec<Straggler>,
-    /// Jobs that could neither be waited for nor dropped in time.
+    /// Other jobs that have not ended.
     pub(crate) left_running: usize,
     pub(crate) failures: Failures<E>,
 }
@@ -67,7 +69,8 @@ impl<S: Source> State<S> {
 
     /// Enters a job whose outcome is no failure of the group, although it has not succeeded: its
     /// handle has stopped it, or it is a background task that has ended with the group.
-    pub(super) fn enter_as_stopped(&mut self, failure: &Failure<S::Error>) {
+    pub(super) fn enter_as_stopped(&mut self, failure: &Failure<S::Error>, jobs: usize) {
+        self.failed += jobs;
         if let Some(id) = failure.on_pool {
             self.source.left_pool(id);
         }
@@ -76,13 +79,16 @@ impl<S: Source> State<S> {
         }
     }
 
-    /// Keeps a failure that was reported with the given cause. Returns it if it is not kept, to be
-    /// dropped outside the lock, and the cause with which to cancel the context.
+    /// Keeps a failure that was reported with the given cause, and is that of as many open `jobs`.
+    /// Returns it if it is not kept, to be dropped outside the lock, and the cause with which to
+    /// cancel the context.
     pub(super) fn keep_failure(
         &mut self,
         failure: Failure<S::Error>,
         cause: Option<Cause>,
+        jobs: usize,
     ) -> (Option<TaskError<S::Error>>, Option<Cause>) {
+        self.failed += jobs;
         if let Some(id) = failure.on_pool {
             self.source.left_pool(id);
         }
@@ -164,7 +170,7 @@ impl<S: Source> Scheduler<S> {
                 finished: ledger.finished,
                 stopped: ledger.stopped,
                 aborted: ledger.aborted,
-                left_running: state.open.saturating_sub(blocking.len()),
+                left_running: state.open.saturating_sub(blocking.len() + state.failed),
                 blocking,
                 failures: std::mem::replace(&mut state.failures, Failures::new()),
             }

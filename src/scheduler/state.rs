@@ -33,6 +33,8 @@ pub(crate) struct State<S: Source> {
     pub(crate) phase: Phase,
     /// The number of jobs that were accepted and have not been completed.
     pub(crate) open: usize,
+    /// How many of them have failed, which is recorded already.
+    pub(super) failed: usize,
     /// How many of them are background tasks.
     pub(crate) background: usize,
     /// Whether the context was cancelled because only background tasks were left.
@@ -67,6 +69,7 @@ impl<S: Source> State<S> {
             calls: Calls::new(),
             phase: Phase::Open,
             open: 0,
+            failed: 0,
             background: 0,
             all_finished: false,
             rejected: VecDeque::new(),
@@ -292,6 +295,7 @@ impl<S: Source> State<S> {
     #[inline(always)]
     pub(crate) fn count_out(&mut self, succeeded: bool, effects: &mut Effects) {
         self.open -= 1;
+        self.failed -= usize::from(!succeeded);
         if self.extras.is_some() {
             self.enter_in_ledger(succeeded, effects);
         }

@@ -1,6 +1,6 @@
 //! `Group::drain` and `Drain`: a shutdown in a time budget, and its report.
 
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use errgroup::{Context, Drain, Drained, DrainedPhase, Group};
@@ -8,7 +8,7 @@ use futures::FutureExt;
 use tokio::time::{Instant, advance, sleep};
 
 use crate::group_support::*;
-use crate::support::{HOUR, ms};
+use crate::support::{HOUR, ms, poll_with, waker};
 
 both_flavours! {
     an_idle_group_is_drained_at_once,
@@ -510,6 +510,80 @@ fn a_task_that_blocks_its_thread_is_counted_and_not_waited_for() {
     assert_eq!(only(&report).left_running(), 1, "{report}");
     assert_eq!(report.to_string(), "group: 1 still running");
     drop(send);
+}
+
+/// Ends a task in such a way that the end of its context is reported while its failure is recorded
+/// and the task is not completed. The drain gives up at that moment.
+fn report_in_the_middle_of_an_end(start: fn(&G, mpsc::Receiver<()>)) -> Drained {
+    let runtime = two_workers();
+    let ((end, ends), (send, receive)) = (mpsc::channel(), mpsc::channel::<()>());
+    let reached = Count::default();
+    let report = runtime.block_on(async {
+        let (g, ctx) = group();
+        let (reaches, receive) = (reached.clone(), Mutex::new(receive));
+        let mut done = ctx.done_owned();
+        let blocks = waker(move || {
+            reaches.add();
+            let _ = receive.lock().unwrap().recv();
+        });
+        assert!(poll_with(&mut done, &blocks).is_pending());
+        start(&g, ends);
+        // Polled here first: what has ended before the first poll is in no report.
+        let mut drain = Box::pin(g.drain(ms(200)));
+        assert!(futures::poll!(&mut drain).is_pending());
+        let drain = tokio::spawn(drain);
+        end.send(()).unwrap();
+        until(|| reached.get() == 1).await;
+        drain.await.unwrap()
+    });
+    drop(send);
+    report
+}
+
+#[test]
+fn a_task_that_is_just_failing_is_in_the_report_once() {
+    let report = report_in_the_middle_of_an_end(|g, ends| {
+        g.go(async move {
+            while ends.try_recv().is_err() {
+                tokio::task::yield_now().await;
+            }
+            Err("failed".to_owned())
+        });
+    });
+    assert_eq!(counts(only(&report)), (0, 0, 0, 0, 1), "{report}");
+    assert_eq!(only(&report).left_running(), 0, "{report}");
+}
+
+#[test]
+fn a_closure_that_is_just_failing_is_in_the_report_once() {
+    let report = report_in_the_middle_of_an_end(|g, ends| {
+        g.go_blocking(move |_| {
+            ends.recv().unwrap();
+            Err("failed".to_owned())
+        });
+    });
+    assert_eq!(counts(only(&report)), (0, 0, 0, 0, 1), "{report}");
+    assert_eq!(only(&report).left_running(), 0, "{report}");
+}
+
+#[test]
+fn an_essential_task_that_was_just_stopped_is_in_the_report_once() {
+    let report = report_in_the_middle_of_an_end(|g, ends| {
+        let (began, begins) = tokio::sync::oneshot::channel();
+        let task = g.task().essential().spawn(async move {
+            began.send(()).unwrap();
+            std::future::pending::<Result<(), String>>().await
+        });
+        tokio::spawn(async move {
+            begins.await.unwrap();
+            while ends.try_recv().is_err() {
+                tokio::task::yield_now().await;
+            }
+            task.abort();
+        });
+    });
+    assert_eq!(counts(only(&report)), (0, 1, 0, 0, 0), "{report}");
+    assert_eq!(only(&report).left_running(), 0, "{report}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -313,7 +313,7 @@ where
 {
     core.with_state(|state| state.source.counts.break_at(number));
     let tag = ItemTag::unstarted(number, &core.shared.call_site);
-    core.record(&mut JobTag::Item(tag), Outcome::Panicked(payload));
+    core.record_beside_jobs(&mut JobTag::Item(tag), Outcome::Panicked(payload));
 }
 
 /// Stops the pulling after a panic or after the end of the context, and drops the iterator.

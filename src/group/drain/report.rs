@@ -10,7 +10,9 @@ use crate::scheduler::ledger::Straggler;
 
 /// The report of a [`Drain`](crate::Drain): what became of the tasks of each phase.
 ///
-/// Each task is in it once: as finished, as stopped, as aborted, as blocking, or as an error.
+/// Each task is in it once: as finished, as stopped, as aborted, as blocking, as an error, or as
+/// left running. Only a failure that [`start`](crate::Group::start) has returned to its caller is
+/// in no list.
 ///
 /// It displays as one line for a log: `http: 3 finished, 1 aborted (POST /orders, after 7.2s);
 /// workers: 8 stopped`. In the alternate form, `{:#}`, each phase has a line.
@@ -128,9 +130,8 @@ impl DrainedPhase {
         self.tally.omitted
     }
 
-    /// Returns the number of tasks that were still running when the drain gave up, and are no
-    /// closures. They block their threads, or nothing polls them. A task that was just ending at
-    /// that moment may be counted here although it is in a list, too.
+    /// Returns the number of tasks that were still running when the drain gave up, and are not
+    /// counted as closures. They block their threads, nothing polls them, or they were just ending.
     #[must_use]
     pub fn left_running(&self) -> usize {
         self.tally.left_running
