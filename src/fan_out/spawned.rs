@@ -99,13 +99,14 @@ where
         if let Stage::Unstarted = self.stage {
             self.core.bind("a fan-out");
             self.stage = Stage::Running(None);
-            self.core.with_effects(|state, effects| {
+            let is_to_be_watched = self.core.with_effects(|state, effects| {
                 state.source.check_decided(effects);
-                match self.core.shared.grace {
-                    Some(grace) => state.begin_with_grace(grace, effects),
-                    None => state.watch(effects),
+                if let Some(grace) = self.core.shared.grace {
+                    state.begin_with_grace(grace);
                 }
+                state.must_be_watched()
             });
+            let has_watcher = is_to_be_watched && self.core.watch_from_slot();
             let has_spawned = match &self.steering {
                 // No permit is taken before its item is pulled: the limit may be lowered meanwhile.
                 Some(steering) => {
@@ -117,7 +118,11 @@ where
                 }
                 None => self.core.spawn_first(sync::FEW_ITEMS),
             };
+            // The first worker has pushed the watcher out of the LIFO slot.
             if !has_spawned {
+                if has_watcher {
+                    self.core.flush_lifo_slot();
+                }
                 self.core.start_ready();
             }
         }

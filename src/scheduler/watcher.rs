@@ -32,8 +32,13 @@ impl<S: Source> State<S> {
     /// Has the context watched: work was queued or a grace period was set, so the scheduler must
     /// notice when the context is done.
     pub(crate) fn watch(&mut self, effects: &mut Effects) {
-        let send = self.needs_watcher() && matches!(self.shutdown.watcher, Watcher::None);
-        effects.watch |= send || !self.shutdown.subscribed;
+        effects.watch |= self.must_be_watched();
+    }
+
+    /// Returns whether the scheduler would not notice that the context is done.
+    pub(crate) fn must_be_watched(&self) -> bool {
+        let has_watcher = !matches!(self.shutdown.watcher, Watcher::None);
+        !self.shutdown.subscribed || (self.needs_watcher() && !has_watcher)
     }
 
     /// Sets the grace period.
@@ -44,10 +49,9 @@ impl<S: Source> State<S> {
         self.watch_grace(effects);
     }
 
-    /// Sets the grace period before the first job, when nothing can be in a LIFO slot.
-    pub(crate) fn begin_with_grace(&mut self, grace: Duration, effects: &mut Effects) {
+    /// Sets the grace period before the first job. The caller has the context watched.
+    pub(crate) fn begin_with_grace(&mut self, grace: Duration) {
         self.shutdown.grace = Some(grace);
-        self.watch_grace(effects);
     }
 
     pub(crate) fn has_grace(&self) -> bool {
@@ -110,6 +114,14 @@ impl<S: Source> State<S> {
 impl<S: Source> Scheduler<S> {
     /// Subscribes to the cancellation of the context, and spawns a watcher if one is needed.
     pub(crate) fn watch(self: &Arc<Self>) {
+        if self.watch_from_slot() {
+            self.flush_lifo_slot();
+        }
+    }
+
+    /// Does what `watch` does. Returns whether it has spawned a watcher, which may be in the LIFO
+    /// slot of the calling worker.
+    pub(crate) fn watch_from_slot(self: &Arc<Self>) -> bool {
         let tell =
             self.with_state(|state| !std::mem::replace(&mut state.shutdown.subscribed, true));
         if tell {
@@ -118,7 +130,7 @@ impl<S: Source> Scheduler<S> {
                 self.context_done();
             }
         }
-        self.send_watcher();
+        self.spawn_watcher()
     }
 
     /// Handles that the context is done: rejects queued work, and begins the grace period.
@@ -138,15 +150,19 @@ impl<S: Source> Scheduler<S> {
         });
         match reclaimed {
             Some(reclaimed) => self.finish_abort(reclaimed),
-            None => self.send_watcher(),
+            None => {
+                if self.spawn_watcher() {
+                    self.flush_lifo_slot();
+                }
+            }
         }
     }
 
-    /// Spawns a watcher if one is needed and there is none.
-    fn send_watcher(self: &Arc<Self>) {
+    /// Spawns a watcher if one is needed and there is none. Returns whether it did.
+    fn spawn_watcher(self: &Arc<Self>) -> bool {
         // Without a runtime no job has started, so there is nothing to watch yet.
         if self.runtime().is_none() {
-            return;
+            return false;
         }
         let send = self.with_state(|state| {
             let send = state.needs_watcher() && matches!(state.shutdown.watcher, Watcher::None);
@@ -161,8 +177,8 @@ impl<S: Source> Scheduler<S> {
                 scheduler: scheduler.clone(),
                 timer: None,
             });
-            self.flush_lifo_slot();
         }
+        send
     }
 }
 

@@ -288,6 +288,35 @@ fn a_fan_out_runs_while_its_task_computes() {
     });
 }
 
+/// Items that never end, each of which says when it is dropped.
+fn items_of(count: usize, says: Said) -> Vec<impl Future<Output = Result<(), String>> + Send> {
+    let says = std::iter::repeat_n(says, count);
+    says.map(|says| async move {
+        let _held = SaysOnDrop(says);
+        std::future::pending().await
+    })
+    .collect()
+}
+
+#[test]
+fn a_fan_out_is_stopped_at_its_deadline_while_its_task_computes() {
+    for count in [1, 3, 20] {
+        on_a_worker(|| async move {
+            let (says, said) = signal();
+            let ctx = Context::background().with_timeout(Duration::from_millis(5));
+            let items = items_of(count, says);
+            let run = fetch_all(&ctx, count, items, |_, item| item);
+            let compute = async move {
+                for _ in 0..count {
+                    block_until(&said);
+                }
+            };
+            let (done, ()) = tokio::join!(run, compute);
+            assert!(done.is_err());
+        });
+    }
+}
+
 #[test]
 fn a_stream_runs_on_while_its_consumer_computes() {
     on_a_worker(|| async {
