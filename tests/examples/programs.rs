@@ -76,8 +76,9 @@ fn background_gives_its_lease_back() {
 
 #[test]
 fn bounded_upload_sends_all_of_its_file() {
-    // It fails if a byte is missing, or if too many chunks were in memory.
-    prints("bounded_upload", &[]);
+    let out = prints("bounded_upload", &["3"]);
+    assert_eq!(number(&out, "received"), 40 * 64 * 1024, "{out}");
+    assert!((1..=3).contains(&number(&out, "at most")), "{out}");
 }
 
 #[test]
