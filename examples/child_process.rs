@@ -70,11 +70,12 @@ mod unix {
         process::exit(status.code().unwrap_or(128 + signal))
     }
 
+    /// The status of the process itself, and whether a process was left after the grace period and
+    /// was killed.
+    type Ended = (ExitStatus, bool);
+
     /// Runs `command` until it ends or `ctx` is done. Then the processes that are left of it get
     /// SIGTERM, and after `grace` SIGKILL. When this returns, none is left.
-    ///
-    /// Returns the status of the process itself, and whether a process was left after the grace
-    /// period and was killed.
     ///
     /// # Errors
     ///
@@ -84,11 +85,7 @@ mod unix {
     /// # Cancel safety
     ///
     /// If the future is dropped, all processes are killed at once.
-    async fn run(
-        ctx: &Context,
-        mut command: Command,
-        grace: Duration,
-    ) -> io::Result<(ExitStatus, bool)> {
+    async fn run(ctx: &Context, mut command: Command, grace: Duration) -> io::Result<Ended> {
         ctx.check()?;
         let mut child = command.process_group(0).spawn()?;
         drop(command); // and the files that were meant for the process
