@@ -8,31 +8,32 @@
 //!
 //! `run` is to be copied. `--drop-after` shows what happens if its future is dropped.
 
-#[cfg(unix)]
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    cli::run().await
-}
-
 #[cfg(not(unix))]
 fn main() {
     eprintln!("process groups exist only on Unix");
 }
 
 #[cfg(unix)]
-mod cli {
-    use std::os::unix::process::ExitStatusExt as _;
-    use std::process;
+fn main() -> anyhow::Result<()> {
+    unix::main()
+}
+
+#[cfg(unix)]
+mod unix {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{self, ExitStatus};
     use std::time::Duration;
+    use std::{fs, io};
 
     use anyhow::Context as _;
-    use clap::Parser as _;
+    use clap::Parser;
     use errgroup::Context;
+    use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
     use tokio::process::Command;
-    use tokio::time::timeout;
+    use tokio::time::{sleep, timeout};
 
     /// Runs a command under a context, and leaves none of its processes behind.
-    #[derive(clap::Parser)]
+    #[derive(Parser)]
     struct Cli {
         /// The time for the command
         #[arg(long, value_name = "SECONDS", default_value = "86400")]
@@ -47,7 +48,8 @@ mod cli {
         command: Vec<String>,
     }
 
-    pub(crate) async fn run() -> anyhow::Result<()> {
+    #[tokio::main]
+    pub(crate) async fn main() -> anyhow::Result<()> {
         let cli = Cli::parse();
         let seconds = Duration::try_from_secs_f64;
         let ctx = Context::background().with_shutdown_signals()?;
@@ -55,39 +57,22 @@ mod cli {
         let mut command = Command::new(&cli.command[0]);
         command.args(&cli.command[1..]);
 
-        let run = crate::process::run(&ctx, command, seconds(cli.grace)?);
-        let ended = timeout(seconds(cli.drop_after)?, run)
-            .await
-            .context("the future was dropped")?
-            .with_context(|| format!("cannot run {}", cli.command[0]))?;
-        if ended.killed {
+        let run = run(&ctx, command, seconds(cli.grace)?);
+        let ended = timeout(seconds(cli.drop_after)?, run).await;
+        let ended = ended.context("the future was dropped")?;
+        let (status, killed) = ended.with_context(|| format!("cannot run {}", cli.command[0]))?;
+        if killed {
             eprintln!("processes were left after the grace period, and were killed");
         }
         ctx.check()?;
         // A process that was ended by a signal has no code. A shell reports 128 + the signal.
-        let signal = ended.status.signal().unwrap_or_default();
-        process::exit(ended.status.code().unwrap_or(128 + signal))
+        let signal = status.signal().unwrap_or_default();
+        process::exit(status.code().unwrap_or(128 + signal))
     }
-}
 
-#[cfg(unix)]
-mod process {
-    use std::process::ExitStatus;
-    use std::time::Duration;
-    use std::{fs, io};
-
-    use errgroup::Context;
-    use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
-    use tokio::process::{Child, Command};
-    use tokio::time::{sleep, timeout};
-
-    /// How a command ended.
-    pub(crate) struct Ended {
-        /// The status of the process itself.
-        pub(crate) status: ExitStatus,
-        /// Whether a process was left after the grace period, and was killed.
-        pub(crate) killed: bool,
-    }
+    /// The status of the process itself, and whether a process was left after the grace period and
+    /// was killed.
+    type Ended = (ExitStatus, bool);
 
     /// Runs `command` until it ends or `ctx` is done. Then the processes that are left of it get
     /// SIGTERM, and after `grace` SIGKILL. When this returns, none is left.
@@ -100,37 +85,27 @@ mod process {
     /// # Cancel safety
     ///
     /// If the future is dropped, all processes are killed at once.
-    pub(crate) async fn run(
-        ctx: &Context,
-        mut command: Command,
-        grace: Duration,
-    ) -> io::Result<Ended> {
+    async fn run(ctx: &Context, mut command: Command, grace: Duration) -> io::Result<Ended> {
         ctx.check()?;
         let mut child = command.process_group(0).spawn()?;
         drop(command); // and the files that were meant for the process
-        let mut group = ProcessGroup::of(&child);
+        let id = child.id().and_then(|id| i32::try_from(id).ok());
+        let mut group = ProcessGroup(id.and_then(Pid::from_raw));
 
         // If the context is done first, the wait is dropped, and the process goes on.
         let _ = ctx.run(child.wait()).await;
         group.signal(Signal::TERM);
-        let left = async {
+        let left = async { (child.wait().await, group.emptied().await) };
+        let killed = timeout(grace, left).await.is_err();
+        if killed {
+            group.signal(Signal::KILL);
             child.wait().await?;
-            group.emptied().await;
-            Ok::<_, io::Error>(())
-        };
-        let killed = match timeout(grace, left).await {
-            Ok(left) => left.map(|()| false)?,
-            Err(_elapsed) => {
-                group.signal(Signal::KILL);
-                child.wait().await?;
-                // The processes need a moment to end.
-                let _ = timeout(Duration::from_secs(1), group.emptied()).await;
-                true
-            }
-        };
-        group.0 = None;
+            // The processes need a moment to end.
+            let _ = timeout(Duration::from_secs(1), group.emptied()).await;
+        }
         let status = child.wait().await?;
-        Ok(Ended { status, killed })
+        group.0 = None;
+        Ok((status, killed))
     }
 
     /// A process and its descendants that have not left its group. It kills them when it is
@@ -141,11 +116,6 @@ mod process {
     struct ProcessGroup(Option<Pid>);
 
     impl ProcessGroup {
-        fn of(child: &Child) -> ProcessGroup {
-            let id = child.id().and_then(|id| i32::try_from(id).ok());
-            ProcessGroup(id.and_then(Pid::from_raw))
-        }
-
         fn signal(&mut self, signal: Signal) {
             self.0 = self.0.filter(|id| kill_process_group(*id, signal).is_ok());
         }
@@ -168,22 +138,19 @@ mod process {
     /// Whether a process of the group is running. A signal also finds zombies, which may stay for
     /// long in a container, so on Linux this reads the state of the processes.
     fn is_running(group: Pid) -> bool {
-        if test_kill_process_group(group).is_err() {
-            return false;
+        let exists = test_kill_process_group(group).is_ok();
+        if !exists || !cfg!(target_os = "linux") {
+            return exists;
         }
-        if !cfg!(target_os = "linux") {
-            return true;
-        }
-        let Ok(processes) = fs::read_dir("/proc") else {
-            return true;
-        };
         let group = group.as_raw_pid().to_string();
-        processes.flatten().any(|process| {
-            let stat = fs::read_to_string(process.path().join("stat")).unwrap_or_default();
-            // After the name, which may contain anything: the state, the parent, the group.
-            let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
-            let state = fields.next();
-            fields.nth(1) == Some(&group) && !matches!(state, Some("Z" | "X"))
+        fs::read_dir("/proc").map_or(true, |processes| {
+            processes.flatten().any(|process| {
+                let stat = fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+                // After the name, which may contain anything: the state, the parent, the group.
+                let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+                let state = fields.next();
+                fields.nth(1) == Some(&group) && !matches!(state, Some("Z" | "X"))
+            })
         })
     }
 }

@@ -11,11 +11,10 @@
 
 #![allow(clippy::print_stdout)] // a program
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use std::{env, process};
@@ -24,10 +23,9 @@ use errgroup::{Context, fan_out, fan_out_stream};
 use tokio::time::sleep;
 
 /// Runs all stages. The stream of one stage gives the items of the next. An error stops all stages.
-async fn run(ctx: &Context, input: &Path, output: &Path, stats: &Arc<Stats>) -> anyhow::Result<()> {
-    let pulled = Arc::clone(stats);
+async fn run(ctx: &Context, input: &Path, output: &Path) -> anyhow::Result<()> {
     let lines = BufReader::new(File::open(input)?).lines();
-    let lines = lines.inspect(move |_| pulled.lines.enter());
+    let lines = lines.inspect(|_| LINES.enter());
     let keys = fan_out(ctx, lines, |_ctx, line| async move {
         Ok::<u64, anyhow::Error>(line?.parse()?)
     })
@@ -35,28 +33,24 @@ async fn run(ctx: &Context, input: &Path, output: &Path, stats: &Arc<Stats>) -> 
     .limit(8)
     .try_stream();
 
-    let service = Arc::clone(stats);
-    let records = fan_out_stream(ctx, keys, move |_ctx, key| {
-        let service = Arc::clone(&service);
-        async move { service.fetch(key?).await }
-    })
-    .named("fetch")
-    .limit(64)
-    .try_stream();
+    let records = fan_out_stream(ctx, keys, |_ctx, key| async move { fetch(key?).await })
+        .named("fetch")
+        .limit(64)
+        .try_stream();
 
     let file = Arc::new(Mutex::new(BufWriter::new(File::create(output)?)));
-    let (to, written, observed) = (Arc::clone(&file), Arc::clone(stats), Arc::clone(stats));
+    let to = Arc::clone(&file);
     fan_out_stream(ctx, records, move |_ctx, record| {
-        let (file, stats) = (Arc::clone(&to), Arc::clone(&written));
+        let file = Arc::clone(&to);
         async move {
             file.lock().unwrap().write_all(record?.as_bytes())?;
-            stats.lines.leave();
+            LINES.leave();
+            print_memory(WRITTEN.fetch_add(1, Relaxed) + 1);
             Ok::<_, anyhow::Error>(())
         }
     })
     .named("write")
     .limit(2)
-    .on_progress(move |progress| observed.observe(progress.done))
     .for_each()
     .await?;
     Ok(file.lock().unwrap().flush()?)
@@ -74,60 +68,57 @@ async fn main() -> anyhow::Result<()> {
     (0..count).try_for_each(|key| writeln!(keys, "{key}"))?;
     keys.flush()?;
 
-    let stats = Arc::new(Stats::default());
     let start = Instant::now();
-    let result = run(&Context::background(), &input, &output, &stats).await;
+    let result = run(&Context::background(), &input, &output).await;
     fs::remove_dir_all(folder)?;
     result?;
     println!("{count} lines in {:.1?}", start.elapsed());
-    let (requests, lines) = (&stats.requests.most, &stats.lines.most);
+    let (requests, lines) = (&REQUESTS.most, &LINES.most);
     println!("at most {requests:?} requests at once, and {lines:?} lines in all stages");
-    for (done, memory) in &*stats.memory.lock().unwrap() {
-        println!("resident memory after {done} lines: {memory}");
-    }
     Ok(())
 }
 
-#[derive(Default)]
-struct Stats {
-    requests: Gauge,
-    lines: Gauge,
-    memory: Mutex<BTreeMap<usize, String>>,
+/// Stands for a request to a service.
+async fn fetch(key: u64) -> anyhow::Result<String> {
+    REQUESTS.enter();
+    sleep(Duration::from_millis(1)).await;
+    REQUESTS.leave();
+    Ok(format!("{key} {}\n", key * key))
 }
 
-impl Stats {
-    /// Stands for a request to a service.
-    async fn fetch(&self, key: u64) -> anyhow::Result<String> {
-        self.requests.enter();
-        sleep(Duration::from_millis(1)).await;
-        self.requests.leave();
-        Ok(format!("{key} {}\n", key * key))
-    }
-
-    /// Notes the memory of the process after each 10,000 lines, on Linux.
-    fn observe(&self, done: usize) {
-        if done > 0 && done % 10_000 == 0 {
-            let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-            let memory = line.unwrap_or("unknown").trim().to_owned();
-            self.memory.lock().unwrap().entry(done).or_insert(memory);
-        }
+/// Prints the memory of the process after each 10,000 lines, on Linux.
+fn print_memory(done: usize) {
+    if done % 10_000 == 0 {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        println!(
+            "resident memory after {done} lines: {}",
+            line.unwrap_or("unknown").trim()
+        );
     }
 }
 
-#[derive(Default)]
+static WRITTEN: AtomicUsize = AtomicUsize::new(0);
+static LINES: Gauge = Gauge::new();
+static REQUESTS: Gauge = Gauge::new();
+
 struct Gauge {
     now: AtomicUsize,
     most: AtomicUsize,
 }
 
 impl Gauge {
+    const fn new() -> Gauge {
+        let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Gauge { now, most }
+    }
+
     fn enter(&self) {
-        let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
-        self.most.fetch_max(now, Ordering::Relaxed);
+        let now = self.now.fetch_add(1, Relaxed) + 1;
+        self.most.fetch_max(now, Relaxed);
     }
 
     fn leave(&self) {
-        self.now.fetch_sub(1, Ordering::Relaxed);
+        self.now.fetch_sub(1, Relaxed);
     }
 }

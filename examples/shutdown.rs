@@ -14,12 +14,14 @@
 //! The order is what matters. The connections end first, because they make jobs. The workers finish
 //! the jobs that are queued. The journal is last, so that the last job finds it.
 
-use std::io::{self, Write};
+#![allow(clippy::print_stdout)] // a program
+
+use std::io;
 use std::process::{self, Command};
 use std::time::Duration;
 
 use errgroup::{Context, Drain, Group, Spawner};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -31,32 +33,30 @@ async fn main() -> anyhow::Result<()> {
     let signal = Context::background().with_shutdown_signals()?;
     // The contexts of the groups are not below that of the signal: the drain decides when each is
     // cancelled.
-    let (server, ctx) = Group::<io::Error>::with_context(Context::background());
-    let (workers, _) = Group::<anyhow::Error>::with_context(Context::background());
+    let (server, ctx) = Group::with_context(Context::background());
+    let (workers, _) = Group::with_context(Context::background());
     let (journal, _) = Group::<io::Error>::with_context(Context::background());
     workers.set_limit(2);
 
-    let (entries, written) = mpsc::channel(16);
-    journal.named("writer").go(write_entries(written));
+    let (entries, mut written) = mpsc::channel(16);
+    // It ends when nothing that could send an entry is left.
+    journal.named("writer").go(async move {
+        while let Some(entry) = written.recv().await {
+            println!("done: {entry}");
+        }
+        Ok(())
+    });
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let addr = listener.local_addr()?;
-    writeln!(
-        io::stdout(),
-        "listening on {addr}, process {}",
-        process::id()
-    )?;
-    let (jobs, connections) = (workers.spawner(), server.spawner());
-    server
-        .named("accept")
-        .go(accept(ctx, listener, connections, jobs, entries));
+    println!("listening on {addr}, process {}", process::id());
+    let (connections, jobs) = (server.spawner(), workers.spawner());
+    let accept = accept(ctx, listener, connections, jobs, entries);
+    server.named("accept").go(accept);
 
     if std::env::args().any(|arg| arg == "--demo") {
         let mut client = TcpStream::connect(addr).await?;
         client.write_all(b"one\ntwo\nthree\n").await?;
-        let mut answers = BufReader::new(&mut client).lines();
-        for _ in 0..3 {
-            answers.next_line().await?;
-        }
+        client.read_exact(&mut [0; "accepted\n".len() * 3]).await?;
         let me = process::id().to_string();
         Command::new("kill").args(["-TERM", &me]).status()?;
     }
@@ -72,7 +72,7 @@ async fn main() -> anyhow::Result<()> {
         .run();
     #[cfg(feature = "inspect")]
     let drain = tell_what_hangs(drain);
-    writeln!(io::stdout(), "{:#}", drain.await)?;
+    println!("{:#}", drain.await);
     Ok(())
 }
 
@@ -83,7 +83,7 @@ async fn tell_what_hangs<T>(drain: impl Future<Output = T>) -> T {
     if let Ok(report) = tokio::time::timeout(BUDGET / 2, &mut drain).await {
         return report;
     }
-    let _ = write!(io::stderr(), "{}", errgroup::inspect::snapshot());
+    eprint!("{}", errgroup::inspect::snapshot());
     drain.await
 }
 
@@ -98,28 +98,19 @@ async fn accept(
     while let Ok(accepted) = ctx.run(listener.accept()).await {
         let (stream, peer) = accepted?;
         let (ctx, jobs, entries) = (ctx.clone(), jobs.clone(), entries.clone());
-        connections
-            .named(format!("connection {peer}"))
-            .go(async move {
-                let mut lines = BufReader::new(stream).lines();
-                while let Ok(Some(line)) = ctx.run(lines.next_line()).await? {
-                    lines.get_mut().write_all(b"accepted\n").await?;
-                    let entries = entries.clone();
-                    jobs.named(format!("job {line}")).go(async move {
-                        sleep(Duration::from_millis(200)).await; // the work
-                        Ok(entries.send(line).await?)
-                    });
-                }
-                Ok(())
-            });
-    }
-    Ok(())
-}
-
-/// Writes the journal, until nothing that could send an entry is left.
-async fn write_entries(mut entries: mpsc::Receiver<String>) -> io::Result<()> {
-    while let Some(entry) = entries.recv().await {
-        writeln!(io::stdout(), "done: {entry}")?;
+        let name = format!("connection {peer}");
+        connections.named(name).go(async move {
+            let mut lines = BufReader::new(stream).lines();
+            while let Ok(Some(line)) = ctx.run(lines.next_line()).await? {
+                lines.get_mut().write_all(b"accepted\n").await?;
+                let entries = entries.clone();
+                jobs.named(format!("job {line}")).go(async move {
+                    sleep(Duration::from_millis(200)).await; // the work
+                    Ok(entries.send(line).await?)
+                });
+            }
+            Ok(())
+        });
     }
     Ok(())
 }
