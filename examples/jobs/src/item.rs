@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, Result, ensure};
 use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::{AckKind, PublishMessage};
-use async_nats::jetstream::{self, Message};
+use async_nats::jetstream::{Context as JetStream, Message};
 use errgroup::{Context, Group, Spawner};
 
 use crate::job::{DEAD, ITEMS, JobCancelled, RESULTS, TRACE};
@@ -31,7 +31,7 @@ struct Trace(String);
 /// How items are done. A clone is cheap.
 #[derive(Clone)]
 pub(crate) struct Items {
-    pub(crate) js: jetstream::Context,
+    pub(crate) js: JetStream,
     pub(crate) ack_wait: Duration,
     /// Of the worker's group: its report names the items.
     pub(crate) tasks: Spawner<anyhow::Error>,
@@ -40,11 +40,7 @@ pub(crate) struct Items {
 impl Items {
     /// Runs an item and answers its message. A failure of the item is the answer. An error of this
     /// function, or of the tracked task, is one of the connection, and ends the worker.
-    pub(crate) async fn run(
-        self,
-        ctx: Context,
-        message: anyhow::Result<Message>,
-    ) -> anyhow::Result<()> {
+    pub(crate) async fn run(self, ctx: Context, message: Result<Message>) -> Result<()> {
         let message = Arc::new(message?);
         let trace = message.headers.as_ref().and_then(|all| all.get(TRACE));
         let ctx = ctx.with_value(Trace(trace.map(ToString::to_string).unwrap_or_default()));
@@ -68,9 +64,9 @@ impl Items {
 
     /// Does the work and stores its result, while a background task keeps the message. The first of
     /// them that fails ends the other.
-    async fn attempt(&self, ctx: &Context, message: &Arc<Message>) -> anyhow::Result<()> {
+    async fn attempt(&self, ctx: &Context, message: &Arc<Message>) -> Result<()> {
         let tries = tries(message)?;
-        anyhow::ensure!(tries <= DELIVERIES, "delivered too often");
+        ensure!(tries <= DELIVERIES, "delivered too often");
         let (g, ctx) = Group::<anyhow::Error>::with_context(ctx);
         let keep = keep(ctx.clone(), Arc::clone(message), self.ack_wait);
         g.task().name("ack_wait").background().go(keep);
@@ -93,7 +89,7 @@ impl Items {
         item: &Message,
         stream: &str,
         message: PublishMessage,
-    ) -> anyhow::Result<()> {
+    ) -> Result<()> {
         let message = message
             .expected_last_subject_sequence(0)
             .header(TRACE, ctx.value::<Trace>().map_or("", |trace| &trace.0))
@@ -111,7 +107,7 @@ impl Items {
         ctx: &Context,
         message: &Message,
         error: &anyhow::Error,
-    ) -> anyhow::Result<AckKind> {
+    ) -> Result<AckKind> {
         if ctx.caused_by::<JobCancelled>() {
             return Ok(AckKind::Term);
         }
@@ -138,7 +134,7 @@ impl Items {
 
 /// Extends the `ack_wait` of a message three times before it is over. Fails if the server has not
 /// confirmed that in time: then it delivers the message again, and this try has to end.
-async fn keep(ctx: Context, message: Arc<Message>, ack_wait: Duration) -> anyhow::Result<()> {
+async fn keep(ctx: Context, message: Arc<Message>, ack_wait: Duration) -> Result<()> {
     let mut until = Instant::now() + ack_wait;
     while ctx.sleep(ack_wait / 4).await.is_ok() {
         let asked = Instant::now();
@@ -151,7 +147,7 @@ async fn keep(ctx: Context, message: Arc<Message>, ack_wait: Duration) -> anyhow
 }
 
 /// How often a message has been delivered, this time included.
-fn tries(message: &Message) -> anyhow::Result<u32> {
+fn tries(message: &Message) -> Result<u32> {
     let info = message.info().map_err(anyhow::Error::from_boxed)?;
     Ok(u32::try_from(info.delivered)?)
 }

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
-use async_nats::jetstream;
+use anyhow::{Context as _, Result};
+use async_nats::jetstream::Context as JetStream;
 use async_nats::jetstream::consumer::{PullConsumer, pull};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{Config, RetentionPolicy};
@@ -29,7 +29,7 @@ pub(crate) const TRACE: &str = "traceparent";
 pub(crate) struct JobCancelled(pub(crate) String);
 
 /// Creates the streams. A message that is not acknowledged for `ack_wait` is delivered again.
-pub(crate) async fn create(js: &jetstream::Context, ack_wait: Duration) -> anyhow::Result<()> {
+pub(crate) async fn create(js: &JetStream, ack_wait: Duration) -> Result<()> {
     for (name, retention) in [
         (ITEMS, RetentionPolicy::WorkQueue),
         (RESULTS, RetentionPolicy::Limits),
@@ -53,17 +53,13 @@ pub(crate) async fn create(js: &jetstream::Context, ack_wait: Duration) -> anyho
 }
 
 /// The consumer of the workers.
-pub(crate) async fn consumer(js: &jetstream::Context) -> anyhow::Result<PullConsumer> {
+pub(crate) async fn consumer(js: &JetStream) -> Result<PullConsumer> {
     let consumer = js.get_consumer_from_stream(CONSUMER, ITEMS).await;
     consumer.context("the streams have not been created")
 }
 
 /// Publishes the items. When it returns, the server has stored all of them.
-pub(crate) async fn produce(
-    ctx: &Context,
-    js: &jetstream::Context,
-    items: Vec<String>,
-) -> anyhow::Result<()> {
+pub(crate) async fn produce(ctx: &Context, js: &JetStream, items: Vec<String>) -> Result<()> {
     let js = js.clone();
     let published = fan_out(ctx, items.into_iter().enumerate(), move |_ctx, item| {
         let (js, (number, work)) = (js.clone(), item);
@@ -88,7 +84,7 @@ pub(crate) fn trace(number: usize) -> String {
 
 /// Cancels the job. First the items are deleted: a worker that is not connected now does not
 /// receive the message, and must not find items later.
-pub(crate) async fn cancel(js: &jetstream::Context, reason: &str) -> anyhow::Result<()> {
+pub(crate) async fn cancel(js: &JetStream, reason: &str) -> Result<()> {
     js.get_stream(ITEMS).await?.purge().await?;
     let client = js.client();
     client.publish(CANCELS, reason.to_owned().into()).await?;

@@ -22,6 +22,7 @@ mod run;
 mod work;
 mod worker;
 
+use anyhow::Result;
 use clap::Parser;
 
 /// Jobs on NATS JetStream
@@ -34,7 +35,7 @@ enum Cli {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> Result<()> {
     match Cli::parse() {
         Cli::Worker { server } => worker::run(&server).await,
         Cli::Run(options) => run::run(&options).await,

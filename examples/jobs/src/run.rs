@@ -5,8 +5,8 @@ use std::env;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
-use async_nats::jetstream::{self, message::StreamMessage};
+use anyhow::{Context as _, Result, ensure};
+use async_nats::jetstream::{self, Context as JetStream};
 use errgroup::{Context, Group};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -66,7 +66,7 @@ impl Options {
 }
 
 /// Starts a server on loopback, does the job, and stops all processes.
-pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
+pub(crate) async fn run(options: &Options) -> Result<()> {
     let ctx = Context::background().with_shutdown_signals()?;
     let ctx = ctx.with_timeout(TIMEOUT);
     let folder = tempfile::tempdir()?;
@@ -99,7 +99,7 @@ async fn demonstrate(
     ctx: &Context,
     server: &str,
     options: &Options,
-) -> anyhow::Result<()> {
+) -> Result<()> {
     let js = jetstream::new(async_nats::connect(server).await?);
     job::create(&js, Duration::from_millis(options.ack_wait)).await?;
     let items = (0..options.items).map(|number| options.work(number));
@@ -109,7 +109,7 @@ async fn demonstrate(
     let started = Instant::now();
     let (sender, mut lines) = mpsc::unbounded_channel();
     let workers = (0..WORKERS).map(|index| start(g, index, server, sender.clone()));
-    let mut workers = workers.collect::<anyhow::Result<Vec<_>>>()?;
+    let mut workers = workers.collect::<Result<Vec<_>>>()?;
     drop(sender);
     let mut fault_at = started;
     if let Some(fault) = options.fault {
@@ -145,60 +145,50 @@ async fn demonstrate(
     while let Some(Line { worker, at, text }) = lines.recv().await {
         if text.starts_with("context cancelled: job cancelled: ") {
             cancelled += 1;
-            let millis = (at - fault_at).as_secs_f64() * 1e3;
-            println!("worker {worker}: its last task has ended {millis:.1} ms after the cancel");
+            let took = at - fault_at;
+            println!("worker {worker}: its last task has ended {took:.1?} after the cancel");
         }
     }
-    let is_cancel = options.fault == Some(Fault::Cancel);
-    let all = if is_cancel { WORKERS } else { 0 };
-    ensure!(cancelled == all, "{cancelled} workers were cancelled");
+    let are_cancelled = cancelled == WORKERS || options.fault != Some(Fault::Cancel);
+    ensure!(are_cancelled, "only {cancelled} workers were cancelled");
     check(&js, options).await
 }
 
 /// Counts the results. Fails if an item is lost, is there twice, or has lost its trace.
-async fn check(js: &jetstream::Context, options: &Options) -> anyhow::Result<()> {
-    let mut found = HashMap::new();
+async fn check(js: &JetStream, options: &Options) -> Result<()> {
+    let (mut traces, mut again) = (HashMap::new(), 0);
     for name in [RESULTS, DEAD] {
         let stream = js.get_stream(name).await?;
         let last = stream.cached_info().state.last_sequence;
         println!("{name}: {last}");
         for sequence in 1..=last {
             let message = stream.get_raw_message(sequence).await?;
+            let header = |name| message.headers.get(name).map_or("", |it| it.as_str());
+            let [tries, error, cause] = [TRIED, ERROR, CAUSE].map(header);
+            let subject = message.subject.as_str();
             if name == DEAD {
-                let [tries, error, cause] = [TRIED, ERROR, CAUSE].map(|it| header(&message, it));
-                println!("{}: {tries} tries: {error}: {cause}", message.subject);
+                println!("{subject}: {tries} tries: {error}: {cause}");
             }
-            let number: usize = message.subject[name.len() + 1..].parse()?;
-            let earlier = found.insert(number, message);
-            ensure!(earlier.is_none(), "item {number} is there twice");
+            again += u32::from(tries != "1");
+            let earlier = traces.insert(subject.to_owned(), header(TRACE).to_owned());
+            ensure!(earlier.is_none(), "{subject} is there twice");
         }
     }
-    let again = found.values().filter(|it| header(it, TRIED) != "1").count();
     println!("{again} of them not at the first try");
     if options.fault == Some(Fault::Cancel) {
-        ensure!(found.len() < options.items, "the job was not cancelled");
+        ensure!(traces.len() < options.items, "the job was not cancelled");
         return Ok(());
     }
     for number in 0..options.items {
-        let message = found.get(&number);
-        let message = message.with_context(|| format!("item {number} is lost"))?;
         let is_broken = options.work(number) == BROKEN;
-        let stream = if is_broken { DEAD } else { RESULTS };
-        ensure!(
-            message.subject.starts_with(stream),
-            "item {number} is not in `{stream}`"
-        );
-        ensure!(
-            header(message, TRACE) == job::trace(number),
-            "item {number} has lost its trace"
-        );
+        let subject = format!("{}.{number}", if is_broken { DEAD } else { RESULTS });
+        let trace = traces.remove(&subject);
+        let is_right = trace == Some(job::trace(number));
+        ensure!(is_right, "{subject} is lost, or its trace: {trace:?}");
     }
+    ensure!(traces.is_empty(), "too many: {traces:?}");
     println!("all {} items are there, and none twice", options.items);
     Ok(())
-}
-
-fn header<'a>(message: &'a StreamMessage, name: &str) -> &'a str {
-    message.headers.get(name).map_or("", |value| value.as_str())
 }
 
 /// What a worker has printed.
@@ -214,7 +204,7 @@ fn start(
     worker: usize,
     server: &str,
     lines: mpsc::UnboundedSender<Line>,
-) -> anyhow::Result<Child> {
+) -> Result<Child> {
     let mut child = Command::new(env::current_exe()?)
         .args(["worker", server])
         .stdout(Stdio::piped())
@@ -233,7 +223,7 @@ fn start(
 }
 
 /// Asks a worker to stop: SIGTERM.
-fn terminate(child: &Child) -> anyhow::Result<()> {
+fn terminate(child: &Child) -> Result<()> {
     let id = child.id().context("the process has exited")?;
     let pid = Pid::from_raw(id.try_into()?).context("not a process id")?;
     Ok(kill_process(pid, Signal::TERM)?)

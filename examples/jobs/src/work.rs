@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use errgroup::Context;
 
 /// An item that takes this long says that it has begun.
@@ -10,12 +10,7 @@ const LONG: Duration = Duration::from_secs(1);
 
 /// Does what the payload says: `wait 10` (milliseconds), or `fail 2` (tries, before it succeeds).
 /// Returns the result.
-pub(crate) async fn run(
-    ctx: &Context,
-    item: &str,
-    payload: &str,
-    tries: u32,
-) -> anyhow::Result<String> {
+pub(crate) async fn run(ctx: &Context, item: &str, payload: &str, tries: u32) -> Result<String> {
     match payload.split_once(' ') {
         Some(("wait", millis)) => {
             let time = Duration::from_millis(millis.parse()?);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, Result, ensure};
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::{self, Message};
 use errgroup::{Context, Drain, Group, fan_out_stream};
@@ -21,10 +21,13 @@ const FINISH: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(1);
 /// The server forgets a request for a message after this time, and the worker sends another.
 const EXPIRES: Duration = Duration::from_secs(10);
+/// After SIGTERM, a request that was sent before may still be answered with a message. A worker
+/// that does not wait for it leaves that message to its `ack_wait`.
+const ANSWER: Duration = Duration::from_millis(200);
 
 /// Works until SIGTERM or a cancel. Returns when nothing runs any more and the server has all
 /// answers.
-pub(crate) async fn run(server: &str) -> anyhow::Result<()> {
+pub(crate) async fn run(server: &str) -> Result<()> {
     let signal = Context::background().with_shutdown_signals()?;
     let js = jetstream::new(async_nats::connect(server).await?);
     let consumer = job::consumer(&js).await?;
@@ -69,24 +72,28 @@ pub(crate) async fn run(server: &str) -> anyhow::Result<()> {
     job::consumer(&js).await?;
     println!("drained: {report}");
     let has_failed = report.phases().iter().any(|it| !it.errors().is_empty());
-    anyhow::ensure!(!has_failed, "the worker has failed");
+    ensure!(!has_failed, "the worker has failed");
     Ok(())
 }
 
 /// The messages, until `stop` is done. One is requested when there is a permit for it, so none
-/// waits in a buffer while its `ack_wait` runs. If one arrives at the very end, it is not taken,
-/// and the server delivers it again.
-fn messages(
-    stop: Context,
-    consumer: PullConsumer,
-) -> impl Stream<Item = anyhow::Result<Message>> + Send {
+/// waits in a buffer while its `ack_wait` runs.
+fn messages(stop: Context, consumer: PullConsumer) -> impl Stream<Item = Result<Message>> + Send {
     stream::unfold((stop, consumer), |(stop, consumer)| async move {
-        let message = stop.run(next(&consumer)).await.ok()?;
+        stop.check().ok()?;
+        let too_late = async {
+            stop.done().await;
+            tokio::time::sleep(ANSWER).await;
+        };
+        let message = tokio::select! {
+            message = next(&consumer) => message,
+            () = too_late => return None,
+        };
         Some((message, (stop, consumer)))
     })
 }
 
-async fn next(consumer: &PullConsumer) -> anyhow::Result<Message> {
+async fn next(consumer: &PullConsumer) -> Result<Message> {
     loop {
         let request = consumer.batch().max_messages(1).expires(EXPIRES);
         if let Some(message) = request.messages().await?.next().await {
