@@ -108,14 +108,16 @@ impl Items {
         message: &Message,
         error: &anyhow::Error,
     ) -> Result<AckKind> {
-        if ctx.caused_by::<JobCancelled>() {
-            return Ok(AckKind::Term);
-        }
         let (subject, tries) = (&message.subject, tries(message)?);
         if ctx.is_done() {
-            // This worker stops. Another one gets the message at once.
-            println!("{subject}: given back: {error:#}");
-            return Ok(AckKind::Nak(None));
+            println!("{subject}: stopped: {error:#}");
+            let is_over = ctx.caused_by::<JobCancelled>();
+            // If only this worker stops, another one gets the message at once.
+            return Ok(if is_over {
+                AckKind::Term
+            } else {
+                AckKind::Nak(None)
+            });
         }
         if tries < TRIES {
             let pause = PAUSE * 2_u32.pow(tries - 1);
