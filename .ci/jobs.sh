@@ -60,6 +60,6 @@ for fault in kill term fail cancel; do
     # process that is left behind shows as a hang.
     { bounded "$jobs" run --fault "$fault" 2>&1 || echo "status $?"; } |
         bounded cat >"$scratch/out" || die "$fault: a process is left"
-    grep -v ': try [0-9] has failed: ' "$scratch/out"
+    grep -v ': try [0-9] has failed, ' "$scratch/out"
     ! grep -q '^status ' "$scratch/out" || die "$fault: the program has failed"
 done

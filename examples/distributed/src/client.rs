@@ -14,7 +14,7 @@ use crate::proto::node_client::NodeClient;
 /// A peer that is silent this long gets a ping.
 pub(crate) const PING: Duration = Duration::from_millis(500);
 /// If it does not answer for this long, it is disconnected.
-pub(crate) const PONG: Duration = Duration::from_millis(1500);
+pub(crate) const PONG: Duration = Duration::from_secs(3);
 
 /// A client whose calls belong to the context in their extensions.
 pub(crate) type Client = NodeClient<PropagateService<Channel>>;

@@ -11,7 +11,7 @@
 //! cargo run -p distributed -- run --fault fail     # one of them fails, and the others stop
 //! cargo run -p distributed -- run --fault kill     # the client is killed: all of them stop
 //! cargo run -p distributed -- run --fault stop     # the client stops answering: the same
-//! cargo run -p distributed -- run --fault deadline # the time is over: the same
+//! cargo run -p distributed -- run --fault deadline # the time is over, at each level
 //! ```
 //!
 //! To copy: `node.rs` is a service, and `client.rs` makes calls. The others belong to the

@@ -105,7 +105,7 @@ impl Node for Service {
     async fn call(&self, request: Request<CallRequest>) -> Result<Response<CallReply>, Status> {
         let ctx = request.extensions().get::<Context>().cloned();
         let ctx = ctx.ok_or_else(|| Status::internal("the call has passed by ContextLayer"))?;
-        let mut running = self.tally.begin();
+        let mut running = self.tally.begin(&ctx);
         let request = request.into_inner();
         let reply = if self.below.is_empty() {
             leaf(&ctx, &request).await
@@ -113,10 +113,10 @@ impl Node for Service {
             self.ask_below(&ctx, &request).await
         };
         match &reply {
-            Ok(_) => running.1 = |counts| counts.done += 1,
+            Ok(_) => running.end = |_, counts| counts.done += 1,
             Err(_) if ctx.is_done() => {}
             Err(_) => {
-                running.1 = |counts| {
+                running.end = |_, counts| {
                     counts.failed += 1;
                     counts.failed_at = counts.ended_at;
                 };

@@ -18,6 +18,11 @@ use crate::tally::now;
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// The gateway, three services, and 8 calls of each of these.
 const CALLS: u64 = 1 + 3 + 3 * 8;
+/// Where it is in the tree, after two shards and three services.
+const GATEWAY: usize = 5;
+/// The deadline when all levels but one are stopped: in milliseconds, and less than `PONG`, so that
+/// it passes before a ping times out.
+const ALONE: &str = "2500";
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -41,10 +46,53 @@ enum Fault {
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let ctx = Context::background().with_shutdown_signals()?;
     let ctx = ctx.with_timeout(TIMEOUT);
-    ctx.run(demonstrate(&ctx, options.fault)).await?
+    let all = async {
+        demonstrate(&ctx, options.fault).await?;
+        if options.fault == Some(Fault::Deadline) {
+            stop_all_but_one_level(&ctx).await?;
+        }
+        Ok(())
+    };
+    ctx.run(all).await?
 }
 
-async fn demonstrate(ctx: &Context, fault: Option<Fault>) -> anyhow::Result<()> {
+/// Shows that the deadline reaches every process. Where the processes above and below are stopped,
+/// there is no disconnect and no status, so only a timer of its own can end a call.
+async fn stop_all_but_one_level(ctx: &Context) -> anyhow::Result<()> {
+    for (level, nodes, calls) in [
+        ("gateway", 5..6, 1),
+        ("services", 2..5, 3),
+        ("shards", 0..2, 24),
+    ] {
+        let mut tree = start_tree().await?;
+        let client = start_client(&tree[GATEWAY], "20000", ALONE, "")?;
+        while count(ctx, &mut tree).await?.running < CALLS {
+            ctx.sleep(Duration::from_millis(10)).await?;
+        }
+        signal(&client, Signal::STOP)?;
+        for (_, node) in tree
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| !nodes.contains(at))
+        {
+            signal(&node.child, Signal::STOP)?;
+        }
+        let counts = loop {
+            let counts = count(ctx, &mut tree[nodes.clone()]).await?;
+            if counts.running == 0 {
+                break counts;
+            }
+            ctx.sleep(Duration::from_millis(10)).await?;
+        };
+        let timed_out = counts.timed_out;
+        println!("{level}: the deadline has ended {timed_out} of {calls} calls");
+        ensure!(timed_out == calls, "the counts are wrong: {counts:?}");
+    }
+    Ok(())
+}
+
+/// Starts two shards, three services that call them, and the gateway.
+async fn start_tree() -> anyhow::Result<Vec<Node>> {
     let mut nodes = vec![Node::start(&[]).await?, Node::start(&[]).await?];
     let shards = format!("--below={},{}", nodes[0].address, nodes[1].address);
     let mut services = Vec::new();
@@ -54,19 +102,26 @@ async fn demonstrate(ctx: &Context, fault: Option<Fault>) -> anyhow::Result<()> 
         nodes.push(service);
     }
     nodes.push(Node::start(&services).await?);
-    let gateway = &nodes[5].address;
+    Ok(nodes)
+}
 
+fn start_client(gateway: &Node, millis: &str, deadline: &str, fail: &str) -> anyhow::Result<Child> {
+    Ok(Command::new(env::current_exe()?)
+        .args(["call", "--gateway", &gateway.address, "--fail", fail])
+        .args(["--millis", millis, "--deadline", deadline])
+        .kill_on_drop(true)
+        .spawn()?)
+}
+
+async fn demonstrate(ctx: &Context, fault: Option<Fault>) -> anyhow::Result<()> {
+    let mut nodes = start_tree().await?;
     let (millis, deadline, fail) = match fault {
         None => ("100", "20000", ""),
         Some(Fault::Fail) => ("20000", "20000", "gateway/1/3"),
         Some(Fault::Kill | Fault::Stop) => ("20000", "20000", ""),
         Some(Fault::Deadline) => ("20000", "500", ""),
     };
-    let mut client = Command::new(env::current_exe()?)
-        .args(["call", "--gateway", gateway, "--fail", fail])
-        .args(["--millis", millis, "--deadline", deadline])
-        .kill_on_drop(true)
-        .spawn()?;
+    let mut client = start_client(&nodes[GATEWAY], millis, deadline, fail)?;
     let mut began = now();
     if let Some(fault @ (Fault::Kill | Fault::Stop)) = fault {
         while count(ctx, &mut nodes).await?.running < CALLS {
@@ -104,11 +159,12 @@ async fn demonstrate(ctx: &Context, fault: Option<Fault>) -> anyhow::Result<()> 
     ensure!((done, failed) == ends, "the counts are wrong");
     ensure!(status.success() == fault.is_none(), "the client: {status}");
     ensure!(millis < limit, "that is more than {limit} ms");
-    for shard in nodes[..2].chunks_mut(1) {
-        ensure!(
-            count(ctx, shard).await?.ended_at > 0,
-            "a shard had no calls"
-        );
+    for shard in 0..2 {
+        while count(ctx, &mut nodes[shard..=shard]).await?.ended_at == 0 {
+            // The shard that is connected first may have had all calls. Later ones are balanced.
+            let mut client = start_client(&nodes[GATEWAY], "100", "20000", "")?;
+            ensure!(client.wait().await?.success(), "a later call has failed");
+        }
     }
     for node in &nodes {
         signal(&node.child, Signal::TERM)?;
@@ -156,6 +212,7 @@ async fn count(ctx: &Context, nodes: &mut [Node]) -> anyhow::Result<Counts> {
         sum.done += counts.done;
         sum.failed += counts.failed;
         sum.cancelled += counts.cancelled;
+        sum.timed_out += counts.timed_out;
         sum.ended_at = sum.ended_at.max(counts.ended_at);
         let failed_at = [sum.failed_at, counts.failed_at].into_iter();
         sum.failed_at = failed_at.filter(|&at| at > 0).min().unwrap_or_default();

@@ -3,18 +3,32 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use errgroup::Context;
+
 use crate::proto::Counts;
 
 #[derive(Default)]
 pub(crate) struct Tally(Mutex<Counts>);
 
 /// A call that runs, and how it is counted when it is dropped.
-pub(crate) struct Running<'a>(&'a Tally, pub(crate) fn(&mut Counts));
+pub(crate) struct Running<'a> {
+    tally: &'a Tally,
+    ctx: &'a Context,
+    pub(crate) end: fn(&Context, &mut Counts),
+}
 
 impl Tally {
-    pub(crate) fn begin(&self) -> Running<'_> {
+    pub(crate) fn begin<'a>(&'a self, ctx: &'a Context) -> Running<'a> {
         self.change(|counts| counts.running += 1);
-        Running(self, |counts| counts.cancelled += 1)
+        Running {
+            tally: self,
+            ctx,
+            end: |ctx, counts| {
+                let error = ctx.err();
+                counts.cancelled += 1;
+                counts.timed_out += u64::from(error.is_some_and(|it| it.is_deadline_exceeded()));
+            },
+        }
     }
 
     pub(crate) fn change(&self, change: impl FnOnce(&mut Counts)) -> Counts {
@@ -26,10 +40,10 @@ impl Tally {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.change(|counts| {
+        self.tally.change(|counts| {
             counts.running -= 1;
             counts.ended_at = now();
-            (self.1)(counts);
+            (self.end)(self.ctx, counts);
         });
     }
 }

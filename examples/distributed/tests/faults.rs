@@ -42,3 +42,14 @@ fn the_deadline_of_the_client_ends_all_calls() {
     let texts = ["deadline exceeded", ALL_CANCELLED];
     assert_prints(&["--fault", "deadline"], &texts);
 }
+
+/// The other levels are stopped, so there is no disconnect that could end the calls.
+#[test]
+fn each_service_ends_its_calls_by_its_own_timer() {
+    let levels = [
+        "gateway: the deadline has ended 1 of 1 calls\n",
+        "services: the deadline has ended 3 of 3 calls\n",
+        "shards: the deadline has ended 24 of 24 calls\n",
+    ];
+    assert_prints(&["--fault", "deadline"], &levels);
+}

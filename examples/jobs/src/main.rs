@@ -11,45 +11,33 @@
 //!
 //! It starts `nats-server` itself (Debian's package of that name), on loopback.
 //!
-//! To copy: `streams.rs` has the streams, `producer.rs` fills one, `worker.rs` is a worker from its
-//! start to its end, `item.rs` does one message, and `cancel.rs` cancels the job. The others belong
-//! to the demonstration: `work.rs` is what the items do, `server.rs` runs the server, `run.rs` the
-//! processes and the fault, and `check.rs` counts what has become of the items.
+//! To copy: `job.rs` has the streams, fills one, and cancels the job; `worker.rs` is a worker from
+//! its start to its end; `item.rs` does one message. The others belong to the demonstration:
+//! `work.rs` is what the items do, and `run.rs` starts a server and the processes, injects the
+//! fault, and counts what has become of the items.
 
-mod cancel;
-mod check;
 mod item;
-mod producer;
+mod job;
 mod run;
-mod server;
-mod streams;
 mod work;
 mod worker;
 
-use std::process::ExitCode;
-
+use anyhow::Result;
 use clap::Parser;
 
 /// Jobs on NATS JetStream
 #[derive(Parser)]
 enum Cli {
     /// Do items until SIGTERM
-    Worker(worker::Options),
+    Worker { server: String },
     /// Start a server and workers, do a job, and check the results
     Run(run::Options),
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
-    let result = match Cli::parse() {
-        Cli::Worker(options) => worker::run(&options).await,
+async fn main() -> Result<()> {
+    match Cli::parse() {
+        Cli::Worker { server } => worker::run(&server).await,
         Cli::Run(options) => run::run(&options).await,
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
     }
 }

@@ -2,31 +2,25 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
-use async_nats::jetstream::Message;
+use anyhow::{Context as _, Result, anyhow, bail};
 use errgroup::Context;
-
-use crate::streams;
 
 /// An item that takes this long says that it has begun.
 const LONG: Duration = Duration::from_secs(1);
 
-/// Does what the payload says: `wait 10` (milliseconds), `fail`, or `fail until 3` (deliveries).
+/// Does what the payload says: `wait 10` (milliseconds), or `fail 2` (tries, before it succeeds).
 /// Returns the result.
-pub(crate) async fn run(ctx: &Context, message: &Message) -> anyhow::Result<String> {
-    let payload = std::str::from_utf8(&message.payload)?;
-    let tries = streams::tries(message)?;
-    let words: Vec<_> = payload.split(' ').collect();
-    match words[..] {
-        ["wait", millis] => {
+pub(crate) async fn run(ctx: &Context, item: &str, payload: &str, tries: u32) -> Result<String> {
+    match payload.split_once(' ') {
+        Some(("wait", millis)) => {
             let time = Duration::from_millis(millis.parse()?);
             if time >= LONG {
-                println!("{} has begun, and takes {time:?}", message.subject);
+                println!("{item} has begun, and takes {time:?}");
             }
             ctx.sleep(time).await?;
         }
-        ["fail", "until", enough] if tries >= enough.parse()? => {}
-        ["fail", ..] => return Err(anyhow!("disk full")).context("cannot write the page"),
+        Some(("fail", failures)) if tries > failures.parse()? => {}
+        Some(("fail", _)) => return Err(anyhow!("disk full")).context("cannot write the page"),
         _ => bail!("unknown work: {payload}"),
     }
     Ok(format!("done: {payload}"))
