@@ -73,6 +73,7 @@ mod outcomes;
 mod over_blocking;
 mod parking;
 mod progress;
+mod pulls;
 mod run;
 mod shared_iter;
 mod spawned;

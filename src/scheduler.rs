@@ -60,6 +60,7 @@ pub(crate) mod job;
 mod join;
 pub(crate) mod lease;
 pub(crate) mod ledger;
+mod lost;
 pub(crate) mod parcel;
 pub(crate) mod permits;
 pub(crate) mod poll_budget;
@@ -69,27 +70,25 @@ pub(crate) mod state;
 pub(crate) mod wakers;
 mod watcher;
 pub(crate) mod worker_wakers;
+mod yields;
 
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::task;
 use std::thread::ThreadId;
 
-use crate::context::{CancelHandle, Context, ListenerKey, StaticCause};
+use crate::context::{CancelHandle, Context, ListenerKey};
 use crate::panic;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{self, Arc, Handle, JoinSet, Mutex, OnceLock};
 use effects::Effects;
 use failures::OnFailure;
+use permits::Permits;
 use permits::lending::{Lending, SchedulerId};
-use permits::{Permits, Yielded};
-use source::{Completion, HadPermit, Source, Tag};
-use state::{Phase, State};
+use source::Source;
+use state::State;
 use wakers::Wakers;
 
 /// How many workers may have left before one of them joins those.
 const LEFT_UNJOINED: usize = 4;
-
-static RUNTIME_GONE: StaticCause = StaticCause("the runtime of the tasks has shut down");
 
 pub(crate) struct Scheduler<S: Source> {
     ctx: Context,
@@ -378,83 +377,6 @@ impl<S: Source> Scheduler<S> {
         }
     }
 
-    /// Handles a searching worker that was dropped before it looked for work: its runtime has shut
-    /// down, or an abort has hit it (invariant 5).
-    ///
-    /// If the drop happened inside `spawn_guarded`, the lock on `workers` is held further up the
-    /// stack, and `spawn_guarded` does the rest.
-    pub(crate) fn searcher_lost(self: &Arc<Self>) {
-        let phase = self.with_state(|state| {
-            state.permits.search_done();
-            state.phase
-        });
-        self.worker_lost(phase);
-    }
-
-    /// Handles a worker that was dropped before its first poll, together with the work that it was
-    /// spawned with: its runtime has shut down, or an abort has hit it. The work (a job, or the
-    /// permit for an item) may be user code, so it is kept, and dropped where no lock is held.
-    pub(crate) fn worker_lost_with_job(self: &Arc<Self>, tag: S::Tag, work: S::Work) {
-        let phase = self.with_state(|state| {
-            state.reject(vec![(tag, work)], HadPermit::Yes);
-            state.phase
-        });
-        self.worker_lost(phase);
-    }
-
-    fn worker_lost(self: &Arc<Self>, phase: Phase) {
-        if phase == Phase::Closed {
-            return;
-        }
-        // A read-modify-write, like the one in `spawn_guarded`: the later of the two sees what the
-        // thread of the earlier one did before it.
-        self.lost_while_spawning.swap(true, Ordering::SeqCst);
-        if self.spawning.load(Ordering::SeqCst) > 0 {
-            return;
-        }
-        if self.lost_while_spawning.swap(false, Ordering::SeqCst) {
-            match phase {
-                Phase::Open => self.runtime_lost(),
-                Phase::Aborted | Phase::Closed => self.replace_worker(),
-            }
-        }
-    }
-
-    /// Aborts everything after the runtime has shut down: no job will ever run, and this thread
-    /// drops those that are left.
-    pub(crate) fn runtime_lost(self: &Arc<Self>) {
-        self.with_state(|state| state.runtime_lost = true);
-        self.abort(&RUNTIME_GONE);
-        self.drop_what_is_left();
-    }
-
-    /// Drops all work that never runs, and reports that, in this thread: no worker can be called.
-    fn drop_what_is_left(self: &Arc<Self>) {
-        self.with_state(|state| state.runtime_lost = true);
-        self.dispose_all();
-        S::report(self);
-    }
-
-    /// Replaces a worker that was dropped before its first poll. A new worker does what is left, or
-    /// this thread if the runtime has shut down.
-    fn replace_worker(self: &Arc<Self>) {
-        let is_runtime_lost = self.with_effects(|state, effects| {
-            state.call_searcher(effects);
-            state.runtime_lost
-        });
-        if is_runtime_lost {
-            self.dispose_all();
-        }
-    }
-
-    /// Drops all work that never runs, in this thread, which holds no lock.
-    fn dispose_all(self: &Arc<Self>) {
-        // Ends: an aborted scheduler gets no more work.
-        while let Some(rejected) = self.with_state(State::next_rejected) {
-            S::dispose(self, rejected);
-        }
-    }
-
     /// Runs `section` under the lock, with the permits. The section must have no effects.
     pub(crate) fn with_permits<T>(&self, section: impl FnOnce(&mut Permits) -> T) -> T {
         self.with_state(|state| section(&mut state.permits))
@@ -472,66 +394,11 @@ impl<S: Source> Scheduler<S> {
         self.with_effects(|state, effects| state.start_ready(ended, effects));
     }
 
-    /// Completes a job with an observer in a critical section of its own. Its observer claims a
-    /// permit before that permit goes to a job that has not started.
-    pub(crate) fn complete_observed(self: &Arc<Self>, completed: &mut Option<Completion<S>>) {
-        if let Some(observed) = completed.take_if(|completed| completed.tag.is_observed()) {
-            self.with_effects(|state, effects| state.complete(observed, effects));
-        }
-    }
-
-    /// Completes the job of a worker that yields to the other tasks of the runtime. The worker is
-    /// scheduled again only if no searching worker is on its way to take over.
-    pub(crate) fn yield_worker(self: &Arc<Self>, mut completed: Option<Completion<S>>) -> Yielded {
-        let ended = self.ctx.is_done();
-        self.complete_observed(&mut completed);
-        let yielded = self.with_effects(|state, effects| {
-            if let Some(completed) = completed {
-                state.complete(completed, effects);
-            }
-            state.start(ended, effects);
-            if state.has_work() {
-                state.permits.yields()
-            } else {
-                Yielded::Leaves
-            }
-        });
-        if yielded == Yielded::Leaves {
-            self.reap();
-        }
-        yielded
-    }
-
-    /// Returns whether a searching worker waits until the runtime has polled its timers and
-    /// sockets; it is woken then. It does so on a runtime with one thread, when it takes over from
-    /// a worker that has yielded.
-    pub(crate) fn waits_behind_driver(&self, cx: &mut task::Context<'_>) -> bool {
-        // The worker that has yielded meant to let all other tasks of the runtime run.
-        let waits = !self.has_threads() && self.with_permits(Permits::takes_over);
-        if waits {
-            self.wake_behind_others(cx);
-        }
-        waits
-    }
-
     /// Returns whether workers may run in parallel.
     pub(crate) fn has_threads(&self) -> bool {
         self.runtime
             .get()
             .is_some_and(|runtime| runtime.has_threads)
-    }
-
-    /// Wakes a worker that yields, so that it is polled again behind the tasks that are ready.
-    ///
-    /// With several threads, another thread may take it meanwhile. With one thread, it is woken
-    /// after the runtime has polled its timers and sockets. tokio polls those after 61 polls of
-    /// tasks or when no task is ready, and 61 polls of a worker take long.
-    pub(crate) fn wake_behind_others(&self, cx: &mut task::Context<'_>) {
-        if self.has_threads() {
-            cx.waker().wake_by_ref();
-        } else {
-            sync::wake_after_driver(cx);
-        }
     }
 
     /// Returns whether everything was aborted, as far as this thread knows.

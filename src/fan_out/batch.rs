@@ -6,7 +6,12 @@
 //! and whenever an item has to wait. A worker has only the item that it runs, so no item waits
 //! behind a slow one.
 
+use super::pulls::Pulls;
+use crate::scheduler::Scheduler;
+use crate::scheduler::effects::Effects;
 use crate::scheduler::source::Source;
+use crate::scheduler::state::State;
+use crate::sync::Arc;
 
 /// The most items of a batch. The lock is then a small part of what they cost.
 const MOST: usize = 32;
@@ -54,5 +59,23 @@ impl<S: Source> Batch<S> {
     /// Removes the items, in the order in which they have finished.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Finished<S>> + use<'_, S> {
         self.first.take().into_iter().chain(self.more.drain(..))
+    }
+}
+
+impl<S: Pulls> Scheduler<S> {
+    /// Completes the items of a batch whose last item has to wait: they do not wait for it.
+    pub(super) fn complete_batch(self: &Arc<Self>, batch: &mut Batch<S>) {
+        if !batch.is_empty() {
+            self.with_effects(|state, effects| state.complete_batch(batch, effects));
+        }
+    }
+}
+
+impl<S: Pulls> State<S> {
+    pub(super) fn complete_batch(&mut self, batch: &mut Batch<S>, effects: &mut Effects) {
+        for (tag, value) in batch.drain() {
+            let observer = self.source.accept(tag, value, effects);
+            debug_assert!(observer.is_none(), "an item has no observer");
+        }
     }
 }

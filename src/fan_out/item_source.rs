@@ -8,40 +8,41 @@
 //! A slow consumer uses up the limit as well: the items that run and the outcomes that wait for the
 //! consumer are at most `limit` together.
 
+mod end;
+mod in_use;
+mod look;
 mod pull;
+mod reporter;
 
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::task::{self, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
 use super::call_site::CallSite;
 use super::collect::Collector;
 use super::item_counts::ItemCounts;
 use super::item_tag::{ItemTag, Stopwatch};
-use super::items::{ItemsKind, Next, SizeHint, drop_in};
-use super::one_item::{leave_in_use, return_unused};
+use super::items::{ItemsKind, Next, SizeHint};
 use super::parking::Parking;
-use super::progress::Progress;
+use super::pulls::UnusedPermit;
 use super::shared_iter::SharedIter;
 use super::starts::Starts;
-use super::worker::{Pulled, PulledItem, Pulls, UnusedPermit, Worker};
-use crate::panic::{self, Payload};
+use super::worker::Worker;
 use crate::scheduler::Scheduler;
 use crate::scheduler::effects::Effects;
 use crate::scheduler::effects::Observer;
 use crate::scheduler::error::Label;
 use crate::scheduler::group_error::GroupError;
 use crate::scheduler::permits::Permits;
-use crate::scheduler::source::{JobOutput, Outcome, Reach, Reclaimed, Rejected, Source, Tag};
+use crate::scheduler::source::{Reach, Reclaimed, Rejected, Source, Tag};
 use crate::scheduler::worker_wakers::WorkerWakers;
-use crate::span::{self, Span};
+use crate::span::Span;
 use crate::sync::{self, Arc};
-use pull::{
-    SharedPull, close, find_end, found_more, look_for_end, pull, serve_wake_request, start,
-    stop_waiting, wait,
-};
+pub(crate) use end::{drop_items, fail, take_collector};
+pub(crate) use reporter::Report;
+use reporter::Reporter;
 
 /// The part of the source that the lock of the scheduler guards.
 pub(crate) struct ItemSource<P, C, T, E> {
@@ -79,17 +80,6 @@ pub(crate) struct Shared<P> {
     /// Of the workers that run one item each.
     starts: Starts,
 }
-
-/// The `on_progress` of the fan-out. It is called outside the lock, by one worker at a time: the
-/// one that takes it out of here.
-pub(crate) struct Reporter {
-    /// `None` while a worker calls it.
-    call: Option<Report>,
-    /// How many calls are due.
-    due: usize,
-}
-
-pub(crate) type Report = Box<dyn FnMut(Progress) + Send>;
 
 /// The iterator that a worker has taken out while it waits for the next item.
 pub(crate) struct TakenIter<P>(Pin<Box<P>>);
@@ -196,14 +186,6 @@ where
         effects.enough = effects.enough.or(self.counts.check_decided());
     }
 
-    /// Makes a call of `on_progress` due: an item has started or finished.
-    fn report_due(&mut self, effects: &mut Effects) {
-        if let Some(reporter) = &mut self.reporter {
-            reporter.due += 1;
-            effects.report = true;
-        }
-    }
-
     /// Returns whether an item may be pulled now.
     fn has_room(&self, permits: &Permits) -> bool {
         let held = permits
@@ -211,55 +193,6 @@ where
             .saturating_add(self.counts.collector.waiting());
         self.counts.is_pulling() && !self.blocked && permits.is_free() && held < permits.limit()
     }
-
-    /// Takes the `on_progress` and the counts to call it with, if a call is due and no worker makes
-    /// one.
-    fn take_report(&mut self) -> Option<(Report, Progress)> {
-        let reporter = self.reporter.as_mut()?;
-        let due = reporter.due.checked_sub(1)?;
-        let call = reporter.call.take()?;
-        reporter.due = due;
-        Some((call, self.counts.progress()))
-    }
-}
-
-/// Takes the collector when no item runs any more. Drops the iterator, the function and the
-/// `on_progress`; a panic of their destructors is recorded as a failure.
-pub(crate) fn take_collector<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>) -> C
-where
-    ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
-    P: Next,
-    C: Collector<T, E>,
-{
-    drop_items(core);
-    let (reporter, collector) = core.with_state(|state| state.source.take_all());
-    if let Err(payload) = drop_in(&core.shared.call_site.span, reporter) {
-        core.record_beside_jobs(&mut JobTag::OnProgress, Outcome::Panicked(payload));
-    }
-    collector
-}
-
-/// Drops the iterator and the function when no item runs any more, unless that was done already. A
-/// panic of their destructors is recorded as a failure.
-pub(crate) fn drop_items<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>)
-where
-    ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
-    P: Next,
-    C: Collector<T, E>,
-{
-    let pull = core.shared.iter.take();
-    if pull.is_some() {
-        close(core, pull);
-    }
-}
-
-/// Records a panic of a destructor that has run on another thread.
-pub(crate) fn fail<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>, payload: Payload)
-where
-    ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
-    C: Collector<T, E>,
-{
-    core.record_beside_jobs(&mut JobTag::Destructor, Outcome::Panicked(payload));
 }
 
 impl<P, C, T, E> Source for ItemSource<P, C, T, E>
@@ -374,6 +307,10 @@ where
         reporter.is_some_and(|reporter| reporter.due > 0 || reporter.call.is_none())
     }
 
+    fn report(core: &Arc<Scheduler<Self>>) {
+        reporter::report(core);
+    }
+
     fn describe(shared: &Shared<P>, tag: &Self::Tag) -> (Label, Duration) {
         match tag {
             JobTag::Item(tag) => tag.describe(&shared.call_site),
@@ -381,267 +318,5 @@ where
             JobTag::Destructor => (shared.call_site.label("a destructor"), Duration::ZERO),
             JobTag::UnusedPermit => (shared.call_site.label("a permit"), Duration::ZERO),
         }
-    }
-
-    fn report(core: &Arc<Scheduler<Self>>) {
-        while let Some((mut call, progress)) = core.with_state(|state| state.source.take_report()) {
-            let entered = span::enter(Some(&core.shared.call_site.span));
-            let called = panic::catch(|| call(progress));
-            drop(entered);
-            if let Err(payload) = called {
-                panic::discard(call);
-                core.record_beside_jobs(&mut JobTag::OnProgress, Outcome::Panicked(payload));
-                core.with_effects(|state, effects| {
-                    state.source.reporter = None;
-                    state.wake_waiter(effects);
-                });
-                return;
-            }
-            let mut call = Some(call);
-            let runtime_lost = core.with_effects(|state, effects| {
-                if let Some(reporter) = &mut state.source.reporter {
-                    reporter.call = call.take();
-                }
-                state.wake_waiter(effects);
-                // A worker makes the reports that became due during this one.
-                state.call_searcher(effects);
-                state.runtime_lost
-            });
-            panic::discard(call);
-            // Without a runtime no worker can be woken, so this thread makes all the reports.
-            if !runtime_lost {
-                return;
-            }
-        }
-    }
-}
-
-impl<P, C, T, E> Pulls for ItemSource<P, C, T, E>
-where
-    P: Next<Future: Future<Output = Result<T, E>> + Send + 'static> + Send + 'static,
-    C: Collector<T, E, Collected: Send + 'static> + Send + 'static,
-    T: Send + 'static,
-    E: GroupError,
-{
-    type Item = P::Future;
-    type Taken = TakenIter<P>;
-
-    const BATCHES: bool = C::BATCHES;
-
-    fn take_permit(&mut self, permits: &mut Permits) -> bool {
-        let takes = self.has_room(permits) && permits.take();
-        self.pulling += usize::from(takes);
-        takes
-    }
-
-    fn permit_returned(&mut self) {
-        self.pulling -= 1;
-    }
-
-    fn most_left(&self) -> Option<usize> {
-        self.counts.left()
-    }
-
-    fn is_pulling(&self) -> bool {
-        self.counts.is_pulling()
-    }
-
-    fn cancel_look(&mut self) {
-        self.looks_for_end = false;
-    }
-
-    fn block(&mut self) {
-        self.blocked = true;
-    }
-
-    fn parking(&mut self) -> &mut Parking {
-        &mut self.parking
-    }
-
-    fn starts(shared: &Shared<P>) -> &Starts {
-        &shared.starts
-    }
-
-    fn worker_wakers(&mut self) -> &mut WorkerWakers {
-        &mut self.worker_wakers
-    }
-
-    fn report_start(&mut self, tag: &Self::Tag, left: SizeHint) {
-        self.pulling -= 1;
-        if let JobTag::Item(tag) = tag {
-            self.counts.start(tag.number, left);
-        }
-    }
-
-    fn reached_end(&mut self, count: Option<usize>) -> bool {
-        let Some(count) = count else {
-            return false;
-        };
-        self.counts.exhaust(count);
-        !self.parking.is_empty()
-    }
-
-    fn wake_if_ended(&mut self, effects: &mut Effects) {
-        if !self.counts.is_pulling() {
-            effects.wake.extend(self.parking.drain());
-        }
-    }
-
-    fn may_pull(core: &Arc<Scheduler<Self>>) -> bool {
-        !core.ctx().is_done() && core.read(|state| state.source.counts.is_pulling())
-    }
-
-    fn pull(
-        core: &Arc<Scheduler<Self>>,
-        taken: Option<TakenIter<P>>,
-        mut slot: Pin<&mut Option<P::Future>>,
-        cx: &mut task::Context<'_>,
-    ) -> Pulled<Self> {
-        if let Some(TakenIter(pull)) = taken {
-            let (is_pulling, is_over_limit) = core.read(|state| {
-                let permits = &state.permits;
-                let is_over_limit = permits.running() > permits.limit();
-                (state.source.counts.is_pulling(), is_over_limit)
-            });
-            if !is_pulling {
-                close(core, Some(pull));
-                core.return_permit();
-                return Pulled::Nothing;
-            }
-            core.shared.iter.put_back(Some(pull));
-            if is_over_limit {
-                // The limit was lowered meanwhile. The item comes when there is a permit again.
-                core.return_permit();
-                stop_waiting(core);
-                return Pulled::Nothing;
-            }
-        }
-        match pull(core, slot.as_mut(), cx) {
-            SharedPull::InUse => Pulled::InUse,
-            SharedPull::Item(number, left) => {
-                let tag = JobTag::Item(ItemTag::started(number, &core.shared.call_site));
-                if start(core, number, left) {
-                    let may_be_last = core.shared.may_be_last(left);
-                    return Pulled::Item(PulledItem {
-                        tag,
-                        left,
-                        may_be_last,
-                    });
-                }
-                let outcome = Outcome::of_drop(panic::catch(|| slot.set(None)));
-                core.complete_elsewhere(tag, outcome, None);
-                close(core, core.shared.iter.take());
-                Pulled::Nothing
-            }
-            SharedPull::NotYet(pull) => {
-                if wait(core, cx) {
-                    return Pulled::Pending(TakenIter(pull));
-                }
-                close(core, Some(pull));
-                core.return_permit();
-                Pulled::Nothing
-            }
-            SharedPull::Nothing => {
-                core.return_permit();
-                Pulled::Nothing
-            }
-        }
-    }
-
-    fn pull_on(
-        core: &Arc<Scheduler<Self>>,
-        slot: Pin<&mut Option<P::Future>>,
-        cx: &mut task::Context<'_>,
-    ) -> Option<PulledItem<Self>> {
-        if !core.shared.keeps_permits || core.is_aborted() || core.ctx().is_done() {
-            return None;
-        }
-        let next = match pull(core, slot, cx) {
-            SharedPull::Item(number, left) => Some(PulledItem {
-                tag: JobTag::Item(ItemTag::started(number, &core.shared.call_site)),
-                left,
-                may_be_last: core.shared.may_be_last(left),
-            }),
-            SharedPull::NotYet(pull) => {
-                core.shared.iter.put_back(Some(pull));
-                None
-            }
-            SharedPull::InUse | SharedPull::Nothing => return None,
-        };
-        if core.shared.iter.take_wake_request() {
-            serve_wake_request(core);
-        }
-        next
-    }
-
-    fn pull_one(
-        core: &Arc<Scheduler<Self>>,
-        slot: Pin<&mut Option<P::Future>>,
-        cx: &mut task::Context<'_>,
-    ) -> Option<PulledItem<Self>> {
-        if core.is_aborted() || core.ctx().is_done() {
-            return_unused(core);
-            return None;
-        }
-        match pull(core, slot, cx) {
-            SharedPull::Item(number, left) => {
-                if core.shared.iter.take_wake_request() {
-                    serve_wake_request(core);
-                }
-                Some(PulledItem {
-                    tag: JobTag::Item(ItemTag::started(number, &core.shared.call_site)),
-                    left,
-                    may_be_last: core.shared.may_be_last(left),
-                })
-            }
-            SharedPull::Nothing => {
-                return_unused(core);
-                None
-            }
-            SharedPull::NotYet(pull) => {
-                core.shared.iter.put_back(Some(pull));
-                leave_in_use(core);
-                None
-            }
-            SharedPull::InUse => {
-                leave_in_use(core);
-                None
-            }
-        }
-    }
-
-    fn find_end(core: &Arc<Scheduler<Self>>, cx: &mut task::Context<'_>) -> Option<usize> {
-        find_end(core, cx)
-    }
-
-    fn found_more(core: &Arc<Scheduler<Self>>, left: SizeHint) {
-        found_more(core, left);
-    }
-
-    fn look_for_end(core: &Arc<Scheduler<Self>>, cx: &mut task::Context<'_>) {
-        look_for_end(core, cx);
-    }
-
-    fn pulled(core: &Scheduler<Self>) -> usize {
-        core.shared.iter.pulled()
-    }
-
-    fn look_again(core: &Arc<Scheduler<Self>>) {
-        if core.shared.iter.request_wake() {
-            serve_wake_request(core);
-        }
-    }
-
-    fn abandon(core: &Arc<Scheduler<Self>>, taken: TakenIter<P>) {
-        close(core, Some(taken.0));
-        core.return_permit();
-    }
-
-    fn output(result: Result<T, E>) -> JobOutput<Self> {
-        C::classify(result)
-    }
-
-    fn tag_of_permit() -> Self::Tag {
-        JobTag::UnusedPermit
     }
 }

@@ -3,9 +3,12 @@
 //! It has the same counts and the same collectors as a run on workers. One task polls all items, so
 //! nothing moves while that task does not poll the run.
 
+mod end;
+mod failures;
 mod in_flight;
 #[cfg(feature = "inspect")]
 mod inspected;
+mod pull;
 mod slots;
 mod turn;
 mod wakes;
@@ -21,22 +24,17 @@ use tokio::task::coop;
 use tokio::time::Sleep;
 
 use super::call_site::CallSite;
-use super::causes::{FAN_OUT_DROPPED, FAN_OUT_FINISHED, FAN_OUT_STOPPED};
+use super::causes::FAN_OUT_STOPPED;
 use super::collect::{Collector, RunSummary, StreamCollector, Taken, reason};
 use super::item_counts::ItemCounts;
-use super::item_tag::ItemTag;
-use super::items::{Next, drop_in, poll_pull};
+use super::items::Next;
 use super::limit::{Limit, Steering};
 use super::progress::Progress;
 use super::run::Run;
 use crate::context::ContextError;
 use crate::context::{Cause, Context, OwnedContext};
-use crate::panic::{self, Payload};
-use crate::scheduler::calls::Failure;
-use crate::scheduler::error::{Label, Panic, TaskErrorKind};
+use crate::panic;
 use crate::scheduler::failures::Failures;
-use crate::scheduler::job;
-use crate::span::{self, Span};
 use crate::sync;
 use in_flight::InFlight;
 use slots::{Ended, Polled};
@@ -244,81 +242,6 @@ where
         self.counts.is_pulling() && held < self.limit
     }
 
-    /// Polls for the next item, and puts it into a slot. Returns `None` if there was no item.
-    fn poll_pull(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<usize>> {
-        // Two instances of the function, so that a big future is boxed at once and is not in the
-        // stack frames below.
-        if const { job::is_big::<Fut>() } {
-            self.poll_pull_as(Box::pin, InFlight::push_big, cx)
-        } else {
-            self.poll_pull_as(|future| future, InFlight::push_small, cx)
-        }
-    }
-
-    #[inline]
-    fn poll_pull_as<F, Wrap, Push>(
-        &mut self,
-        wrap: Wrap,
-        push: Push,
-        cx: &mut task::Context<'_>,
-    ) -> Poll<Option<usize>>
-    where
-        Wrap: FnOnce(Fut) -> F,
-        Push: FnOnce(&mut InFlight<Fut, C::Stopwatch>, ItemTag<C::Stopwatch>, Option<F>) -> usize,
-    {
-        let mut item = None;
-        let put = |future| item = Some(wrap(future));
-        let caller = &self.call_site.span;
-        match ready!(poll_pull(&mut self.pull, put, self.ctx.get(), caller, cx)) {
-            Ok(Some(left)) => {
-                let number = self.counts.started();
-                self.counts.start(number, left);
-                let tag = ItemTag::started(number, &self.call_site);
-                let slot = push(&mut self.in_flight, tag, item);
-                self.check_decided();
-                self.report();
-                return Poll::Ready(Some(slot));
-            }
-            Ok(None) => {
-                self.counts.exhaust(self.counts.started());
-                self.check_decided();
-            }
-            Err(payload) => {
-                // There is a future if the size hint panicked.
-                panic::discard(item);
-                self.fail_pull(payload);
-            }
-        }
-        Poll::Ready(None)
-    }
-
-    /// Polls a new item, unless its pull has ended the context: then the item is left to the grace
-    /// period. Returns whether the run may poll other items in this step.
-    #[inline]
-    fn poll_first(&mut self, slot: Option<usize>) -> bool {
-        let has_ended = self.ctx.has_ended();
-        let Some(slot) = slot else { return !has_ended };
-        if has_ended {
-            self.in_flight.wake(slot);
-            return false;
-        }
-        match self.in_flight.poll_slot(slot, &mut self.turn) {
-            Some(item) => {
-                self.end_item(item);
-                !self.ctx.has_ended()
-            }
-            None => true,
-        }
-    }
-
-    /// Records a panic of the iterator or the function as that of an item.
-    fn fail_pull(&mut self, payload: Payload) {
-        let number = self.counts.started();
-        self.counts.break_at(number);
-        let tag = ItemTag::unstarted(number, &self.call_site);
-        self.fail(&tag, TaskErrorKind::Panicked(Panic::new(payload)));
-    }
-
     /// Counts an item that has returned or panicked as finished.
     #[inline]
     fn end_item(&mut self, item: EndedItem<Fut, C::Stopwatch>) {
@@ -329,63 +252,12 @@ where
         }
     }
 
-    /// Records the panic of an item, and counts it as finished.
-    fn end_panicked(&mut self, tag: &ItemTag<C::Stopwatch>, payload: Payload) {
-        self.end_failed(tag, TaskErrorKind::Panicked(Panic::new(payload)));
-    }
-
-    /// Records the failure of an item, and counts it as finished.
-    fn end_failed(&mut self, tag: &ItemTag<C::Stopwatch>, kind: TaskErrorKind<E>) {
-        self.fail(tag, kind);
-        self.collect(tag.number, None);
-    }
-
     /// Counts an item as finished, and hands its value to the collector.
     #[inline]
     fn collect(&mut self, number: usize, collected: Option<C::Collected>) {
         panic::discard(self.counts.collect(number, collected));
         self.check_decided();
         self.report();
-    }
-
-    /// Records the failure of an item.
-    fn fail(&mut self, tag: &ItemTag<C::Stopwatch>, kind: TaskErrorKind<E>) {
-        let (label, elapsed) = tag.describe(&self.call_site);
-        self.record(Some(&tag.span), label, elapsed, kind);
-    }
-
-    /// Records a failure, and cancels the context if the collector stops at such a failure. The
-    /// event is emitted in `span`.
-    fn record(
-        &mut self,
-        span: Option<&Span>,
-        label: Label,
-        elapsed: Duration,
-        kind: TaskErrorKind<E>,
-    ) {
-        let failure = Failure {
-            label,
-            elapsed,
-            kind,
-            ended: self.ctx.is_done(),
-            was_running: false,
-            ends_context: true,
-            on_pool: None,
-        };
-        let entered = span::enter(span);
-        if let Some(span) = span {
-            span.failed(failure.kind.as_failure(), failure.ended);
-        }
-        let cause = failure.report(C::ON_FAILURE, None);
-        drop(entered);
-        if failure.is_own() {
-            self.counts.fail();
-        }
-        let (unkept, cause) = self.failures.record(failure, cause);
-        panic::discard(unkept);
-        if let Some(cause) = cause {
-            self.end_context(cause);
-        }
     }
 
     /// Cancels the context if the collector has decided the result.
@@ -416,57 +288,6 @@ where
     fn report(&mut self) {
         if self.report.is_some() {
             self.call_report();
-        }
-    }
-
-    fn call_report(&mut self) {
-        let Some(report) = &mut self.report else {
-            return;
-        };
-        let progress = self.counts.progress();
-        let entered = span::enter(Some(&self.call_site.span));
-        let called = panic::catch(|| report(progress));
-        drop(entered);
-        if let Err(payload) = called {
-            let unneeded = self.report.take();
-            panic::discard(unneeded);
-            self.fail_report(payload);
-        }
-    }
-
-    /// Records a panic of `on_progress`.
-    fn fail_report(&mut self, payload: Payload) {
-        let label = self.call_site.label("on_progress");
-        let kind = TaskErrorKind::Panicked(Panic::new(payload));
-        self.record(None, label, Duration::ZERO, kind);
-    }
-
-    /// Stops the pulling, since the context is done. The items in flight are dropped when the grace
-    /// period is over.
-    fn wind_down(&mut self) {
-        self.note_end();
-        self.counts.cut();
-        if self.grace.is_zero() {
-            self.stop();
-        } else {
-            self.stage = Stage::WindingDown(Box::pin(tokio::time::sleep(self.grace)));
-        }
-    }
-
-    /// Drops the items in flight and counts them as finished: first those whose destructors
-    /// panicked.
-    fn stop(&mut self) {
-        self.stage = Stage::Stopped;
-        let mut aborted = Vec::new();
-        for (tag, dropped) in self.in_flight.stop() {
-            match dropped {
-                Ok(()) => aborted.push(tag),
-                Err(payload) => self.end_panicked(&tag, payload),
-            }
-        }
-        let error = reason(self.ctx.get().err());
-        for tag in aborted {
-            self.end_failed(&tag, TaskErrorKind::Aborted(error.clone()));
         }
     }
 }
@@ -510,57 +331,7 @@ where
     }
 
     fn finish(&mut self) -> (C, RunSummary<E>) {
-        self.stage = Stage::Finished;
-        let error = self.ctx.get().err();
-        let cause = Cause::from_static(&FAN_OUT_FINISHED);
-        if let Err(payload) = panic::catch(|| self.ctx.cancel_if_seen(cause)) {
-            panic::discard(payload);
-        }
-        // Before the failures are taken: a panic of a destructor becomes one of them.
-        let (pull, report) = self.drop_inputs();
-        if let Err(payload) = pull {
-            self.fail_pull(payload);
-        }
-        if let Err(payload) = report {
-            self.fail_report(payload);
-        }
-        let summary = RunSummary {
-            failures: std::mem::replace(&mut self.failures, Failures::new()),
-            exhausted: self.counts.is_exhausted(),
-            left: self.counts.left(),
-            error,
-            decided: self.counts.is_decided(),
-            call_site: self.call_site.clone(),
-        };
-        (std::mem::take(&mut self.counts.collector), summary)
-    }
-}
-
-impl<P, Fut, C: Collector<T, E>, T, E, R> LocalRun<P, Fut, C, T, E, R> {
-    /// Drops the iterator with the function, and `on_progress`, one after the other. Two
-    /// destructors that panic in one drop would abort the process. Returns the panics.
-    fn drop_inputs(&mut self) -> (Result<(), Payload>, Result<(), Payload>) {
-        let caller = &self.call_site.span;
-        let pull = drop_in(caller, self.pull.take());
-        (pull, drop_in(caller, self.report.take()))
-    }
-}
-
-impl<P, Fut, C, T, E, R> Drop for LocalRun<P, Fut, C, T, E, R>
-where
-    C: Collector<T, E>,
-{
-    /// Cancels the context before it drops the items in flight, so that their destructors see it
-    /// done.
-    fn drop(&mut self) {
-        if !matches!(self.stage, Stage::Finished) {
-            let _ = panic::catch(|| self.ctx.cancel(Cause::from_static(&FAN_OUT_DROPPED)))
-                .map_err(panic::discard);
-        }
-        self.in_flight.stop().into_iter().for_each(panic::discard);
-        let (pull, report) = self.drop_inputs();
-        panic::discard(pull);
-        panic::discard(report);
+        self.end()
     }
 }
 

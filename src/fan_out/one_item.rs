@@ -37,8 +37,8 @@ use std::task::{self, Poll, Waker};
 use pin_project_lite::pin_project;
 
 use super::items::SizeHint;
+use super::pulls::{PulledItem, Pulls};
 use super::starts::Place;
-use super::worker::{PulledItem, Pulls};
 use crate::panic::{self, Payload};
 use crate::scheduler::Scheduler;
 use crate::scheduler::current::{self, CurrentJob};

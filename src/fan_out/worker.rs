@@ -15,6 +15,9 @@
 //! now, it parks. A searching worker that would only contend with the others backs off (see
 //! [`backoff`](super::backoff)).
 
+mod pause;
+mod permits;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{self, Poll, ready};
@@ -23,122 +26,19 @@ use pin_project_lite::pin_project;
 
 use super::backoff::Backoff;
 use super::batch::Batch;
-use super::items::SizeHint;
-use super::parking::{ParkId, Parking};
-use super::starts::Starts;
+use super::parking::ParkId;
+use super::pulls::{Pulled, PulledItem, Pulls, UnusedPermit};
 use crate::panic;
+use crate::scheduler::Scheduler;
 use crate::scheduler::current::{self, CurrentJob};
 use crate::scheduler::effects::Effects;
 use crate::scheduler::job::poll_job;
-use crate::scheduler::permits::{Permits, Yielded};
+use crate::scheduler::permits::Yielded;
 use crate::scheduler::poll_budget::PollBudget;
-use crate::scheduler::source::{Completion, JobOutput, Outcome, Rejected, Source, Tag};
+use crate::scheduler::source::{Completion, Outcome, Rejected, Tag};
 use crate::scheduler::state::State;
-use crate::scheduler::worker_wakers::WorkerWakers;
-use crate::scheduler::{Scheduler, Spawned};
 use crate::sync::Arc;
-
-/// The parts of an item source that its workers use. It has one implementation; the trait names
-/// that one type, with its four parameters and their bounds, by one letter.
-pub(crate) trait Pulls: Source<Work = UnusedPermit> {
-    /// The future of an item.
-    type Item: Future + Send + 'static;
-    /// The stream, in the hands of the worker that waits for its next item.
-    type Taken: Send + 'static;
-
-    /// Whether a worker may run several items on one permit.
-    const BATCHES: bool;
-
-    /// Takes a permit to pull, if an item may be pulled now. Under the lock.
-    fn take_permit(&mut self, permits: &mut Permits) -> bool;
-    /// Notes that the permit of a pull has led to no item. Under the lock.
-    fn permit_returned(&mut self);
-    /// Returns at most how many items are left to be pulled, if that is known. Under the lock.
-    fn most_left(&self) -> Option<usize>;
-    /// Returns whether more items will come. Under the lock.
-    fn is_pulling(&self) -> bool;
-    /// Notes that no look for the end is due any more. Under the lock.
-    fn cancel_look(&mut self);
-    /// Notes that a worker has found the iterator in use: no other worker is needed until it is
-    /// free. Under the lock.
-    fn block(&mut self);
-    /// The workers that are parked. Under the lock.
-    fn parking(&mut self) -> &mut Parking;
-    /// The starts of the workers that run one item each.
-    fn starts(shared: &Self::Shared) -> &Starts;
-    /// The wakers of the workers that run one item each. Under the lock.
-    fn worker_wakers(&mut self) -> &mut WorkerWakers;
-    /// Counts an item that was pulled with `pull_one` as started. Under the lock.
-    fn report_start(&mut self, tag: &Self::Tag, left: SizeHint);
-    /// Notes how many items there are, if a look for the end has found it. Returns whether workers
-    /// are parked, which `wake_if_ended` wakes. Under the lock.
-    fn reached_end(&mut self, count: Option<usize>) -> bool;
-    /// Wakes the workers that are parked if no item is pulled any more. Under the lock.
-    fn wake_if_ended(&mut self, effects: &mut Effects);
-
-    /// Returns whether an item may still be pulled.
-    fn may_pull(scheduler: &Arc<Scheduler<Self>>) -> bool;
-    /// Pulls an item with a permit, and puts its future into the slot.
-    fn pull(
-        scheduler: &Arc<Scheduler<Self>>,
-        taken: Option<Self::Taken>,
-        slot: Pin<&mut Option<Self::Item>>,
-        cx: &mut task::Context<'_>,
-    ) -> Pulled<Self>;
-    /// Pulls the next item of a batch, if there is one at once.
-    fn pull_on(
-        scheduler: &Arc<Scheduler<Self>>,
-        slot: Pin<&mut Option<Self::Item>>,
-        cx: &mut task::Context<'_>,
-    ) -> Option<PulledItem<Self>>;
-    /// Pulls the item of a worker that runs no other one. Returns `None` if it gets none; its
-    /// permit has been returned then.
-    fn pull_one(
-        scheduler: &Arc<Scheduler<Self>>,
-        slot: Pin<&mut Option<Self::Item>>,
-        cx: &mut task::Context<'_>,
-    ) -> Option<PulledItem<Self>>;
-    /// Looks whether there is another item after the last one that such a worker has pulled.
-    /// Returns how many items there are if there is none, for `reached_end`.
-    fn find_end(scheduler: &Arc<Scheduler<Self>>, cx: &mut task::Context<'_>) -> Option<usize>;
-    /// Notes that there are more items than the iterator has said, and has a worker woken for them.
-    fn found_more(scheduler: &Arc<Scheduler<Self>>, left: SizeHint);
-    /// Looks whether there is another item, after one that may be the last.
-    fn look_for_end(scheduler: &Arc<Scheduler<Self>>, cx: &mut task::Context<'_>);
-    /// Returns how many items have been pulled so far. Takes no lock.
-    fn pulled(scheduler: &Scheduler<Self>) -> usize;
-    /// Has a worker woken if the iterator became free just before this worker parked.
-    fn look_again(scheduler: &Arc<Scheduler<Self>>);
-    /// Drops the stream that a worker had when it was dropped.
-    fn abandon(scheduler: &Arc<Scheduler<Self>>, taken: Self::Taken);
-    /// Returns the output of an item as the collector keeps it.
-    fn output(output: <Self::Item as Future>::Output) -> JobOutput<Self>;
-    /// Returns a tag for a permit without an item.
-    fn tag_of_permit() -> Self::Tag;
-}
-
-/// The result of a pull.
-pub(crate) enum Pulled<S: Pulls> {
-    Item(PulledItem<S>),
-    /// There is no item. The permit has been returned.
-    Nothing,
-    /// The stream is pending. The worker keeps the permit and waits with the stream.
-    Pending(S::Taken),
-    /// Another worker uses the iterator. The permit has not been returned.
-    InUse,
-}
-
-/// An item, whose future is in the slot.
-pub(crate) struct PulledItem<S: Pulls> {
-    pub(crate) tag: S::Tag,
-    /// How many items are left.
-    pub(crate) left: SizeHint,
-    /// Whether there are no more items by the iterator's own count.
-    pub(crate) may_be_last: bool,
-}
-
-/// The permit of a worker that was dropped before it pulled.
-pub(crate) struct UnusedPermit;
+use pause::Found;
 
 pin_project! {
     pub(crate) struct Worker<S: Pulls> {
@@ -436,59 +336,7 @@ impl<S: Pulls> Items<'_, S> {
     }
 }
 
-/// Why a worker parks.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Found {
-    /// Nothing can be pulled now.
-    Nothing,
-    /// Another worker uses the iterator. The parking worker returns its permit.
-    InUse,
-}
-
 impl<S: Pulls> Scheduler<S> {
-    /// Spawns the first workers, each with a permit: one per item, if the iterator says that there
-    /// are at most `most`. Returns whether it has spawned one.
-    ///
-    /// Otherwise each worker would be woken only after the pull of the one before.
-    pub(crate) fn spawn_first(self: &Arc<Self>, most: usize) -> bool {
-        let count = self.take_first_permits(most);
-        let mut unspawned = count;
-        if count > 0 {
-            self.spawn_guarded(|workers, runtime| {
-                // An abort that has hit the workers would not see the new ones.
-                let mut is_finished = false;
-                while unspawned > 0 && !self.are_workers_aborted() {
-                    unspawned -= 1;
-                    let worker = Worker::new(self.clone(), WorkerState::HasPermit);
-                    is_finished |= workers.spawn_on(worker, runtime).is_finished();
-                }
-                Spawned::of_worker(is_finished)
-            });
-            self.flush_lifo_slot();
-        }
-        for _ in 0..unspawned {
-            self.return_permit();
-        }
-        count > 0
-    }
-
-    /// Takes a permit for each item, if the iterator says that there are at most `most`, and as far
-    /// as there are permits. Returns how many it has taken.
-    pub(super) fn take_first_permits(self: &Arc<Self>, most: usize) -> usize {
-        let ended = self.ctx().is_done();
-        self.with_state(|state| {
-            let few = state.source.most_left().filter(|left| *left <= most);
-            let mut count = 0;
-            while !ended && state.is_open() && few.is_some_and(|few| count < few) {
-                if !state.take_permit() {
-                    break;
-                }
-                count += 1;
-            }
-            count
-        })
-    }
-
     /// Completes what a worker has run, and decides what it does next.
     fn next(
         self: &Arc<Self>,
@@ -507,62 +355,6 @@ impl<S: Pulls> Scheduler<S> {
             }
             state.next(ended, effects)
         })
-    }
-
-    /// Completes the items of a batch whose last item has to wait: they do not wait for it.
-    fn complete_batch(self: &Arc<Self>, batch: &mut Batch<S>) {
-        if !batch.is_empty() {
-            self.with_effects(|state, effects| state.complete_batch(batch, effects));
-        }
-    }
-
-    /// Decides whether a searching worker backs off. `Some` if it does; it is woken again then.
-    fn back_off(&self, mut backoff: Backoff, cx: &mut task::Context<'_>) -> Option<Backoff> {
-        if !self.has_threads() {
-            return self.waits_behind_driver(cx).then_some(backoff);
-        }
-        let is_first = backoff.is_first_look();
-        let backs_off = backoff.others_are_quick(|| S::pulled(self))
-            && (!is_first || self.with_permits(Permits::hold_searcher_back));
-        if backs_off {
-            self.wake_behind_others(cx);
-        }
-        backs_off.then_some(backoff)
-    }
-
-    /// Parks a worker, unless nothing more will come.
-    fn park(self: &Arc<Self>, found: Found, cx: &mut task::Context<'_>) -> Option<ParkId> {
-        let waker = cx.waker().clone();
-        let parked = self.with_effects(|state, effects| {
-            if found == Found::InUse {
-                state.source.block();
-                state.return_unused_permit(effects);
-            }
-            if !state.can_park() {
-                effects.stale_wakers.push(waker);
-                return None;
-            }
-            Some(state.source.parking().park(waker))
-        });
-        if found == Found::InUse {
-            S::look_again(self);
-        }
-        parked
-    }
-
-    /// Ends a stay. Returns whether the worker was woken as a searching worker.
-    fn unpark(self: &Arc<Self>, id: ParkId) -> bool {
-        self.with_effects(|state, effects| {
-            let waker = state.source.parking().unpark(id);
-            let was_woken = waker.is_none();
-            effects.stale_wakers.extend(waker);
-            was_woken
-        })
-    }
-
-    /// Returns a permit for which there is no item.
-    pub(crate) fn return_permit(self: &Arc<Self>) {
-        self.with_effects(|state, effects| state.return_unused_permit(effects));
     }
 }
 
@@ -592,31 +384,5 @@ impl<S: Pulls> State<S> {
         } else {
             Next::Leave
         }
-    }
-
-    /// Takes a permit to pull, if an item may be pulled now, and counts the item.
-    fn take_permit(&mut self) -> bool {
-        let takes = self.source.take_permit(&mut self.permits);
-        if takes {
-            self.count_in(1);
-        }
-        takes
-    }
-
-    /// Returns whether a worker that cannot pull now should stay, because more items will come.
-    fn can_park(&mut self) -> bool {
-        self.is_open() && self.source.is_pulling() && self.source.parking().has_room()
-    }
-
-    fn complete_batch(&mut self, batch: &mut Batch<S>, effects: &mut Effects) {
-        for (tag, value) in batch.drain() {
-            let observer = self.source.accept(tag, value, effects);
-            debug_assert!(observer.is_none(), "an item has no observer");
-        }
-    }
-
-    pub(super) fn return_unused_permit(&mut self, effects: &mut Effects) {
-        self.source.permit_returned();
-        self.return_permit(effects);
     }
 }

@@ -1,28 +1,21 @@
-//! Puts tasks into a group's queue, and decides their admissions.
-
-use std::task::{Poll, Waker};
+//! Starts the tasks of a group, or puts them into its queue.
 
 use tokio::task::AbortHandle;
 
-use super::blocking;
-use super::handle::{Admission, DecideAdmission, Number};
+use super::decide_admission::LocalDecider;
+use super::handle::{Admission, Number};
 use super::permit_wait::PermitWait;
-use super::policy::Policy;
 use super::queue::{Local, Position, Queue, Queued};
 use super::task::LocalId;
 use super::task::{BlockingJob, Entry, Task, Work};
-use super::task_handle::StopQueued;
 use crate::group::error::TryGoError;
-use crate::panic;
 use crate::scheduler::Scheduler;
 use crate::scheduler::current;
 use crate::scheduler::effects::Effects;
 use crate::scheduler::group_error::GroupError;
 use crate::scheduler::job::{Job, JobResult};
-use crate::scheduler::lease::Lease;
-use crate::scheduler::permits::lending::Lending;
-use crate::scheduler::permits::lending::{ReservedId, Waiter};
-use crate::scheduler::source::{HadPermit, Outcome, Rejected, Source};
+use crate::scheduler::permits::lending::{Lending, ReservedId};
+use crate::scheduler::source::HadPermit;
 use crate::scheduler::state::State;
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
@@ -61,15 +54,6 @@ where
     /// Returns the same for a task that has reserved its permit, which a closed group takes, too.
     pub(super) fn takes_reserved(&self) -> bool {
         self.is_open() && !self.source.closed && !self.ended_by_failure
-    }
-
-    /// Counts a task that is refused, unless a wait is already over. Returns whether it did.
-    fn count_in_refused(&mut self, policy: Policy) -> bool {
-        let counts = !self.is_concluded();
-        if counts {
-            self.count_in_task(policy);
-        }
-        counts
     }
 }
 
@@ -373,204 +357,6 @@ where
             }
             // A call of `idle` may wait for this permit alone.
             state.wake_waiter(effects);
-        });
-    }
-
-    /// Drops work that never runs, and counts its task as ended.
-    fn reject(self: &Arc<Self>, Entry { task: tag, work }: Entry<E>, permit: HadPermit) {
-        Source::dispose(self, Rejected { tag, work, permit });
-    }
-
-    /// Drops a task that was refused, and counts it as ended. A closure is dropped on the pool.
-    fn refuse_entry(self: &Arc<Self>, Entry { task, work }: Entry<E>) {
-        match work {
-            Work::Blocking(job) => blocking::refuse(self, task, job),
-            Work::Future(job) => {
-                let outcome = Outcome::of_refusal(panic::catch(|| drop(job)));
-                self.complete_unstarted(task, outcome);
-            }
-        }
-    }
-
-    /// Refuses a task because the context is done or the group is closed. It counts as ended,
-    /// unless a wait is already over.
-    pub(super) fn refuse(self: &Arc<Self>, queued: Queued<E>) {
-        let entry = match queued {
-            Queued::Entry(entry) => entry,
-            Queued::Local(wait) => return self.refuse_local(wait, Policy::default()),
-            Queued::Reserved(_) | Queued::Gap => return,
-        };
-        let policy = entry.task.policy;
-        let counts = self.with_state(|state| state.count_in_refused(policy));
-        if counts {
-            return self.refuse_entry(entry);
-        }
-        let Entry { task, work } = entry;
-        work.discard();
-        if let Some(observer) = task.observer {
-            observer.ended(&**self, false);
-        }
-    }
-
-    /// Refuses a local task, which counts as ended when it has been dropped.
-    pub(super) fn refuse_local(self: &Arc<Self>, wait: Arc<PermitWait>, policy: Policy) {
-        self.with_effects(|state, effects| {
-            if state.count_in_refused(policy) {
-                wait.refuse(effects);
-            } else {
-                wait.dismiss(effects);
-            }
-        });
-    }
-}
-
-/// The task whose admission is asked for.
-#[derive(Clone, Copy)]
-enum Asked<'a> {
-    Job(Number),
-    Local(&'a PermitWait),
-}
-
-impl Asked<'_> {
-    fn decision<E>(self, queue: &Queue<E>) -> Option<bool> {
-        match self {
-            Asked::Job(number) => queue.decision(number),
-            Asked::Local(wait) => wait.decision(),
-        }
-    }
-
-    /// Returns the task's waiter, or `None` if the admission is decided: the number of a local task
-    /// may then be in use for another task.
-    fn waiter<E>(self, queue: &mut Queue<E>) -> Option<&mut Option<Waiter>> {
-        if self.decision(queue).is_some() {
-            return None;
-        }
-        queue.waiter_of(match self {
-            Asked::Job(number) => number,
-            Asked::Local(wait) => wait.number()?,
-        })
-    }
-}
-
-impl<E> DecideAdmission for Scheduler<Queue<E>>
-where
-    E: GroupError,
-{
-    fn poll_decision(
-        self: Arc<Self>,
-        number: Number,
-        lease: &mut Lease,
-        waker: &Waker,
-    ) -> Poll<bool> {
-        self.poll_asked(Asked::Job(number), lease, waker)
-    }
-
-    fn give_up(self: Arc<Self>, number: Number, lease: &mut Lease) {
-        self.give_up_asked(Asked::Job(number), lease);
-    }
-
-    fn decision(&self, number: Number) -> Option<bool> {
-        self.try_read(|state| state.source.decision(number))
-            .flatten()
-    }
-}
-
-impl<E> StopQueued for Scheduler<Queue<E>>
-where
-    E: GroupError,
-{
-    fn stop_queued(self: Arc<Self>, number: Number, observer: usize) -> bool {
-        self.with_effects(|state, effects| {
-            let Some(Entry { task, work }) = state.source.take_out(number, observer) else {
-                return false;
-            };
-            state.reject(vec![(task, work)], HadPermit::No);
-            state.call_searcher(effects);
-            state.relieve_watcher(effects);
-            true
-        })
-    }
-}
-
-/// Decides the admission of a local task that had to wait, by its `PermitWait`.
-struct LocalDecider<E>
-where
-    E: GroupError,
-{
-    scheduler: Arc<Scheduler<Queue<E>>>,
-    wait: Arc<PermitWait>,
-}
-
-impl<E> DecideAdmission for LocalDecider<E>
-where
-    E: GroupError,
-{
-    fn poll_decision(self: Arc<Self>, _: Number, lease: &mut Lease, waker: &Waker) -> Poll<bool> {
-        self.scheduler
-            .poll_asked(Asked::Local(&self.wait), lease, waker)
-    }
-
-    fn give_up(self: Arc<Self>, _: Number, lease: &mut Lease) {
-        self.scheduler
-            .give_up_asked(Asked::Local(&self.wait), lease);
-    }
-
-    fn decision(&self, _: Number) -> Option<bool> {
-        self.wait.try_decision()
-    }
-}
-
-impl<E> Scheduler<Queue<E>>
-where
-    E: GroupError,
-{
-    fn poll_asked(
-        self: &Arc<Self>,
-        asked: Asked<'_>,
-        lease: &mut Lease,
-        waker: &Waker,
-    ) -> Poll<bool> {
-        let ended = self.ctx().is_done();
-        let mut new = Some(waker.clone());
-        let how = current::own_poll(Lending::id(&**self), waker);
-        let poll = self.with_effects(|state, effects| {
-            let permits = &mut state.permits;
-            if let Some(started) = asked.decision(&state.source) {
-                let resumes = lease.resume(permits, &mut new, &mut effects.stale_wakers);
-                effects.stale_wakers.extend(new.take());
-                return if resumes {
-                    Poll::Ready(started)
-                } else {
-                    Poll::Pending
-                };
-            }
-            let (lent, is_free) = lease.wait(how, permits);
-            let waiter = new.take().map(|waker| Waiter { waker, lent });
-            if let Some(slot) = asked.waiter(&mut state.source) {
-                let old = std::mem::replace(slot, waiter);
-                state.source.expects_more = true;
-                effects.stale_wakers.extend(old.map(|old| old.waker));
-            }
-            if is_free {
-                state.start_ready(ended, effects);
-            }
-            // A deadline may have passed without a notification: the queue is closed here.
-            effects.reject_unstarted_if(ended);
-            Poll::Pending
-        });
-        if poll.is_pending() {
-            current::wait_for_permit(self, waker);
-        }
-        poll
-    }
-
-    fn give_up_asked(self: &Arc<Self>, asked: Asked<'_>, lease: &mut Lease) {
-        self.with_effects(|state, effects| {
-            let is_decided = asked.decision(&state.source).is_some();
-            if let Some(waiter) = asked.waiter(&mut state.source).and_then(Option::take) {
-                effects.stale_wakers.push(waiter.waker);
-            }
-            lease.end(is_decided, &mut state.permits, &mut effects.stale_wakers);
         });
     }
 }

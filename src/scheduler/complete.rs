@@ -206,6 +206,14 @@ impl<S: Source> Scheduler<S> {
     pub(crate) fn take_failures(&self) -> Failures<S::Error> {
         self.with_state(State::take_failures)
     }
+
+    /// Completes a job with an observer in a critical section of its own. Its observer claims a
+    /// permit before that permit goes to a job that has not started.
+    pub(crate) fn complete_observed(self: &Arc<Self>, completed: &mut Option<Completion<S>>) {
+        if let Some(observed) = completed.take_if(|completed| completed.tag.is_observed()) {
+            self.with_effects(|state, effects| state.complete(observed, effects));
+        }
+    }
 }
 
 impl<S: Source> State<S> {

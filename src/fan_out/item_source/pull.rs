@@ -1,18 +1,29 @@
 //! How a worker pulls: it gets an item, waits for one, or finds that there are no more.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{self, Poll};
 
-use super::{ItemSource, JobTag, Shared};
+use super::end::{close, exhaust, fail_pull};
+use super::in_use::{serve_wake_request, stop_waiting, wait};
+use super::look::{find_end, found_more, look_for_end};
+use super::{ItemSource, JobTag, Shared, TakenIter};
 use crate::fan_out::collect::Collector;
 use crate::fan_out::item_tag::ItemTag;
-use crate::fan_out::items::{Next, SizeHint, drop_in, poll_peek, poll_pull};
-use crate::fan_out::shared_iter::IterState;
-use crate::panic::{self, Payload};
+use crate::fan_out::items::{Next, SizeHint, poll_pull};
+use crate::fan_out::one_item::{leave_in_use, return_unused};
+use crate::fan_out::parking::Parking;
+use crate::fan_out::pulls::{Pulled, PulledItem, Pulls};
+use crate::fan_out::starts::Starts;
+use crate::panic;
 use crate::scheduler::Scheduler;
 use crate::scheduler::current;
-use crate::scheduler::source::{Outcome, Source};
-use crate::sync::{Arc, MutexGuard};
+use crate::scheduler::effects::Effects;
+use crate::scheduler::group_error::GroupError;
+use crate::scheduler::permits::Permits;
+use crate::scheduler::source::{JobOutput, Outcome, Source};
+use crate::scheduler::worker_wakers::WorkerWakers;
+use crate::sync::Arc;
 
 /// The result of a pull from the shared iterator.
 pub(super) enum SharedPull<P> {
@@ -92,7 +103,7 @@ where
             drop(state);
             // The slot has a future if the size hint panicked.
             panic::discard(panic::catch(|| slot.set(None)));
-            fail(core, number, payload);
+            fail_pull(core, number, payload);
             close(core, pull);
             SharedPull::Nothing
         }
@@ -101,91 +112,6 @@ where
             None => SharedPull::InUse,
         },
     }
-}
-
-/// Looks whether an iterator really has no more items when it says so, whether there is a permit
-/// for another one or not. Without this the end would be seen only when an item finishes, and the
-/// iterator would be kept until then.
-pub(super) fn look_for_end<P, C, T, E>(
-    core: &Arc<Scheduler<ItemSource<P, C, T, E>>>,
-    cx: &mut task::Context<'_>,
-) where
-    ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
-    P: Next,
-    C: Collector<T, E>,
-{
-    core.with_state(|state| state.source.looks_for_end = false);
-    match find_end(core, cx) {
-        Some(count) => note_end(core, count),
-        // Another worker uses the iterator, and may get an item. A searching worker sees the rest.
-        None => core.with_effects(|state, effects| state.call_searcher(effects)),
-    }
-}
-
-/// Looks like `look_for_end`, and leaves it to the caller to note the end. Returns how many items
-/// there are if there are no more; the iterator has been dropped then.
-pub(super) fn find_end<P, C, T, E>(
-    core: &Arc<Scheduler<ItemSource<P, C, T, E>>>,
-    cx: &mut task::Context<'_>,
-) -> Option<usize>
-where
-    ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
-    P: Next,
-    C: Collector<T, E>,
-{
-    let shared = &core.shared;
-    // Another worker that uses the iterator sees the end, or gets an item.
-    let mut state = shared.iter.try_use()?;
-    let mut count = None;
-    match poll_peek(&mut state.pull, core.ctx(), &shared.call_site.span, cx) {
-        Poll::Ready(Ok(None)) => {
-            state.left = (0, Some(0));
-            count = Some(shared.iter.pulled());
-            drop(state);
-        }
-        Poll::Ready(Ok(Some(left))) => {
-            state.left = left;
-            drop(state);
-            found_more(core, left);
-        }
-        Poll::Ready(Err(payload)) => break_off(core, state, payload),
-        // Not of an iterator.
-        Poll::Pending => drop(state),
-    }
-    if shared.iter.take_wake_request() {
-        serve_wake_request(core);
-    }
-    count
-}
-
-/// Handles a panic of the iterator or the function.
-#[cold]
-fn break_off<P, C, T, E>(
-    core: &Arc<Scheduler<ItemSource<P, C, T, E>>>,
-    mut state: MutexGuard<'_, IterState<P>>,
-    payload: Payload,
-) where
-    ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
-    P: Next,
-    C: Collector<T, E>,
-{
-    let pull = state.pull.take();
-    let number = core.shared.iter.number(&mut state);
-    drop(state);
-    fail(core, number, payload);
-    close(core, pull);
-}
-
-/// Notes that there are more items than the iterator has said, and has a worker woken for them.
-pub(super) fn found_more<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>, left: SizeHint)
-where
-    ItemSource<P, C, T, E>: Source,
-{
-    core.with_effects(|state, effects| {
-        state.source.looks_for_end = false;
-        state.source.counts.correct_left(left);
-        state.call_searcher(effects);
-    });
 }
 
 /// Counts an item as started and has the next worker woken. Returns false if the item must not run,
@@ -219,120 +145,232 @@ where
     })
 }
 
-/// Registers the worker to wait for the next item. Returns false if no more items are pulled.
-pub(super) fn wait<P, C, T, E>(
-    core: &Arc<Scheduler<ItemSource<P, C, T, E>>>,
-    cx: &mut task::Context<'_>,
-) -> bool
+impl<P, C, T, E> Pulls for ItemSource<P, C, T, E>
 where
-    ItemSource<P, C, T, E>: Source,
+    P: Next<Future: Future<Output = Result<T, E>> + Send + 'static> + Send + 'static,
+    C: Collector<T, E, Collected: Send + 'static> + Send + 'static,
+    T: Send + 'static,
+    E: GroupError,
 {
-    let waker = cx.waker().clone();
-    core.with_effects(|state, effects| {
-        let source = &mut state.source;
-        if !source.counts.is_pulling() {
-            effects.stale_wakers.push(waker);
-            return false;
+    type Item = P::Future;
+    type Taken = TakenIter<P>;
+
+    const BATCHES: bool = C::BATCHES;
+
+    fn take_permit(&mut self, permits: &mut Permits) -> bool {
+        let takes = self.has_room(permits) && permits.take();
+        self.pulling += usize::from(takes);
+        takes
+    }
+
+    fn permit_returned(&mut self) {
+        self.pulling -= 1;
+    }
+
+    fn most_left(&self) -> Option<usize> {
+        self.counts.left()
+    }
+
+    fn is_pulling(&self) -> bool {
+        self.counts.is_pulling()
+    }
+
+    fn cancel_look(&mut self) {
+        self.looks_for_end = false;
+    }
+
+    fn block(&mut self) {
+        self.blocked = true;
+    }
+
+    fn parking(&mut self) -> &mut Parking {
+        &mut self.parking
+    }
+
+    fn starts(shared: &Shared<P>) -> &Starts {
+        &shared.starts
+    }
+
+    fn worker_wakers(&mut self) -> &mut WorkerWakers {
+        &mut self.worker_wakers
+    }
+
+    fn report_start(&mut self, tag: &Self::Tag, left: SizeHint) {
+        self.pulling -= 1;
+        if let JobTag::Item(tag) = tag {
+            self.counts.start(tag.number, left);
         }
-        effects.stale_wakers.extend(source.puller.replace(waker));
-        source.blocked = true;
-        true
-    })
-}
-
-/// Notes that a worker that has waited for the next item has put the iterator back without a pull.
-pub(super) fn stop_waiting<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>)
-where
-    ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
-    P: Next,
-    C: Collector<T, E>,
-{
-    core.with_effects(|state, effects| {
-        let source = &mut state.source;
-        effects.stale_wakers.extend(source.puller.take());
-    });
-    core.shared.iter.take_wake_request();
-    serve_wake_request(core);
-}
-
-/// Serves a request for a wake-up: the iterator is free, and a worker has found it in use. If the
-/// fan-out is over meanwhile, drops the iterator.
-pub(super) fn serve_wake_request<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>)
-where
-    ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
-    P: Next,
-    C: Collector<T, E>,
-{
-    let is_open = core.with_effects(|state, effects| {
-        state.source.blocked = false;
-        state.call_searcher(effects);
-        state.is_open()
-    });
-    if !is_open {
-        close(core, core.shared.iter.take());
     }
-}
 
-/// Releases the iterator, which has no more items, and notes that.
-fn exhaust<P, C, T, E>(
-    core: &Arc<Scheduler<ItemSource<P, C, T, E>>>,
-    mut state: MutexGuard<'_, IterState<P>>,
-) where
-    ItemSource<P, C, T, E>: Source<Shared = Shared<P>>,
-    P: Next,
-    C: Collector<T, E>,
-{
-    state.left = (0, Some(0));
-    let count = core.shared.iter.pulled();
-    drop(state);
-    note_end(core, count);
-}
-
-/// Notes how many items there were, when there are no more.
-fn note_end<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>, count: usize)
-where
-    ItemSource<P, C, T, E>: Source<Shared = Shared<P>>,
-    P: Next,
-    C: Collector<T, E>,
-{
-    core.with_effects(|state, effects| {
-        let source = &mut state.source;
-        source.counts.exhaust(count);
-        effects.stale_wakers.extend(source.puller.take());
-        effects.wake.extend(source.parking.drain());
-        source.check_decided(effects);
-        state.wake_waiter(effects);
-    });
-}
-
-/// Records a panic of the iterator or the function as that of an item.
-fn fail<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>, number: usize, payload: Payload)
-where
-    ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
-    C: Collector<T, E>,
-{
-    core.with_state(|state| state.source.counts.break_at(number));
-    let tag = ItemTag::unstarted(number, &core.shared.call_site);
-    core.record_beside_jobs(&mut JobTag::Item(tag), Outcome::Panicked(payload));
-}
-
-/// Stops the pulling after a panic or after the end of the context, and drops the iterator.
-pub(super) fn close<P, C, T, E>(
-    core: &Arc<Scheduler<ItemSource<P, C, T, E>>>,
-    pull: Option<Pin<Box<P>>>,
-) where
-    ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
-    P: Next,
-    C: Collector<T, E>,
-{
-    if let Err(payload) = drop_in(&core.shared.call_site.span, pull) {
-        fail(core, core.shared.iter.next_number(), payload);
+    fn reached_end(&mut self, count: Option<usize>) -> bool {
+        let Some(count) = count else {
+            return false;
+        };
+        self.counts.exhaust(count);
+        !self.parking.is_empty()
     }
-    core.with_effects(|state, effects| {
-        let source = &mut state.source;
-        source.counts.cut();
-        effects.stale_wakers.extend(source.puller.take());
-        effects.wake.extend(source.parking.drain());
-        state.wake_waiter(effects);
-    });
+
+    fn wake_if_ended(&mut self, effects: &mut Effects) {
+        if !self.counts.is_pulling() {
+            effects.wake.extend(self.parking.drain());
+        }
+    }
+
+    fn may_pull(core: &Arc<Scheduler<Self>>) -> bool {
+        !core.ctx().is_done() && core.read(|state| state.source.counts.is_pulling())
+    }
+
+    fn pull(
+        core: &Arc<Scheduler<Self>>,
+        taken: Option<TakenIter<P>>,
+        mut slot: Pin<&mut Option<P::Future>>,
+        cx: &mut task::Context<'_>,
+    ) -> Pulled<Self> {
+        if let Some(TakenIter(pull)) = taken {
+            let (is_pulling, is_over_limit) = core.read(|state| {
+                let permits = &state.permits;
+                let is_over_limit = permits.running() > permits.limit();
+                (state.source.counts.is_pulling(), is_over_limit)
+            });
+            if !is_pulling {
+                close(core, Some(pull));
+                core.return_permit();
+                return Pulled::Nothing;
+            }
+            core.shared.iter.put_back(Some(pull));
+            if is_over_limit {
+                // The limit was lowered meanwhile. The item comes when there is a permit again.
+                core.return_permit();
+                stop_waiting(core);
+                return Pulled::Nothing;
+            }
+        }
+        match pull(core, slot.as_mut(), cx) {
+            SharedPull::InUse => Pulled::InUse,
+            SharedPull::Item(number, left) => {
+                let tag = JobTag::Item(ItemTag::started(number, &core.shared.call_site));
+                if start(core, number, left) {
+                    let may_be_last = core.shared.may_be_last(left);
+                    return Pulled::Item(PulledItem {
+                        tag,
+                        left,
+                        may_be_last,
+                    });
+                }
+                let outcome = Outcome::of_drop(panic::catch(|| slot.set(None)));
+                core.complete_elsewhere(tag, outcome, None);
+                close(core, core.shared.iter.take());
+                Pulled::Nothing
+            }
+            SharedPull::NotYet(pull) => {
+                if wait(core, cx) {
+                    return Pulled::Pending(TakenIter(pull));
+                }
+                close(core, Some(pull));
+                core.return_permit();
+                Pulled::Nothing
+            }
+            SharedPull::Nothing => {
+                core.return_permit();
+                Pulled::Nothing
+            }
+        }
+    }
+
+    fn pull_on(
+        core: &Arc<Scheduler<Self>>,
+        slot: Pin<&mut Option<P::Future>>,
+        cx: &mut task::Context<'_>,
+    ) -> Option<PulledItem<Self>> {
+        if !core.shared.keeps_permits || core.is_aborted() || core.ctx().is_done() {
+            return None;
+        }
+        let next = match pull(core, slot, cx) {
+            SharedPull::Item(number, left) => Some(PulledItem {
+                tag: JobTag::Item(ItemTag::started(number, &core.shared.call_site)),
+                left,
+                may_be_last: core.shared.may_be_last(left),
+            }),
+            SharedPull::NotYet(pull) => {
+                core.shared.iter.put_back(Some(pull));
+                None
+            }
+            SharedPull::InUse | SharedPull::Nothing => return None,
+        };
+        if core.shared.iter.take_wake_request() {
+            serve_wake_request(core);
+        }
+        next
+    }
+
+    fn pull_one(
+        core: &Arc<Scheduler<Self>>,
+        slot: Pin<&mut Option<P::Future>>,
+        cx: &mut task::Context<'_>,
+    ) -> Option<PulledItem<Self>> {
+        if core.is_aborted() || core.ctx().is_done() {
+            return_unused(core);
+            return None;
+        }
+        match pull(core, slot, cx) {
+            SharedPull::Item(number, left) => {
+                if core.shared.iter.take_wake_request() {
+                    serve_wake_request(core);
+                }
+                Some(PulledItem {
+                    tag: JobTag::Item(ItemTag::started(number, &core.shared.call_site)),
+                    left,
+                    may_be_last: core.shared.may_be_last(left),
+                })
+            }
+            SharedPull::Nothing => {
+                return_unused(core);
+                None
+            }
+            SharedPull::NotYet(pull) => {
+                core.shared.iter.put_back(Some(pull));
+                leave_in_use(core);
+                None
+            }
+            SharedPull::InUse => {
+                leave_in_use(core);
+                None
+            }
+        }
+    }
+
+    fn find_end(core: &Arc<Scheduler<Self>>, cx: &mut task::Context<'_>) -> Option<usize> {
+        find_end(core, cx)
+    }
+
+    fn found_more(core: &Arc<Scheduler<Self>>, left: SizeHint) {
+        found_more(core, left);
+    }
+
+    fn look_for_end(core: &Arc<Scheduler<Self>>, cx: &mut task::Context<'_>) {
+        look_for_end(core, cx);
+    }
+
+    fn pulled(core: &Scheduler<Self>) -> usize {
+        core.shared.iter.pulled()
+    }
+
+    fn look_again(core: &Arc<Scheduler<Self>>) {
+        if core.shared.iter.request_wake() {
+            serve_wake_request(core);
+        }
+    }
+
+    fn abandon(core: &Arc<Scheduler<Self>>, taken: TakenIter<P>) {
+        close(core, Some(taken.0));
+        core.return_permit();
+    }
+
+    fn output(result: Result<T, E>) -> JobOutput<Self> {
+        C::classify(result)
+    }
+
+    fn tag_of_permit() -> Self::Tag {
+        JobTag::UnusedPermit
+    }
 }

@@ -34,17 +34,22 @@
 //! 6. A permit that was reserved counts as in use from its grant until a job has started with it or
 //!    it is given back. A task that has lent its own permit and gets the reserved one runs on that:
 //!    it is *attached* to the task. See [`reserved`].
+//!
+//! What is kept for each task is in [`lenders`], and invariant 2 in [`abroad`].
 
+mod abroad;
+mod blocking;
+mod lenders;
 mod reserved;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::{Deref, DerefMut};
 use std::task::Waker;
 
 use super::Permits;
 use crate::scheduler::wakers::Wakers;
-use crate::sync::{Arc, Weak};
-use reserved::Reserved;
+use crate::sync::Arc;
+pub(crate) use abroad::{ActsFor, Edge, Lasts, Part, Target, all_asked, all_awaiters};
+pub(crate) use lenders::LazyLenders;
+use lenders::{Lender, TaskPermit};
 
 /// A scheduler, as an awaitable or a job of another scheduler sees it: see
 /// the head of this file.
@@ -76,128 +81,6 @@ pub(crate) enum Claimant {
     Job(SchedulerId, LenderId),
     /// One of the awaitables of a blocking closure.
     Blocking(u64),
-}
-
-/// The permit of a task, and how the task waits.
-pub(crate) struct Lender {
-    permit: TaskPermit,
-    /// The number of reserved permits that are attached to the task.
-    attached: usize,
-    /// The number of polls that run under the permit: the task's own, and those of jobs on its
-    /// behalf.
-    polls: usize,
-    /// The claimants that were woken and have the permit for their next poll.
-    reserved: BTreeSet<Claimant>,
-    /// The claimants that are woken when the permit is granted.
-    claimants: BTreeMap<Claimant, Waker>,
-    /// Whether the task waited for its own scheduler when its last poll ended.
-    waits: bool,
-    /// The number of undecided awaitables of its own scheduler that the task has polled through a
-    /// list's waker.
-    listed: usize,
-    /// Whether a decision during the task's poll has woken the task, so that it does not wait.
-    is_woken: bool,
-    /// The task's own waker, for decisions of awaitables in a list.
-    waker: Option<Waker>,
-    /// What the task waits for in other schedulers.
-    abroad: Vec<Target>,
-    /// Its entry in the registry.
-    #[cfg(feature = "inspect")]
-    task: Option<crate::registry::TaskId>,
-    /// When it lent its permit last.
-    #[cfg(feature = "inspect")]
-    lent_at: Option<tokio::time::Instant>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum TaskPermit {
-    Held,
-    Lent,
-    /// With the number of its claim.
-    Claimed(u64),
-}
-
-impl Lender {
-    fn new(polls: usize) -> Lender {
-        Lender {
-            permit: TaskPermit::Held,
-            attached: 0,
-            polls,
-            reserved: BTreeSet::new(),
-            claimants: BTreeMap::new(),
-            waits: false,
-            listed: 0,
-            is_woken: false,
-            waker: None,
-            abroad: Vec::new(),
-            #[cfg(feature = "inspect")]
-            task: crate::registry::current(),
-            #[cfg(feature = "inspect")]
-            lent_at: None,
-        }
-    }
-
-    /// Returns whether the task has a permit under which it may be polled.
-    fn has_permit(&self) -> bool {
-        self.permit == TaskPermit::Held || self.attached > 0
-    }
-}
-
-/// The tasks that have waited, and the claims on lent permits, oldest first.
-pub(crate) struct Lenders {
-    tasks: BTreeMap<LenderId, Lender>,
-    next: LenderId,
-    /// A map, so that one of many claims can be withdrawn without a search.
-    claims: BTreeMap<u64, LenderId>,
-    next_claim: u64,
-    /// What the jobs of this scheduler wait for in other schedulers, each with the number of jobs.
-    abroad: BTreeMap<Target, (usize, Weak<dyn Lending>)>,
-    /// The jobs of other schedulers that wait for this one.
-    awaiters: BTreeMap<Awaiter, Weak<dyn Lending>>,
-    reserved: Reserved,
-}
-
-impl Lenders {
-    const fn new() -> Lenders {
-        Lenders {
-            tasks: BTreeMap::new(),
-            next: 0,
-            claims: BTreeMap::new(),
-            next_claim: 0,
-            abroad: BTreeMap::new(),
-            awaiters: BTreeMap::new(),
-            reserved: Reserved::new(),
-        }
-    }
-
-    pub(crate) fn has_claims(&self) -> bool {
-        !self.claims.is_empty()
-    }
-}
-
-/// The lenders of a scheduler. Most schedulers have none, and pay for one pointer.
-pub(crate) struct LazyLenders(Option<Box<Lenders>>);
-
-static NONE: Lenders = Lenders::new();
-
-impl LazyLenders {
-    pub(crate) const fn new() -> LazyLenders {
-        LazyLenders(None)
-    }
-}
-
-impl Deref for LazyLenders {
-    type Target = Lenders;
-
-    fn deref(&self) -> &Lenders {
-        self.0.as_deref().unwrap_or(&NONE)
-    }
-}
-
-impl DerefMut for LazyLenders {
-    fn deref_mut(&mut self) -> &mut Lenders {
-        self.0.get_or_insert_with(|| Box::new(Lenders::new()))
-    }
 }
 
 /// How a task awaits an awaitable for which it lends its permit.
@@ -237,22 +120,11 @@ impl Permits {
         self.insert_lender(Lender::new(1))
     }
 
-    /// Registers a blocking closure, which is never polled.
-    pub(crate) fn register_blocking_lender(&mut self) -> LenderId {
-        self.insert_lender(Lender::new(0))
-    }
-
     fn insert_lender(&mut self, lender: Lender) -> LenderId {
         let lenders = &mut *self.lenders;
         lenders.next += 1;
         lenders.tasks.insert(lenders.next, lender);
         lenders.next
-    }
-
-    /// Returns a claimant for an awaitable of a blocking closure.
-    pub(crate) fn claimant(&mut self) -> Claimant {
-        self.lenders.next += 1;
-        Claimant::Blocking(self.lenders.next)
     }
 
     /// Reserves the permit of a task for the next poll of `claimant`. Returns whether it did. If
@@ -343,13 +215,6 @@ impl Permits {
             self.running -= 1;
         }
         lends
-    }
-
-    /// Lends the permit of a task that was found by what jobs wait for, unless it does not wait for
-    /// another scheduler any more. It may have been polled since.
-    fn lend_if_abroad(&mut self, id: LenderId) -> bool {
-        let lender = self.lenders.tasks.get(&id);
-        lender.is_some_and(|lender| !lender.abroad.is_empty()) && self.lend(id)
     }
 
     /// Removes a claimant that will not poll. Returns whether the permit became free.
@@ -487,223 +352,4 @@ impl Permits {
         }
         Some(lender.permit)
     }
-}
-
-/// Blocking closures. They are never polled, so a pending poll inside lends at once.
-impl Permits {
-    /// Uses the permit that was reserved: the closure continues.
-    pub(crate) fn take_reserved(&mut self, id: LenderId, claimant: Claimant) {
-        if let Some(lender) = self.lenders.tasks.get_mut(&id) {
-            lender.reserved.remove(&claimant);
-        }
-    }
-
-    /// Takes the permit back for a closure that has dropped what it awaited. The closure continues
-    /// at once and cannot be made to wait, so this may exceed the limit.
-    pub(crate) fn retake(&mut self, id: LenderId, claimant: Claimant, unneeded: &mut Wakers) {
-        self.abandon(id, claimant, unneeded);
-        let lenders = &mut *self.lenders;
-        let Some(lender) = lenders.tasks.get_mut(&id) else {
-            return;
-        };
-        if let TaskPermit::Claimed(claim) = lender.permit {
-            lenders.claims.remove(&claim);
-        }
-        if lender.permit != TaskPermit::Held {
-            lender.permit = TaskPermit::Held;
-            self.running += 1;
-            // Other awaitables of the closure may have claimed the permit.
-            unneeded.extend(std::mem::take(&mut lender.claimants).into_values());
-        }
-    }
-}
-
-/// Waits for other schedulers.
-impl Permits {
-    /// Notes that a job of this scheduler begins to wait for another one.
-    pub(crate) fn begin_abroad(&mut self, id: LenderId, edge: &Edge) {
-        if let Some(lender) = self.lenders.tasks.get_mut(&id) {
-            lender.abroad.push(edge.target);
-            let entry = self.lenders.abroad.entry(edge.target);
-            entry.or_insert_with(|| (0, edge.scheduler.clone())).0 += 1;
-        }
-    }
-
-    pub(crate) fn end_abroad(&mut self, id: LenderId, target: Target) {
-        if let Some(lender) = self.lenders.tasks.get_mut(&id) {
-            lender.abroad.retain(|it| *it != target);
-            self.count_out_abroad(target);
-        }
-    }
-
-    fn count_out_abroad(&mut self, target: Target) {
-        if let Some((count, _)) = self.lenders.abroad.get_mut(&target) {
-            *count -= 1;
-            if *count == 0 {
-                self.lenders.abroad.remove(&target);
-            }
-        }
-    }
-
-    /// Returns what one job of this scheduler waits for in other schedulers.
-    fn awaited_by(&self, id: LenderId) -> Vec<(Part, Weak<dyn Lending>)> {
-        let lenders = &self.lenders;
-        let targets = lenders.tasks.get(&id).map(|lender| &lender.abroad);
-        let awaited = targets.into_iter().flatten().filter_map(|target| {
-            let (_, scheduler) = lenders.abroad.get(target)?;
-            Some((target.part, scheduler.clone()))
-        });
-        awaited.collect()
-    }
-
-    /// Returns what the jobs of this scheduler wait for in other schedulers.
-    fn awaited(&self) -> Vec<(Part, Weak<dyn Lending>)> {
-        let awaited = self.lenders.abroad.iter();
-        awaited
-            .map(|(target, (_, scheduler))| (target.part, scheduler.clone()))
-            .collect()
-    }
-
-    /// Notes that a job of another scheduler begins to wait for this one.
-    pub(crate) fn add_awaiter(&mut self, awaiter: Awaiter, scheduler: Weak<dyn Lending>) {
-        self.lenders.awaiters.insert(awaiter, scheduler);
-    }
-
-    pub(crate) fn remove_awaiter(&mut self, awaiter: Awaiter) {
-        self.lenders.awaiters.remove(&awaiter);
-    }
-
-    pub(crate) fn has_awaiters(&self) -> bool {
-        !self.lenders.awaiters.is_empty()
-    }
-}
-
-/// A wait of a job for another scheduler.
-pub(crate) struct Edge {
-    pub(crate) target: Target,
-    pub(crate) scheduler: Weak<dyn Lending>,
-    pub(crate) lasts: Lasts,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Target {
-    pub(crate) scheduler: SchedulerId,
-    pub(crate) part: Part,
-}
-
-/// The part of a scheduler that a job waits for.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Part {
-    /// One of its jobs, or a permit. That may need another job to lend its permit first.
-    One,
-    /// All of its jobs. No job of the scheduler lends for that, because it would wait for itself.
-    All,
-}
-
-/// A job that waits for a scheduler: its own scheduler, its id there, and what it waits for.
-pub(crate) type Awaiter = (SchedulerId, LenderId, Part);
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lasts {
-    /// Until the job is polled again.
-    ThisPoll,
-    /// Until the job has finished.
-    TheJob,
-}
-
-/// A task on whose behalf a job waits.
-pub(crate) struct ActsFor {
-    pub(crate) scheduler: Arc<dyn Lending>,
-    pub(crate) lender: LenderId,
-}
-
-impl ActsFor {
-    /// Lends the permit of the task, which was found to wait for its own scheduler through another
-    /// one, unless a poll needs it or the task does not wait any more.
-    pub(crate) fn lend(&self) {
-        let id = self.lender;
-        self.scheduler
-            .clone()
-            .update(&mut |permits, _| permits.lend_if_abroad(id));
-    }
-
-    /// Lends the permit of the task if it waits for its own scheduler through another one.
-    pub(crate) fn lend_if_waiting_abroad(&self) {
-        let mut awaited = Vec::new();
-        self.scheduler
-            .read(&mut |permits| awaited = permits.awaited_by(self.lender));
-        if !awaited.is_empty() && all_asked(awaited).contains(&self.scheduler.id()) {
-            self.lend();
-        }
-    }
-
-    /// Ends a poll under the task's permit, and lends the permit if the task waits.
-    pub(crate) fn end_poll(&self) {
-        self.free(&mut |permits, _| permits.end_poll_for(self.lender));
-    }
-
-    /// Removes a claimant that will not poll.
-    pub(crate) fn abandon(&self, claimant: Claimant) {
-        self.free(&mut |permits, unneeded| permits.abandon(self.lender, claimant, unneeded));
-    }
-
-    fn free(&self, section: &mut dyn FnMut(&mut Permits, &mut Wakers) -> bool) {
-        let mut lent = false;
-        self.scheduler.clone().update(&mut |permits, unneeded| {
-            lent = section(permits, unneeded);
-            lent
-        });
-        if !lent {
-            self.lend_if_waiting_abroad();
-        }
-    }
-}
-
-/// Returns every scheduler of which one job or a permit is awaited, to any depth.
-pub(crate) fn all_asked(from: Vec<(Part, Weak<dyn Lending>)>) -> BTreeSet<SchedulerId> {
-    let (mut asked, mut seen) = (BTreeSet::new(), BTreeSet::new());
-    let mut next = from;
-    // Ends: each scheduler is visited once.
-    while let Some((part, scheduler)) = next.pop() {
-        let Some(scheduler) = scheduler.upgrade() else {
-            continue;
-        };
-        if part == Part::One {
-            asked.insert(scheduler.id());
-        }
-        if seen.insert(scheduler.id()) {
-            scheduler.read(&mut |permits| next.append(&mut permits.awaited()));
-        }
-    }
-    asked
-}
-
-/// Returns every task that waits for `scheduler`, to any depth. Leaves out those that wait for
-/// tasks of a scheduler for which `stops` is true.
-pub(crate) fn all_awaiters(
-    scheduler: &dyn Lending,
-    stops: impl Fn(SchedulerId) -> bool,
-) -> Vec<ActsFor> {
-    let awaiters_of = |scheduler: &dyn Lending| {
-        let mut awaiters = Vec::new();
-        scheduler.read(&mut |permits| {
-            let all = permits.lenders.awaiters.iter();
-            awaiters.extend(all.map(|((_, lender, _), scheduler)| (*lender, scheduler.clone())));
-        });
-        awaiters.into_iter().filter_map(|(lender, scheduler)| {
-            let scheduler = scheduler.upgrade()?;
-            Some(ActsFor { scheduler, lender })
-        })
-    };
-    let mut seen = BTreeSet::from([scheduler.id()]);
-    let mut found: Vec<_> = awaiters_of(scheduler).collect();
-    let mut at = 0;
-    // Ends: each scheduler is visited once.
-    while let Some(scheduler) = found.get(at).map(|task| task.scheduler.clone()) {
-        if seen.insert(scheduler.id()) && !stops(scheduler.id()) {
-            found.extend(awaiters_of(&*scheduler));
-        }
-        at += 1;
-    }
-    found
 }

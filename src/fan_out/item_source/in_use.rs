@@ -1,0 +1,66 @@
+//! The iterator while one worker has it: that worker waits for the next item, or others have found
+//! the iterator in use.
+
+use std::task;
+
+use super::end::close;
+use super::{ItemSource, JobTag, Shared};
+use crate::fan_out::collect::Collector;
+use crate::fan_out::items::Next;
+use crate::scheduler::Scheduler;
+use crate::scheduler::source::Source;
+use crate::sync::Arc;
+
+/// Registers the worker to wait for the next item. Returns false if no more items are pulled.
+pub(super) fn wait<P, C, T, E>(
+    core: &Arc<Scheduler<ItemSource<P, C, T, E>>>,
+    cx: &mut task::Context<'_>,
+) -> bool
+where
+    ItemSource<P, C, T, E>: Source,
+{
+    let waker = cx.waker().clone();
+    core.with_effects(|state, effects| {
+        let source = &mut state.source;
+        if !source.counts.is_pulling() {
+            effects.stale_wakers.push(waker);
+            return false;
+        }
+        effects.stale_wakers.extend(source.puller.replace(waker));
+        source.blocked = true;
+        true
+    })
+}
+
+/// Notes that a worker that has waited for the next item has put the iterator back without a pull.
+pub(super) fn stop_waiting<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>)
+where
+    ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
+    P: Next,
+    C: Collector<T, E>,
+{
+    core.with_effects(|state, effects| {
+        let source = &mut state.source;
+        effects.stale_wakers.extend(source.puller.take());
+    });
+    core.shared.iter.take_wake_request();
+    serve_wake_request(core);
+}
+
+/// Serves a request for a wake-up: the iterator is free, and a worker has found it in use. If the
+/// fan-out is over meanwhile, drops the iterator.
+pub(super) fn serve_wake_request<P, C, T, E>(core: &Arc<Scheduler<ItemSource<P, C, T, E>>>)
+where
+    ItemSource<P, C, T, E>: Source<Tag = JobTag<C::Stopwatch>, Shared = Shared<P>>,
+    P: Next,
+    C: Collector<T, E>,
+{
+    let is_open = core.with_effects(|state, effects| {
+        state.source.blocked = false;
+        state.call_searcher(effects);
+        state.is_open()
+    });
+    if !is_open {
+        close(core, core.shared.iter.take());
+    }
+}
