@@ -41,10 +41,11 @@ pub(crate) struct Entries<E> {
 }
 
 impl<S: Source> State<S> {
-    /// Enters a job that is counted as completed. Its failure was entered before.
+    /// Enters a job that is counted as completed. Its failure was recorded before.
     #[cold]
     #[inline(never)]
     pub(super) fn enter_in_ledger(&mut self, succeeded: bool, effects: &mut Effects) {
+        self.failed -= usize::from(!succeeded);
         let was_notified = self.shutdown.was_asked();
         let Some(ledger) = self.extras.as_mut().and_then(|it| it.ledger.as_mut()) else {
             return;

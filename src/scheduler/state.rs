@@ -295,8 +295,7 @@ impl<S: Source> State<S> {
     #[inline(always)]
     pub(crate) fn count_out(&mut self, succeeded: bool, effects: &mut Effects) {
         self.open -= 1;
-        self.failed -= usize::from(!succeeded);
-        if self.extras.is_some() {
+        if !succeeded || self.extras.is_some() {
             self.enter_in_ledger(succeeded, effects);
         }
         self.relieve_watcher(effects);
