@@ -36,7 +36,7 @@ use crate::scheduler::group_error::GroupError;
 use crate::scheduler::permits::Permits;
 use crate::scheduler::source::{JobOutput, Outcome, Reach, Reclaimed, Rejected, Source, Tag};
 use crate::scheduler::worker_wakers::WorkerWakers;
-use crate::span::{self, Span};
+use crate::span::{self, TaskSpan};
 use crate::sync::{self, Arc};
 use pull::{
     SharedPull, close, find_end, found_more, look_for_end, pull, serve_wake_request, start,
@@ -108,7 +108,7 @@ pub(crate) enum JobTag<W> {
 impl<W: Stopwatch> Tag for JobTag<W> {
     fn started(&mut self) {}
 
-    fn span(&self) -> Option<&Span> {
+    fn span(&self) -> Option<&TaskSpan> {
         match self {
             JobTag::Item(tag) => Some(&tag.span),
             JobTag::OnProgress | JobTag::Destructor | JobTag::UnusedPermit => None,
@@ -385,7 +385,7 @@ where
 
     fn report(core: &Arc<Scheduler<Self>>) {
         while let Some((mut call, progress)) = core.with_state(|state| state.source.take_report()) {
-            let entered = span::enter(Some(&core.shared.call_site.span));
+            let entered = span::enter_caller(&core.shared.call_site.span);
             let called = panic::catch(|| call(progress));
             drop(entered);
             if let Err(payload) = called {

@@ -36,7 +36,7 @@ use crate::scheduler::calls::Failure;
 use crate::scheduler::error::{Label, Panic, TaskErrorKind};
 use crate::scheduler::failures::Failures;
 use crate::scheduler::job;
-use crate::span::{self, Span};
+use crate::span::{self, TaskSpan};
 use crate::sync;
 use in_flight::InFlight;
 use slots::{Ended, Polled};
@@ -358,7 +358,7 @@ where
     /// event is emitted in `span`.
     fn record(
         &mut self,
-        span: Option<&Span>,
+        span: Option<&TaskSpan>,
         label: Label,
         elapsed: Duration,
         kind: TaskErrorKind<E>,
@@ -424,7 +424,7 @@ where
             return;
         };
         let progress = self.counts.progress();
-        let entered = span::enter(Some(&self.call_site.span));
+        let entered = span::enter_caller(&self.call_site.span);
         let called = panic::catch(|| report(progress));
         drop(entered);
         if let Err(payload) = called {
