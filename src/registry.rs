@@ -32,6 +32,7 @@ pub(crate) use {entries::*, real::*};
 #[cfg(not(feature = "inspect"))]
 mod none {
     use std::borrow::Cow;
+    use std::fmt::Display;
     use std::panic::Location;
 
     use tokio::time::Instant;
@@ -71,11 +72,22 @@ mod none {
 
         pub(crate) fn queued(&self) {}
 
-        pub(crate) fn started(&self, _: Instant) {}
+        pub(crate) fn started(&self, _: Instant) -> Option<TaskRef> {
+            None
+        }
 
         pub(crate) fn failed(&self, _: tracing::Failure<'_>, _: bool) {}
 
         pub(crate) fn close(&mut self) {}
+    }
+
+    /// There is none.
+    pub(crate) enum TaskRef {}
+
+    impl TaskRef {
+        pub(crate) fn stopped(self, _: &dyn Display) {
+            match self {}
+        }
     }
 
     pub(crate) struct Entered;

@@ -10,7 +10,7 @@ use std::panic::Location;
 
 use tokio::time::Instant;
 
-use crate::registry::{self, First, TaskKind};
+use crate::registry::{self, First, TaskKind, TaskRef};
 use crate::tracing;
 
 /// The code in which a group or a fan-out was made, or a function was registered.
@@ -84,9 +84,9 @@ impl TaskSpan {
         self.entry.queued();
     }
 
-    /// Notes that the task has started.
-    pub(crate) fn started(&self, at: Instant) {
-        self.entry.started(at);
+    /// Notes that the task has started. Returns where its handle finds its entry.
+    pub(crate) fn started(&self, at: Instant) -> Option<TaskRef> {
+        self.entry.started(at)
     }
 
     /// Notes that the task has failed and is about to end, and whether its context was done. Runs

@@ -66,7 +66,7 @@ where
     pub(crate) fn enter_handler(&self, name: String, site: &'static Location<'static>) -> Entry {
         let group = self.scheduler.shared.span.caller();
         let entry = group.task(Some(&name.into()), site, TaskKind::Handler, First::Starts);
-        entry.started(Instant::now());
+        let _ = entry.started(Instant::now());
         entry
     }
 }

@@ -145,7 +145,10 @@ impl Tag for Task {
     fn started(&mut self) {
         let now = Instant::now();
         self.started = Some(now);
-        self.span.started(now);
+        let entry = self.span.started(now);
+        if let (Some(observer), Some(entry)) = (&self.observer, entry) {
+            observer.started(entry);
+        }
     }
 
     fn span(&self) -> Option<&TaskSpan> {

@@ -28,8 +28,25 @@ pub(crate) struct TaskEntry {
     pub(crate) number: u32,
     pub(crate) kind: TaskKind,
     pub(crate) has_started: bool,
+    /// Whether its handle has stopped it: then it has a [`StopEntry`], too.
+    pub(super) is_stopped: bool,
     /// How it failed. It is written only while a recorder records.
     pub(crate) failed: Option<FailureKind>,
+}
+
+/// Where the handle of a task finds its entry.
+#[derive(Clone, Copy)]
+pub(crate) struct TaskRef {
+    pub(super) key: u64,
+    /// Another task may have the place later.
+    pub(super) id: TaskId,
+}
+
+/// How the handle of a task has stopped it.
+#[derive(Clone)]
+pub(crate) struct StopEntry {
+    pub(crate) cause: Box<str>,
+    pub(crate) at: Instant,
 }
 
 /// How a task failed.

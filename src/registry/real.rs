@@ -12,7 +12,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use tokio::time::Instant;
 
 use super::entries::{
-    End, FailureKind, GroupEntry, GroupId, GroupKind, Inspected, TaskEntry, TaskId, WaitEntry,
+    End, FailureKind, GroupEntry, GroupId, GroupKind, Inspected, StopEntry, TaskEntry, TaskId,
+    TaskRef, WaitEntry,
 };
 use super::recording::{self, GroupInfo, What};
 use super::table::Table;
@@ -43,6 +44,8 @@ struct Tasks {
     entries: Table<TaskEntry>,
     /// How many tasks there have been.
     count: u64,
+    /// The few that their handles have stopped.
+    stops: BTreeMap<TaskId, StopEntry>,
 }
 
 impl Shard {
@@ -51,6 +54,7 @@ impl Shard {
             tasks: Mutex::new(Tasks {
                 entries: Table::new(),
                 count: 0,
+                stops: BTreeMap::new(),
             }),
             groups: Mutex::new(BTreeMap::new()),
             waits: Mutex::new(Table::new()),
@@ -158,6 +162,7 @@ impl Caller {
             number: 0,
             kind,
             has_started: false,
+            is_stopped: false,
             failed: None,
         })
     }
@@ -174,6 +179,7 @@ impl Caller {
             number: u32::try_from(number).unwrap_or(u32::MAX),
             kind: TaskKind::Item,
             has_started: true,
+            is_stopped: false,
             failed: None,
         })
     }
@@ -222,23 +228,26 @@ impl Entry {
 
     /// Notes that the task waits for a permit from now on.
     pub(crate) fn queued(&self) {
-        self.set(Instant::now(), false);
+        let _ = self.set(Instant::now(), false);
     }
 
-    /// Notes that the task has started.
-    pub(crate) fn started(&self, at: Instant) {
-        self.set(at, true);
+    /// Notes that the task has started. Returns where its handle finds the entry.
+    pub(crate) fn started(&self, at: Instant) -> Option<TaskRef> {
+        self.set(at, true)
     }
 
     #[inline]
-    fn set(&self, at: Instant, has_started: bool) {
-        if self.owns_place() {
-            let (shard, index) = self.place();
-            if let Some(entry) = lock(&TABLES[shard].tasks).entries.get_mut(index) {
-                entry.has_started = has_started;
-                entry.since = Some(at);
-            }
+    fn set(&self, at: Instant, has_started: bool) -> Option<TaskRef> {
+        if !self.owns_place() {
+            return None;
         }
+        let (shard, index) = self.place();
+        let mut tasks = lock(&TABLES[shard].tasks);
+        let entry = tasks.entries.get_mut(index)?;
+        entry.has_started = has_started;
+        entry.since = Some(at);
+        let id = entry.id;
+        Some(TaskRef { key: self.0, id })
     }
 
     /// Notes that the task has failed and is about to end, and whether its context was done. It is
@@ -284,9 +293,13 @@ impl Entry {
             let (shard, index) = self.place();
             self.0 = 0;
             let mut tasks = lock(&TABLES[shard].tasks);
-            let name = tasks.entries.remove_with(index, |entry| entry.name.take());
+            let removed = tasks.entries.remove_with(index, |entry| {
+                (entry.name.take(), entry.is_stopped.then_some(entry.id))
+            });
+            let stop = removed.as_ref().and_then(|(_, stopped)| *stopped);
+            let stop = stop.and_then(|id| tasks.stops.remove(&id));
             drop(tasks);
-            drop(name);
+            drop((removed, stop));
         }
     }
 
@@ -296,7 +309,10 @@ impl Entry {
         self.0 = 0;
         let mut tasks = lock(&TABLES[shard].tasks);
         let removed = tasks.entries.remove_with(index, TaskEntry::take);
+        let stopped = removed.as_ref().filter(|entry| entry.is_stopped);
+        let stop = stopped.and_then(|entry| tasks.stops.remove(&entry.id));
         drop(tasks);
+        drop(stop);
         if let Some(entry) = removed {
             recording::push(entry.group, What::Ended(entry), group_info);
         }
@@ -305,6 +321,23 @@ impl Entry {
     #[inline]
     fn place(&self) -> (usize, usize) {
         place(self.0)
+    }
+}
+
+impl TaskRef {
+    /// Notes that the handle of the task has stopped it, unless the task has ended or was stopped
+    /// before. Runs user code, so it must be called without a lock.
+    #[cold]
+    pub(crate) fn stopped(self, cause: &dyn Display) {
+        let cause = recording::text(cause);
+        let at = Instant::now();
+        let (shard, index) = place(self.key);
+        let mut tasks = lock(&TABLES[shard].tasks);
+        let entry = tasks.entries.get_mut(index);
+        if let Some(entry) = entry.filter(|it| it.id == self.id && !it.is_stopped) {
+            entry.is_stopped = true;
+            tasks.stops.insert(self.id, StopEntry { cause, at });
+        }
     }
 }
 
@@ -463,6 +496,8 @@ impl Drop for Waits {
 /// The tasks that are alive.
 pub(crate) struct LiveTasks {
     pub(crate) entries: Vec<TaskEntry>,
+    /// How the handles of some of them have stopped them.
+    pub(crate) stops: BTreeMap<TaskId, StopEntry>,
     /// How many tasks each shard had entered.
     counts: [u64; SHARDS],
 }
@@ -471,12 +506,15 @@ impl LiveTasks {
     pub(crate) fn read() -> LiveTasks {
         let mut read = LiveTasks {
             entries: Vec::new(),
+            stops: BTreeMap::new(),
             counts: [0; SHARDS],
         };
         for (shard, count) in TABLES.iter().zip(&mut read.counts) {
             let tasks = lock(&shard.tasks);
             *count = tasks.count;
             read.entries.extend(tasks.entries.iter().cloned());
+            let stops = tasks.stops.iter().map(|(id, stop)| (*id, stop.clone()));
+            read.stops.extend(stops);
         }
         read
     }
