@@ -8,7 +8,7 @@ use errgroup::inspect::{
 };
 use errgroup::{Context, Group, fan_out, fetch_all};
 use futures::StreamExt;
-use tokio::time::sleep;
+use tokio::time::{advance, sleep};
 
 use crate::fan_out_support::background;
 use crate::group_support::*;
@@ -137,12 +137,13 @@ async fn a_task_that_ignores_its_handle_is_a_straggler() {
     });
     let blocked = tokio::task::spawn_blocking(move || has_begun.recv().unwrap());
     blocked.await.unwrap();
-    sleep(ms(1_000)).await;
+    // The clock does not move by itself while a closure runs.
+    advance(ms(1_000)).await;
     assert!(tree_of("handles").stragglers().is_empty());
 
     task.cancel_with("too slow");
     task.cancel_with("the second cause");
-    sleep(ms(2_000)).await;
+    advance(ms(2_000)).await;
     closure.cancel();
     let tree = tree_of("handles");
     let (late, group) = (tree.stragglers(), &tree.groups[0]);
