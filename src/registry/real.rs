@@ -76,8 +76,8 @@ std::thread_local! {
     static SHARD: Cell<usize> = const { Cell::new(usize::MAX) };
 }
 
-/// What is on a thread, in eight bytes: the place of a task's entry with [`OWNS_PLACE`], the id of a
-/// task, or zero. The id of a task is looked up when it is asked for, which is rare.
+/// What is on a thread, in eight bytes: the place of a task's entry with [`OWNS_PLACE`], the id of
+/// a task, or zero. The id of a task is looked up when it is asked for, which is rare.
 #[derive(Clone, Copy)]
 struct OnThread(u64);
 
@@ -187,6 +187,7 @@ impl Caller {
 
 /// Returns a name for an entry. Most tasks have none, so this is not compiled into their way.
 #[inline(never)]
+#[expect(clippy::ptr_arg, reason = "a name that is static stays so")]
 fn boxed(name: &Cow<'static, str>) -> Box<Cow<'static, str>> {
     Box::new(name.clone())
 }
