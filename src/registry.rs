@@ -11,7 +11,9 @@
 //! 2. A group has an entry as long as its scheduler exists. Each task keeps its scheduler alive, so
 //!    the group of a task that is found has an entry, too.
 //! 3. The lock of a shard is held for one operation on its tables, and no other lock is taken under
-//!    it. So it may be taken under any lock.
+//!    it. So it may be taken under any lock. A task takes one three times: when it is submitted,
+//!    when it starts and when it ends. That is the most of what an entry costs, so nothing is noted
+//!    in a critical section of its own that can be noted in one of these.
 //! 4. An entry never moves to another shard, so a reading that takes one lock after another misses
 //!    none.
 
@@ -30,23 +32,20 @@ pub(crate) use {entries::*, real::*};
 #[cfg(not(feature = "inspect"))]
 mod none {
     use std::borrow::Cow;
+    use std::fmt::Display;
     use std::panic::Location;
 
     use tokio::time::Instant;
 
-    use super::TaskKind;
+    use super::{First, TaskKind};
     use crate::tracing;
 
     #[derive(Clone)]
-    pub(crate) struct Entry;
+    pub(crate) struct Caller;
 
-    impl Entry {
-        pub(crate) const fn none() -> Entry {
-            Entry
-        }
-
-        pub(crate) fn caller() -> Entry {
-            Entry
+    impl Caller {
+        pub(crate) fn current() -> Caller {
+            Caller
         }
 
         pub(crate) fn task(
@@ -54,6 +53,7 @@ mod none {
             _: Option<&Cow<'static, str>>,
             _: &'static Location<'static>,
             _: TaskKind,
+            _: First,
         ) -> Entry {
             Entry
         }
@@ -61,14 +61,33 @@ mod none {
         pub(crate) fn item(&self, _: usize, _: &'static Location<'static>) -> Entry {
             Entry
         }
+    }
+
+    pub(crate) struct Entry;
+
+    impl Entry {
+        pub(crate) const fn none() -> Entry {
+            Entry
+        }
 
         pub(crate) fn queued(&self) {}
 
-        pub(crate) fn started(&self, _: Instant) {}
+        pub(crate) fn started(&self, _: Instant) -> Option<TaskRef> {
+            None
+        }
 
         pub(crate) fn failed(&self, _: tracing::Failure<'_>, _: bool) {}
 
         pub(crate) fn close(&mut self) {}
+    }
+
+    /// There is none.
+    pub(crate) enum TaskRef {}
+
+    impl TaskRef {
+        pub(crate) fn stopped(self, _: &dyn Display) {
+            match self {}
+        }
     }
 
     pub(crate) struct Entered;
@@ -76,10 +95,23 @@ mod none {
     pub(crate) fn enter(_: Option<&Entry>) -> Entered {
         Entered
     }
+
+    pub(crate) fn enter_caller(_: &Caller) -> Entered {
+        Entered
+    }
 }
 
 #[cfg(not(feature = "inspect"))]
 pub(crate) use none::*;
+
+/// What a task does first, as far as is known when it is submitted.
+#[derive(Clone, Copy)]
+pub(crate) enum First {
+    /// It waits for a permit or for a worker.
+    Waits,
+    /// It probably starts at once.
+    Starts,
+}
 
 /// What kind of task an entry is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,40 +1,37 @@
 //! What the crate knows of a task beside its future: the span for `tracing`, and the entry in the
 //! registry that `inspect` reads.
 //!
-//! A [`Span`] of a task is made when the task is submitted and closed when its outcome has been
-//! recorded. It is entered around each poll and each drop of user code. Without the two features it
-//! has no size. A span is made, entered and dropped outside every lock, because a subscriber is
-//! user code.
+//! A [`TaskSpan`] is made when the task is submitted and closed when its outcome has been recorded.
+//! It is entered around each poll and each drop of user code. Without the two features it has no
+//! size. A span is made, entered and dropped outside every lock, because a subscriber is user code.
 
 use std::borrow::Cow;
 use std::panic::Location;
 
 use tokio::time::Instant;
 
-use crate::registry::{self, TaskKind};
+use crate::registry::{self, First, TaskKind, TaskRef};
 use crate::tracing;
 
-/// The span of a task or of an item, or of the code in which a group or a fan-out was made or a
-/// function was registered.
+/// The code in which a group or a fan-out was made, or a function was registered.
 #[derive(Clone)]
 pub(crate) struct Span {
+    log: tracing::Span,
+    caller: registry::Caller,
+}
+
+/// The span of a task or of an item.
+pub(crate) struct TaskSpan {
     log: tracing::Span,
     entry: registry::Entry,
 }
 
 impl Span {
-    pub(crate) const fn none() -> Span {
-        Span {
-            log: tracing::Span::none(),
-            entry: registry::Entry::none(),
-        }
-    }
-
     /// Returns the span in which the caller runs.
     pub(crate) fn current() -> Span {
         Span {
             log: tracing::Span::current(),
-            entry: registry::Entry::caller(),
+            caller: registry::Caller::current(),
         }
     }
 
@@ -45,10 +42,11 @@ impl Span {
         name: Option<&Cow<'static, str>>,
         site: &'static Location<'static>,
         kind: TaskKind,
-    ) -> Span {
-        Span {
+        first: First,
+    ) -> TaskSpan {
+        TaskSpan {
             log: self.log.task(name.map(|name| &**name), site),
-            entry: self.entry.task(name, site, kind),
+            entry: self.caller.task(name, site, kind, first),
         }
     }
 
@@ -59,10 +57,25 @@ impl Span {
         name: Option<&Cow<'static, str>>,
         number: usize,
         site: &'static Location<'static>,
-    ) -> Span {
-        Span {
+    ) -> TaskSpan {
+        TaskSpan {
             log: self.log.item(name, number, site),
-            entry: self.entry.item(number, site),
+            entry: self.caller.item(number, site),
+        }
+    }
+
+    /// Returns what the registry has of the code that made a group.
+    #[cfg(feature = "inspect")]
+    pub(crate) fn caller(&self) -> &registry::Caller {
+        &self.caller
+    }
+}
+
+impl TaskSpan {
+    pub(crate) const fn none() -> TaskSpan {
+        TaskSpan {
+            log: tracing::Span::none(),
+            entry: registry::Entry::none(),
         }
     }
 
@@ -71,9 +84,9 @@ impl Span {
         self.entry.queued();
     }
 
-    /// Notes that the task has started.
-    pub(crate) fn started(&self, at: Instant) {
-        self.entry.started(at);
+    /// Notes that the task has started. Returns where its handle finds its entry.
+    pub(crate) fn started(&self, at: Instant) -> Option<TaskRef> {
+        self.entry.started(at)
     }
 
     /// Notes that the task has failed and is about to end, and whether its context was done. Runs
@@ -88,12 +101,6 @@ impl Span {
         self.log.close();
         self.entry.close();
     }
-
-    /// Returns the entry of the code that made a group.
-    #[cfg(feature = "inspect")]
-    pub(crate) fn caller(&self) -> &registry::Entry {
-        &self.entry
-    }
 }
 
 /// A span that has been entered. Dropping this leaves it.
@@ -107,11 +114,20 @@ impl Drop for Entered<'_> {
     fn drop(&mut self) {}
 }
 
-/// Enters `span`, if there is one, around a poll or a drop.
+/// Enters the span of a task, if there is one, around a poll or a drop.
 #[inline]
-pub(crate) fn enter(span: Option<&Span>) -> Entered<'_> {
+pub(crate) fn enter(span: Option<&TaskSpan>) -> Entered<'_> {
     Entered {
         _log: tracing::enter(span.map(|span| &span.log)),
         _task: registry::enter(span.map(|span| &span.entry)),
+    }
+}
+
+/// Enters the span of a caller, around a call of its function.
+#[inline]
+pub(crate) fn enter_caller(span: &Span) -> Entered<'_> {
+    Entered {
+        _log: tracing::enter(Some(&span.log)),
+        _task: registry::enter_caller(&span.caller),
     }
 }

@@ -30,7 +30,7 @@ impl AfterFunc {
             let caller = Span::current();
             let task = tokio::spawn(async move {
                 done.await;
-                let _entered = span::enter(Some(&caller));
+                let _entered = span::enter_caller(&caller);
                 shared.run();
             });
             task.abort_handle()

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::panic::Location;
 
 use crate::scheduler::error::Label;
-use crate::span::Span;
+use crate::span::{Span, TaskSpan};
 
 /// The name of a fan-out, the line that made it, and the span in which that line ran.
 #[derive(Clone)]
@@ -27,7 +27,7 @@ impl CallSite {
     }
 
     /// Makes the span in which an item runs.
-    pub(crate) fn span_of(&self, number: usize) -> Span {
+    pub(crate) fn span_of(&self, number: usize) -> TaskSpan {
         self.span.item(self.name.as_ref(), number, self.site)
     }
 

@@ -38,7 +38,7 @@ use crate::scheduler::group_error::GroupError;
 use crate::scheduler::permits::Permits;
 use crate::scheduler::source::{Reach, Reclaimed, Rejected, Source, Tag};
 use crate::scheduler::worker_wakers::WorkerWakers;
-use crate::span::Span;
+use crate::span::TaskSpan;
 use crate::sync::{self, Arc};
 pub(crate) use end::{drop_items, fail, take_collector};
 pub(crate) use reporter::Report;
@@ -98,7 +98,7 @@ pub(crate) enum JobTag<W> {
 impl<W: Stopwatch> Tag for JobTag<W> {
     fn started(&mut self) {}
 
-    fn span(&self) -> Option<&Span> {
+    fn span(&self) -> Option<&TaskSpan> {
         match self {
             JobTag::Item(tag) => Some(&tag.span),
             JobTag::OnProgress | JobTag::Destructor | JobTag::UnusedPermit => None,

@@ -6,17 +6,16 @@ use tokio::time::Instant;
 
 use super::call_site::CallSite;
 use crate::scheduler::error::Label;
-use crate::span::Span;
+use crate::span::TaskSpan;
 
 /// An item's number, its start and its span. Items on workers and on the caller's own task have
 /// the same tag.
-#[derive(Clone)]
 pub(crate) struct ItemTag<W> {
     /// The number of the item, counted from 0 in the order in which items are pulled.
     pub(crate) number: usize,
     /// The stopwatch of the item; `None` if the item never starts.
     pub(crate) started: Option<W>,
-    pub(crate) span: Span,
+    pub(crate) span: TaskSpan,
 }
 
 impl<W: Stopwatch> ItemTag<W> {

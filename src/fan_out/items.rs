@@ -240,7 +240,7 @@ fn poll_caught<P: Next>(
     caller: &Span,
     poll: impl FnOnce(Pin<&mut P>) -> Poll<bool>,
 ) -> Poll<Result<Option<SizeHint>, Payload>> {
-    let entered = span::enter(Some(caller));
+    let entered = span::enter_caller(caller);
     let polled = panic::catch(|| {
         let Some(it) = pull else {
             return Poll::Ready(None);
@@ -260,6 +260,6 @@ fn poll_caught<P: Next>(
 
 /// Drops a value that the caller gave, in the caller's span. Returns the panic of its destructor.
 pub(crate) fn drop_in<T>(caller: &Span, given: T) -> Result<(), Payload> {
-    let _entered = span::enter(Some(caller));
+    let _entered = span::enter_caller(caller);
     panic::catch(|| drop(given))
 }

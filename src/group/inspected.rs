@@ -11,7 +11,7 @@ use super::Group;
 use crate::inspect::warn_stragglers;
 use crate::registry::GroupKind;
 #[cfg(feature = "tower")]
-use crate::registry::{Entry, TaskKind};
+use crate::registry::{Entry, First, TaskKind};
 use crate::scheduler::group_error::GroupError;
 use crate::sync::Arc;
 
@@ -65,8 +65,8 @@ where
     #[cfg(feature = "tower")]
     pub(crate) fn enter_handler(&self, name: String, site: &'static Location<'static>) -> Entry {
         let group = self.scheduler.shared.span.caller();
-        let entry = group.task(Some(&name.into()), site, TaskKind::Handler);
-        entry.started(Instant::now());
+        let entry = group.task(Some(&name.into()), site, TaskKind::Handler, First::Starts);
+        let _ = entry.started(Instant::now());
         entry
     }
 }

@@ -15,7 +15,7 @@ use super::permit_wait::{PermitWait, Stage};
 use super::queue::Queue;
 use super::task::{LocalId, Place, Task};
 use crate::panic;
-use crate::registry::TaskKind;
+use crate::registry::{First, TaskKind};
 use crate::scheduler::Scheduler;
 use crate::scheduler::current::{self, CurrentJob};
 use crate::scheduler::error::TaskErrorKind;
@@ -135,8 +135,7 @@ where
         let policy = task.policy;
         let id = Arc::as_ptr(&wait) as LocalId;
         task.place = Place::LocalSet(id);
-        task.open_span_of(&self.shared.span, TaskKind::Local);
-        task.queued();
+        task.open_span_of(&self.shared.span, TaskKind::Local, First::Waits);
         let local = LocalTask {
             scheduler: self.clone(),
             wait: wait.clone(),

@@ -20,7 +20,7 @@ use super::policy::Policy;
 use super::queue::{Local, Queue, Queued};
 use super::task::{BlockingJob, Entry, LocalId, Task, Work};
 use crate::group::error::TryGoError;
-use crate::registry::TaskKind;
+use crate::registry::{First, TaskKind};
 use crate::scheduler::Scheduler;
 use crate::scheduler::effects::Effects;
 use crate::scheduler::group_error::GroupError;
@@ -81,7 +81,7 @@ where
         mut task: Task,
         job: BlockingJob<E>,
     ) -> Admission {
-        task.open_span_of(&self.shared.span, TaskKind::Blocking);
+        task.open_span_of(&self.shared.span, TaskKind::Blocking, First::Starts);
         if !self.begin_without_permit(task.policy) {
             let work = Work::Blocking(job);
             self.refuse(Queued::Entry(Entry { task, work }));

@@ -9,6 +9,7 @@ use super::stoppable::Stoppable;
 use super::task::{Entry, Task, Work};
 use super::task_handle::{self, TaskHandle};
 use crate::context::{CancelHandle, Context, RunOwned};
+use crate::registry::First;
 use crate::scheduler::Scheduler;
 use crate::scheduler::current;
 use crate::scheduler::effects::Observer;
@@ -272,7 +273,7 @@ where
         let Some(Reserved { scheduler, wait }) = self.reserved.take() else {
             return;
         };
-        task.open_span_of(&scheduler.shared.span, work.kind());
+        task.open_span_of(&scheduler.shared.span, work.kind(), First::Starts);
         let id = wait.reserved_id();
         let lender = scheduler.with_permits(|permits| permits.attached_to(id));
         let entry = Entry { task, work };

@@ -9,6 +9,7 @@ use super::queue::{Local, Position, Queue, Queued};
 use super::task::LocalId;
 use super::task::{BlockingJob, Entry, Task, Work};
 use crate::group::error::TryGoError;
+use crate::registry::{First, TaskKind};
 use crate::scheduler::Scheduler;
 use crate::scheduler::current;
 use crate::scheduler::effects::Effects;
@@ -83,20 +84,23 @@ where
         if const { size_of::<J>() > MOST_IN_WORKER } {
             return self.submit(task, Work::Future(Box::pin(job)));
         }
-        task.open_span(&self.shared.span);
-        if self.begin_with_worker() {
-            self.spawn_with_job(task, job);
-            return Admission::started();
+        if self.may_get_worker() {
+            task.open_span(&self.shared.span);
+            if self.begin_with_worker() {
+                self.spawn_with_job(task, job);
+                return Admission::started();
+            }
+            task.queued();
+        } else {
+            task.open_span_of(&self.shared.span, TaskKind::Task, First::Waits);
         }
         let work = Work::Future(Box::pin(job));
         self.enqueue(Queued::Entry(Entry { task, work }), None)
     }
 
-    /// Counts a task that takes a permit and gets a worker of its own, if it may get both now.
+    /// Counts a task that takes a permit and gets a worker of its own, if it gets both now. It is
+    /// called if `may_get_worker`.
     fn begin_with_worker(&self) -> bool {
-        if !self.may_get_worker() {
-            return false;
-        }
         let ended = self.ctx().is_done();
         self.with_state(|state| {
             let gets_worker = !ended
@@ -123,7 +127,7 @@ where
 
     /// Starts work, or queues it.
     pub(crate) fn submit(self: &Arc<Self>, mut task: Task, work: Work<E>) -> Admission {
-        task.open_span_of(&self.shared.span, work.kind());
+        task.open_span_of(&self.shared.span, work.kind(), First::Waits);
         self.enqueue(Queued::Entry(Entry { task, work }), None)
     }
 
@@ -159,11 +163,7 @@ where
             }
             let local = match &queued {
                 Queued::Local(wait) => Some(wait.clone()),
-                Queued::Entry(entry) => {
-                    entry.task.queued();
-                    None
-                }
-                Queued::Reserved(_) | Queued::Gap => None,
+                Queued::Entry(_) | Queued::Reserved(_) | Queued::Gap => None,
             };
             let number = self.queue_up(Position::new(queued), state, effects);
             match local {

@@ -5,14 +5,14 @@ use tokio::time::Instant;
 use super::policy::{Policy, Role};
 use crate::context::{Cause, Context, ContextError};
 use crate::panic;
-use crate::registry::TaskKind;
+use crate::registry::{First, TaskKind};
 use crate::scheduler::calls::{CallId, PoolId};
 use crate::scheduler::effects::Observer;
 use crate::scheduler::error::Label;
 use crate::scheduler::failures::OnFailure;
 use crate::scheduler::job::Job;
 use crate::scheduler::source::Tag;
-use crate::span::Span;
+use crate::span::{Span, TaskSpan};
 use crate::sync::{Arc, Handle};
 
 /// Identifies a local task within its group.
@@ -89,7 +89,7 @@ pub(crate) struct Task {
     pub(crate) place: Place,
     pub(super) started: Option<Instant>,
     pub(super) policy: Policy,
-    span: Span,
+    span: TaskSpan,
 }
 
 impl Task {
@@ -109,7 +109,7 @@ impl Task {
             place: Place::Worker,
             started: None,
             policy,
-            span: Span::none(),
+            span: TaskSpan::none(),
         }
     }
 
@@ -126,17 +126,18 @@ impl Task {
 
     /// Opens the task's span. `group` is the span in which its group was made.
     pub(crate) fn open_span(&mut self, group: &Span) {
-        self.open_span_of(group, TaskKind::Task);
+        self.open_span_of(group, TaskKind::Task, First::Starts);
     }
 
     /// Opens the span of a task of this kind, unless the options of the task make it another one.
-    pub(crate) fn open_span_of(&mut self, group: &Span, kind: TaskKind) {
+    #[inline]
+    pub(crate) fn open_span_of(&mut self, group: &Span, kind: TaskKind, first: First) {
         let kind = match self.policy.role {
             Role::Plain => kind,
             Role::Background => TaskKind::Background,
             Role::Cleanup => TaskKind::Cleanup,
         };
-        self.span = group.task(self.label.name.as_ref(), self.label.site, kind);
+        self.span = group.task(self.label.name.as_ref(), self.label.site, kind, first);
     }
 }
 
@@ -144,10 +145,13 @@ impl Tag for Task {
     fn started(&mut self) {
         let now = Instant::now();
         self.started = Some(now);
-        self.span.started(now);
+        let entry = self.span.started(now);
+        if let (Some(observer), Some(entry)) = (&self.observer, entry) {
+            observer.started(entry);
+        }
     }
 
-    fn span(&self) -> Option<&Span> {
+    fn span(&self) -> Option<&TaskSpan> {
         Some(&self.span)
     }
 

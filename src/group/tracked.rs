@@ -21,7 +21,7 @@ use super::policy::Policy;
 use super::queue::Queue;
 use super::task::Task;
 use crate::panic::{self, Payload};
-use crate::registry::TaskKind;
+use crate::registry::{First, TaskKind};
 use crate::scheduler::Scheduler;
 use crate::scheduler::error::Label;
 use crate::scheduler::group_error::GroupError;
@@ -121,7 +121,7 @@ where
         });
         counts.then(|| {
             let mut task = Task::with_policy(label, None, policy);
-            task.open_span_of(&scheduler.shared.span, TaskKind::Tracked);
+            task.open_span_of(&scheduler.shared.span, TaskKind::Tracked, First::Starts);
             task.started();
             Counted {
                 group: scheduler.clone(),

@@ -9,7 +9,9 @@ use super::snapshot::{
     EndSnapshot, GroupKind, GroupSnapshot, Snapshot, TaskId, TaskKind, TaskSnapshot, TaskState,
     WaitSnapshot,
 };
-use crate::registry::{self, GroupEntry, GroupId, LiveTasks, Look, TaskEntry, WaitEntry};
+use crate::registry::{
+    self, GroupEntry, GroupId, LiveTasks, Look, StopEntry, TaskEntry, WaitEntry,
+};
 
 /// Returns the id of the task in which the caller runs: of a group's task, of an item of a fan-out,
 /// or of a closure that the crate runs. `None` elsewhere, and inside `tokio::spawn`.
@@ -45,6 +47,8 @@ struct Tree {
     groups: HashMap<registry::TaskId, Vec<GroupEntry>>,
     roots: Vec<GroupEntry>,
     waits: HashMap<registry::TaskId, Vec<WaitEntry>>,
+    /// How the handles of some tasks have stopped them.
+    stops: BTreeMap<registry::TaskId, StopEntry>,
 }
 
 impl Tree {
@@ -56,6 +60,7 @@ impl Tree {
             groups: HashMap::new(),
             roots: Vec::new(),
             waits: HashMap::new(),
+            stops: BTreeMap::new(),
         };
         for group in groups {
             match group.parent {
@@ -67,6 +72,7 @@ impl Tree {
                 _ => tree.roots.push(group),
             }
         }
+        tree.stops = tasks.stops;
         for task in tasks.entries {
             tree.tasks.entry(task.group).or_default().push(task);
         }
@@ -148,6 +154,10 @@ impl Tree {
                 since: since(wait.since),
             })
             .collect();
+        let stopped = self.stops.remove(&entry.id).map(|stop| EndSnapshot {
+            cause: stop.cause.into(),
+            ago: Some(since(stop.at)),
+        });
         let state = if !entry.has_started {
             TaskState::Queued
         } else if look.end.is_some() && entry.kind != registry::TaskKind::Cleanup {
@@ -155,6 +165,8 @@ impl Tree {
                 Some(grace) if grace < Duration::MAX => TaskState::InGrace,
                 _ => TaskState::Cancelled,
             }
+        } else if stopped.is_some() {
+            TaskState::Cancelled
         } else if lent.contains_key(&entry.id) {
             TaskState::Lent
         } else if entry.kind == registry::TaskKind::Blocking {
@@ -173,6 +185,7 @@ impl Tree {
             age,
             lent_for: lent.get(&entry.id).map(|at| since(*at)),
             waits_for,
+            stopped,
             groups,
         }
     }

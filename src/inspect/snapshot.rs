@@ -62,7 +62,7 @@ pub struct GroupSnapshot {
     pub tasks: Vec<TaskSnapshot>,
 }
 
-/// How the context of a group has ended.
+/// How the context of a group has ended, or how a task was stopped through its handle.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct EndSnapshot {
@@ -95,6 +95,8 @@ pub struct TaskSnapshot {
     pub lent_for: Option<Duration>,
     /// What it waits for, by its own [`waiting`](super::waiting).
     pub waits_for: Vec<WaitSnapshot>,
+    /// How its handle has stopped it while it ran; `None` if it has not.
+    pub stopped: Option<EndSnapshot>,
     /// The groups that were made inside it.
     pub groups: Vec<GroupSnapshot>,
 }
@@ -162,13 +164,14 @@ pub enum TaskState {
     Lent,
     /// It runs on the blocking pool.
     Blocking,
-    /// Its context is done, and it still runs. No grace period limits that.
+    /// Its context is done or its handle has stopped it, and it still runs. No grace period limits
+    /// that.
     Cancelled,
     /// Its context is done, and it is aborted when the grace period is over.
     InGrace,
 }
 
-/// A task that still runs although its context is done: see [`Snapshot::stragglers`].
+/// A task that still runs although it was asked to stop: see [`Snapshot::stragglers`].
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Straggler<'a> {
@@ -176,7 +179,8 @@ pub struct Straggler<'a> {
     pub task: &'a TaskSnapshot,
     /// Its group.
     pub group: &'a GroupSnapshot,
-    /// How the context of the group has ended.
+    /// How the context of the group has ended; if it is live, how the handle of the task has
+    /// stopped the task.
     pub ended: &'a EndSnapshot,
 }
 
@@ -188,16 +192,17 @@ impl TaskState {
 }
 
 impl Snapshot {
-    /// Returns the tasks that still run although their context is done: those that ignore the
-    /// cancellation, and those that have not come to it yet. Those of the context that ended first
-    /// come first.
+    /// Returns the tasks that still run although their context is done or their handle has stopped
+    /// them: those that ignore the cancellation, and those that have not come to it yet. Those that
+    /// were cancelled first come first.
     pub fn stragglers(&self) -> Vec<Straggler<'_>> {
         let mut found = Vec::new();
         self.visit(&mut |group| {
-            if let Some(ended) = &group.ended {
-                let started = group.tasks.iter().filter(|task| task.state.has_started());
-                found.extend(started.map(|task| Straggler { task, group, ended }));
-            }
+            let started = group.tasks.iter().filter(|task| task.state.has_started());
+            found.extend(started.filter_map(|task| {
+                let ended = group.ended.as_ref().or(task.stopped.as_ref())?;
+                Some(Straggler { task, group, ended })
+            }));
         });
         found.sort_by_key(|straggler| std::cmp::Reverse(straggler.ended.ago));
         found

@@ -104,7 +104,7 @@ impl Display for EndSnapshot {
 fn write_task(
     f: &mut Formatter<'_>,
     task: &TaskSnapshot,
-    ended: Option<&EndSnapshot>,
+    mut ended: Option<&EndSnapshot>,
 ) -> fmt::Result {
     f.write_str(match task.kind {
         TaskKind::Task => "task",
@@ -133,6 +133,13 @@ fn write_task(
         TaskState::Blocking => write!(f, "on a blocking thread for {age}")?,
         TaskState::Cancelled => write!(f, "STILL RUNNING, started {age} ago")?,
         TaskState::InGrace => write!(f, "STILL RUNNING in its grace period, started {age} ago")?,
+    }
+    if let Some(stopped) = &task.stopped {
+        write!(f, ", stopped through its handle{stopped}")?;
+        // It is what a straggler of a live group has instead of the end of its context.
+        if ended.is_some_and(|ended| std::ptr::eq(ended, stopped)) {
+            ended = None;
+        }
     }
     if let (true, Some(ago)) = (task.state.has_started(), ended.and_then(|ended| ended.ago)) {
         write!(f, ", cancelled {} ago", Short(ago))?;

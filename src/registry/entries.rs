@@ -1,9 +1,9 @@
 //! The entries of the registry: what it has of a live task, a group and a wait.
 
 use std::borrow::Cow;
-use std::num::{NonZeroI64, NonZeroU64};
+use std::num::NonZeroU64;
 use std::panic::Location;
-use std::sync::{OnceLock, Weak};
+use std::sync::Weak;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -23,13 +23,30 @@ pub(crate) struct TaskEntry {
     /// The name; boxed, because most tasks have none.
     pub(crate) name: Option<Box<Cow<'static, str>>>,
     /// When it began to wait, or to run.
-    pub(super) since: Option<Stamp>,
+    pub(super) since: Option<Instant>,
     /// The number of an item.
     pub(crate) number: u32,
     pub(crate) kind: TaskKind,
     pub(crate) has_started: bool,
+    /// Whether its handle has stopped it: then it has a [`StopEntry`], too.
+    pub(super) is_stopped: bool,
     /// How it failed. It is written only while a recorder records.
     pub(crate) failed: Option<FailureKind>,
+}
+
+/// Where the handle of a task finds its entry.
+#[derive(Clone, Copy)]
+pub(crate) struct TaskRef {
+    pub(super) key: u64,
+    /// Another task may have the place later.
+    pub(super) id: TaskId,
+}
+
+/// How the handle of a task has stopped it.
+#[derive(Clone)]
+pub(crate) struct StopEntry {
+    pub(crate) cause: Box<str>,
+    pub(crate) at: Instant,
 }
 
 /// How a task failed.
@@ -102,44 +119,18 @@ pub(crate) struct End {
     pub(crate) at: Option<Instant>,
 }
 
-/// An instant in eight bytes: nanoseconds since the first one that was taken, and one more, so that
-/// `Option<Stamp>` has eight bytes, too.
-#[derive(Clone, Copy)]
-pub(super) struct Stamp(NonZeroI64);
-
-/// The instant from which stamps count.
-fn base() -> Instant {
-    static BASE: OnceLock<Instant> = OnceLock::new();
-    *BASE.get_or_init(Instant::now)
-}
-
-impl Stamp {
-    pub(super) fn of(at: Instant) -> Option<Stamp> {
-        let base = base();
-        let nanos = |duration: Duration| i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
-        // A paused clock may be behind the clock with which the base was taken.
-        let after = match at.checked_duration_since(base) {
-            Some(after) => nanos(after).saturating_add(1),
-            None => -nanos(base - at),
-        };
-        NonZeroI64::new(after).map(Stamp)
-    }
-
-    fn instant(self) -> Instant {
-        let nanos = self.0.get();
-        let distance = Duration::from_nanos(nanos.unsigned_abs() - u64::from(nanos > 0));
-        if nanos < 0 {
-            base() - distance
-        } else {
-            base() + distance
+impl TaskEntry {
+    /// Takes the entry out of its place, which is about to be emptied.
+    pub(super) fn take(&mut self) -> TaskEntry {
+        TaskEntry {
+            name: self.name.take(),
+            ..*self
         }
     }
-}
 
-impl TaskEntry {
     /// `None` if it has not been queued and is about to start.
     pub(crate) fn since(&self) -> Option<Instant> {
-        self.since.map(Stamp::instant)
+        self.since
     }
 
     /// Returns the name. An item is named by its number, and by the name of its fan-out.
@@ -154,7 +145,7 @@ impl TaskEntry {
 }
 
 // So that the memory of a task stays within its budget: with `Entry`, 64 bytes.
-const _: () = assert!(size_of::<TaskEntry>() <= 48);
+const _: () = assert!(size_of::<TaskEntry>() <= 56);
 
 impl Clone for TaskEntry {
     fn clone(&self) -> Self {

@@ -11,13 +11,13 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use tokio::time::Instant;
 
-use super::TaskKind;
 use super::entries::{
-    End, FailureKind, GroupEntry, GroupId, GroupKind, Inspected, Stamp, TaskEntry, TaskId,
-    WaitEntry,
+    End, FailureKind, GroupEntry, GroupId, GroupKind, Inspected, StopEntry, TaskEntry, TaskId,
+    TaskRef, WaitEntry,
 };
 use super::recording::{self, GroupInfo, What};
 use super::table::Table;
+use super::{First, TaskKind};
 use crate::sync::thread_static;
 use crate::tracing;
 
@@ -44,6 +44,8 @@ struct Tasks {
     entries: Table<TaskEntry>,
     /// How many tasks there have been.
     count: u64,
+    /// The few that their handles have stopped.
+    stops: BTreeMap<TaskId, StopEntry>,
 }
 
 impl Shard {
@@ -52,6 +54,7 @@ impl Shard {
             tasks: Mutex::new(Tasks {
                 entries: Table::new(),
                 count: 0,
+                stops: BTreeMap::new(),
             }),
             groups: Mutex::new(BTreeMap::new()),
             waits: Mutex::new(Table::new()),
@@ -60,25 +63,52 @@ impl Shard {
 }
 
 // So that the memory of a task stays within its budget: with its `TaskEntry`, 64 bytes.
-const _: () = assert!(size_of::<Entry>() <= 16);
+const _: () = assert!(size_of::<Entry>() <= 8);
 
 fn lock<T>(table: &Mutex<T>) -> MutexGuard<'_, T> {
     table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 thread_static! {
-    static CURRENT: Cell<Option<TaskId>> = Cell::new(None);
+    static CURRENT: Cell<OnThread> = Cell::new(OnThread::NOTHING);
 }
 std::thread_local! {
     static SHARD: Cell<usize> = const { Cell::new(usize::MAX) };
 }
 
+/// What is on a thread, in eight bytes: the place of a task's entry with [`OWNS_PLACE`], the id of
+/// a task, or zero. The id of a task is looked up when it is asked for, which is rare.
+#[derive(Clone, Copy)]
+struct OnThread(u64);
+
+impl OnThread {
+    const NOTHING: OnThread = OnThread(0);
+
+    fn task(self) -> Option<TaskId> {
+        if self.0 & OWNS_PLACE == 0 {
+            return NonZeroU64::new(self.0);
+        }
+        let (shard, index) = place(self.0);
+        let mut tasks = lock(&TABLES[shard].tasks);
+        tasks.entries.get_mut(index).map(|entry| entry.id)
+    }
+}
+
 /// Returns the task that runs on this thread.
 pub(crate) fn current() -> Option<TaskId> {
-    CURRENT.with(Cell::get)
+    CURRENT.with(Cell::get).task()
+}
+
+/// Returns the shard and the index to which a key with [`OWNS_PLACE`] refers.
+#[inline]
+fn place(key: u64) -> (usize, usize) {
+    let key = key & !OWNS_PLACE;
+    let shard = key % SHARDS as u64;
+    (shard as usize, (key >> SHARD_BITS) as usize)
 }
 
 /// Returns the number of this thread's shard.
+#[inline]
 fn own_shard() -> usize {
     static THREADS: AtomicUsize = AtomicUsize::new(0);
     // While the thread ends, the first shard serves as well.
@@ -92,47 +122,21 @@ fn own_shard() -> usize {
     shard.unwrap_or(0)
 }
 
-/// The entry of a task, which is removed when this is dropped or closed; or the caller that makes a
-/// group, and the group's id. A clone owns no entry.
-pub(crate) struct Entry {
-    /// The task, or the task in which the group is made.
+/// The code that makes a group: the task in which it runs, and the id of the group.
+#[derive(Clone)]
+pub(crate) struct Caller {
     task: Option<TaskId>,
-    /// The place of a task's entry, or the id of the group.
-    key: u64,
+    group: GroupId,
 }
 
-impl Clone for Entry {
-    fn clone(&self) -> Entry {
-        Entry {
-            task: self.task,
-            key: if self.owns_place() { 0 } else { self.key },
-        }
-    }
-}
-
-impl Drop for Entry {
-    #[inline]
-    fn drop(&mut self) {
-        self.close();
-    }
-}
-
-impl Entry {
-    pub(crate) const fn none() -> Entry {
-        Entry { task: None, key: 0 }
-    }
-
+impl Caller {
     /// Returns the caller, and an id for the group that it makes.
-    pub(crate) fn caller() -> Entry {
-        Entry {
+    pub(crate) fn current() -> Caller {
+        Caller {
             task: current(),
             // `Relaxed`: each id is given once, and nothing else follows from it.
-            key: NEXT_GROUP.fetch_add(1, Ordering::Relaxed),
+            group: NEXT_GROUP.fetch_add(1, Ordering::Relaxed),
         }
-    }
-
-    fn owns_place(&self) -> bool {
-        self.key & OWNS_PLACE != 0
     }
 
     /// Enters a task of the group that has not started.
@@ -141,67 +145,110 @@ impl Entry {
         name: Option<&Cow<'static, str>>,
         site: &'static Location<'static>,
         kind: TaskKind,
+        first: First,
     ) -> Entry {
-        self.enter_task(site, kind, 0, None, name.cloned().map(Box::new))
+        let since = match first {
+            First::Waits => Some(Instant::now()),
+            First::Starts => None,
+        };
+        let name = name.map(boxed);
+        enter_task(TaskEntry {
+            // Given below.
+            id: NonZeroU64::MIN,
+            group: self.group,
+            site,
+            name,
+            since,
+            number: 0,
+            kind,
+            has_started: false,
+            is_stopped: false,
+            failed: None,
+        })
     }
 
     /// Enters an item of the fan-out, which starts now.
     pub(crate) fn item(&self, number: usize, site: &'static Location<'static>) -> Entry {
-        let number = u32::try_from(number).unwrap_or(u32::MAX);
-        self.enter_task(site, TaskKind::Item, number, Some(Instant::now()), None)
+        enter_task(TaskEntry {
+            // Given below.
+            id: NonZeroU64::MIN,
+            group: self.group,
+            site,
+            name: None,
+            since: Some(Instant::now()),
+            number: u32::try_from(number).unwrap_or(u32::MAX),
+            kind: TaskKind::Item,
+            has_started: true,
+            is_stopped: false,
+            failed: None,
+        })
+    }
+}
+
+/// Returns a name for an entry. Most tasks have none, so this is not compiled into their way.
+#[inline(never)]
+#[expect(clippy::ptr_arg, reason = "a name that is static stays so")]
+fn boxed(name: &Cow<'static, str>) -> Box<Cow<'static, str>> {
+    Box::new(name.clone())
+}
+
+/// Enters a task, and gives it its id.
+#[inline(always)]
+fn enter_task(mut entry: TaskEntry) -> Entry {
+    let shard = own_shard();
+    let mut tasks = lock(&TABLES[shard].tasks);
+    // Each shard gives ids of its own, so that threads do not meet at one counter.
+    let number = tasks.count * SHARDS as u64 + shard as u64;
+    tasks.count += 1;
+    entry.id = NonZeroU64::MIN.saturating_add(number);
+    let index = tasks.entries.insert(entry);
+    Entry(OWNS_PLACE | ((index as u64) << SHARD_BITS) | shard as u64)
+}
+
+/// The key to the entry of a task, which is removed when this is dropped or closed.
+pub(crate) struct Entry(u64);
+
+impl Drop for Entry {
+    #[inline]
+    fn drop(&mut self) {
+        // Most entries have been closed, so the rest of it is not compiled into each destructor.
+        if self.owns_place() {
+            self.close();
+        }
+    }
+}
+
+impl Entry {
+    pub(crate) const fn none() -> Entry {
+        Entry(0)
     }
 
-    fn enter_task(
-        &self,
-        site: &'static Location<'static>,
-        kind: TaskKind,
-        number: u32,
-        started: Option<Instant>,
-        name: Option<Box<Cow<'static, str>>>,
-    ) -> Entry {
-        let shard = own_shard();
-        let since = started.and_then(Stamp::of);
-        let mut tasks = lock(&TABLES[shard].tasks);
-        tasks.count += 1;
-        // Each shard gives ids of its own, so that threads do not meet at one counter.
-        let number_of_all = (tasks.count - 1) * SHARDS as u64 + shard as u64;
-        let id = NonZeroU64::MIN.saturating_add(number_of_all);
-        let index = tasks.entries.insert(TaskEntry {
-            id,
-            group: self.key,
-            site,
-            name,
-            since,
-            number,
-            kind,
-            has_started: started.is_some(),
-            failed: None,
-        });
-        Entry {
-            task: Some(id),
-            key: OWNS_PLACE | ((index as u64) << SHARD_BITS) | shard as u64,
-        }
+    fn owns_place(&self) -> bool {
+        self.0 & OWNS_PLACE != 0
     }
 
     /// Notes that the task waits for a permit from now on.
     pub(crate) fn queued(&self) {
-        self.set(Instant::now(), false);
+        let _ = self.set(Instant::now(), false);
     }
 
-    /// Notes that the task has started.
-    pub(crate) fn started(&self, at: Instant) {
-        self.set(at, true);
+    /// Notes that the task has started. Returns where its handle finds the entry.
+    pub(crate) fn started(&self, at: Instant) -> Option<TaskRef> {
+        self.set(at, true)
     }
 
-    fn set(&self, at: Instant, has_started: bool) {
-        if self.owns_place() {
-            let (shard, index) = self.place();
-            let since = Stamp::of(at);
-            if let Some(entry) = lock(&TABLES[shard].tasks).entries.get_mut(index) {
-                entry.has_started = has_started;
-                entry.since = since;
-            }
+    #[inline]
+    fn set(&self, at: Instant, has_started: bool) -> Option<TaskRef> {
+        if !self.owns_place() {
+            return None;
         }
+        let (shard, index) = self.place();
+        let mut tasks = lock(&TABLES[shard].tasks);
+        let entry = tasks.entries.get_mut(index)?;
+        entry.has_started = has_started;
+        entry.since = Some(at);
+        let id = entry.id;
+        Some(TaskRef { key: self.0, id })
     }
 
     /// Notes that the task has failed and is about to end, and whether its context was done. It is
@@ -239,49 +286,82 @@ impl Entry {
     }
 
     /// Removes the entry of a task.
-    #[inline]
     pub(crate) fn close(&mut self) {
         if self.owns_place() {
             if recording::is_on() {
                 return self.close_and_record();
             }
             let (shard, index) = self.place();
-            let removed = lock(&TABLES[shard].tasks).entries.remove(index);
-            drop(removed);
-            self.key = 0;
+            self.0 = 0;
+            let mut tasks = lock(&TABLES[shard].tasks);
+            let removed = tasks.entries.remove_with(index, |entry| {
+                (entry.name.take(), entry.is_stopped.then_some(entry.id))
+            });
+            let stop = removed.as_ref().and_then(|(_, stopped)| *stopped);
+            let stop = stop.and_then(|id| tasks.stops.remove(&id));
+            drop(tasks);
+            drop((removed, stop));
         }
     }
 
     #[cold]
     fn close_and_record(&mut self) {
         let (shard, index) = self.place();
-        let removed = lock(&TABLES[shard].tasks).entries.remove(index);
-        self.key = 0;
+        self.0 = 0;
+        let mut tasks = lock(&TABLES[shard].tasks);
+        let removed = tasks.entries.remove_with(index, TaskEntry::take);
+        let stopped = removed.as_ref().filter(|entry| entry.is_stopped);
+        let stop = stopped.and_then(|entry| tasks.stops.remove(&entry.id));
+        drop(tasks);
+        drop(stop);
         if let Some(entry) = removed {
             recording::push(entry.group, What::Ended(entry), group_info);
         }
     }
 
+    #[inline]
     fn place(&self) -> (usize, usize) {
-        let key = self.key & !OWNS_PLACE;
-        let shard = key % SHARDS as u64;
-        (shard as usize, (key >> SHARD_BITS) as usize)
+        place(self.0)
+    }
+}
+
+impl TaskRef {
+    /// Notes that the handle of the task has stopped it, unless the task has ended or was stopped
+    /// before. Runs user code, so it must be called without a lock.
+    #[cold]
+    pub(crate) fn stopped(self, cause: &dyn Display) {
+        let cause = recording::text(cause);
+        let at = Instant::now();
+        let (shard, index) = place(self.key);
+        let mut tasks = lock(&TABLES[shard].tasks);
+        let entry = tasks.entries.get_mut(index);
+        if let Some(entry) = entry.filter(|it| it.id == self.id && !it.is_stopped) {
+            entry.is_stopped = true;
+            tasks.stops.insert(self.id, StopEntry { cause, at });
+        }
     }
 }
 
 /// Keeps a task on the thread until this is dropped.
 pub(crate) struct Entered {
     /// The task that was on the thread before.
-    before: Option<TaskId>,
+    before: OnThread,
 }
 
 /// Puts the task on the thread, around a poll or a drop.
 #[inline]
 pub(crate) fn enter(entry: Option<&Entry>) -> Entered {
-    let before = current();
+    let before = CURRENT.with(Cell::get);
     if let Some(entry) = entry {
-        CURRENT.with(|current| current.set(entry.task));
+        CURRENT.with(|current| current.set(OnThread(entry.0)));
     }
+    Entered { before }
+}
+
+/// Puts the task of a caller on the thread, around a call of its function.
+pub(crate) fn enter_caller(caller: &Caller) -> Entered {
+    let task = OnThread(caller.task.map_or(0, NonZeroU64::get));
+    let before = CURRENT.with(|current| current.replace(task));
     Entered { before }
 }
 
@@ -327,13 +407,13 @@ impl Registered {
     /// Enters a group that `caller` makes.
     pub(crate) fn enter(
         &self,
-        caller: &Entry,
+        caller: &Caller,
         kind: GroupKind,
         site: &'static Location<'static>,
         group: Weak<dyn Inspected>,
     ) {
         self.id.get_or_init(|| {
-            let id = caller.key;
+            let id = caller.group;
             let entry = GroupEntry {
                 id,
                 parent: caller.task,
@@ -405,14 +485,20 @@ impl Waits {
 impl Drop for Waits {
     fn drop(&mut self) {
         let shard = &TABLES[self.0 % SHARDS];
-        let removed = lock(&shard.waits).remove(self.0 >> SHARD_BITS);
-        drop(removed);
+        let mut waits = lock(&shard.waits);
+        let label = waits.remove_with(self.0 >> SHARD_BITS, |entry| {
+            std::mem::take(&mut entry.label)
+        });
+        drop(waits);
+        drop(label);
     }
 }
 
 /// The tasks that are alive.
 pub(crate) struct LiveTasks {
     pub(crate) entries: Vec<TaskEntry>,
+    /// How the handles of some of them have stopped them.
+    pub(crate) stops: BTreeMap<TaskId, StopEntry>,
     /// How many tasks each shard had entered.
     counts: [u64; SHARDS],
 }
@@ -421,12 +507,15 @@ impl LiveTasks {
     pub(crate) fn read() -> LiveTasks {
         let mut read = LiveTasks {
             entries: Vec::new(),
+            stops: BTreeMap::new(),
             counts: [0; SHARDS],
         };
         for (shard, count) in TABLES.iter().zip(&mut read.counts) {
             let tasks = lock(&shard.tasks);
             *count = tasks.count;
             read.entries.extend(tasks.entries.iter().cloned());
+            let stops = tasks.stops.iter().map(|(id, stop)| (*id, stop.clone()));
+            read.stops.extend(stops);
         }
         read
     }

@@ -6,6 +6,7 @@ use super::calls::CallId;
 use super::permits::lending::Lending;
 use super::wakers::Wakers;
 use crate::context::{ContextError, StaticCause};
+use crate::registry::TaskRef;
 use crate::sync::Arc;
 
 /// The actions that follow from a critical section. They are performed when the lock is released.
@@ -58,6 +59,9 @@ pub(crate) trait Observer: Send + Sync {
     fn failed_call(&self) -> Option<CallId> {
         None
     }
+    /// Notes that the job has started, and where its handle finds its entry in the registry. Must
+    /// be called without a lock.
+    fn started(&self, _entry: TaskRef) {}
     /// Returns whether the handle has stopped the job.
     fn is_stopped(&self) -> bool {
         false

@@ -14,7 +14,7 @@ use super::current;
 use crate::context::ContextError;
 use crate::panic::{self, Payload};
 use crate::scheduler::error::TaskErrorKind;
-use crate::span::{self, Span};
+use crate::span::{self, TaskSpan};
 
 /// The largest future or closure that is passed by value from the call to its job. Each call in
 /// between copies it, which takes a multiple of its size on the stack, above all in a debug build.
@@ -91,10 +91,10 @@ where
 
 /// Polls a job in its span, as the current job of this thread. When it is ready, it is dropped. A
 /// panic of the poll or of the destructor is returned.
-#[inline]
+#[inline(always)]
 pub(crate) fn poll_job<O>(
     job: &mut dyn ErasedJob<O>,
-    span: Option<&Span>,
+    span: Option<&TaskSpan>,
     cx: &mut task::Context<'_>,
 ) -> Poll<Result<O, Payload>> {
     let _entered = span::enter(span);

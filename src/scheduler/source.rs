@@ -17,7 +17,7 @@ use super::permits::lending::LenderId;
 use crate::context::{Cause, ContextError, StaticCause};
 use crate::panic::Payload;
 use crate::scheduler::error::{Label, TaskErrorKind};
-use crate::span::Span;
+use crate::span::TaskSpan;
 use crate::sync::Arc;
 
 static SHUT: StaticCause = StaticCause("the group is closed");
@@ -139,7 +139,7 @@ pub(crate) trait Tag: Send {
     /// Notes that the job starts.
     fn started(&mut self);
     /// Returns the span in which the job runs.
-    fn span(&self) -> Option<&Span>;
+    fn span(&self) -> Option<&TaskSpan>;
     /// Closes the span. Called where no lock is held.
     fn close_span(&mut self);
     /// Notes that the job has failed. Returns the call that receives its error, if one does; the

@@ -174,7 +174,7 @@ impl InFlight {
             } = rest;
             self.shared = Some(shared);
             {
-                let _entered = crate::span::enter(Some(&caller));
+                let _entered = crate::span::enter_caller(&caller);
                 drop(handler);
             }
             line.emit_abort(&caller, began.elapsed(), reason);

@@ -37,7 +37,7 @@ impl RequestLine {
 
     /// Emits an event of the request, in its span.
     pub(super) fn emit(&self, span: &Span, event: RequestEvent<'_>) {
-        let _entered = span::enter(Some(span));
+        let _entered = span::enter_caller(span);
         tracing::request(self.method.as_str(), self.path(), event);
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Barrier, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use errgroup::inspect::{self, Recorder};
@@ -535,10 +535,13 @@ fn the_rings_of_two_threads_are_merged_in_order() {
 fn threads_record_while_others_read() {
     let records = record(500);
     let is_over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let mut threads = Vec::new();
+    // A thread of another test takes over the ring of one that has ended, so the threads are there
+    // until the last reading.
+    let have_run = Barrier::new(5);
+    let have_run = &have_run;
+    let trace = thread::scope(|scope| {
         for number in 0..4 {
-            threads.push(scope.spawn(move || {
+            scope.spawn(move || {
                 for round in 0..20 {
                     let runtime = tokio::runtime::Builder::new_current_thread()
                         .build()
@@ -559,7 +562,9 @@ fn threads_record_while_others_read() {
                         assert!(g.wait_all().await.is_err());
                     });
                 }
-            }));
+                have_run.wait();
+                have_run.wait();
+            });
         }
         let reads = scope.spawn(|| {
             let mut reads = 0;
@@ -568,13 +573,13 @@ fn threads_record_while_others_read() {
                 reads += 1;
             }
         });
-        for thread in threads {
-            thread.join().unwrap();
-        }
+        have_run.wait();
         is_over.store(true, Ordering::Relaxed);
         reads.join().unwrap();
+        let trace = records.trace();
+        have_run.wait();
+        trace
     });
-    let trace = records.trace();
     for number in 0..4 {
         // The last round of a thread is whole in its ring.
         let bars = trace.bars(&format!("group \"record many {number} 19\""));

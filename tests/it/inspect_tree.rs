@@ -8,7 +8,7 @@ use errgroup::inspect::{
 };
 use errgroup::{Context, Group, fan_out, fetch_all};
 use futures::StreamExt;
-use tokio::time::sleep;
+use tokio::time::{advance, sleep};
 
 use crate::fan_out_support::background;
 use crate::group_support::*;
@@ -117,6 +117,63 @@ async fn a_straggler_is_named_with_its_cause_and_its_times() {
         suspects,
         [SuspectKind::NotWaitedFor, SuspectKind::LongCancelled]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_ignores_its_handle_is_a_straggler() {
+    let (g, ctx) = group();
+    g.set_name("handles");
+    let deaf = async |_| {
+        sleep(ms(600_000)).await;
+        Ok(())
+    };
+    let (task, other) = (g.named("deaf").spawn_with(deaf), g.spawn_with(deaf));
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    let (end, until_end) = std::sync::mpsc::channel::<()>();
+    let closure = g.named("closure").spawn_blocking(move |_| {
+        begun.send(()).unwrap();
+        let _ = until_end.recv();
+        Ok(())
+    });
+    let blocked = tokio::task::spawn_blocking(move || has_begun.recv().unwrap());
+    blocked.await.unwrap();
+    // The clock does not move by itself while a closure runs.
+    advance(ms(1_000)).await;
+    assert!(tree_of("handles").stragglers().is_empty());
+
+    task.cancel_with("too slow");
+    task.cancel_with("the second cause");
+    advance(ms(2_000)).await;
+    closure.cancel();
+    let tree = tree_of("handles");
+    let (late, group) = (tree.stragglers(), &tree.groups[0]);
+    let names: Vec<_> = late.iter().map(|it| it.task.name.as_deref()).collect();
+    assert_eq!(names, [Some("deaf"), Some("closure")]);
+    assert_eq!(late[0].ended.cause, "too slow");
+    assert_eq!(late[0].ended.ago, Some(ms(2_000)));
+    assert_eq!(late[1].ended.cause, "context cancelled");
+    assert_eq!(task_of(group, "deaf").state, TaskState::Cancelled);
+    assert_eq!(task_of(group, "closure").state, TaskState::Cancelled);
+    let is_live = |task: &&TaskSnapshot| task.state == TaskState::Running;
+    assert_eq!(group.tasks.iter().filter(is_live).count(), 1);
+    assert!(group.ended.is_none() && !ctx.is_done());
+    let line = late[0].to_string();
+    let what = "STILL RUNNING, started 3.0 s ago, stopped through its handle 2.0 s ago (too slow)";
+    assert!(line.contains(what), "{line}");
+    assert!(!line.contains("cancelled"), "{line}");
+
+    // The end of the group is that of all its tasks. What the handle has done is still shown.
+    g.cancel_with("shutting down");
+    let tree = tree_of("handles");
+    let late = tree.stragglers();
+    assert_eq!(late.len(), 3);
+    assert!(late.iter().all(|it| it.ended.cause == "shutting down"));
+    assert!(late.iter().any(|it| it.task.stopped.is_some()));
+
+    drop((task, other, end));
+    drop(closure);
+    g.abort();
+    assert!(g.wait().await.is_err());
 }
 
 #[tokio::test(start_paused = true)]
@@ -321,6 +378,7 @@ async fn the_json_has_the_documented_fields() {
             "age_ms": 1_000,
             "lent_for_ms": null,
             "waits_for": [{ "label": "io", "for_ms": 1_000 }],
+            "stopped": null,
             "groups": [],
         }],
     }]});

@@ -195,7 +195,7 @@ where
         let Some(Work { ctx, item, f }) = self.work.take_if(|work| !work.ctx.is_done()) else {
             return;
         };
-        let entered = span::enter(Some(&self.span));
+        let entered = span::enter_caller(&self.span);
         let ended = panic::catch(|| f(ctx, item));
         // It may be the last one, whose destructor runs here.
         let dropped = panic::catch(|| drop(f));
@@ -207,7 +207,7 @@ where
 impl<I, F, T, E> Drop for Job<I, F, T, E> {
     fn drop(&mut self) {
         if let Some(Work { ctx, item, f }) = self.work.take() {
-            let _entered = span::enter(Some(&self.span));
+            let _entered = span::enter_caller(&self.span);
             self.out.pool().drop_here(item);
             self.out.pool().drop_here(f);
             drop(ctx);

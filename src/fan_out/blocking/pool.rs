@@ -185,7 +185,7 @@ struct Unwanted<T> {
 
 impl<T> Drop for Unwanted<T> {
     fn drop(&mut self) {
-        let _entered = span::enter(Some(&self.span));
+        let _entered = span::enter_caller(&self.span);
         self.out.pool().drop_here(self.value.take());
     }
 }

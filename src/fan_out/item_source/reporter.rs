@@ -51,7 +51,7 @@ where
     C: Collector<T, E>,
 {
     while let Some((mut call, progress)) = core.with_state(|state| state.source.take_report()) {
-        let entered = span::enter(Some(&core.shared.call_site.span));
+        let entered = span::enter_caller(&core.shared.call_site.span);
         let called = panic::catch(|| call(progress));
         drop(entered);
         if let Err(payload) = called {

@@ -14,7 +14,7 @@ use crate::fan_out::progress::Progress;
 use crate::panic::{self, Payload};
 use crate::scheduler::calls::Failure;
 use crate::scheduler::error::{Label, Panic, TaskErrorKind};
-use crate::span::{self, Span};
+use crate::span::{self, TaskSpan};
 
 impl<P, Fut, C, T, E, R> LocalRun<P, Fut, C, T, E, R>
 where
@@ -53,7 +53,7 @@ where
     /// event is emitted in `span`.
     fn record(
         &mut self,
-        span: Option<&Span>,
+        span: Option<&TaskSpan>,
         label: Label,
         elapsed: Duration,
         kind: TaskErrorKind<E>,
@@ -88,7 +88,7 @@ where
             return;
         };
         let progress = self.counts.progress();
-        let entered = span::enter(Some(&self.call_site.span));
+        let entered = span::enter_caller(&self.call_site.span);
         let called = panic::catch(|| report(progress));
         drop(entered);
         if let Err(payload) = called {

@@ -5,6 +5,7 @@ use std::task::Waker;
 
 use crate::context::ContextError;
 use crate::panic;
+use crate::registry::TaskRef;
 use crate::scheduler::effects::Observer;
 use crate::scheduler::permits::lending::{Lending, Waiter};
 use crate::scheduler::wakers::Wakers;
@@ -30,6 +31,8 @@ pub(super) struct State<T> {
     stop: Stop,
     /// Wakes the task, so that it is dropped at its await.
     job_waker: Option<Waker>,
+    /// The entry of a task that has started, to note there that it was stopped.
+    entry: Option<TaskRef>,
 }
 
 /// Whether the handle has stopped the task.
@@ -53,6 +56,7 @@ impl<T> Slot<T> {
                 waiter: None,
                 stop: Stop::No,
                 job_waker: None,
+                entry: None,
             }),
             drops_job: AtomicBool::new(false),
         })
@@ -96,6 +100,7 @@ impl<T> Slot<T> {
         if state.ended {
             return false;
         }
+        let note = state.entry.take().map(|entry| (entry, error.clone()));
         // The first reason stays.
         let unwanted = match state.stop {
             Stop::No => state.error.replace(error),
@@ -110,6 +115,9 @@ impl<T> Slot<T> {
             Stop::No | Stop::Cancel => None,
         };
         drop(state);
+        if let Some((entry, why)) = note {
+            note_stop(entry, why);
+        }
         panic::discard(unwanted);
         waker.into_iter().for_each(panic::wake);
         true
@@ -176,12 +184,36 @@ fn decide(waiter: Waiter, scheduler: Option<&dyn Lending>, wake: &mut Wakers) {
     });
 }
 
+/// Notes in its entry that a task was stopped. Must be called without a lock, because it runs the
+/// `Display` of the cause.
+fn note_stop(entry: TaskRef, why: ContextError) {
+    match why.cause() {
+        Some(cause) => entry.stopped(&**cause),
+        None => entry.stopped(&why),
+    }
+    panic::discard(why);
+}
+
 impl<T: Send> Observer for Slot<T> {
     fn ended(&self, scheduler: &dyn Lending, succeeded: bool) {
         if succeeded {
             self.end(Some(scheduler));
         } else {
             self.end_without_value(Some(scheduler));
+        }
+    }
+
+    fn started(&self, entry: TaskRef) {
+        let mut state = self.state.lock();
+        if state.stop == Stop::No {
+            state.entry = Some(entry);
+            return;
+        }
+        // It was stopped on its way to its worker.
+        let why = state.error.clone();
+        drop(state);
+        if let Some(why) = why {
+            note_stop(entry, why);
         }
     }
 

@@ -84,7 +84,7 @@ impl<F> Lingering<F> {
             began,
             ..
         } = rest;
-        let entered = span::enter(Some(&caller));
+        let entered = span::enter_caller(&caller);
         // A panic in the destructor of the future is the handler's panic too.
         let dropped = panic::catch(|| drop(handler));
         drop(entered);
@@ -118,7 +118,7 @@ impl<F: Future> Future for Lingering<F> {
             return Poll::Ready(Ok(()));
         };
         let (handler, until, timer) = (rest.handler.as_mut(), rest.until, &mut this.timer);
-        let entered = span::enter(Some(&rest.caller));
+        let entered = span::enter_caller(&rest.caller);
         let step = panic::catch(|| Lingering::step(handler, until, timer, cx));
         drop(entered);
         let ended = match step {
