@@ -60,7 +60,8 @@ use node::{Kind, Node};
 ///
 /// A context is *done* when it was cancelled (by its [`CancelGuard`] or a [`CancelHandle`]), when
 /// its deadline has passed, or when its parent is done. It stays done. The first of these decides
-/// the kind and the cause; a later one changes nothing.
+/// whether the error is "cancelled" or "deadline exceeded", and the cause. A later one changes
+/// nothing.
 ///
 /// When `cancel` returns, every descendant is done, with the same kind and cause, except for those
 /// that were done before. While it runs, one descendant may be done and another not. A parent is
@@ -265,8 +266,8 @@ impl Context {
 
     /// Returns a context with the same values that is not done when `self` is, and has no deadline.
     ///
-    /// It is for work that must go on although what it was started for was cancelled. For clean-up,
-    /// which should not take for ever, use [`shield`](Context::shield).
+    /// It is for work that must continue after the request that started it was cancelled. For
+    /// clean-up, which should not take for ever, use [`shield`](Context::shield).
     #[doc(alias("WithoutCancel", "NonCancellable"))]
     #[must_use]
     pub fn without_cancel(&self) -> Context {
@@ -279,7 +280,7 @@ impl Context {
     ///
     /// It is for clean-up that must finish although the work before it was cancelled: rolling a
     /// transaction back, giving a lease back, telling a peer. It is
-    /// `ctx.without_cancel().with_timeout(max)`, so the clean-up has a bound of its own.
+    /// `ctx.without_cancel().with_timeout(max)`, so the clean-up has its own deadline.
     ///
     /// # Examples
     ///
@@ -415,8 +416,8 @@ impl Context {
         self.node.deadline()
     }
 
-    /// Returns the time until the deadline, or zero if the context is done for any reason. `None`
-    /// if there is no deadline.
+    /// Returns the time until the deadline, or zero if the context is done, also if it was
+    /// cancelled before the deadline. `None` if there is no deadline.
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
         let deadline = self.node.deadline()?;

@@ -27,8 +27,8 @@
 //! # Guarantees of all terminal operations
 //!
 //! - **Items are pulled on demand.** An item is taken from the iterator when there is a permit for
-//!   it, not before; with a stream, the consumer must have room as well. So the iterator may be
-//!   infinite.
+//!   it, not before. With a stream, results that were not taken yet count against the limit, too.
+//!   So the iterator may be infinite.
 //! - **Nothing is left running.** When a terminal operation returns, nothing that it started is
 //!   still running, and what the items held (connections, permits) has been released. When its
 //!   future or stream is dropped half-way, no item is polled again once its present poll returns,
@@ -43,16 +43,16 @@
 //!   discarded.
 //! - **The iterator and the function run on the runtime's workers**, one call at a time. A call
 //!   that blocks its thread holds up that thread and the items that have not been pulled, but not
-//!   the items in flight. (One call may hold up the last item: the worker that runs it makes the
-//!   call that finds that the iterator has no more.)
+//!   the items in flight. (The worker of the last item also makes the call that finds the end of
+//!   the iterator. If that call blocks, the last item waits.)
 //!
 //! # On the caller's own task
 //!
 //! With [`local`](FanOut::local), the items run on the task that awaits the terminal operation.
-//! They may borrow from it and need not be `Send`. In return they share one core, and nothing moves
-//! while that task does not poll them. A consumer that awaits something else between two results of
-//! a stream stops all items. If it waits for something that one of the items holds, it waits for
-//! ever. This is the trap of `buffer_unordered`; a fan-out on workers does not have it.
+//! They may borrow from it and need not be `Send`. In return they share one core, and no item makes
+//! progress unless that task polls them. A consumer that awaits something else between two results
+//! of a stream stops all items. If it waits for something that one of the items holds, it waits for
+//! ever. `buffer_unordered` has the same problem; a fan-out on workers does not.
 
 mod backoff;
 mod batch;
@@ -302,7 +302,7 @@ where
 /// ```
 ///
 /// If nothing says what the error is, because the call ends with `.await?` and the closure with
-/// `Ok(..)`, it says `type annotations needed` (E0283):
+/// `Ok(..)`, the compiler says `type annotations needed` (E0283):
 ///
 /// ```compile_fail,E0283
 /// # use errgroup::{Context, fetch_all};

@@ -846,7 +846,7 @@ where
     }
 
     /// Returns how many permits are in use: those of tasks that have started, have not finished and
-    /// have not lent theirs, and each reserved [`Permit`].
+    /// have not lent theirs, and each reserved [`Permit`]. Background tasks take none.
     ///
     /// The number may have changed by the time you look at it.
     #[must_use]
@@ -930,7 +930,8 @@ where
     /// ([`go_blocking`](Group::go_blocking)). Tasks may start other tasks meanwhile, through a
     /// [`Spawner`]. `wait` waits for these, too.
     ///
-    /// If the parent was cancelled but every task returned `Ok`, this returns `Ok`.
+    /// If the parent was cancelled but every task returned `Ok`, this returns `Ok`. For a group in a
+    /// struct, which cannot be moved out, there is [`close_and_wait`](Group::close_and_wait).
     ///
     /// # Errors
     ///

@@ -65,10 +65,10 @@
 //! | a heartbeat, an essential task, clean-up after the end | [`Group::task`] |
 //! | to stop one task of a group | [`TaskHandle::cancel`] |
 //! | another way to start a task | the table of [`Group`] |
-//! | a limit on the time that a shutdown takes | [`Drain`], [`Group::set_grace`] |
-//! | a group in a struct; to wait with a timeout | [`Group::close_and_wait`]; [`Group::idle`] |
+//! | to abort tasks some time after they were cancelled | [`Group::set_grace`] |
 //! | to shut groups and a server down in one time budget | [`Drain`], [`Group::drain`] |
-//! | a group in a struct, with `&self` methods | [`Group::close_and_wait`], [`Group::idle`] |
+//! | a group in a struct, with `&self` methods | [`Group::close_and_wait`] |
+//! | to wait for tasks, also with a timeout, and go on | [`Group::idle`] |
 //! | every failure, with task names and call sites | [`Group::named`], [`Group::wait_all`] |
 //! | one function over many items, results in order | [`fetch_all`] |
 //! | each result, a stream, the first, or *k* of *n* | [`fan_out()`], [its table](mod@fan_out) |
@@ -94,16 +94,17 @@
 //!
 //! # The rules
 //!
-//! 1. A name that Go has too has Go's meaning. Other names are tokio's.
+//! 1. A name that Go has too has Go's meaning. Other names are tokio's where tokio has one.
 //! 2. No task outlives its group. [`wait`](Group::wait) returns only when all tasks have finished,
 //!    and dropping a group cancels and aborts them.
 //! 3. No outcome is lost. Every task has exactly one outcome, which is reported. A cancellation
 //!    never hides the error that caused it, and a panic is never swallowed.
 //! 4. Cancellation is cooperative: a task observes it and returns. A task is dropped at an await
-//!    only if it opted in ([`go_cancellable`](Group::go_cancellable)), if its grace period is over,
-//!    or if its group is aborted or dropped. A future that was given to [`run`](Context::run), or
-//!    to a fan-out, has opted in.
-//! 5. A method either never waits, or it is awaited.
+//!    only if it opted in ([`go_cancellable`](Group::go_cancellable)), if the time of its grace
+//!    period or of its [`cleanup`](TaskBuilder::cleanup) is over, if its handle stops it
+//!    ([`TaskHandle::cancel`], [`abort`](TaskHandle::abort)), or if its group is aborted or
+//!    dropped. A future that was given to [`run`](Context::run), or to a fan-out, has opted in.
+//! 5. A method that waits is async, or returns a future.
 //! 6. A context needs no task and no timer, and a finished task uses no memory. There is no unsafe
 //!    code.
 //!

@@ -39,6 +39,20 @@ where
     ///
     /// # If it does not compile
     ///
+    /// The body is an async closure, `async |g, ctx| ..`. With `|g, ctx| async move { .. }`, the
+    /// compiler says `type annotations needed` (E0282):
+    ///
+    /// ```compile_fail,E0282
+    /// # use errgroup::{Context, Group};
+    /// # async fn example() -> anyhow::Result<()> {
+    /// Group::scope(&Context::background(), |g, _ctx| async move {
+    ///     g.go(async { Ok(()) });
+    ///     Ok(())
+    /// })
+    /// .await
+    /// # }
+    /// ```
+    ///
     /// A task cannot borrow its group. The compiler says `borrowed data escapes outside of closure`
     /// (E0521):
     ///

@@ -32,7 +32,8 @@ use config::Config;
 ///   context. For work that must outlive the request, use
 ///   [`without_cancel`](Context::without_cancel).
 ///
-/// The first of these events decides. At or after the deadline, it is always the deadline.
+/// The first of these events decides. If the deadline has passed, the error is always that of the
+/// deadline.
 ///
 /// # A handler runs on without its client
 ///
@@ -58,8 +59,8 @@ use config::Config;
 /// is 503. [`handlers`](ContextLayer::handlers) waits for the handlers at shutdown.
 ///
 /// A handler runs inside the task of its connection, as without the layer, and its future is boxed.
-/// Only if its response is no longer needed, what is left of it is moved to a task of the layer
-/// (it *lingers*). So:
+/// When its response is no longer needed, the future is moved to a task of the layer. Then it
+/// *lingers*: it runs without a client. So:
 ///
 /// - The handler's future must be `Send + 'static`.
 /// - Task-locals that an outer layer sets are not set any more after the move. Put such layers
@@ -92,9 +93,9 @@ use config::Config;
 ///
 /// # Where to put it
 ///
-/// Put it outside of every layer and service that may take time, so that it receives the request
-/// first and the response last, but inside of those that only look at a request and its response
-/// (traces, CORS, compression). A layer outside of it that drops the response future (a timeout)
+/// Put it outside of layers and services that take time, so that it receives the request first and
+/// the response last. Put it inside of those that only look at a request and its response (traces,
+/// CORS, compression). A layer outside of it that drops the response future (a timeout)
 /// looks like a client that disconnects. So does a layer that makes the request's body fail (a size
 /// limit). Put such layers inside of it. The whole order, from the outside:
 ///
