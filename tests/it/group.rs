@@ -53,6 +53,8 @@ mod inspect_programs;
 #[cfg(feature = "inspect")]
 mod inspect_record;
 #[cfg(feature = "inspect")]
+mod inspect_table;
+#[cfg(feature = "inspect")]
 mod inspect_tree;
 #[cfg(feature = "inspect")]
 mod inspect_warn;
