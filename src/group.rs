@@ -103,7 +103,7 @@ use spawn_builder::SpawnBuilder;
 /// | blocks its thread: synchronous I/O, a computation | [`go_blocking`](Group::go_blocking) |
 /// | is not `Send` | [`go_local`](Group::go_local) |
 /// | returns a value | [`spawn`](Group::spawn) |
-/// | starts when there is a permit, and is made after that | [`reserve`](Group::reserve) |
+/// | should be created only when it can start | [`reserve`](Group::reserve) |
 /// | must be ready before you continue: a server, a connection | [`start`](Group::start) |
 /// | is a future that you, or a library, must poll | [`track`](Group::track) |
 /// | is started by another task of the group | any of these, through a [`Spawner`] |
@@ -202,7 +202,8 @@ impl<E> Group<E>
 where
     E: GroupError,
 {
-    /// Creates a group in which a failure does not cancel the other tasks, as Go's zero `Group`.
+    /// Creates a group in which a failure does not cancel the other tasks, like a Go `Group` without
+    /// a context.
     ///
     /// [`wait`](Group::wait) waits for all tasks and returns the first error. The group has a
     /// context, but no failure and no panic cancels it: only [`cancel`](Group::cancel),
@@ -267,8 +268,9 @@ where
     /// So does one that panics, and [`wait`](Group::wait) resumes the panic.
     ///
     /// On a multi-thread runtime, tasks start on idle threads while the caller computes. As with
-    /// `tokio::spawn`, the last task may wait until the caller yields. Of tasks that are started in
-    /// quick succession, up to seven may. So do not block the thread until they have run.
+    /// `tokio::spawn`, the last task may wait until the caller yields. If tasks are started in
+    /// quick succession, up to seven of them may. So do not block the thread while you wait for
+    /// them.
     ///
     /// # Panics
     ///
@@ -335,10 +337,10 @@ where
 
     /// Starts a task that is given the *group's* context, or queues it if no permit is free.
     ///
-    /// So the task cannot use the wrong context. `start` is called when the task starts, by the
-    /// worker that runs it, and may create what should not exist before: a buffer, a connection.
-    /// The task is otherwise like one of [`go`](Group::go): the admission says when it has started,
-    /// and once the context is done it never starts.
+    /// The task then cannot use the parent's context by mistake. `start` is called when the task
+    /// starts, in the tokio task that then runs it, and may create what should not exist before: a
+    /// buffer, a connection. The task is otherwise like one of [`go`](Group::go): the admission
+    /// says when it has started, and once the context is done it never starts.
     ///
     /// # Panics
     ///
@@ -435,10 +437,10 @@ where
     /// that it cannot hit the next query of the same connection: see
     /// [`AfterFunc::guard`](crate::AfterFunc::guard).
     ///
-    /// A closure that no thread has begun when the context is done never begins. It is dropped on
+    /// If no thread has begun the closure when the context is done, it never runs. It is dropped on
     /// the blocking pool, since what it owns may block in its destructor. [`wait`](Group::wait)
     /// waits for that, except after an [`abort`](Group::abort) and after a grace period: then the
-    /// closure counts as finished at once, however long the pool has no thread for it.
+    /// closure counts as finished at once, even if the pool has no free thread for a long time.
     ///
     /// # Panics
     ///
@@ -554,7 +556,7 @@ where
     ///
     /// Returns the value that the task passes to [`Ready::ok`]: the address that a server is bound
     /// to, say. A failure before that is the failure of this call, and not of the group. From then
-    /// on the task is a task like any other. Whichever comes first decides: a value that is passed
+    /// on the task is a task like any other. The first of the two decides: a value that is passed
     /// to `ok` after the failure is dropped. A panic is always the group's.
     ///
     /// `start` is called with the group's context when the task starts, by the worker that runs it.
@@ -649,8 +651,8 @@ where
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future loses its position in the queue, and nothing else: no other task loses
-    /// its own. A permit that was granted meanwhile is given back.
+    /// Dropping the future loses its position in the queue. Other tasks keep theirs. A permit that
+    /// was granted meanwhile is given back.
     ///
     /// # Examples
     ///
@@ -684,8 +686,8 @@ where
     /// given to a server, a callback.
     ///
     /// A panic of the future, or of its destructor, is a failure of the group, too: it cancels the
-    /// context and `wait` resumes it. It does not unwind into the caller, for which the `Tracked`
-    /// has finished.
+    /// context and `wait` resumes it. The panic does not reach the caller; there, the `Tracked`
+    /// just finishes.
     ///
     /// A tracked future takes no permit and counts in no limit. The group cannot abort it: after an
     /// [`abort`](Group::abort) or a [grace period](Group::set_grace), `wait` still waits for it,
@@ -799,7 +801,7 @@ where
     /// Lets at most `limit` tasks run at once. `None` is no limit, and `0` pauses the group.
     ///
     /// The limit may change at any time: raising it starts queued tasks at once, lowering it stops
-    /// no task. A task that has lent its permit runs on even in a paused group, one at a time.
+    /// no task. Tasks that have lent their permits continue even in a paused group, one at a time.
     ///
     /// # No deadlock at the limit
     ///
@@ -813,17 +815,17 @@ where
     /// closure awaits a sibling with `Handle::block_on`.
     ///
     /// While its permit is lent, the whole task waits, including the other branches of a `join!` or
-    /// a `select!`: a timeout around an admission fires only when the task has a permit again. So a
-    /// task must not await a sibling in one branch and feed that sibling in another branch if the
-    /// limit leaves no permit for both. At a limit of 1 neither would make progress.
+    /// a `select!`: a timeout around an admission fires only when the task has a permit again. So
+    /// do not await a sibling (another task of the group) in one branch and send it data in another
+    /// branch, unless the limit has room for both. At a limit of 1, both would wait for ever.
     ///
     /// Not covered:
     ///
     /// - Waits that the group cannot attribute to a task: those of a future that the task has given
     ///   to `tokio::spawn`, and those of `block_on` inside `block_in_place`. The task keeps its
     ///   permit, so such a wait may never finish.
-    /// - A blocking closure cannot be held back. If it stops awaiting a sibling before that is
-    ///   decided, it runs on at once, and counts on top of the limit until a permit is free.
+    /// - A blocking closure cannot be held back. If its wait for a sibling ends early, by a timeout
+    ///   for example, it runs on at once, and counts on top of the limit until a permit is free.
     ///
     /// # Examples
     ///
@@ -909,9 +911,10 @@ where
     /// An aborted task counts as failed with the [`ContextError`]. `None`, the default, waits for
     /// the tasks however long they take, as Go does.
     ///
-    /// The grace period may be set at any time, also while one runs: it is measured from the moment
-    /// in which the context was done. Dropping the group aborts the tasks without a grace period. A
-    /// blocking closure that runs is not aborted ([`go_blocking`](Group::go_blocking)).
+    /// The grace period may be set at any time, also after the context is done. It always counts
+    /// from the moment at which the context was done. Dropping the group aborts the tasks without a
+    /// grace period. A blocking closure that runs is not aborted
+    /// ([`go_blocking`](Group::go_blocking)).
     ///
     /// It needs a runtime with its timer enabled. Without a timer the group fails, with a panic
     /// that says so.
@@ -926,12 +929,12 @@ where
     /// error.
     ///
     /// When it returns, every destructor of every task has run, except those of blocking closures
-    /// that an abort or a grace period has kept from beginning
+    /// that never started because of an abort or a grace period
     /// ([`go_blocking`](Group::go_blocking)). Tasks may start other tasks meanwhile, through a
     /// [`Spawner`]. `wait` waits for these, too.
     ///
-    /// If the parent was cancelled but every task returned `Ok`, this returns `Ok`. For a group in a
-    /// struct, which cannot be moved out, there is [`close_and_wait`](Group::close_and_wait).
+    /// If the parent was cancelled but every task returned `Ok`, this returns `Ok`. For a group in
+    /// a struct, which cannot be moved out, there is [`close_and_wait`](Group::close_and_wait).
     ///
     /// # Errors
     ///

@@ -27,6 +27,7 @@
 //!     for url in urls {
 //!         let ctx = ctx.clone();
 //!         // .await: wait for a free permit, as Go's Go blocks
+//!         // ??: the error of the context, then that of `fetch`
 //!         g.go(async move { store(ctx.run(fetch(url)).await??).await }).await;
 //!     }
 //!     g.wait().await // the first error, after every task has finished

@@ -17,7 +17,7 @@ where
     /// Without it, the cause is the text of the error. With it, the other tasks can find the error
     /// itself, by [`Context::caused_by`](crate::Context::caused_by) or a downcast of the cause, as
     /// `context.Cause` returns the error in Go. [`wait`](Group::wait) still returns the error by
-    /// value, so the function clones it, or what matters of it.
+    /// value, so the function clones it, or the part that the cause needs.
     ///
     /// It is called when a task has failed with an error, in the thread that ran the task, and not
     /// for a panic, nor in a group from [`new`](Group::new), whose context no failure cancels. It

@@ -56,10 +56,10 @@ type Trigger = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A shutdown of several groups, and of the handlers of a server, in one time budget.
 ///
-/// The phases run one after another, in the order in which they were added: first what accepts
-/// work, last what the others use. Each phase is closed, so that it accepts no more tasks. It may
-/// finish by itself for a while, is then cancelled with the cause `shutting down`, winds down, and
-/// is aborted when its time is over.
+/// The phases run one after another, in the order in which they were added. Add first the part that
+/// accepts work, and last the part that the others use. Each phase is closed, so that it accepts no
+/// more tasks. It may finish by itself for a while, is then cancelled with the cause `shutting
+/// down`, winds down, and is aborted when its time is over.
 ///
 /// - A phase that is done early leaves its time to the later ones, and an idle one takes none. Each
 ///   later phase keeps at least a tenth of the budget, whatever the earlier ones do.
@@ -138,8 +138,8 @@ impl Drain {
 
     /// Sets how long the phase that was added last may finish by itself before it is cancelled.
     ///
-    /// Without this, a phase is cancelled when half of its time is left. It is never cancelled
-    /// later than at the end of its time.
+    /// Without this, a phase is cancelled when half of its time is left. At the latest, it is
+    /// cancelled at the end of its time.
     ///
     /// # Panics
     ///

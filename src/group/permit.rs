@@ -22,7 +22,7 @@ use crate::sync::Arc;
 /// The right to start one task of a group, from [`Group::reserve`](crate::Group::reserve).
 ///
 /// Each method that starts a task uses the permit up: the task has it until it has finished.
-/// Dropping a permit gives it back, which is no failure: the next in the queue starts.
+/// Dropping a permit gives it back, and the next queued task starts. That is not a failure.
 ///
 /// A permit counts in [`running`](crate::Group::running) and against the limit. It does not keep
 /// the group alive, and [`wait`](crate::Group::wait) does not wait for it. Once the group's context
@@ -31,7 +31,7 @@ use crate::sync::Arc;
 /// returned it is dropped and does not count.
 ///
 /// tokio's `mpsc::Permit` is the same for a place in a channel, and its `OwnedSemaphorePermit` is a
-/// permit that is held for as long as one likes. This one is passed to a task.
+/// permit that the caller holds until it drops it. This one is passed to a task.
 ///
 /// # Permits that a task of the group has reserved
 ///

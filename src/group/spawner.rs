@@ -369,8 +369,8 @@ where
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future loses its position in the queue, and nothing else. A permit that was
-    /// granted meanwhile is given back.
+    /// Dropping the future loses its position in the queue. A permit that was granted meanwhile is
+    /// given back.
     pub fn reserve(&self) -> impl Future<Output = Result<Permit<E>, ContextError>> + Send + use<E> {
         Reserve::new(self.upgrade())
     }

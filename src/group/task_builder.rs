@@ -101,7 +101,7 @@ where
         self
     }
 
-    /// Makes the task one that serves the others: a heartbeat, the renewal of a lease, metrics, a
+    /// Marks the task as a helper of the others: a heartbeat, the renewal of a lease, metrics, a
     /// server that only other tasks use.
     ///
     /// It takes no permit, and starts whatever the limit is. Once all other tasks have ended and
@@ -122,7 +122,7 @@ where
         self
     }
 
-    /// Has the end of the task end the group's context, whatever it returns.
+    /// Cancels the group's context when the task has ended, whatever it returns.
     ///
     /// The cause is the task's failure, or `essential task NAME has ended` if it has none. A task
     /// without a name is called by the place where it was started. The context is done before the

@@ -34,7 +34,7 @@ use slot::Stop;
 /// # Stopping one task
 ///
 /// [`cancel`](TaskHandle::cancel) and [`abort`](TaskHandle::abort) stop this task and no other. A
-/// task that was stopped through its handle and then ends, in whatever way but a panic, is not a
+/// task that was stopped through its handle and then ends, except by a panic, is not a
 /// failure of the group and does not cancel the others. While it is queued, it is taken out of the
 /// queue and never runs.
 ///
