@@ -202,8 +202,8 @@ impl<E> Group<E>
 where
     E: GroupError,
 {
-    /// Creates a group in which a failure does not cancel the other tasks, like a Go `Group` without
-    /// a context.
+    /// Creates a group in which a failure does not cancel the other tasks, like a Go `Group`
+    /// without a context.
     ///
     /// [`wait`](Group::wait) waits for all tasks and returns the first error. The group has a
     /// context, but no failure and no panic cancels it: only [`cancel`](Group::cancel),

@@ -17,8 +17,8 @@ where
     ///
     /// It returns when there was a moment at which nothing was running or queued. If tasks are
     /// started meanwhile, some may be running when it returns, unless the group was
-    /// [closed](Group::close). Background tasks are not waited for. Any number of callers may wait at
-    /// the same time.
+    /// [closed](Group::close). Background tasks are not waited for. Any number of callers may wait
+    /// at the same time.
     ///
     /// A task of the group must not await it: the task would wait for its own end.
     ///
