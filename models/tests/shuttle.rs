@@ -69,7 +69,28 @@ async fn task(body: Body, ctx: Context, yields: usize, end: End) -> Result<(), S
     }
 }
 
+/// Takes snapshots of all groups and tasks meanwhile, on a thread of its own.
+#[cfg(feature = "inspect")]
+fn with_snapshots(program: impl Fn()) {
+    let reader = thread::spawn(|| {
+        for _ in 0..2 {
+            thread::yield_now();
+            assert!(!errgroup::inspect::snapshot().to_string().is_empty());
+        }
+    });
+    program();
+    reader.join().unwrap();
+    let left = errgroup::inspect::snapshot();
+    assert_eq!(left.groups.len(), 0, "{left}");
+}
+
+#[cfg(not(feature = "inspect"))]
+fn with_snapshots(program: impl Fn()) {
+    program();
+}
+
 fn schedules(program: impl Fn() + Send + Sync + Copy + 'static) {
+    let program = move || with_snapshots(program);
     // The root context is shared by the process, and what shuttle replaces must not be used by
     // several real threads.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
