@@ -248,16 +248,17 @@ async fn the_first_error_waits_for_the_calls_that_run() {
     let (held, begun) = (Held::new(), Count::default());
     let (holds, begins) = (held.clone(), begun.clone());
     let all_begun = Barrier::new(3);
-    let all = fan_out_blocking(&background(), 0..50, move |_, item| {
+    let all = fan_out_blocking(&background(), 0..50, move |ctx, item| {
         begins.add();
         all_begun.wait();
-        match item {
-            2 => Err("bad".to_owned()),
-            _ => {
-                holds.block();
-                Ok(())
-            }
+        if item == 2 {
+            return Err("bad".to_owned());
         }
+        while !ctx.is_done() {
+            thread::sleep(ms(1));
+        }
+        holds.block();
+        OK
     });
     let mut all = Box::pin(all.limit(3).all());
     until_polled(&mut all, || begun.get() == 3 && held.running.now() == 2).await;
