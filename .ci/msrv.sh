@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the library with the oldest compiler that Cargo.toml promises, if it is installed.
+# Builds the library with the oldest compiler that Cargo.toml promises, if it is installed. With
+# ERRGROUP_INSTALL_MSRV=1, rustup installs it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -11,6 +12,10 @@ version=$(sed -n 's/^rust-version *= *"\([^"]*\)".*/\1/p' Cargo.toml)
 
 toolchain=''
 if command -v rustup >/dev/null; then
+    if [[ ${ERRGROUP_INSTALL_MSRV-} == 1 ]]; then
+        # It may fail, without a network. Then the line at the end says that nothing was checked.
+        rustup toolchain install "$version" --profile minimal || true
+    fi
     while read -r name _; do
         case $name in
             "$version" | "$version"-* | "$version".*) toolchain=$name ;;

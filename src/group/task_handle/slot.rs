@@ -188,7 +188,7 @@ fn decide(waiter: Waiter, scheduler: Option<&dyn Lending>, wake: &mut Wakers) {
 /// `Display` of the cause.
 fn note_stop(entry: TaskRef, why: ContextError) {
     match why.cause() {
-        Some(cause) => entry.stopped(&**cause),
+        Some(cause) => entry.stopped(cause),
         None => entry.stopped(&why),
     }
     panic::discard(why);
