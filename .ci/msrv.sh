@@ -14,7 +14,7 @@ toolchain=''
 if command -v rustup >/dev/null; then
     if [[ ${ERRGROUP_INSTALL_MSRV-} == 1 ]]; then
         # It may fail, without a network. Then the line at the end says that nothing was checked.
-        rustup toolchain install "$version" --profile minimal || true
+        timeout 300 rustup toolchain install "$version" --profile minimal || true
     fi
     while read -r name _; do
         case $name in
