@@ -41,7 +41,8 @@ pub(crate) struct Entries<E> {
 }
 
 impl<S: Source> State<S> {
-    /// Enters a job that is counted as completed. Its failure was recorded before.
+    /// Enters a job that is counted as completed. If it has failed, that was recorded before, and
+    /// it is no longer counted in `failed`.
     #[cold]
     #[inline(never)]
     pub(super) fn enter_in_ledger(&mut self, succeeded: bool, effects: &mut Effects) {

@@ -37,8 +37,12 @@ impl<S: Source> State<S> {
 
     /// Returns whether the scheduler would not notice that the context is done.
     pub(crate) fn must_be_watched(&self) -> bool {
-        let has_watcher = !matches!(self.shutdown.watcher, Watcher::None);
-        !self.shutdown.subscribed || (self.needs_watcher() && !has_watcher)
+        !self.shutdown.subscribed || self.lacks_watcher()
+    }
+
+    /// Returns whether a watcher has something to wait for and there is none.
+    fn lacks_watcher(&self) -> bool {
+        self.needs_watcher() && matches!(self.shutdown.watcher, Watcher::None)
     }
 
     /// Sets the grace period.
@@ -165,7 +169,7 @@ impl<S: Source> Scheduler<S> {
             return false;
         }
         let send = self.with_state(|state| {
-            let send = state.needs_watcher() && matches!(state.shutdown.watcher, Watcher::None);
+            let send = state.lacks_watcher();
             if send {
                 state.shutdown.watcher = Watcher::Coming;
             }
