@@ -146,7 +146,7 @@ impl Tree {
     ) -> TaskSnapshot {
         let now = self.now;
         let since = |at: Instant| now.saturating_duration_since(at);
-        let age = entry.since().map_or(Duration::ZERO, since);
+        let age = entry.since.map_or(Duration::ZERO, since);
         let waits = self.waits.get(&entry.id).into_iter().flatten();
         let waits_for = waits
             .map(|wait| WaitSnapshot {

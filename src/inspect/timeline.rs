@@ -209,7 +209,7 @@ impl Read {
 
     fn rows(&mut self, id: GroupId, group: ReadGroup, clock: &Clock) -> GroupRows {
         let mut tasks = group.tasks;
-        tasks.sort_by_key(|(task, end)| (task.since().or(*end), task.number, task.id));
+        tasks.sort_by_key(|(task, end)| (task.since.or(*end), task.number, task.id));
         let name = group.name.as_deref();
         let tasks = tasks
             .iter()
@@ -242,7 +242,7 @@ impl ReadGroup {
 
     fn times(&self) -> impl Iterator<Item = Instant> + '_ {
         let tasks = self.tasks.iter();
-        let tasks = tasks.flat_map(|(task, end)| task.since().into_iter().chain(*end));
+        let tasks = tasks.flat_map(|(task, end)| task.since.into_iter().chain(*end));
         tasks.chain(self.cancelled.as_ref().map(|(at, _)| *at))
     }
 }
@@ -262,7 +262,7 @@ fn bar(
     };
     let last = end.unwrap_or(clock.until);
     // It is about to start, or never had to wait.
-    let start = task.since().unwrap_or(last);
+    let start = task.since.unwrap_or(last);
     Bar {
         id: task.id,
         kind: task.kind.into(),

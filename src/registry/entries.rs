@@ -22,8 +22,8 @@ pub(crate) struct TaskEntry {
     pub(crate) site: &'static Location<'static>,
     /// The name; boxed, because most tasks have none.
     pub(crate) name: Option<Box<Cow<'static, str>>>,
-    /// When it began to wait, or to run.
-    pub(super) since: Option<Instant>,
+    /// When it began to wait, or to run. `None` if it has not been queued and is about to start.
+    pub(crate) since: Option<Instant>,
     /// The number of an item.
     pub(crate) number: u32,
     pub(crate) kind: TaskKind,
@@ -126,11 +126,6 @@ impl TaskEntry {
             name: self.name.take(),
             ..*self
         }
-    }
-
-    /// `None` if it has not been queued and is about to start.
-    pub(crate) fn since(&self) -> Option<Instant> {
-        self.since
     }
 
     /// Returns the name. An item is named by its number, and by the name of its fan-out.
