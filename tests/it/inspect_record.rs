@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Barrier, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use errgroup::inspect::{self, Recorder};
 use errgroup::{Context, Group, fan_out};
@@ -73,14 +74,14 @@ impl Trace {
     }
 
     /// The bars of the group: name, start after that of the first one, length, outcome.
-    fn bars(&self, group: &str) -> Vec<(String, f64, f64, String)> {
+    fn bars(&self, group: &str) -> Vec<(String, Duration, Duration, String)> {
         let bars = self.events(group, "X");
-        let first = bars.first().map_or(0.0, |bar| bar["ts"].as_f64().unwrap());
+        let first = bars.first().map_or(Duration::ZERO, |bar| time(&bar["ts"]));
         let values = bars.iter().map(|bar| {
             (
                 text(&bar["name"]),
-                bar["ts"].as_f64().unwrap() - first,
-                bar["dur"].as_f64().unwrap(),
+                time(&bar["ts"]) - first,
+                time(&bar["dur"]),
                 text(&bar["args"]["outcome"]),
             )
         });
@@ -107,9 +108,14 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap().to_owned()
 }
 
-fn bar(name: &str, start: u64, length: u64, outcome: &str) -> (String, f64, f64, String) {
-    let micros = |millis: u64| (millis * 1_000) as f64;
-    (name.into(), micros(start), micros(length), outcome.into())
+/// The time of an event, which is a fraction of microseconds in JSON. The difference of two such
+/// fractions is not exact, so they are compared as whole nanoseconds.
+fn time(value: &Value) -> Duration {
+    Duration::from_nanos((value.as_f64().unwrap() * 1_000.0).round() as u64)
+}
+
+fn bar(name: &str, start: u64, length: u64, outcome: &str) -> (String, Duration, Duration, String) {
+    (name.into(), ms(start), ms(length), outcome.into())
 }
 
 fn mark(name: &str, said: &str) -> (String, String) {
@@ -285,13 +291,13 @@ async fn each_cause_of_a_cancellation_is_a_mark_at_its_time() {
 
     let trace = records.trace();
     let stopped = &trace.bars("group \"record hand\"")[0];
-    assert_eq!((stopped.2, stopped.3.as_str()), (30_000.0, "stopped"));
+    assert_eq!((stopped.2, stopped.3.as_str()), (ms(30), "stopped"));
     let causes = [
-        ("hand", "SIGTERM", 30.0),
-        ("failure", "first", 0.0),
-        ("below", "the client left", 20.0),
-        ("late", "context deadline exceeded", 40.0),
-        ("dropped", "group \"record dropped\" was dropped", 1.0),
+        ("hand", "SIGTERM", 30),
+        ("failure", "first", 0),
+        ("below", "the client left", 20),
+        ("late", "context deadline exceeded", 40),
+        ("dropped", "group \"record dropped\" was dropped", 1),
     ];
     for (name, cause, after) in causes {
         let group = format!("group \"record {name}\"");
@@ -301,10 +307,9 @@ async fn each_cause_of_a_cancellation_is_a_mark_at_its_time() {
         assert!(cancels.next().is_none(), "two marks: {name}");
         assert_eq!(cancel["args"]["cause"], cause);
         assert_eq!(cancel["s"], "p");
-        let start = trace.events(&group, "X")[0]["ts"].as_f64().unwrap();
-        let at = cancel["ts"].as_f64().unwrap() - start;
+        let at = time(&cancel["ts"]) - time(&trace.events(&group, "X")[0]["ts"]);
         // The timer of a deadline has a resolution of a millisecond.
-        assert!((at - after * 1_000.0).abs() <= 1_000.0, "{name}: {at}");
+        assert!(at.abs_diff(ms(after)) <= ms(1), "{name}: {at:?}");
     }
 }
 
