@@ -46,6 +46,7 @@ pub(crate) mod abort;
 pub(crate) mod calls;
 mod complete;
 pub(crate) mod current;
+mod deadline;
 mod drain;
 pub(crate) mod effects;
 pub(crate) mod error;
@@ -79,6 +80,7 @@ use crate::context::{CancelHandle, Context, ListenerKey};
 use crate::panic;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{self, Arc, Handle, JoinSet, Mutex, OnceLock};
+use deadline::DeadlineTimer;
 use effects::Effects;
 use failures::OnFailure;
 use permits::Permits;
@@ -115,6 +117,8 @@ pub(crate) struct Scheduler<S: Source> {
     left: AtomicUsize,
     /// The key with which this is registered with its context, to notice a cancellation.
     cancel_key: ListenerKey,
+    /// The timer of the context's deadline, once it has been started.
+    deadline_timer: OnceLock<DeadlineTimer>,
     /// Whether the workers have been aborted. Written under the lock on `workers`.
     pub(crate) workers_aborted: AtomicBool,
     /// Its entry in the registry.
@@ -178,6 +182,7 @@ impl<S: Source> Scheduler<S> {
             aborted_cleanup: AtomicBool::new(false),
             left: AtomicUsize::new(0),
             cancel_key: ListenerKey::none(),
+            deadline_timer: OnceLock::new(),
             workers_aborted: AtomicBool::new(false),
             #[cfg(feature = "inspect")]
             registered: crate::registry::Registered::new(),

@@ -106,7 +106,9 @@ where
                 }
                 state.must_be_watched()
             });
-            let has_watcher = is_to_be_watched && self.core.watch_from_slot();
+            if is_to_be_watched {
+                self.core.watch();
+            }
             let has_spawned = match &self.steering {
                 // No permit is taken before its item is pulled: the limit may be lowered meanwhile.
                 Some(steering) => {
@@ -118,11 +120,7 @@ where
                 }
                 None => self.core.spawn_first(sync::FEW_ITEMS),
             };
-            // The first worker has pushed the watcher out of the LIFO slot.
             if !has_spawned {
-                if has_watcher {
-                    self.core.flush_lifo_slot();
-                }
                 self.core.start_ready();
             }
         }

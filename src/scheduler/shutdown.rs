@@ -9,8 +9,8 @@ use tokio::time::Instant;
 pub(crate) struct Shutdown {
     /// Whether the scheduler has subscribed to the cancellation of its context.
     pub(super) subscribed: bool,
-    /// Whether the context has a deadline, which notifies nothing when it passes.
-    pub(super) has_deadline: bool,
+    /// Whether the context has a deadline for which no timer has been started yet.
+    pub(super) needs_timer: bool,
     /// How long jobs may run after the context is done.
     pub(super) grace: Option<Duration>,
     /// When the context was done. `None` until the scheduler has noticed it.
@@ -29,7 +29,7 @@ impl Shutdown {
     pub(crate) fn new(has_deadline: bool) -> Shutdown {
         Shutdown {
             subscribed: false,
-            has_deadline,
+            needs_timer: has_deadline,
             grace: None,
             ended: None,
             watcher: Watcher::None,

@@ -3,14 +3,13 @@
 //!
 //! The scheduler must notice that its context is done, because queued work must be dropped and the
 //! grace period begins. It *subscribes* to a cancellation as an observer in the context's list of
-//! listeners, from the first time that this is needed. A deadline that passes notifies nothing, and
-//! the grace period is a time to wait. For these two there is one watcher task, which exists only
+//! listeners, from the first time that this is needed. A deadline that passes notifies nothing, so
+//! a [timer](super::deadline) is started for it when a job is queued or a grace period is set; it
+//! runs until the scheduler is dropped.
 //!
-//! - before the context is done, if it has a deadline: from the first queued job on while jobs run,
-//!   or while a grace period is set;
-//! - after the context is done: while the grace period lasts and jobs run.
-//!
-//! The watcher is in the `JoinSet` with the workers, so a join waits for it, too.
+//! The grace period is a time to wait, too. For it there is one watcher task, which exists while
+//! the grace period lasts and jobs run. It is in the `JoinSet` with the workers, so a join waits
+//! for it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -20,11 +19,12 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 use super::Scheduler;
+use super::deadline::{DeadlineObserver, DeadlineTimer};
 use super::effects::Effects;
 use super::shutdown::Watcher;
 use super::source::{Reach, Source};
 use super::state::State;
-use crate::context::{CancelObserver, DoneOwned, deadline_after};
+use crate::context::{CancelObserver, deadline_after};
 use crate::panic::{self, Payload};
 use crate::sync::{Arc, Weak};
 
@@ -37,7 +37,16 @@ impl<S: Source> State<S> {
 
     /// Returns whether the scheduler would not notice that the context is done.
     pub(crate) fn must_be_watched(&self) -> bool {
-        !self.shutdown.subscribed || self.lacks_watcher()
+        !self.shutdown.subscribed || self.lacks_timer() || self.lacks_watcher()
+    }
+
+    /// Returns whether the deadline of the context has to be noticed and no timer runs for it.
+    fn lacks_timer(&self) -> bool {
+        let shutdown = &self.shutdown;
+        shutdown.needs_timer
+            && shutdown.ended.is_none()
+            && self.is_open()
+            && (shutdown.grace.is_some() || self.source.has_unstarted())
     }
 
     /// Returns whether a watcher has something to wait for and there is none.
@@ -72,18 +81,7 @@ impl<S: Source> State<S> {
     /// Returns whether the watcher has something to wait for.
     fn needs_watcher(&self) -> bool {
         let shutdown = &self.shutdown;
-        let grace = shutdown.grace.is_some() && self.has_open();
-        // A watcher stays while jobs run. Otherwise tasks that are queued and started one after
-        // another would each pay for a watcher.
-        let stays = !matches!(shutdown.watcher, Watcher::None) && self.has_open();
-        let queue = stays || self.source.has_unstarted();
-        let before_the_end = shutdown.has_deadline && (shutdown.grace.is_some() || queue);
-        self.is_open()
-            && (if shutdown.ended.is_some() {
-                grace
-            } else {
-                before_the_end
-            })
+        shutdown.ended.is_some() && shutdown.grace.is_some() && self.is_open() && self.has_open()
     }
 
     /// Wakes the watcher if it has nothing left to wait for, so that it finishes.
@@ -93,15 +91,10 @@ impl<S: Source> State<S> {
         }
     }
 
-    /// Returns what the watcher waits for next.
-    fn next_wait(&self) -> Next {
-        if !self.needs_watcher() {
-            return Next::Leave;
-        }
-        match (self.shutdown.ended, self.shutdown.grace) {
-            (Some(ended), Some(grace)) => Next::Grace(deadline_after(ended, grace)),
-            _ => Next::End,
-        }
+    /// Returns when the grace period ends, if the watcher has to wait for that.
+    fn grace_ends(&self) -> Option<Instant> {
+        let (ended, grace) = (self.shutdown.ended?, self.shutdown.grace?);
+        self.needs_watcher().then(|| deadline_after(ended, grace))
     }
 
     /// Wakes the watcher, so that it looks again what it has to wait for.
@@ -116,25 +109,44 @@ impl<S: Source> State<S> {
 }
 
 impl<S: Source> Scheduler<S> {
-    /// Subscribes to the cancellation of the context, and spawns a watcher if one is needed.
+    /// Subscribes to the cancellation of the context, starts the timer of its deadline, and spawns
+    /// a watcher, each if it is needed and missing.
     pub(crate) fn watch(self: &Arc<Self>) {
-        if self.watch_from_slot() {
-            self.flush_lifo_slot();
-        }
-    }
-
-    /// Does what `watch` does. Returns whether it has spawned a watcher, which may be in the LIFO
-    /// slot of the calling worker.
-    pub(crate) fn watch_from_slot(self: &Arc<Self>) -> bool {
-        let tell =
+        let subscribe =
             self.with_state(|state| !std::mem::replace(&mut state.shutdown.subscribed, true));
-        if tell {
+        if subscribe {
             let observer: Weak<Self> = Arc::downgrade(self);
             if !self.ctx().observe_cancel(observer, &self.cancel_key) {
                 self.context_done();
             }
         }
-        self.spawn_watcher()
+        self.start_deadline_timer();
+        self.spawn_watcher();
+    }
+
+    /// Starts the timer of the deadline if it is needed and does not run.
+    fn start_deadline_timer(self: &Arc<Self>) {
+        // Without a runtime no job has started, so there is nothing to stop yet.
+        let (Some(deadline), Some(runtime)) = (self.ctx().deadline(), self.runtime()) else {
+            return;
+        };
+        let start = self.with_state(|state| {
+            let start = state.lacks_timer();
+            state.shutdown.needs_timer &= !start;
+            start
+        });
+        if !start {
+            return;
+        }
+        let observer: Weak<Self> = Arc::downgrade(self);
+        match panic::catch(|| DeadlineTimer::start(deadline, runtime, observer)) {
+            Ok(Some(timer)) => {
+                // Only one thread gets here.
+                let _ = self.deadline_timer.set(timer);
+            }
+            Ok(None) => self.context_done(),
+            Err(payload) => self.fail_watch(payload),
+        }
     }
 
     /// Handles that the context is done: rejects queued work, and begins the grace period.
@@ -147,42 +159,36 @@ impl<S: Source> Scheduler<S> {
         let reclaimed = self.with_effects(|state, effects| {
             state.reject_unstarted(effects);
             state.shutdown.ended.get_or_insert(ended);
-            state.call_watcher(effects);
             effects.flush = true;
             let at_once = S::ABORTS_ANYWHERE && state.shutdown.grace == Some(Duration::ZERO);
             at_once.then(|| self.begin_abort(Reach::AllButCleanup, state, effects))
         });
         match reclaimed {
             Some(reclaimed) => self.finish_abort(reclaimed),
-            None => {
-                if self.spawn_watcher() {
-                    self.flush_lifo_slot();
-                }
-            }
+            None => self.spawn_watcher(),
         }
     }
 
-    /// Spawns a watcher if one is needed and there is none. Returns whether it did.
-    fn spawn_watcher(self: &Arc<Self>) -> bool {
+    /// Spawns a watcher if one is needed and there is none.
+    fn spawn_watcher(self: &Arc<Self>) {
         // Without a runtime no job has started, so there is nothing to watch yet.
         if self.runtime().is_none() {
-            return false;
+            return;
         }
-        let send = self.with_state(|state| {
-            let send = state.lacks_watcher();
-            if send {
+        let spawn = self.with_state(|state| {
+            let spawn = state.lacks_watcher();
+            if spawn {
                 state.shutdown.watcher = Watcher::Coming;
             }
-            send
+            spawn
         });
-        if send {
+        if spawn {
             self.spawn_task(|scheduler| WatcherTask {
-                done: scheduler.ctx().done_owned(),
                 scheduler: scheduler.clone(),
                 timer: None,
             });
+            self.flush_lifo_slot();
         }
-        send
     }
 }
 
@@ -192,13 +198,20 @@ impl<S: Source> CancelObserver for Scheduler<S> {
     }
 }
 
+impl<S: Source> DeadlineObserver for Scheduler<S> {
+    fn deadline_passed(self: Arc<Self>) {
+        if self.ctx().is_done() {
+            self.context_done();
+        }
+    }
+}
+
 /// A scheduler as its watcher sees it. Behind this, the watcher is one type of task for all groups
 /// and fan-outs.
 trait Watched: Send + Sync {
-    /// Returns what the watcher waits for next, and keeps its waker meanwhile.
-    fn next_wait(self: Arc<Self>, waker: Waker) -> Next;
-    /// Handles that the context is done.
-    fn end(self: Arc<Self>);
+    /// Returns when the grace period ends, and keeps the watcher's waker meanwhile. `None` if the
+    /// watcher has nothing to wait for.
+    fn grace_ends(self: Arc<Self>, waker: Waker) -> Option<Instant>;
     /// Aborts the jobs that run when the grace period is over.
     fn abort(self: Arc<Self>);
     /// Handles that the watcher has panicked.
@@ -206,25 +219,20 @@ trait Watched: Send + Sync {
 }
 
 impl<S: Source> Watched for Scheduler<S> {
-    fn next_wait(self: Arc<Self>, waker: Waker) -> Next {
+    fn grace_ends(self: Arc<Self>, waker: Waker) -> Option<Instant> {
         self.with_effects(|state, effects| {
-            let next = state.next_wait();
-            let watcher = match next {
-                Next::Leave => {
-                    effects.stale_wakers.push(waker);
-                    Watcher::None
-                }
-                _ => Watcher::Waiting(waker),
+            let ends = state.grace_ends();
+            let watcher = if ends.is_some() {
+                Watcher::Waiting(waker)
+            } else {
+                effects.stale_wakers.push(waker);
+                Watcher::None
             };
             if let Watcher::Waiting(old) = std::mem::replace(&mut state.shutdown.watcher, watcher) {
                 effects.stale_wakers.push(old);
             }
-            next
+            ends
         })
-    }
-
-    fn end(self: Arc<Self>) {
-        self.context_done();
     }
 
     fn abort(self: Arc<Self>) {
@@ -239,16 +247,8 @@ impl<S: Source> Watched for Scheduler<S> {
 /// The watcher task.
 struct WatcherTask {
     scheduler: Arc<dyn Watched>,
-    done: DoneOwned,
     /// The timer of the grace period, with the instant at which that ends.
     timer: Option<(Instant, Pin<Box<Sleep>>)>,
-}
-
-/// What the watcher waits for next.
-enum Next {
-    Leave,
-    End,
-    Grace(Instant),
 }
 
 impl Future for WatcherTask {
@@ -266,27 +266,19 @@ impl Future for WatcherTask {
 
 impl WatcherTask {
     fn watch(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
-        loop {
-            match self.scheduler.clone().next_wait(cx.waker().clone()) {
-                Next::Leave => return Poll::Ready(()),
-                Next::End => {
-                    ready!(Pin::new(&mut self.done).poll(cx));
-                    self.scheduler.clone().end();
-                }
-                Next::Grace(until) if until <= Instant::now() => self.scheduler.clone().abort(),
-                Next::Grace(until) => {
-                    let timer = match &mut self.timer {
-                        Some((armed, timer)) if *armed == until => timer,
-                        timer => {
-                            &mut timer
-                                .insert((until, Box::pin(tokio::time::sleep_until(until))))
-                                .1
-                        }
-                    };
-                    ready!(timer.as_mut().poll(cx));
-                    self.scheduler.clone().abort();
-                }
+        while let Some(until) = self.scheduler.clone().grace_ends(cx.waker().clone()) {
+            if until > Instant::now() {
+                let timer = match &mut self.timer {
+                    Some((armed, timer)) if *armed == until => timer,
+                    timer => {
+                        let sleep = Box::pin(tokio::time::sleep_until(until));
+                        &mut timer.insert((until, sleep)).1
+                    }
+                };
+                ready!(timer.as_mut().poll(cx));
             }
+            self.scheduler.clone().abort();
         }
+        Poll::Ready(())
     }
 }

@@ -177,6 +177,11 @@ impl Handle {
         thread::spawn(move || loom::future::block_on(future))
     }
 
+    /// A model has no timers, so nothing has to be entered.
+    pub(crate) fn enter(&self) -> Handle {
+        Handle
+    }
+
     pub(crate) fn spawn_blocking(&self, _: impl FnOnce() + Send + 'static) {
         unimplemented!("no model has a blocking pool")
     }

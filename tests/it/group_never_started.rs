@@ -6,6 +6,7 @@ use std::time::Duration;
 use errgroup::{Admission, Context, Group};
 
 use crate::group_support::*;
+use crate::support::ms;
 
 both_flavours![
     a_queued_task_never_starts_after_a_failure,
@@ -357,7 +358,7 @@ fn advance(by: Duration) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_that_ends_a_job_after_the_deadline_needs_no_watcher() {
+async fn a_worker_that_ends_a_job_after_the_deadline_needs_no_timer() {
     let parent = Context::background().with_timeout(SECOND);
     let (g, _ctx) = G::with_context(&parent);
     g.set_limit(1);
@@ -378,7 +379,7 @@ async fn a_worker_that_ends_a_job_after_the_deadline_needs_no_watcher() {
 }
 
 #[test]
-fn an_admission_polled_after_the_deadline_needs_no_watcher() {
+fn an_admission_polled_after_the_deadline_needs_no_timer() {
     let (not_driven, clock) = (current_thread(), current_thread());
     clock.block_on(async {
         let parent = Context::background().with_timeout(SECOND);
@@ -401,42 +402,56 @@ fn an_admission_polled_after_the_deadline_needs_no_watcher() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watcher_runs_only_while_there_are_a_queue_and_a_deadline() {
+async fn a_queue_under_a_deadline_needs_no_task() {
+    let (g, gate, probe, _) = queue_of_ten(&Context::background().with_timeout(SECOND));
     let tasks = || {
-        tokio::runtime::Handle::current()
-            .metrics()
-            .num_alive_tasks()
+        let runtime = tokio::runtime::Handle::current();
+        runtime.metrics().num_alive_tasks()
     };
-    let running = |limit: Context| {
-        let (g, _) = G::with_context(limit);
-        g.set_limit(1);
-        let gate = Gate::new();
-        let gated = gate.clone();
-        g.go(async move {
-            gated.pass().await;
-            Ok(())
-        });
-        (g, gate)
-    };
-    let hour = Duration::from_secs(3600);
-    let (g, gate) = running(Context::background().with_timeout(hour));
     yields(10).await;
-    assert_eq!(tasks(), 1, "no queue, no watcher");
-    for _ in 0..10 {
-        g.go(async { Ok(()) });
-    }
-    yields(10).await;
-    assert_eq!(tasks(), 2, "one watcher for the whole queue");
+    assert_eq!(tasks(), 1);
+    tokio::time::sleep(SECOND + ms(1)).await;
+    assert_eq!(g.queued(), 0);
+    assert_never_started(&probe);
     gate.open();
-    until(|| g.running() == 0).await;
-    yields(10).await;
-    assert_eq!(tasks(), 0, "no queue and no watcher are left");
-    assert_eq!(g.wait().await, OK);
+    assert!(in_time(g.wait()).await.is_err());
+    until(|| tasks() == 0).await;
+}
 
-    let (g, gate) = running(Context::background());
-    g.go(async { Ok(()) });
-    yields(10).await;
-    assert_eq!(tasks(), 1, "no deadline, no watcher");
+#[tokio::test(start_paused = true)]
+async fn a_task_that_a_plain_thread_queues_is_dropped_at_the_deadline() {
+    let (g, _) = G::with_context(Context::background().with_timeout(SECOND));
+    g.set_limit(1);
+    let (gate, probe) = (Gate::new(), Probe::default());
+    let gated = gate.clone();
+    g.go(async move {
+        gated.pass().await;
+        Ok(())
+    });
+    std::thread::scope(|scope| {
+        scope.spawn(|| drop(g.go(probe.wrap(async { Ok(()) }))));
+    });
+    assert_eq!(g.queued(), 1);
+    tokio::time::sleep(SECOND + ms(1)).await;
+    assert_never_started(&probe);
     gate.open();
-    assert_eq!(g.wait().await, OK);
+    assert!(in_time(g.wait()).await.is_err());
+}
+
+#[test]
+fn a_runtime_that_shuts_down_does_not_end_a_group_before_its_deadline() {
+    // A runtime fires all its timers when it shuts down.
+    let runtime = current_thread();
+    let (g, ctx) = G::with_context(Context::background().with_timeout(3600 * SECOND));
+    g.set_limit(0);
+    let probe = Probe::default();
+    runtime.block_on(async {
+        drop(g.go(probe.wrap(async { Ok(()) })));
+        tokio::time::sleep(SECOND).await;
+    });
+    drop(runtime);
+    assert!(!ctx.is_done());
+    assert_eq!((g.queued(), probe.dropped()), (1, 0));
+    drop(g);
+    assert_never_started(&probe);
 }

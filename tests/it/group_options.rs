@@ -264,8 +264,9 @@ async fn a_background_task_is_refused_after_the_end() {
 
 async fn an_essential_task_that_returns_ok_ends_the_context() {
     let (g, ctx) = group();
-    g.named("listener").essential().go(async { OK });
+    // It is started first: after the end it would be refused.
     g.go(obeys(ctx.clone()));
+    g.named("listener").essential().go(async { OK });
     assert_eq!(g.wait().await, OK);
     let cause = "context cancelled: essential task listener has ended";
     assert_eq!(state(&ctx), cause);
@@ -286,8 +287,8 @@ async fn an_essential_task_ends_the_context_of_a_plain_group() {
         let g = G::new();
         let ctx = g.context();
         let expected = result.clone();
-        g.named("listener").essential().go(async { result });
         g.go(obeys(ctx.clone()));
+        g.named("listener").essential().go(async { result });
         assert_eq!(g.wait().await, expected);
         let text = match expected {
             Ok(()) => "context cancelled: essential task listener has ended",

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
-use errgroup::{Context, Ready};
+use errgroup::{Context, Ready, fetch_all};
 
 use crate::group_support::*;
 
@@ -164,4 +164,25 @@ fn a_grace_on_a_runtime_without_a_timer_fails_the_group() {
         text(panic_of(g.wait()).await)
     });
     assert!(message.contains("timer"), "{message}");
+}
+
+#[test]
+fn a_deadline_on_a_runtime_without_a_timer_fails_groups_and_fan_outs() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let ctx = Context::background().with_timeout(SECOND);
+    let of_group = runtime.block_on(async {
+        let (g, _ctx) = G::with_context(&ctx);
+        g.set_limit(0);
+        g.go(std::future::pending());
+        text(panic_of(g.wait()).await)
+    });
+    let of_fan_out = runtime.block_on(async {
+        let item = async |_, _| std::future::pending::<Result<(), String>>().await;
+        text(panic_of(fetch_all(&ctx, 3, 0..3, item)).await)
+    });
+    for message in [of_group, of_fan_out] {
+        assert!(message.contains("timers are disabled"), "{message}");
+    }
 }

@@ -58,14 +58,19 @@ async fn an_idle_group_holds_no_task() {
 
 #[tokio::test(start_paused = true)]
 async fn when_wait_returns_the_watcher_has_ended() {
-    let parent = Context::background().with_timeout(Duration::from_secs(1));
-    let (g, _ctx) = G::with_context(&parent);
-    g.set_limit(0);
-    g.go(async { Ok(()) });
-    yields(3).await;
-    assert_eq!(alive(), 1);
+    let gate = Gate::new();
+    let gated = gate.clone();
+    let (g, _ctx) = G::with_context(Context::background());
+    g.set_grace(Duration::from_secs(1));
+    g.go(async move {
+        gated.pass().await;
+        Ok(())
+    });
     g.cancel();
-    assert!(g.wait().await.is_err());
+    yields(3).await;
+    assert_eq!(alive(), 2);
+    gate.open();
+    assert_eq!(g.wait().await, OK);
     assert_eq!(alive(), 0);
 }
 
