@@ -1,5 +1,5 @@
-// What the first two programs of the guide need: a shop whose work others do, and a client that
-// disconnects.
+// What a program in GUIDE.md needs, a shop whose work is done elsewhere, and its test: clients that
+// disconnect.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -7,8 +7,8 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::Router;
-use errgroup::ContextError;
+use axum::{Router, routing::post};
+use errgroup::{ContextError, tower::ContextLayer};
 use tower::ServiceExt;
 
 /// The list of what has been done. Each thing is done after 10 ms, whether a caller waits or not,
@@ -16,7 +16,6 @@ use tower::ServiceExt;
 #[derive(Clone, Default)]
 struct Shop(Arc<Mutex<Vec<&'static str>>>);
 
-#[allow(dead_code)]
 impl Shop {
     async fn price(&self, _: u64) -> Result<u64, Refused> {
         Ok(1)
@@ -36,11 +35,6 @@ impl Shop {
 
     async fn release(&self, _: u64) -> Result<(), Refused> {
         self.remote("released").await
-    }
-
-    async fn warm_up(self) {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        self.0.lock().unwrap().push("warmed up");
     }
 
     async fn remote(&self, what: &'static str) -> Result<(), Refused> {
@@ -80,4 +74,23 @@ impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         StatusCode::SERVICE_UNAVAILABLE.into_response()
     }
+}
+
+#[tokio::main(flavor = "current_thread", start_paused = true)]
+async fn test() {
+    let server = Context::background();
+    let layer = ContextLayer::new(&server).grace(Duration::from_secs(5));
+    let handlers = layer.handlers();
+    let shop = Shop::default();
+    let app = Router::new()
+        .route("/orders/{order}", post(pay))
+        .layer(layer)
+        .with_state(shop.clone());
+
+    client_that_goes_after(25, &app).await; // in await 3
+    assert_eq!(shop.log().await, ["held", "charged", "booked", "released"]);
+
+    client_that_goes_after(5, &app).await; // in await 2
+    assert_eq!(shop.log().await, ["held", "released"]);
+    assert!(handlers.wait().await.aborted().next().is_none());
 }
