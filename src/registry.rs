@@ -18,16 +18,26 @@
 //!    none.
 
 #[cfg(feature = "inspect")]
+mod caller;
+#[cfg(feature = "inspect")]
 mod entries;
 #[cfg(feature = "inspect")]
-mod real;
+mod groups;
+#[cfg(feature = "inspect")]
+mod live;
 #[cfg(feature = "inspect")]
 pub(crate) mod recording;
 #[cfg(feature = "inspect")]
+mod shards;
+#[cfg(feature = "inspect")]
 mod table;
+#[cfg(feature = "inspect")]
+mod tasks;
+#[cfg(feature = "inspect")]
+mod waits;
 
 #[cfg(feature = "inspect")]
-pub(crate) use {entries::*, real::*};
+pub(crate) use {caller::*, entries::*, groups::*, live::*, tasks::*, waits::*};
 
 #[cfg(not(feature = "inspect"))]
 mod none {

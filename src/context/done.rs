@@ -8,6 +8,8 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
+#[cfg(feature = "tower")]
+use std::task::Waker;
 use std::task::{self, Poll, ready};
 
 use pin_project_lite::pin_project;
@@ -110,10 +112,11 @@ impl Waiter {
                 }
             }
         }
-        // An end since the first query may have taken the listener, or have woken the old waker.
-        if let Some(error) = node.err() {
+        // A cancel since the first query may have taken the listener, or have woken the old waker.
+        // It has latched the node, which is linked now. A deadline is left to its timer.
+        if node.is_latched() {
             self.release(node);
-            return Poll::Ready(error);
+            return node.err().map_or(Poll::Pending, Poll::Ready);
         }
         if let Some(deadline) = node.deadline() {
             let timer = self
@@ -127,6 +130,12 @@ impl Waiter {
             }
         }
         Poll::Pending
+    }
+
+    /// Returns true if a cancel of `node` and the timer of its deadline wake `waker`.
+    #[cfg(feature = "tower")]
+    fn wakes(&self, node: &Node, waker: &Waker) -> bool {
+        matches!(self.listener, ListenerState::Registered(key) if node.will_wake(key, waker))
     }
 
     /// Removes the listener from the node, and the timer.
@@ -214,6 +223,8 @@ impl fmt::Debug for DoneOwned {
 }
 
 /// A watch for the end of a context that its owner keeps elsewhere. It takes no budget.
+///
+/// The owner compares the deadline with the clock by itself, so a later poll does not.
 #[cfg(feature = "tower")]
 pub(crate) struct EndWatch {
     waiter: Waiter,
@@ -229,6 +240,9 @@ impl EndWatch {
 
     /// Resolves when `ctx` is done. Every poll must be of the same context.
     pub(crate) fn poll(&mut self, ctx: &Context, cx: &mut task::Context<'_>) -> Poll<ContextError> {
+        if self.waiter.wakes(&ctx.node, cx.waker()) && !ctx.node.is_latched() {
+            return Poll::Pending;
+        }
         self.waiter.poll(&ctx.node, cx)
     }
 

@@ -202,6 +202,12 @@ impl Node {
         self.deadline
     }
 
+    /// Returns true if the node has latched its end. One load, and no clock: a node that is not
+    /// linked may be done without it.
+    pub(crate) fn is_latched(&self) -> bool {
+        self.flags.is_latched()
+    }
+
     /// Returns true if this node can never be done.
     pub(crate) fn never_ends(&self) -> bool {
         self.flags.never_ends()

@@ -79,15 +79,19 @@ async fn an_idle_group_is_drained_at_once() {
 }
 
 async fn a_drain_that_begins_before_the_work_does_still_works() {
-    let (g, ran) = (limited(1), Count::default());
+    let (g, ran, gate) = (limited(1), Count::default(), Gate::new());
     for _ in 0..5 {
-        let ran = ran.clone();
+        let (ran, passes) = (ran.clone(), gate.clone());
         g.go(async move {
+            passes.pass().await;
             ran.add();
             OK
         });
     }
-    let report = g.drain(s(60)).await;
+    let mut drain = Box::pin(g.drain(s(60)));
+    assert!(futures::poll!(&mut drain).is_pending());
+    gate.open();
+    let report = drain.await;
     assert_eq!(ran.get(), 5);
     assert_eq!(counts(only(&report)), (5, 0, 0, 0, 0));
 }

@@ -66,13 +66,18 @@ impl Node {
 
     /// Makes the listener wake `waker` from now on. A listener that has been removed was notified.
     pub(crate) fn resubscribe(&self, key: usize, waker: &Waker) {
-        if self.listeners.lock().will_wake(key, waker) {
+        if self.will_wake(key, waker) {
             return;
         }
         // Cloning and dropping a waker is user code: not under the lock (invariant 7).
         let new = waker.clone();
         let old = self.listeners.lock().replace_waker(key, new);
         drop(old);
+    }
+
+    /// Returns true if the listener wakes `waker`, or if it has been removed.
+    pub(crate) fn will_wake(&self, key: usize, waker: &Waker) -> bool {
+        self.listeners.lock().will_wake(key, waker)
     }
 
     pub(crate) fn unsubscribe(&self, key: usize) {
