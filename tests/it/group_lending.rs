@@ -116,7 +116,7 @@ async fn a_lender_resumes_only_with_a_permit() {
     g.go(starts_and_awaits(&g, &log, [sibling]));
     until(|| log.len() == 2).await;
     yields(100).await;
-    assert_eq!(log.len(), 2, "it went on without a place");
+    assert_eq!(log.len(), 2, "it went on without a permit");
     gate.open();
     assert_eq!(g.wait().await, OK);
     let all = ["lends", "sibling starts", "sibling ends", "goes on"];

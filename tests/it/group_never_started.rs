@@ -375,7 +375,7 @@ async fn a_worker_that_ends_a_job_after_the_deadline_needs_no_timer() {
     gate.open();
     assert!(in_time(g.wait()).await.is_err());
     until(|| log.len() == 1).await;
-    assert_eq!(log.get(), [1], "right after that place's poll");
+    assert_eq!(log.get(), [1], "right after that worker's poll");
 }
 
 #[test]
