@@ -25,12 +25,18 @@ pub(crate) struct Backoff {
     pulled: usize,
     /// When that was. `None` before the first look.
     at: Option<Instant>,
+    /// Whether workers may run in parallel.
+    pub(super) has_threads: bool,
 }
 
 impl Backoff {
     /// For a worker that is woken when `pulled` items have been pulled.
-    pub(crate) fn new(pulled: usize) -> Backoff {
-        Backoff { pulled, at: None }
+    pub(crate) fn new(pulled: usize, has_threads: bool) -> Backoff {
+        Backoff {
+            pulled,
+            at: None,
+            has_threads,
+        }
     }
 
     pub(crate) fn is_first_look(&self) -> bool {
@@ -50,10 +56,8 @@ impl Backoff {
             Some(elapsed) => elapsed.as_nanos() < QUICK.as_nanos() * count as u128,
         };
         if are_quick {
-            *self = Backoff {
-                pulled,
-                at: Some(Instant::now()),
-            };
+            self.pulled = pulled;
+            self.at = Some(Instant::now());
         }
         are_quick
     }

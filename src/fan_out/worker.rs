@@ -115,7 +115,7 @@ enum Next<S: Pulls> {
 impl<S: Pulls> Worker<S> {
     /// A worker that looks for a permit.
     pub(crate) fn searching(scheduler: Arc<Scheduler<S>>) -> Worker<S> {
-        let backoff = Backoff::new(S::pulled(&scheduler));
+        let backoff = Backoff::new(S::pulled(&scheduler), scheduler.has_threads());
         Worker::new(scheduler, WorkerState::Searching(backoff))
     }
 
@@ -324,7 +324,11 @@ impl<S: Pulls> Items<'_, S> {
         self.cancel_look();
         self.scheduler.complete_batch(&mut self.batch);
         *self.state = match self.scheduler.yield_worker(self.completed.take()) {
-            Yielded::AsSearcher => WorkerState::Searching(Backoff::new(S::pulled(self.scheduler))),
+            Yielded::AsSearcher => {
+                let (pulled, has_threads) =
+                    (S::pulled(self.scheduler), self.scheduler.has_threads());
+                WorkerState::Searching(Backoff::new(pulled, has_threads))
+            }
             Yielded::AsWorker => WorkerState::Working,
             Yielded::Leaves => {
                 *self.state = WorkerState::Left;

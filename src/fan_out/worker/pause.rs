@@ -26,14 +26,16 @@ impl<S: Pulls> Scheduler<S> {
         mut backoff: Backoff,
         cx: &mut task::Context<'_>,
     ) -> Option<Backoff> {
-        if !self.has_threads() {
+        // A worker that backs off comes here again at once. So it reads nothing of the scheduler
+        // between two looks: that would take cache lines away from the worker that pulls.
+        if !backoff.has_threads {
             return self.waits_behind_driver(cx).then_some(backoff);
         }
         let is_first = backoff.is_first_look();
         let backs_off = backoff.others_are_quick(|| S::pulled(self))
             && (!is_first || self.with_permits(Permits::hold_searcher_back));
         if backs_off {
-            self.wake_behind_others(cx);
+            cx.waker().wake_by_ref();
         }
         backs_off.then_some(backoff)
     }
