@@ -77,6 +77,17 @@ mod real {
         runtime.metrics().num_workers()
     }
 
+    /// Returns whether a runtime has shut down. Spawns a task that does nothing.
+    #[cfg(not(errgroup_shuttle))]
+    pub(crate) fn has_shut_down(runtime: &Handle) -> bool {
+        // A runtime that has shut down drops at once what is spawned. Otherwise this task is there
+        // until it is aborted.
+        let task = runtime.spawn(std::future::pending::<()>());
+        let is_gone = task.is_finished();
+        task.abort();
+        is_gone
+    }
+
     /// Returns the calling thread if it polls a task: what it spawns or wakes may then go into its
     /// LIFO slot.
     pub(crate) fn thread_with_slot() -> Option<std::thread::ThreadId> {
@@ -116,7 +127,7 @@ mod real {
 
     #[cfg(errgroup_shuttle)]
     pub(crate) use super::shuttle::{
-        FEW_ITEMS, MOST_IN_BURST, PollClock, wake_after_driver, worker_threads,
+        FEW_ITEMS, MOST_IN_BURST, PollClock, has_shut_down, wake_after_driver, worker_threads,
     };
 
     /// A condition variable whose `wait` cannot fail.

@@ -132,10 +132,13 @@ impl Waiter {
         Poll::Pending
     }
 
-    /// Returns true if a cancel of `node` and the timer of its deadline wake `waker`.
+    /// Returns true if a cancel of `node` and the timer of its deadline wake `waker`: a poll gives
+    /// both the same waker.
     #[cfg(feature = "tower")]
     fn wakes(&self, node: &Node, waker: &Waker) -> bool {
-        matches!(self.listener, ListenerState::Registered(key) if node.will_wake(key, waker))
+        let has_timer = self.timer.is_some() || node.deadline().is_none();
+        has_timer
+            && matches!(self.listener, ListenerState::Registered(key) if node.will_wake(key, waker))
     }
 
     /// Removes the listener from the node, and the timer.
@@ -224,7 +227,8 @@ impl fmt::Debug for DoneOwned {
 
 /// A watch for the end of a context that its owner keeps elsewhere. It takes no budget.
 ///
-/// The owner compares the deadline with the clock by itself, so a later poll does not.
+/// The owner compares the deadline with the clock before each poll (`tower::exchange`), so only the
+/// first poll with a waker does.
 #[cfg(feature = "tower")]
 pub(crate) struct EndWatch {
     waiter: Waiter,

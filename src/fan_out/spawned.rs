@@ -99,16 +99,13 @@ where
         if let Stage::Unstarted = self.stage {
             self.core.bind("a fan-out");
             self.stage = Stage::Running(None);
-            let is_to_be_watched = self.core.with_effects(|state, effects| {
+            self.core.with_effects(|state, effects| {
                 state.source.check_decided(effects);
                 if let Some(grace) = self.core.shared.grace {
                     state.begin_with_grace(grace);
                 }
-                state.must_be_watched()
             });
-            if is_to_be_watched {
-                self.core.watch();
-            }
+            self.core.subscribe();
             let has_spawned = match &self.steering {
                 // No permit is taken before its item is pulled: the limit may be lowered meanwhile.
                 Some(steering) => {
@@ -123,6 +120,8 @@ where
             if !has_spawned {
                 self.core.start_ready();
             }
+            // After the spawns, which wake other workers, or show that the runtime has shut down.
+            self.core.start_deadline_timer();
         }
     }
 

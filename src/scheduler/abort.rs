@@ -14,8 +14,9 @@ use crate::panic::{self, Payload};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, JoinSet};
 
-static WATCHER_FAILED: StaticCause =
-    StaticCause("the group's watcher panicked: does the runtime have a timer?");
+static TIMER_FAILED: StaticCause = StaticCause(
+    "the runtime has no timer for the deadline or the grace period: call `enable_time` on its builder",
+);
 
 /// How many handles of its context a scheduler has: `ctx` and `cancel`.
 const OWN_HANDLES: usize = 2;
@@ -88,12 +89,12 @@ impl<S: Source> Scheduler<S> {
         self.with_effects(State::call_searcher);
     }
 
-    /// Records the panic of the watcher as a failure of the group, and aborts the jobs: the watcher
-    /// cannot abort them any more.
-    pub(crate) fn fail_watch(self: &Arc<Self>, payload: Payload) {
+    /// Records the panic of a timer as a failure, and aborts the jobs: nothing would abort them at
+    /// the deadline, or after the grace period.
+    pub(crate) fn fail_timer(self: &Arc<Self>, payload: Payload) {
         let failure = Failure {
             label: Label {
-                name: Some("the group's watcher".into()),
+                name: Some("the timer of a deadline or a grace period".into()),
                 site: Location::caller(),
             },
             elapsed: Duration::ZERO,
@@ -105,7 +106,7 @@ impl<S: Source> Scheduler<S> {
         };
         let (later, _) = self.with_state(|state| state.failures.record(failure, None));
         panic::discard(later);
-        self.abort(&WATCHER_FAILED);
+        self.abort(&TIMER_FAILED);
     }
 
     /// Cancels the context on behalf of the user.

@@ -1,14 +1,15 @@
 //! The timer of a deadline: it calls the scheduler when the deadline of its context has passed.
 //!
 //! A deadline that passes notifies nothing, so it has to be waited for. No task waits: the waker of
-//! a timer calls the scheduler itself, on the thread that runs the timers of the runtime. So the
-//! deadline is kept while the tasks and their callers compute, and costs no spawn.
+//! a timer calls the scheduler itself, on the thread that polls the timers of the runtime. So it
+//! costs no spawn, and the deadline is kept while tasks and callers compute, as long as one worker
+//! is free to poll the timers.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{self, Poll, Wake, Waker};
 
-use tokio::task::coop::{Unconstrained, unconstrained};
+use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::panic;
@@ -23,13 +24,14 @@ pub(super) trait DeadlineObserver: Send + Sync {
 
 /// A timer that runs. Dropping it stops it.
 ///
-/// It is never polled again, so the budget of the task that starts it must not make it wait.
+/// It is polled once, without regard to the budget of the calling task: without budget it would not
+/// start.
 pub(super) struct DeadlineTimer(
-    #[expect(dead_code, reason = "it is held for its destructor")] Pin<Box<Unconstrained<Sleep>>>,
+    #[expect(dead_code, reason = "it is held for its destructor")] Pin<Box<Sleep>>,
 );
 
 impl DeadlineTimer {
-    /// Starts a timer on the runtime. Returns `None` if the instant has passed.
+    /// Starts a timer on the runtime. Returns `None` if the timer has fired already.
     ///
     /// # Panics
     ///
@@ -41,13 +43,14 @@ impl DeadlineTimer {
     ) -> Option<DeadlineTimer> {
         // The caller may be on a thread of no runtime, or of another one.
         let _entered = runtime.enter();
-        let mut timer = Box::pin(unconstrained(sleep_until(at)));
+        let mut timer = Box::pin(sleep_until(at));
         let waker = Waker::from(Arc::new(CallObserver(observer)));
         let mut cx = task::Context::from_waker(&waker);
-        match panic::catch(|| timer.as_mut().poll(&mut cx)) {
+        match panic::catch(|| pin!(coop::unconstrained(&mut timer)).poll(&mut cx)) {
             Ok(Poll::Ready(())) => None,
             Ok(Poll::Pending) => Some(DeadlineTimer(timer)),
-            // The runtime is shutting down, and its tasks with it.
+            // The runtime has shut down since the caller looked: tokio panics then. The tasks are
+            // gone with it, so a timer that never fires does no harm.
             Err(payload) => {
                 panic::discard(payload);
                 Some(DeadlineTimer(timer))

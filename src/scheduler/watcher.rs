@@ -4,8 +4,8 @@
 //! The scheduler must notice that its context is done, because queued work must be dropped and the
 //! grace period begins. It *subscribes* to a cancellation as an observer in the context's list of
 //! listeners, from the first time that this is needed. A deadline that passes notifies nothing, so
-//! a [timer](super::deadline) is started for it when a job is queued or a grace period is set; it
-//! runs until the scheduler is dropped.
+//! a [timer](super::deadline) is started for it, on the runtime of the jobs, when a job is queued or
+//! a grace period is set. It runs until the scheduler is dropped.
 //!
 //! The grace period is a time to wait, too. For it there is one watcher task, which exists while
 //! the grace period lasts and jobs run. It is in the `JoinSet` with the workers, so a join waits
@@ -26,7 +26,7 @@ use super::source::{Reach, Source};
 use super::state::State;
 use crate::context::{CancelObserver, deadline_after};
 use crate::panic::{self, Payload};
-use crate::sync::{Arc, Weak};
+use crate::sync::{self, Arc, Weak};
 
 impl<S: Source> State<S> {
     /// Has the context watched: work was queued or a grace period was set, so the scheduler must
@@ -112,6 +112,16 @@ impl<S: Source> Scheduler<S> {
     /// Subscribes to the cancellation of the context, starts the timer of its deadline, and spawns
     /// a watcher, each if it is needed and missing.
     pub(crate) fn watch(self: &Arc<Self>) {
+        self.subscribe();
+        let is_needed = self.read(State::lacks_timer);
+        if is_needed && self.wake_driver() {
+            self.start_deadline_timer();
+        }
+        self.spawn_watcher();
+    }
+
+    /// Subscribes to the cancellation of the context, once.
+    pub(crate) fn subscribe(self: &Arc<Self>) {
         let subscribe =
             self.with_state(|state| !std::mem::replace(&mut state.shutdown.subscribed, true));
         if subscribe {
@@ -120,12 +130,11 @@ impl<S: Source> Scheduler<S> {
                 self.context_done();
             }
         }
-        self.start_deadline_timer();
-        self.spawn_watcher();
     }
 
-    /// Starts the timer of the deadline if it is needed and does not run.
-    fn start_deadline_timer(self: &Arc<Self>) {
+    /// Starts the timer of the deadline if it is needed and does not run. The caller has spawned
+    /// tasks that other workers run, or has called `wake_driver`.
+    pub(crate) fn start_deadline_timer(self: &Arc<Self>) {
         // Without a runtime no job has started, so there is nothing to stop yet.
         let (Some(deadline), Some(runtime)) = (self.ctx().deadline(), self.runtime()) else {
             return;
@@ -144,15 +153,33 @@ impl<S: Source> Scheduler<S> {
                 // Only one thread gets here.
                 let _ = self.deadline_timer.set(timer);
             }
-            Ok(None) => self.context_done(),
-            Err(payload) => self.fail_watch(payload),
+            Ok(None) => self.clone().deadline_passed(),
+            Err(payload) => self.fail_timer(payload),
         }
     }
 
-    /// Handles that the context is done: rejects queued work, and begins the grace period.
+    /// Has another worker poll the timers of the runtime while the caller computes. Returns false
+    /// if there is no runtime any more, or none yet.
+    ///
+    /// One worker polls the timers for all. If a timer or a socket wakes a single task, that worker
+    /// leaves them to poll the task, and wakes no other worker. The caller may be that task.
+    fn wake_driver(&self) -> bool {
+        let Some(runtime) = self.runtime() else {
+            return false;
+        };
+        if sync::has_shut_down(runtime) {
+            return false;
+        }
+        // What that has spawned is in the caller's LIFO slot. To push it out wakes a worker.
+        self.flush_lifo_slot();
+        true
+    }
+
+    /// Handles that the context is done: rejects queued work, and begins the grace period. It may
+    /// be called again: the timer of a deadline runs on after a cancellation.
     pub(crate) fn context_done(self: &Arc<Self>) {
         if self.read(State::is_closed) {
-            // A fan-out cancels its context when everything is complete.
+            // A fan-out cancels its context when everything is complete, and a timer runs on.
             return;
         }
         let ended = self.ctx().ended_at().unwrap_or_else(Instant::now);
@@ -240,7 +267,7 @@ impl<S: Source> Watched for Scheduler<S> {
     }
 
     fn fail(self: Arc<Self>, payload: Payload) {
-        self.fail_watch(payload);
+        self.fail_timer(payload);
     }
 }
 

@@ -129,6 +129,10 @@ impl<T> Shared<T> {
 
 /// With one thread there is no other that could run a task from the LIFO slot. No model has such a
 /// slot.
+pub(crate) fn has_shut_down(_: &Handle) -> bool {
+    false
+}
+
 pub(crate) fn worker_threads(_: &Handle) -> usize {
     1
 }

@@ -22,6 +22,10 @@ use std::time::Duration;
 
 use shuttle::rand::Rng;
 
+pub(crate) fn has_shut_down(_: &runtime::Handle) -> bool {
+    false
+}
+
 pub(crate) fn worker_threads(_: &runtime::Handle) -> usize {
     2
 }
@@ -67,6 +71,11 @@ pub(crate) mod runtime {
             F: Future<Output = ()> + Send + 'static,
         {
             shuttle::future::spawn(future)
+        }
+
+        /// A model has no timers, so nothing has to be entered.
+        pub(crate) fn enter(&self) -> Handle {
+            self.clone()
         }
 
         pub(crate) fn spawn_blocking(&self, run: impl FnOnce() + Send + 'static) {

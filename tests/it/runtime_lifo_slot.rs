@@ -233,9 +233,51 @@ fn an_abort_drops_queued_tasks_while_its_caller_computes() {
     });
 }
 
+/// Waits in a way after which no worker polls the timers of the runtime: the one that did has left
+/// them to poll this task, and has woken no other.
+async fn wake_from_a_timer() {
+    tokio::time::sleep(Duration::from_millis(50)).await;
+}
+
+#[test]
+fn a_queue_is_dropped_at_its_deadline_while_its_starter_computes() {
+    on_a_worker(|| async {
+        wake_from_a_timer().await;
+        let deadline = Context::background().with_timeout(Duration::from_millis(5));
+        let (g, _ctx) = G::with_context(&deadline);
+        g.set_limit(0);
+        let said = dropped_task(&g);
+        block_until(&said);
+        assert!(g.wait().await.is_err());
+    });
+}
+
+#[test]
+fn a_queue_is_dropped_at_its_deadline_while_a_worker_computes() {
+    on_a_worker(|| async {
+        let deadline = Context::background().with_timeout(Duration::from_millis(200));
+        let (g, _ctx) = G::with_context(&deadline);
+        g.set_limit(1);
+        let (says, released) = signal();
+        g.go(async move {
+            std::future::pending::<()>().await;
+            drop(says);
+            Ok(())
+        });
+        wake_from_a_timer().await;
+        // The task is queued by a thread outside of the runtime.
+        let said = std::thread::scope(|scope| scope.spawn(|| dropped_task(&g)).join().unwrap());
+        block_until(&said);
+        g.abort();
+        drop(released);
+        assert!(g.wait().await.is_err());
+    });
+}
+
 #[test]
 fn a_grace_is_kept_while_the_starter_computes() {
     on_a_worker(|| async {
+        wake_from_a_timer().await;
         let deadline = Context::background().with_timeout(Duration::from_millis(5));
         let (g, _ctx) = G::with_context(&deadline);
         g.set_grace(Duration::from_millis(1));
@@ -248,6 +290,7 @@ fn a_grace_is_kept_while_the_starter_computes() {
 #[test]
 fn a_grace_is_kept_while_the_canceller_computes() {
     on_a_worker(|| async {
+        wake_from_a_timer().await;
         let (g, _ctx) = group();
         let (says, said) = signal();
         let held = SaysOnDrop(says);
@@ -302,6 +345,7 @@ fn items_of(count: usize, says: Said) -> Vec<impl Future<Output = Result<(), Str
 fn a_fan_out_is_stopped_at_its_deadline_while_its_task_computes() {
     for count in [1, 3, 20] {
         on_a_worker(|| async move {
+            wake_from_a_timer().await;
             let (says, said) = signal();
             let ctx = Context::background().with_timeout(Duration::from_millis(5));
             let items = items_of(count, says);
