@@ -15,7 +15,7 @@ use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, JoinSet};
 
 static TIMER_FAILED: StaticCause = StaticCause(
-    "the runtime has no timer for the deadline or the grace period: call `enable_time` on its builder",
+    "no timer for the deadline or the grace period: call `enable_time` on the runtime's builder",
 );
 
 /// How many handles of its context a scheduler has: `ctx` and `cancel`.

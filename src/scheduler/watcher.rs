@@ -4,8 +4,8 @@
 //! The scheduler must notice that its context is done, because queued work must be dropped and the
 //! grace period begins. It *subscribes* to a cancellation as an observer in the context's list of
 //! listeners, from the first time that this is needed. A deadline that passes notifies nothing, so
-//! a [timer](super::deadline) is started for it, on the runtime of the jobs, when a job is queued or
-//! a grace period is set. It runs until the scheduler is dropped.
+//! a [timer](super::deadline) is started for it, on the runtime of the jobs, when a job is queued
+//! or a grace period is set. It runs until the scheduler is dropped.
 //!
 //! The grace period is a time to wait, too. For it there is one watcher task, which exists while
 //! the grace period lasts and jobs run. It is in the `JoinSet` with the workers, so a join waits
