@@ -455,3 +455,33 @@ fn a_runtime_that_shuts_down_does_not_end_a_group_before_its_deadline() {
     drop(g);
     assert_never_started(&probe);
 }
+
+/// Counts the panics of the calling thread from now on. The hook stays, and calls the one before.
+fn count_own_panics() -> Count {
+    let (count, own) = (Count::default(), std::thread::current().id());
+    let (counted, before) = (count.clone(), std::panic::take_hook());
+    std::panic::set_hook(Box::new(move |info| {
+        if std::thread::current().id() == own {
+            counted.add();
+        }
+        before(info);
+    }));
+    count
+}
+
+#[test]
+fn a_queue_on_a_runtime_that_has_shut_down_panics_nowhere() {
+    let runtime = current_thread();
+    let (g, _) = G::with_context(Context::background().with_timeout(3600 * SECOND));
+    runtime.block_on(async {
+        g.go(async { Ok(()) });
+        until(|| g.running() == 0).await;
+    });
+    drop(runtime);
+    let (panics, probe) = (count_own_panics(), Probe::default());
+    g.set_limit(0);
+    drop(g.go(probe.wrap(async { Ok(()) })));
+    assert_eq!(panics.get(), 0);
+    drop(g);
+    assert_never_started(&probe);
+}
