@@ -156,6 +156,9 @@ fn weak<C: Lending + 'static>(scheduler: &Arc<C>) -> Weak<dyn Lending> {
 }
 
 /// Returns whether the waker does nothing: such a poll reads the state, and does not wait.
+///
+/// Wakers that do nothing have no data. `will_wake` would not find all of them: it also compares
+/// the addresses of their functions, of which an optimized program may have several copies.
 fn wakes_nothing(waker: &Waker) -> bool {
-    waker.will_wake(Waker::noop()) || waker.will_wake(futures_util::task::noop_waker_ref())
+    waker.data().is_null()
 }
