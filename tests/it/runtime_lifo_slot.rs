@@ -347,7 +347,8 @@ fn a_fan_out_is_stopped_at_its_deadline_while_its_task_computes() {
         on_a_worker(|| async move {
             wake_from_a_timer().await;
             let (says, said) = signal();
-            let ctx = Context::background().with_timeout(Duration::from_millis(5));
+            // Long enough that all items have started: those that have not are dropped by the call.
+            let ctx = Context::background().with_timeout(Duration::from_millis(300));
             let items = items_of(count, says);
             let run = fetch_all(&ctx, count, items, |_, item| item);
             let compute = async move {
