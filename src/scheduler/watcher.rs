@@ -32,12 +32,7 @@ impl<S: Source> State<S> {
     /// Has the context watched: work was queued or a grace period was set, so the scheduler must
     /// notice when the context is done.
     pub(crate) fn watch(&mut self, effects: &mut Effects) {
-        effects.watch |= self.must_be_watched();
-    }
-
-    /// Returns whether the scheduler would not notice that the context is done.
-    pub(crate) fn must_be_watched(&self) -> bool {
-        !self.shutdown.subscribed || self.lacks_timer() || self.lacks_watcher()
+        effects.watch |= !self.shutdown.subscribed || self.lacks_timer() || self.lacks_watcher();
     }
 
     /// Returns whether the deadline of the context has to be noticed and no timer runs for it.

@@ -28,16 +28,21 @@ both_flavours![
     the_drop_of_an_error_may_call_back_into_the_group,
 ];
 
-/// A group whose one permit is taken until its context is done, and ten more tasks that are queued.
-fn queue_of_ten(parent: &Context) -> (G, Gate, Probe, Vec<Admission>) {
-    let (g, _) = G::with_context(parent);
+/// A group whose one permit is taken by a task that waits for the gate.
+fn full(parent: &Context) -> (G, Gate) {
+    let ((g, _), gate) = (G::with_context(parent), Gate::new());
     g.set_limit(1);
-    let (gate, probe) = (Gate::new(), Probe::default());
     let gated = gate.clone();
     g.go(async move {
         gated.pass().await;
         Ok(())
     });
+    (g, gate)
+}
+
+/// The same, and ten more tasks that are queued.
+fn queue_of_ten(parent: &Context) -> (G, Gate, Probe, Vec<Admission>) {
+    let ((g, gate), probe) = (full(parent), Probe::default());
     let admissions = (0..10)
         .map(|_| g.go(probe.wrap(async { Ok(()) })))
         .collect();
@@ -420,14 +425,8 @@ async fn a_queue_under_a_deadline_needs_no_task() {
 
 #[tokio::test(start_paused = true)]
 async fn a_task_that_a_plain_thread_queues_is_dropped_at_the_deadline() {
-    let (g, _) = G::with_context(Context::background().with_timeout(SECOND));
-    g.set_limit(1);
-    let (gate, probe) = (Gate::new(), Probe::default());
-    let gated = gate.clone();
-    g.go(async move {
-        gated.pass().await;
-        Ok(())
-    });
+    let (g, gate) = full(&Context::background().with_timeout(SECOND));
+    let probe = Probe::default();
     std::thread::scope(|scope| {
         scope.spawn(|| drop(g.go(probe.wrap(async { Ok(()) }))));
     });
