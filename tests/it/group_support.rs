@@ -35,7 +35,7 @@ pub(crate) fn limited(limit: usize) -> G {
 /// and one on a runtime with two worker threads. Both run under the timeout of `in_time`.
 ///
 /// The functions are listed by name, so that rustfmt still formats their bodies. A function that is
-/// not listed does not compile: main.rs denies `dead_code`.
+/// not listed does not compile: each test binary denies `dead_code`.
 macro_rules! both_flavours {
     ($($test:ident),+ $(,)?) => {
         mod one_thread {
