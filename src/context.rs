@@ -655,6 +655,12 @@ impl Context {
         }
     }
 
+    /// Returns true if the context was cancelled, or if its deadline has been observed to pass.
+    /// Reads no clock, unlike `is_done`.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.node.has_ended()
+    }
+
     /// From now on, the instant at which this context is done is recorded, for `ended_at`.
     pub(crate) fn record_end_time(&self) {
         self.node.record_end_time();

@@ -104,6 +104,22 @@ fn a_child_dropped_during_a_cancel_harms_no_sibling() {
     });
 }
 
+/// A guard that is dropped does not cancel if it has the last handle and nothing waits.
+#[test]
+fn a_guard_dropped_while_a_child_begins_to_wait_ends_the_child() {
+    check(3, || {
+        let (ctx, guard) = Context::background().with_cancel();
+        drop(waiting_on(&ctx));
+        let waits = thread::spawn(move || {
+            let (child, _child_guard) = ctx.with_cancel();
+            drop(ctx);
+            block_on(child.done()).is_cancelled()
+        });
+        drop(guard);
+        assert!(waits.join().unwrap());
+    });
+}
+
 #[test]
 fn a_cancelled_child_that_is_dropped_removes_only_its_entry() {
     check(2, || {

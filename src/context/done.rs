@@ -85,10 +85,6 @@ impl Waiter {
     }
 
     /// Resolves when `node` is done, whatever is left of the budget.
-    ///
-    /// No end is missed. The node is linked first and the waker is registered then. If the node is
-    /// done by then, the registration fails; an end that comes later finds the listener. A deadline
-    /// that passes is not propagated, so there is a timer for it.
     pub(crate) fn poll(
         &mut self,
         node: &Arc<Node>,
@@ -98,6 +94,15 @@ impl Waiter {
             self.release(node);
             return Poll::Ready(error);
         }
+        self.wait(node, cx)
+    }
+
+    /// Like `poll`, but reads no clock: a deadline that has passed is seen by the timer.
+    ///
+    /// No end is missed. The node is linked first and the waker is registered then. If the node is
+    /// done by then, the registration fails; an end that comes later finds the listener. A deadline
+    /// that passes is not propagated, so there is a timer for it.
+    fn wait(&mut self, node: &Arc<Node>, cx: &mut task::Context<'_>) -> Poll<ContextError> {
         if node.never_ends() {
             return Poll::Pending;
         }
@@ -225,10 +230,10 @@ impl fmt::Debug for DoneOwned {
     }
 }
 
-/// A watch for the end of a context that its owner keeps elsewhere. It takes no budget.
+/// A watch for the end of a context that its owner keeps elsewhere.
 ///
-/// The owner compares the deadline with the clock before each poll (`tower::exchange`), so only the
-/// first poll with a waker does.
+/// It takes no budget, and reads no clock: the owner compares the deadline with the clock before
+/// each poll (`tower::exchange`).
 #[cfg(feature = "tower")]
 pub(crate) struct EndWatch {
     waiter: Waiter,
@@ -247,7 +252,7 @@ impl EndWatch {
         if self.waiter.wakes(&ctx.node, cx.waker()) && !ctx.node.is_latched() {
             return Poll::Pending;
         }
-        self.waiter.poll(&ctx.node, cx)
+        self.waiter.wait(&ctx.node, cx)
     }
 
     /// Removes the listener from `ctx`. Without this, it stays until `ctx` is done.

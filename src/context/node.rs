@@ -214,18 +214,25 @@ impl Node {
     }
 
     /// Returns true if no other handle of the node exists and no listener waits for its end, so
-    /// that the node can be dropped without being cancelled.
+    /// that the node can be dropped without being cancelled. The node may be unlinked then, so it
+    /// must be cancelled or dropped.
     pub(crate) fn is_sole_owner(node: &mut Arc<Node>) -> bool {
         if Arc::strong_count(node) > 1 {
             return false;
         }
         // Pairs with the release in the drop of the other handles: what their threads did to the
-        // flags is seen.
+        // node is seen.
         fence(Ordering::Acquire);
-        let flags = node.flags.load().only(UNLINKED.with(HAS_LISTENERS));
-        // An unlinked node was never linked, so there is no `Weak` in a list of listeners that
-        // another thread could upgrade. Otherwise `get_mut` has to make sure of that.
-        flags == UNLINKED || flags == FlagSet::EMPTY && Arc::get_mut(node).is_some()
+        let flags = node.flags.load();
+        if flags.has_any(HAS_LISTENERS) && !node.listeners.lock().is_empty() {
+            return false;
+        }
+        // A node that was never linked has no `Weak` in a list of listeners that another thread
+        // could upgrade. Otherwise `get_mut` makes sure that none does.
+        flags.has_any(UNLINKED) || {
+            node.unlink();
+            Arc::get_mut(node).is_some()
+        }
     }
 
     /// Returns true if another handle of the node exists than `own` ones, or if it has a listener.

@@ -217,9 +217,10 @@ fn poll_again<S: Pulls>(
     Polled::Pending(key)
 }
 
-/// Returns whether no further item starts.
+/// Returns whether no further item starts. It reads no clock: the pull has read it, and the timer
+/// of a deadline tells when that has passed.
 fn is_stopped<S: Pulls>(scheduler: &Scheduler<S>) -> bool {
-    scheduler.is_aborted() || scheduler.ctx().is_done()
+    scheduler.is_aborted() || scheduler.ctx().has_ended()
 }
 
 /// Looks for the end of the iterator, after an item that may be the last one. Returns how many
@@ -277,7 +278,8 @@ fn complete<S: Pulls>(
     let end = look_for_end(scheduler, may_be_last, cx);
     // What the iterator may have awaited is no wait of a job.
     current::forget();
-    let ended = scheduler.ctx().is_done();
+    // Without the clock, which the next pull reads.
+    let ended = scheduler.ctx().has_ended();
     let waker = scheduler.with_effects(|state, effects| {
         let waker = counted.end(&tag, state);
         if state.source.reached_end(end) {

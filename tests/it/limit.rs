@@ -1,7 +1,7 @@
 //! The tests of a group's limit: who waits for a permit, and who lends one.
 //!
-//! CI runs them optimized, too (`.ci/optimized.sh`). The limit was once exceeded in optimized programs
-//! only.
+//! CI runs them optimized, too (`.ci/optimized.sh`). The limit was once exceeded in optimized
+//! programs only.
 //!
 //! The name of a test says what it checks, in at most 60 characters.
 

@@ -17,19 +17,30 @@ impl Node {
         if !self.flags.is_unlinked() {
             return;
         }
-        let mut unlinked = vec![self];
+        if let Some(parent) = self.unlinked_parent() {
+            parent.link_ancestors();
+            parent.link_to_parent();
+        }
+        self.link_to_parent();
+    }
+
+    /// Links the ancestors. Most nodes that are linked have one or none above them that is not, and
+    /// a list for these would cost more than the rest.
+    fn link_ancestors(self: &Arc<Node>) {
+        let mut unlinked = Vec::new();
         let mut node = self;
-        while let Some(parent) = node
-            .parent
-            .as_ref()
-            .filter(|parent| parent.flags.is_unlinked())
-        {
+        while let Some(parent) = node.unlinked_parent() {
             unlinked.push(parent);
             node = parent;
         }
         for node in unlinked.into_iter().rev() {
             node.link_to_parent();
         }
+    }
+
+    fn unlinked_parent(&self) -> Option<&Arc<Node>> {
+        let parent = self.parent.as_ref();
+        parent.filter(|parent| parent.flags.is_unlinked())
     }
 
     fn link_to_parent(self: &Arc<Node>) {
