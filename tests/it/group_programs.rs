@@ -9,7 +9,7 @@ use std::pin::Pin;
 
 use errgroup::{Context, Spawner, fan_out, fetch_all};
 use futures::stream::FuturesUnordered;
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, StreamExt, stream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{sleep, timeout};
 
@@ -206,43 +206,46 @@ async fn after_a_check() {
     yields(3).await;
 }
 
-fn run(runtime: &Runtime, seed: u64) {
+async fn run(seed: u64) {
     let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     let limit = 1 + random.below(3) as usize;
-    runtime.block_on(async {
-        let g = limited(limit);
-        let running = Gauge::default();
-        let place = Place {
-            outer: g.spawner(),
-            running: running.clone(),
-            is_outer: true,
-            depth: 3,
-        };
-        for _ in 0..1 + random.below(4) {
-            g.go(program(place.clone(), random.fork()));
-        }
-        assert_eq!(in_time(g.wait()).await, OK);
-        let most = running.most();
-        assert!(most <= limit, "{most} ran at limit {limit}");
-    });
+    let g = limited(limit);
+    let running = Gauge::default();
+    let place = Place {
+        outer: g.spawner(),
+        running: running.clone(),
+        is_outer: true,
+        depth: 3,
+    };
+    for _ in 0..1 + random.below(4) {
+        g.go(program(place.clone(), random.fork()));
+    }
+    assert_eq!(in_time(g.wait()).await, OK);
+    let most = running.most();
+    assert!(most <= limit, "{most} ran at limit {limit}");
 }
 
-fn run_all(runtime: &Runtime, programs: u64) {
+/// Runs this many programs, `at_once` of them at any time: most of their time they sleep.
+fn run_all(runtime: &Runtime, programs: u64, at_once: usize) {
     if let Ok(seed) = std::env::var("ERRGROUP_SEED") {
-        return run(runtime, seed.parse().expect("ERRGROUP_SEED is a number"));
+        return runtime.block_on(run(seed.parse().expect("ERRGROUP_SEED is a number")));
     }
     let programs = match std::env::var("ERRGROUP_PROGRAMS") {
         Ok(programs) => programs.parse().expect("ERRGROUP_PROGRAMS is a number"),
         Err(_) => programs,
     };
     let first: u64 = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() << 20;
-    for seed in first..first + programs {
-        let ran = std::panic::AssertUnwindSafe(|| run(runtime, seed));
-        if let Err(payload) = std::panic::catch_unwind(ran) {
-            eprintln!("ERRGROUP_SEED={seed}");
-            std::panic::resume_unwind(payload);
+    runtime.block_on(async {
+        let running = (first..first + programs)
+            .map(|seed| async move { (seed, tokio::spawn(run(seed)).await) });
+        let mut running = stream::iter(running).buffer_unordered(at_once);
+        while let Some((seed, ended)) = running.next().await {
+            if let Err(error) = ended {
+                eprintln!("ERRGROUP_SEED={seed}");
+                std::panic::resume_unwind(error.into_panic());
+            }
         }
-    }
+    });
 }
 
 #[test]
@@ -252,7 +255,7 @@ fn on_one_thread_no_program_hangs_or_exceeds_the_limit() {
         .start_paused(true)
         .build()
         .unwrap();
-    run_all(&runtime, 300);
+    run_all(&runtime, 300, 1);
 }
 
 fn two_workers() -> Runtime {
@@ -265,7 +268,7 @@ fn two_workers() -> Runtime {
 
 #[test]
 fn on_two_workers_no_program_hangs_or_exceeds_the_limit() {
-    run_all(&two_workers(), 60);
+    run_all(&two_workers(), 400, 20);
 }
 
 /// A job looked for tasks that wait for the group, and lent the permit of one that had stopped
@@ -274,6 +277,6 @@ fn on_two_workers_no_program_hangs_or_exceeds_the_limit() {
 fn a_task_that_has_stopped_waiting_keeps_its_permit() {
     let runtime = two_workers();
     for _ in 0..6 {
-        run(&runtime, 1_882_976_310_788_097);
+        runtime.block_on(run(1_882_976_310_788_097));
     }
 }
