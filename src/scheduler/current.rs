@@ -77,7 +77,7 @@ const PROBES: usize = 2;
 thread_static! {
     // Not dropped with its thread, since a job leaves the thread at the end of its poll. So the
     // thread needs no destructor for it, and finds it at once.
-    static CURRENT: Cell<ManuallyDrop<Option<CurrentJob>>> = Cell::new(ManuallyDrop::new(None));
+    static CURRENT: ManuallyDrop<Cell<Option<CurrentJob>>> = ManuallyDrop::new(Cell::new(None));
 }
 thread_static! {
     // Whether that job has waited. It is a variable of its own because most polls need to read
@@ -139,8 +139,9 @@ impl Drop for Entered<'_> {
 #[inline]
 fn swap(job: &mut Option<CurrentJob>) {
     HAS_NOTED.with(|it| it.set(job.as_ref().is_some_and(CurrentJob::has_noted)));
-    let before = CURRENT.with(|current| current.replace(ManuallyDrop::new(job.take())));
-    *job = ManuallyDrop::into_inner(before);
+    let before = CURRENT.with(|current| current.replace(job.take()));
+    // That is `None`, so nothing is forgotten, and no destructor is compiled in.
+    std::mem::forget(std::mem::replace(job, before));
 }
 
 /// Polls the job on this thread. `poll` must not unwind. A job that must not be polled yet is
@@ -251,10 +252,10 @@ fn has_noted() -> bool {
 
 fn look<T>(look: impl FnOnce(&mut CurrentJob) -> Option<T>) -> Option<T> {
     let looked = CURRENT.try_with(|current| {
-        let mut job = ManuallyDrop::into_inner(current.replace(ManuallyDrop::new(None)))?;
+        let mut job = current.take()?;
         let seen = look(&mut job);
         HAS_NOTED.with(|it| it.set(job.has_noted()));
-        current.set(ManuallyDrop::new(Some(job)));
+        current.set(Some(job));
         seen
     });
     looked.ok().flatten()

@@ -31,7 +31,9 @@ impl Node {
     /// no clock, unlike `is_done`.
     #[inline]
     pub(crate) fn has_ended(self: &Arc<Node>) -> bool {
-        self.flags.may_be_done() && self.end_at(None).is_some()
+        let flags = self.flags.load();
+        // An end from above is propagated to a node that is linked.
+        flags.has_any(LATCHED) || flags.has_any(UNLINKED) && self.end_at(None).is_some()
     }
 
     /// Returns the error of a node that is done.
