@@ -63,6 +63,7 @@ mod causes;
 mod collect;
 mod hedge;
 mod item_counts;
+mod item_slot;
 mod item_source;
 mod item_tag;
 mod items;

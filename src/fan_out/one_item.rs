@@ -30,12 +30,15 @@
 //! 6. The last worker and its replacement have one permit (see [`starts`](super::starts)). The one
 //!    that is first polled, or dropped, claims it. The other one touches nothing.
 
+mod spawn;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{self, Poll, Waker};
 
 use pin_project_lite::pin_project;
 
+use super::item_slot::ItemSlot;
 use super::items::SizeHint;
 use super::pulls::{PulledItem, Pulls};
 use super::starts::Place;
@@ -46,21 +49,21 @@ use crate::scheduler::job::poll_job;
 use crate::scheduler::source::{Completion, JobOutput, Outcome, Tag};
 use crate::scheduler::state::State;
 use crate::scheduler::worker_wakers::WakerKey;
-use crate::sync::{Arc, Handle};
+use crate::sync::Arc;
 
 pin_project! {
-    struct OneItemWorker<S: Pulls> {
+    struct OneItemWorker<S: Pulls, I: ItemSlot<S::Item>> {
         scheduler: Arc<Scheduler<S>>,
         stage: Stage,
         // Of the item. Both are `Some` while the item runs, and `None` before and after that.
         tag: Option<S::Tag>,
         #[pin]
-        item: Option<S::Item>,
+        item: I,
         // What the item has awaited, if it has; a box, so that what is spawned stays small.
         waits: Option<Box<CurrentJob>>,
     }
 
-    impl<S: Pulls> PinnedDrop for OneItemWorker<S> {
+    impl<S: Pulls, I: ItemSlot<S::Item>> PinnedDrop for OneItemWorker<S, I> {
         // Its runtime has shut down, unless it has left.
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
@@ -73,7 +76,8 @@ pin_project! {
                 }
                 Stage::Pending(key) => {
                     let waits = this.waits.take().map(|waits| *waits);
-                    drop_item(this.scheduler, Counted::Yes(key), this.tag, this.item, waits);
+                    let item = this.item.get();
+                    drop_item(this.scheduler, Counted::Yes(key), this.tag, item, waits);
                 }
                 Stage::Left => {}
             }
@@ -109,11 +113,11 @@ enum Polled {
     Left,
 }
 
-impl<S: Pulls> Future for OneItemWorker<S> {
+impl<S: Pulls, I: ItemSlot<S::Item>> Future for OneItemWorker<S, I> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
-        let mut this = self.project();
+        let this = self.project();
         let scheduler = &*this.scheduler;
         let stage = std::mem::replace(this.stage, Stage::Left);
         if let Stage::HasPermit(place) = stage {
@@ -125,11 +129,12 @@ impl<S: Pulls> Future for OneItemWorker<S> {
             Some(waits) => *waits,
             None => CurrentJob::new(scheduler.clone()),
         });
+        let mut item = this.item.get();
         let polled = {
             let _on_thread = current::enter(&mut current, cx.waker());
             match stage {
-                Stage::HasPermit(_) => pull_and_poll(scheduler, this.tag, this.item.as_mut(), cx),
-                Stage::Pending(key) => poll_again(scheduler, key, this.tag, this.item.as_mut(), cx),
+                Stage::HasPermit(_) => pull_and_poll(scheduler, this.tag, item.as_mut(), cx),
+                Stage::Pending(key) => poll_again(scheduler, key, this.tag, item.as_mut(), cx),
                 Stage::Left => Polled::Left,
             }
         };
@@ -142,7 +147,7 @@ impl<S: Pulls> Future for OneItemWorker<S> {
                 return Poll::Pending;
             }
             Polled::Stopped(counted) => {
-                drop_item(scheduler, counted, this.tag, this.item, current);
+                drop_item(scheduler, counted, this.tag, item, current);
             }
             Polled::Left => {}
         }
@@ -323,70 +328,6 @@ impl Counted {
                 None
             }
             Counted::Yes(key) => state.source.worker_wakers().remove(key),
-        }
-    }
-}
-
-impl<S: Pulls> Scheduler<S> {
-    /// Spawns a worker for each item, if the iterator says that there are at most `most`, and as
-    /// far as there are permits. Returns whether it has spawned one.
-    pub(super) fn spawn_one_item_workers(self: &Arc<Self>, most: usize) -> bool {
-        let Some(runtime) = self.runtime() else {
-            return false;
-        };
-        let count = self.take_first_permits(most);
-        let Some(others) = count.checked_sub(1) else {
-            return false;
-        };
-        // A single worker has no other one that could replace it, and is pushed out of the slot.
-        let last = if others > 0 && self.slot().is_some() {
-            S::starts(&self.shared).expect(others);
-            Place::Last
-        } else {
-            Place::Other
-        };
-        for _ in 0..others {
-            self.spawn_one_item_worker(runtime, Place::Other);
-        }
-        self.spawn_one_item_worker(runtime, last);
-        if others == 0 {
-            self.flush_lifo_slot();
-        }
-        true
-    }
-
-    /// Spawns a worker. A runtime that has shut down drops it here.
-    fn spawn_one_item_worker(self: &Arc<Self>, runtime: &Handle, place: Place) {
-        drop(runtime.spawn(OneItemWorker {
-            scheduler: self.clone(),
-            stage: Stage::HasPermit(place),
-            tag: None,
-            item: None,
-            waits: None,
-        }));
-    }
-
-    /// Notes that a worker starts. Returns false if it has no permit (invariant 6).
-    fn note_start(self: &Arc<Self>, place: Place) -> bool {
-        let starts = S::starts(&self.shared);
-        match place {
-            Place::Last => starts.claim_last(),
-            Place::Other => {
-                if starts.other_starts() {
-                    self.replace_last();
-                }
-                true
-            }
-        }
-    }
-
-    /// Spawns a replacement of the last worker, which may be in a LIFO slot.
-    #[cold]
-    fn replace_last(self: &Arc<Self>) {
-        if let Some(runtime) = self.runtime() {
-            self.spawn_one_item_worker(runtime, Place::Last);
-            // The caller is a worker that may block its thread.
-            self.flush_lifo_slot();
         }
     }
 }

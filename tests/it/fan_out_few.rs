@@ -16,6 +16,7 @@ both_flavours![
     items_that_wait_are_dropped_with_the_call,
     a_clone_of_the_items_context_sees_its_end,
     a_child_of_the_items_context_sees_its_end,
+    items_in_a_box_end_like_those_in_their_task,
 ];
 
 /// Runs `body` in a task of a runtime with this many threads.
@@ -165,6 +166,24 @@ async fn a_child_of_the_items_context_sees_its_end() {
 }
 
 #[test]
+fn a_runtime_that_shuts_down_while_items_are_in_a_box() {
+    let held = Arc::new(());
+    let (holds, gate) = (held.clone(), Gate::new());
+    let ctx = Context::background();
+    let mut all = Box::pin(fetch_all(&ctx, 8, 0..3, move |_, item| {
+        sized::<2000>(item, End::IsDropped, holds.clone(), gate.clone())
+    }));
+    let runtime = current_thread();
+    runtime.block_on(async {
+        assert!(futures::poll!(&mut all).is_pending());
+        until(|| Arc::strong_count(&held) == 4).await;
+    });
+    drop(runtime);
+    assert!(current_thread().block_on(in_time(all)).is_err());
+    assert_eq!(Arc::strong_count(&held), 1);
+}
+
+#[test]
 fn a_runtime_that_shuts_down_before_the_workers_begin() {
     let held = Arc::new(());
     let holds = held.clone();
@@ -178,4 +197,73 @@ fn a_runtime_that_shuts_down_before_the_workers_begin() {
     drop(runtime);
     assert!(current_thread().block_on(in_time(all)).is_err());
     assert_eq!(Arc::strong_count(&held), 1);
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum End {
+    Returns,
+    Fails,
+    Panics,
+    IsDropped,
+    PanicsWhenDropped,
+}
+
+/// An item whose future has at least `SIZE` bytes. Item 1 ends like `end`, the others wait for
+/// it, and return.
+async fn sized<const SIZE: usize>(
+    item: usize,
+    end: End,
+    held: Arc<()>,
+    gate: Gate,
+) -> Result<usize, String> {
+    let bytes = std::hint::black_box([item as u8; SIZE]);
+    let _panics = OnDrop(|| assert!(item != 1 || end != End::PanicsWhenDropped));
+    yield_now().await;
+    if item != 1 {
+        gate.pass().await;
+    }
+    match end {
+        End::Fails => return Err("failed".to_owned()),
+        End::Panics => panic!("panicked"),
+        End::IsDropped | End::PanicsWhenDropped if item == 1 => std::future::pending().await,
+        _ => gate.open(),
+    }
+    drop((bytes, held));
+    Ok(item)
+}
+
+async fn items_of_size<const SIZE: usize>(end: End) {
+    let held = Arc::new(());
+    let (holds, gate) = (held.clone(), Gate::new());
+    let call = tokio::spawn(async move {
+        let all = fetch_all(&Context::background(), 3, 0..3, move |_, item| {
+            sized::<SIZE>(item, end, holds.clone(), gate.clone())
+        });
+        let time = match end {
+            End::IsDropped | End::PanicsWhenDropped => crate::support::ms(20),
+            End::Returns | End::Fails | End::Panics => PATIENCE,
+        };
+        tokio::time::timeout(time, all).await.map_err(|_| end)
+    });
+    let ended = in_time(call).await;
+    match end {
+        End::Returns => assert_eq!(ended.unwrap().unwrap(), Ok(vec![0, 1, 2])),
+        End::Fails => assert_eq!(ended.unwrap().unwrap(), Err("failed".to_owned())),
+        End::Panics => assert!(ended.unwrap_err().is_panic()),
+        End::IsDropped | End::PanicsWhenDropped => assert_eq!(ended.unwrap(), Err(end)),
+    }
+    until(|| Arc::strong_count(&held) == 1).await;
+}
+
+async fn items_in_a_box_end_like_those_in_their_task() {
+    for end in [
+        End::Returns,
+        End::Fails,
+        End::Panics,
+        End::IsDropped,
+        End::PanicsWhenDropped,
+    ] {
+        items_of_size::<1>(end).await;
+        items_of_size::<2000>(end).await;
+    }
 }
