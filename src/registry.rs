@@ -88,6 +88,14 @@ mod none {
 
         pub(crate) fn failed(&self, _: tracing::Failure<'_>, _: bool) {}
 
+        #[cfg(feature = "tower")]
+        pub(crate) fn run<T>(&self, code: impl FnOnce() -> T) -> T {
+            code()
+        }
+
+        #[cfg(feature = "tower")]
+        pub(crate) fn lingers(&self) {}
+
         pub(crate) fn close(&mut self) {}
     }
 
@@ -139,4 +147,6 @@ pub(crate) enum TaskKind {
     Item,
     #[cfg(all(feature = "inspect", feature = "tower"))]
     Handler,
+    #[cfg(all(feature = "inspect", feature = "tower"))]
+    Lingering,
 }

@@ -50,6 +50,19 @@ impl Span {
         }
     }
 
+    /// Makes the span of a task that has its entry elsewhere.
+    #[cfg(all(feature = "inspect", feature = "tower"))]
+    pub(crate) fn task_without_entry(
+        &self,
+        name: Option<&Cow<'static, str>>,
+        site: &'static Location<'static>,
+    ) -> TaskSpan {
+        TaskSpan {
+            log: self.log.task(name.map(|name| &**name), site),
+            entry: registry::Entry::none(),
+        }
+    }
+
     /// Makes the span of an item of the fan-out that was made in `self`.
     #[inline]
     pub(crate) fn item(

@@ -22,6 +22,9 @@ pub(crate) struct Policy {
     pub(super) is_essential: bool,
     /// Its failure does not cancel the context.
     pub(super) is_non_fatal: bool,
+    /// Its entry in the registry is elsewhere.
+    #[cfg(all(feature = "inspect", feature = "tower"))]
+    pub(super) has_entry: bool,
 }
 
 impl Policy {

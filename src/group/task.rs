@@ -137,6 +137,11 @@ impl Task {
             Role::Background => TaskKind::Background,
             Role::Cleanup => TaskKind::Cleanup,
         };
+        #[cfg(all(feature = "inspect", feature = "tower"))]
+        if self.policy.has_entry {
+            self.span = group.task_without_entry(self.label.name.as_ref(), self.label.site);
+            return;
+        }
         self.span = group.task(self.label.name.as_ref(), self.label.site, kind, first);
     }
 }

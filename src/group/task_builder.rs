@@ -79,6 +79,13 @@ where
         }
     }
 
+    /// Makes the task one that has its entry in the registry already, which its future keeps.
+    #[cfg(all(feature = "inspect", feature = "tower"))]
+    pub(crate) fn without_entry(mut self) -> TaskBuilder<E> {
+        self.options.policy.has_entry = true;
+        self
+    }
+
     /// Takes the name out.
     fn spawn_builder(&mut self) -> SpawnBuilder<'_, E> {
         let label = Label {

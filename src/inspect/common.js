@@ -7,4 +7,5 @@ function element(tag, className, text) {
 }
 
 const kinds = { fan_out: "fan-out", cleanup: "clean-up task", background: "background task",
-  blocking: "blocking task", local: "local task", tracked: "tracked task" };
+  blocking: "blocking task", local: "local task", tracked: "tracked task",
+  lingering: "lingering handler" };

@@ -117,13 +117,16 @@ impl Tree {
             let started = tasks.iter().filter(|task| task.state.has_started());
             started.count()
         };
+        let kind = entry.kind.into();
+        // A handler inside its connection is no task of the group.
+        let running = look.running.filter(|_| kind != GroupKind::Handlers);
         Some(GroupSnapshot {
             id: entry.id,
-            kind: entry.kind.into(),
+            kind,
             name: look.name,
             site: entry.site.to_string(),
             limit: look.limit,
-            running: look.running.unwrap_or_else(started),
+            running: running.unwrap_or_else(started),
             queued: look.queued,
             is_waited_for: look.is_waited_for,
             grace: look.grace,
@@ -232,6 +235,8 @@ impl From<registry::TaskKind> for TaskKind {
             registry::TaskKind::Item => TaskKind::Item,
             #[cfg(feature = "tower")]
             registry::TaskKind::Handler => TaskKind::Handler,
+            #[cfg(feature = "tower")]
+            registry::TaskKind::Lingering => TaskKind::Lingering,
         }
     }
 }

@@ -12,8 +12,14 @@ use crate::registry::recording::Recording;
 /// Recorded are the end of each task and item with its start and its outcome, and the end of each
 /// group's context with its cause, unless its tasks had been waited for by then. A task *ended*
 /// without an error, *failed* with one, *stopped* with one because its context was done, *panicked*
-/// or was *aborted*. Handlers of a `ContextLayer` have no outcome but *ended*. A start is not an
-/// event of its own: the tasks that still run are added when the recording is read.
+/// or was *aborted*. A start is not an event of its own: the tasks that still run are added when
+/// the recording is read.
+///
+/// A handler of a `ContextLayer` has these outcomes, too. It is one task from its request to its
+/// end, also if it goes on without its client. A response is no failure, even if it comes too late.
+/// Of the error of the service, which may be of any type, the text is not known. *Aborted* are a
+/// handler whose grace period was over, one of too many that linger, and one that was dropped with
+/// its connection: because the layer drops its handlers, or because it was never polled.
 ///
 /// Each thread that runs tasks keeps its last `capacity` events in a ring of its own, so threads
 /// rarely meet. A new thread takes the ring of one that has ended. An event

@@ -123,8 +123,7 @@ pub enum GroupKind {
     Scope,
     /// [`fetch_all`](crate::fetch_all) or another fan-out.
     FanOut,
-    /// The handlers of a `ContextLayer`. Those that go on without their clients are its tasks of
-    /// kind [`Task`](TaskKind::Task).
+    /// The handlers of a `ContextLayer`: those inside their connections, and those that linger.
     Handlers,
 }
 
@@ -149,6 +148,8 @@ pub enum TaskKind {
     Item,
     /// A handler of a `ContextLayer` that is inside its connection.
     Handler,
+    /// A handler of a `ContextLayer` that runs on although its response is no longer needed.
+    Lingering,
 }
 
 /// What a task does now.

@@ -115,6 +115,7 @@ fn write_task(
         TaskKind::Tracked => "tracked task",
         TaskKind::Item => "item",
         TaskKind::Handler => "handler",
+        TaskKind::Lingering => "lingering handler",
     })?;
     match &task.name {
         // An item is called `item 3`.

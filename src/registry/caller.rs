@@ -13,6 +13,8 @@ use super::shards::{OWNS_PLACE, TABLES, lock, place};
 use super::tasks::{Entry, enter_task};
 use super::{First, TaskKind};
 use crate::sync::thread_static;
+#[cfg(feature = "tower")]
+use crate::{panic, tracing};
 
 static NEXT_GROUP: AtomicU64 = AtomicU64::new(1);
 
@@ -70,6 +72,21 @@ impl Drop for Entered {
     #[inline]
     fn drop(&mut self) {
         CURRENT.with(|current| current.set(self.before));
+    }
+}
+
+#[cfg(feature = "tower")]
+impl Entry {
+    /// Runs code of the task with the task on the thread, around a poll or a drop. If it panics,
+    /// notes that the task has failed, and resumes the panic.
+    pub(crate) fn run<T>(&self, code: impl FnOnce() -> T) -> T {
+        let entered = enter(Some(self));
+        let ran = panic::catch(code);
+        drop(entered);
+        ran.unwrap_or_else(|payload| {
+            self.failed(tracing::Failure::Panic(&panic::text(&payload)), false);
+            panic::resume(payload)
+        })
     }
 }
 

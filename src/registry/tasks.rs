@@ -5,6 +5,8 @@ use std::num::NonZeroU64;
 
 use tokio::time::Instant;
 
+#[cfg(feature = "tower")]
+use super::TaskKind;
 use super::entries::{FailureKind, StopEntry, TaskEntry, TaskRef};
 use super::recording::{self, What};
 use super::shards::{OWNS_PLACE, SHARD_BITS, SHARDS, TABLES, group_info, lock, own_shard, place};
@@ -72,8 +74,22 @@ impl Entry {
         Some(TaskRef { key: self.0, id })
     }
 
-    /// Notes that the task has failed and is about to end, and whether its context was done. It is
-    /// written for a recorder only. Runs user code, so it must be called without a lock.
+    /// Notes that the handler runs on without its client from now on.
+    #[cfg(feature = "tower")]
+    pub(crate) fn lingers(&self) {
+        if !self.owns_place() {
+            return;
+        }
+        let (shard, index) = self.place();
+        let mut tasks = lock(&TABLES[shard].tasks);
+        if let Some(entry) = tasks.entries.get_mut(index) {
+            entry.kind = TaskKind::Lingering;
+        }
+    }
+
+    /// Notes that the task has failed and is about to end, and whether its context was done. Of
+    /// several failures, the first one counts. It is written for a recorder only. Runs user code,
+    /// so it must be called without a lock.
     #[inline]
     pub(crate) fn failed(&self, failure: tracing::Failure<'_>, was_done: bool) {
         if recording::is_on() {
@@ -97,7 +113,8 @@ impl Entry {
         let text = recording::text(text);
         let (shard, index) = self.place();
         let mut tasks = lock(&TABLES[shard].tasks);
-        let Some(entry) = tasks.entries.get_mut(index) else {
+        let entry = tasks.entries.get_mut(index);
+        let Some(entry) = entry.filter(|entry| entry.failed.is_none()) else {
             return;
         };
         entry.failed = Some(how);

@@ -45,12 +45,7 @@ impl Scope {
             self.end_wait(in_flight);
             return Poll::Ready(Left::Expired);
         }
-        let polled = {
-            #[cfg(feature = "inspect")]
-            let _on_thread = in_flight.enter();
-            self.run(|| handler.poll(cx))
-        };
-        match polled {
+        match in_flight.run(self, || handler.poll(cx)) {
             Poll::Ready(output) => {
                 self.end_wait(in_flight);
                 Poll::Ready(if self.deadline.has_passed() {
@@ -89,10 +84,9 @@ impl Scope {
 
     /// Records that the handler was aborted, and has been dropped.
     pub(super) fn abort(&self, in_flight: InFlight) {
-        let elapsed = self.began.elapsed();
-        self.line
-            .emit_abort(&self.caller, elapsed, "its grace period is over");
-        in_flight.aborted(&self.line, self.began);
+        let (elapsed, reason) = (self.began.elapsed(), "its grace period is over");
+        self.line.emit_abort(&self.caller, elapsed, reason);
+        in_flight.aborted(&self.line, self.began, reason);
     }
 
     /// Returns the response to a request that does not reach the handler: its deadline has passed,

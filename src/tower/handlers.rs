@@ -1,6 +1,7 @@
 //! The handlers that a layer runs: how many there are, a group for those that run on without their
 //! client, and the public handle with which a shutdown waits for them.
 
+mod answer;
 mod counts;
 mod lingering;
 mod phase;
@@ -14,13 +15,17 @@ use std::time::Duration;
 
 use tokio::time::{self, Instant};
 
-use super::cause::SERVER_STOPS;
+use super::cause::{ClientGone, SERVER_STOPS};
 use super::request_line::RequestLine;
+use super::scope::Scope;
 use crate::context::{CancelHandle, Cause, Context, ContextError, deadline_after};
 use crate::group::Group;
 use crate::group::drain::{Drained, DrainedError, DrainedTask};
+use crate::registry::Entry;
 use crate::span::Span;
 use crate::sync::Arc;
+use crate::tracing::Failure;
+pub(super) use answer::Answer;
 use counts::Counts;
 use lingering::Lingering;
 use tally::Ended;
@@ -84,6 +89,17 @@ impl Shared {
         self.group.abort();
     }
 
+    /// Enters a handler that begins as a task of the group.
+    fn enter(&self, line: &RequestLine) -> Entry {
+        #[cfg(feature = "inspect")]
+        return self.group.enter_handler(line.to_string(), self.site);
+        #[cfg(not(feature = "inspect"))]
+        {
+            let _ = line;
+            Entry::none()
+        }
+    }
+
     fn entry(&self, line: &RequestLine, elapsed: Duration) -> DrainedTask {
         tally::entry(line, elapsed, self.site)
     }
@@ -94,14 +110,18 @@ pub(super) struct InFlight {
     /// `None` after the handler was moved to the group.
     shared: Option<Arc<Shared>>,
     ended: Ended,
-    /// The handler as a task of the group, for the time that it is inside its connection.
-    #[cfg(feature = "inspect")]
-    entry: crate::registry::Entry,
+    /// The handler as a task of the group. It is moved with the handler.
+    entry: Entry,
 }
 
+/// Tells what the output of a handler is to a recorder. The type of its error need not be known
+/// where the handler is moved.
+pub(super) type AnswerOf<F> = fn(&<F as Future>::Output) -> Answer;
+
 /// A handler that may go on without its client, and until when.
-pub(super) struct Rest<F> {
+pub(super) struct Rest<F: Future> {
     pub(super) handler: Pin<Box<F>>,
+    pub(super) answer: AnswerOf<F>,
     pub(super) line: RequestLine,
     pub(super) caller: Span,
     pub(super) began: Instant,
@@ -111,25 +131,30 @@ pub(super) struct Rest<F> {
 impl InFlight {
     /// Counts a handler that begins, or returns `None` if [`Handlers::wait`] was called.
     pub(super) fn begin(shared: &Arc<Shared>, line: &RequestLine) -> Option<InFlight> {
-        #[cfg(not(feature = "inspect"))]
-        let _ = line;
         shared.counts.enter().then(|| InFlight {
             shared: Some(shared.clone()),
             ended: Ended::Otherwise,
-            #[cfg(feature = "inspect")]
-            entry: shared.group.enter_handler(line.to_string(), shared.site),
+            entry: shared.enter(line),
         })
     }
 
-    /// Puts the handler on the thread for a poll, for what asks which task runs.
-    #[cfg(feature = "inspect")]
-    pub(super) fn enter(&self) -> crate::registry::Entered {
-        crate::registry::enter(Some(&self.entry))
+    /// Runs code of the handler, whose scope this is: a call, a poll or a drop. If it panics, its
+    /// context is cancelled, and the panic is recorded and resumed.
+    pub(super) fn run<T>(&self, scope: &mut Scope, code: impl FnOnce() -> T) -> T {
+        self.entry.run(|| scope.run(code))
     }
 
-    /// Records that the handler has returned.
-    pub(super) fn returned(mut self) {
+    /// Records that the handler has returned. Call it after the handler has been dropped.
+    pub(super) fn returned(mut self, answer: Answer, ctx: &Context) {
+        answer.note(&self.entry, || ctx.is_done());
         self.ended = Ended::Returned;
+    }
+
+    /// Records that the handler was dropped because the deadline of its context has passed.
+    pub(super) fn expired(self, error: ContextError) {
+        let cause = error.cause().map(|cause| cause as &dyn fmt::Display);
+        let reason = &error;
+        self.entry.failed(Failure::Abort { reason, cause }, true);
     }
 
     /// Returns the context that is done when the handlers are to be aborted.
@@ -138,7 +163,8 @@ impl InFlight {
     }
 
     /// Records that the handler was aborted. Call it after the handler has been dropped.
-    pub(super) fn aborted(mut self, line: &RequestLine, began: Instant) {
+    pub(super) fn aborted(mut self, line: &RequestLine, began: Instant, reason: &str) {
+        self.entry.failed(aborted_for(&reason), true);
         if let Some(shared) = &self.shared {
             self.ended = Ended::Aborted(shared.entry(line, began.elapsed()));
         }
@@ -175,15 +201,31 @@ impl InFlight {
             self.shared = Some(shared);
             {
                 let _entered = crate::span::enter_caller(&caller);
-                drop(handler);
+                self.entry.run(|| drop(handler));
             }
             line.emit_abort(&caller, began.elapsed(), reason);
-            self.aborted(&line, began);
+            self.aborted(&line, began, reason);
             return;
         }
-        let name = rest.line.to_string();
-        let lingering = Lingering::new(rest, shared.counts.clone(), shared.site);
-        shared.group.named(name).go(lingering);
+        let entry = std::mem::replace(&mut self.entry, Entry::none());
+        entry.lingers();
+        let task = shared.group.named(rest.line.to_string());
+        #[cfg(feature = "inspect")]
+        let task = task.without_entry();
+        task.go(Lingering::new(
+            rest,
+            entry,
+            shared.counts.clone(),
+            shared.site,
+        ));
+    }
+}
+
+/// Returns the failure of a handler that was dropped half-way.
+fn aborted_for(reason: &dyn fmt::Display) -> Failure<'_> {
+    Failure::Abort {
+        reason,
+        cause: None,
     }
 }
 
@@ -191,6 +233,12 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         if let Some(shared) = self.shared.take() {
             let ended = std::mem::replace(&mut self.ended, Ended::Otherwise);
+            if let Ended::Otherwise = ended {
+                // Unless its panic or its deadline has been recorded.
+                self.entry.failed(aborted_for(&ClientGone::new()), true);
+            }
+            // Before a task that waits for the handlers learns of it.
+            self.entry.close();
             shared.counts.leave(ended);
         }
     }

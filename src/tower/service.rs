@@ -10,6 +10,7 @@ use tower_service::Service;
 
 use super::body::{RequestBody, ResponseBody};
 use super::future::{DroppingFuture, ResponseFuture};
+use super::handlers::Answer;
 use super::layer::{ContextLayer, DropOnDisconnect, Linger};
 
 impl<S, M> Layer<S> for ContextLayer<M> {
@@ -61,8 +62,10 @@ where
             return ResponseFuture::refused(scope);
         };
         let body = RequestBody::new(&scope.ctx, body);
-        let handler = scope.run(|| Box::pin(self.inner.call(Request::from_parts(parts, body))));
-        ResponseFuture::new(scope, handler, in_flight, self.layer.most_lingering())
+        let request = Request::from_parts(parts, body);
+        let handler = in_flight.run(&mut scope, || Box::pin(self.inner.call(request)));
+        let most = self.layer.most_lingering();
+        ResponseFuture::new(scope, handler, Answer::of, in_flight, most)
     }
 }
 
@@ -83,11 +86,12 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (mut parts, body) = request.into_parts();
         let (mut scope, in_flight) = self.layer.arrive(&mut parts);
-        if in_flight.is_none() {
+        let Some(in_flight) = in_flight else {
             return DroppingFuture::refused(scope);
-        }
+        };
         let body = RequestBody::new(&scope.ctx, body);
-        let handler = scope.run(|| self.inner.call(Request::from_parts(parts, body)));
+        let request = Request::from_parts(parts, body);
+        let handler = in_flight.run(&mut scope, || self.inner.call(request));
         DroppingFuture::new(scope, handler, in_flight)
     }
 }

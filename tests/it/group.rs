@@ -61,5 +61,8 @@ mod runtime_lifo_slot;
 mod fan_out_support;
 #[allow(dead_code, unused_imports, unused_macros)]
 mod group_support;
+#[cfg(feature = "inspect")]
+#[allow(dead_code, unused_imports, unused_macros)]
+mod inspect_support;
 #[allow(dead_code, unused_imports, unused_macros)]
 mod support;

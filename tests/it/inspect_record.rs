@@ -1,174 +1,21 @@
 //! Recordings of programs of which each event is known: the trace, the page, the rings.
 //!
 //! A recorder sees the whole process, in which other tests run. So each test looks at the groups
-//! that it has named, and `record` waits for the other tests that need a recorder.
+//! that it has named.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Barrier, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
 
-use errgroup::inspect::{self, Recorder};
+use errgroup::inspect;
 use errgroup::{Context, Group, fan_out};
-use serde_json::Value;
 use tokio::time::sleep;
 
 use crate::fan_out_support::background;
 use crate::group_support::*;
+use crate::inspect_support::{Trace, alone, bar, mark, record, text, time};
 use crate::support::ms;
-
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-/// The right to have a recorder. A test that waits for it blocks its thread, which is its own.
-struct Alone(#[expect(dead_code, reason = "held for its destructor")] MutexGuard<'static, ()>);
-
-fn alone() -> Alone {
-    let alone = ONE_AT_A_TIME.lock();
-    Alone(alone.unwrap_or_else(PoisonError::into_inner))
-}
-
-/// A recorder that no other one takes the place of.
-struct Records {
-    recorder: Recorder,
-    _alone: Alone,
-}
-
-fn record(capacity: usize) -> Records {
-    Records {
-        _alone: alone(),
-        recorder: inspect::record(capacity),
-    }
-}
-
-/// A trace, which has been checked against the rules of its format.
-struct Trace(Vec<Value>);
-
-impl Records {
-    fn trace(&self) -> Trace {
-        Trace::of(&self.recorder)
-    }
-}
-
-impl Trace {
-    fn of(recorder: &Recorder) -> Trace {
-        let trace: Value = serde_json::from_str(&recorder.to_chrome_json()).unwrap();
-        assert_eq!(trace["displayTimeUnit"], "ms");
-        let events = trace["traceEvents"].as_array().unwrap().clone();
-        check_format(&events);
-        Trace(events)
-    }
-
-    /// The process of the group, which is named `kind "name"`.
-    fn pid(&self, group: &str) -> Option<u64> {
-        let mut events = self.0.iter();
-        let found = events.find(|it| it["name"] == "process_name" && it["args"]["name"] == group);
-        found.map(|it| it["pid"].as_u64().unwrap())
-    }
-
-    /// The events of the group with this phase.
-    fn events(&self, group: &str, phase: &str) -> Vec<&Value> {
-        let pid = self.pid(group);
-        let all = self.0.iter().filter(|it| it["ph"] == phase);
-        all.filter(|it| it["pid"].as_u64() == pid).collect()
-    }
-
-    /// The bars of the group: name, start after that of the first one, length, outcome.
-    fn bars(&self, group: &str) -> Vec<(String, Duration, Duration, String)> {
-        let bars = self.events(group, "X");
-        let first = bars.first().map_or(Duration::ZERO, |bar| time(&bar["ts"]));
-        let values = bars.iter().map(|bar| {
-            (
-                text(&bar["name"]),
-                time(&bar["ts"]) - first,
-                time(&bar["dur"]),
-                text(&bar["args"]["outcome"]),
-            )
-        });
-        values.collect()
-    }
-
-    /// The marks of the group: name, and text or cause.
-    fn marks(&self, group: &str) -> Vec<(String, String)> {
-        let marks = self.events(group, "i").into_iter();
-        let texts = marks.map(|mark| {
-            let args = &mark["args"];
-            let said = args.get("text").or(args.get("cause")).unwrap();
-            (text(&mark["name"]), text(said))
-        });
-        texts.collect()
-    }
-
-    fn names(&self, group: &str) -> Vec<String> {
-        self.bars(group).into_iter().map(|bar| bar.0).collect()
-    }
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().unwrap().to_owned()
-}
-
-/// The time of an event, which is a fraction of microseconds in JSON. The difference of two such
-/// fractions is not exact, so they are compared as whole nanoseconds.
-fn time(value: &Value) -> Duration {
-    Duration::from_nanos((value.as_f64().unwrap() * 1_000.0).round() as u64)
-}
-
-fn bar(name: &str, start: u64, length: u64, outcome: &str) -> (String, Duration, Duration, String) {
-    (name.into(), ms(start), ms(length), outcome.into())
-}
-
-fn mark(name: &str, said: &str) -> (String, String) {
-    (name.into(), said.into())
-}
-
-/// Checks what the trace event format demands of each event.
-fn check_format(events: &[Value]) {
-    let (mut processes, mut threads) = (HashSet::new(), HashMap::new());
-    let mut last = 0.0;
-    let mut ends: HashMap<u64, f64> = HashMap::new();
-    for event in events {
-        let (pid, tid) = (
-            event["pid"].as_u64().expect("pid"),
-            event["tid"].as_u64().expect("tid"),
-        );
-        let name = event["name"].as_str().expect("name");
-        assert!(event["args"].is_object(), "{event}");
-        if event["ph"] == "M" {
-            match name {
-                "process_name" => assert!(processes.insert(pid), "two names: {event}"),
-                "thread_name" => {
-                    assert_eq!(threads.insert(tid, pid), None, "two names: {event}");
-                }
-                "process_sort_index" | "thread_sort_index" => {
-                    assert!(event["args"]["sort_index"].is_u64());
-                    continue;
-                }
-                _ => panic!("unknown metadata: {event}"),
-            }
-            assert!(event["args"]["name"].is_string(), "{event}");
-            continue;
-        }
-        assert!(processes.contains(&pid), "a process without name: {event}");
-        assert_eq!(threads.get(&tid), Some(&pid), "a lane without name");
-        let ts = event["ts"].as_f64().expect("ts");
-        assert!(ts >= last, "not in order: {event}");
-        last = ts;
-        match event["ph"].as_str() {
-            Some("X") => {
-                let end = ts + event["dur"].as_f64().expect("dur");
-                let before = ends.insert(tid, end).unwrap_or(0.0);
-                // A nanosecond for the rounding of the sum.
-                assert!(end >= ts && ts >= before - 0.001, "it overlaps: {event}");
-                for key in ["task", "kind", "site", "outcome", "has_started"] {
-                    assert!(!event["args"][key].is_null(), "{key}: {event}");
-                }
-            }
-            Some("i") => assert!(event["s"] == "t" || event["s"] == "p", "{event}"),
-            _ => panic!("unknown phase: {event}"),
-        }
-    }
-}
 
 async fn succeed_after(millis: u64) -> Result<(), String> {
     sleep(ms(millis)).await;
@@ -662,7 +509,7 @@ async fn the_page_contains_no_markup_of_a_name() {
     g.set_name("record page </script><script>alert(1)</script> <!--");
     g.named("<b>").go(async { Err("<i>".to_owned()) });
     let _ = g.wait().await;
-    let page = records.recorder.to_html();
+    let page = records.recorder().to_html();
     assert!(!page.contains("alert(1)</script>") && !page.contains("<b>") && !page.contains("<i>"));
     assert!(page.contains(r"record page \u003c/script>\u003cscript>alert(1)"));
     assert_eq!(page.matches("</script>").count(), 1);

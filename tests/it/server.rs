@@ -6,6 +6,8 @@
 // never run. That is an error here, not only a warning.
 #![deny(dead_code)]
 
+#[cfg(all(feature = "inspect", feature = "tower"))]
+mod inspect_handlers;
 #[cfg(feature = "tower")]
 mod tower_body;
 #[cfg(feature = "tower")]
@@ -36,5 +38,8 @@ mod tracing_spans;
 mod fan_out_support;
 #[allow(dead_code, unused_imports, unused_macros)]
 mod group_support;
+#[cfg(feature = "inspect")]
+#[allow(dead_code, unused_imports, unused_macros)]
+mod inspect_support;
 #[allow(dead_code, unused_imports, unused_macros)]
 mod support;

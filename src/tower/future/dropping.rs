@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 
 use crate::tower::body::ResponseBody;
 use crate::tower::exchange::Left;
-use crate::tower::handlers::InFlight;
+use crate::tower::handlers::{Answer, InFlight};
 use crate::tower::scope::{Scope, poll_budget};
 
 pin_project! {
@@ -38,12 +38,12 @@ impl<F> DroppingFuture<F> {
     pub(in crate::tower) fn new(
         scope: Box<Scope>,
         handler: F,
-        in_flight: Option<InFlight>,
+        in_flight: InFlight,
     ) -> DroppingFuture<F> {
         DroppingFuture {
             scope: Some(scope),
             handler: Some(handler),
-            in_flight,
+            in_flight: Some(in_flight),
         }
     }
 
@@ -86,24 +86,28 @@ where
         };
         Poll::Ready(match left {
             Left::Returned(output) => {
-                scope.run(|| this.handler.set(None));
-                in_flight.returned();
+                in_flight.run(&mut scope, || this.handler.set(None));
+                in_flight.returned(Answer::of(&output), &scope.ctx);
                 scope.conclude(output)
             }
             Left::TooLate(output) => {
+                let answer = Answer::of(&output);
                 scope.expire();
-                this.handler.set(None);
-                drop(output);
-                in_flight.returned();
+                in_flight.run(&mut scope, || {
+                    this.handler.set(None);
+                    drop(output);
+                });
+                in_flight.returned(answer, &scope.ctx);
                 Ok(scope.timed_out())
             }
             Left::Expired => {
-                scope.expire();
-                this.handler.set(None);
+                let error = scope.expire();
+                in_flight.run(&mut scope, || this.handler.set(None));
+                in_flight.expired(error);
                 Ok(scope.timed_out())
             }
             Left::GraceIsOver => {
-                scope.run(|| this.handler.set(None));
+                in_flight.run(&mut scope, || this.handler.set(None));
                 scope.abort(in_flight);
                 Ok(scope.unavailable())
             }

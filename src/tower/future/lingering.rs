@@ -11,7 +11,7 @@ use http_body::Body;
 
 use crate::tower::body::ResponseBody;
 use crate::tower::exchange::Left;
-use crate::tower::handlers::{InFlight, Rest};
+use crate::tower::handlers::{Answer, AnswerOf, InFlight, Rest};
 use crate::tower::scope::{Scope, poll_budget};
 
 /// The response future of a [`ContextService`](crate::tower::ContextService).
@@ -32,8 +32,9 @@ where
 }
 
 /// A handler, and its place among those that are counted.
-struct Handler<F> {
+struct Handler<F: Future> {
     future: Pin<Box<F>>,
+    answer: AnswerOf<F>,
     // Declared last, and so dropped last: the handler is counted until it has been dropped.
     in_flight: InFlight,
 }
@@ -45,12 +46,18 @@ where
     pub(in crate::tower) fn new(
         scope: Box<Scope>,
         future: Pin<Box<F>>,
+        answer: AnswerOf<F>,
         in_flight: InFlight,
         max_lingering: usize,
     ) -> ResponseFuture<F> {
+        let handler = Handler {
+            future,
+            answer,
+            in_flight,
+        };
         ResponseFuture {
             scope: Some(scope),
-            handler: Some(Handler { future, in_flight }),
+            handler: Some(handler),
             max_lingering,
         }
     }
@@ -68,6 +75,7 @@ where
     fn linger(scope: &Scope, handler: Handler<F>, max_lingering: usize) {
         let rest = Rest {
             handler: handler.future,
+            answer: handler.answer,
             line: scope.line.clone(),
             caller: scope.caller.clone(),
             began: scope.began,
@@ -90,8 +98,9 @@ where
             panic!("`ResponseFuture` polled after it resolved");
         };
         let left = match &mut this.handler {
-            Some(Handler { future, in_flight }) => {
-                Some(ready!(scope.poll_handler(future.as_mut(), in_flight, cx)))
+            Some(handler) => {
+                let (future, in_flight) = (handler.future.as_mut(), &handler.in_flight);
+                Some(ready!(scope.poll_handler(future, in_flight, cx)))
             }
             None => {
                 ready!(poll_budget(cx));
@@ -106,15 +115,19 @@ where
         };
         Poll::Ready(match left {
             Left::Returned(output) => {
-                scope.run(|| drop(handler.future));
-                handler.in_flight.returned();
+                let in_flight = handler.in_flight;
+                in_flight.run(&mut scope, || drop(handler.future));
+                in_flight.returned(Answer::of(&output), &scope.ctx);
                 scope.conclude(output)
             }
             Left::TooLate(output) => {
+                let (in_flight, answer) = (handler.in_flight, Answer::of(&output));
                 scope.expire();
-                drop(handler.future);
-                drop(output);
-                handler.in_flight.returned();
+                in_flight.run(&mut scope, || {
+                    drop(handler.future);
+                    drop(output);
+                });
+                in_flight.returned(answer, &scope.ctx);
                 Ok(scope.timed_out())
             }
             Left::Expired => {
@@ -123,8 +136,9 @@ where
                 Ok(scope.timed_out())
             }
             Left::GraceIsOver => {
-                scope.run(|| drop(handler.future));
-                scope.abort(handler.in_flight);
+                let in_flight = handler.in_flight;
+                in_flight.run(&mut scope, || drop(handler.future));
+                scope.abort(in_flight);
                 Ok(scope.unavailable())
             }
         })
