@@ -55,11 +55,6 @@ impl<S: Source> Batch<S> {
     pub(crate) fn is_empty(&self) -> bool {
         self.first.is_none()
     }
-
-    /// Removes the items, in the order in which they have finished.
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Finished<S>> + use<'_, S> {
-        self.first.take().into_iter().chain(self.more.drain(..))
-    }
 }
 
 impl<S: Pulls> Scheduler<S> {
@@ -73,9 +68,21 @@ impl<S: Pulls> Scheduler<S> {
 
 impl<S: Pulls> State<S> {
     pub(super) fn complete_batch(&mut self, batch: &mut Batch<S>, effects: &mut Effects) {
-        for (tag, value) in batch.drain() {
-            let observer = self.source.accept(tag, value, effects);
-            debug_assert!(observer.is_none(), "an item has no observer");
+        let Some(first) = batch.first.take() else {
+            return;
+        };
+        self.accept_finished(first, effects);
+        // Most batches have one item. The loop has a destructor, which costs as much as the item.
+        if !batch.more.is_empty() {
+            for item in batch.more.drain(..) {
+                self.accept_finished(item, effects);
+            }
         }
+    }
+
+    #[inline]
+    fn accept_finished(&mut self, (tag, value): Finished<S>, effects: &mut Effects) {
+        let observer = self.source.accept(tag, value, effects);
+        debug_assert!(observer.is_none(), "an item has no observer");
     }
 }

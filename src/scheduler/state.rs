@@ -225,7 +225,17 @@ impl<S: Source> State<S> {
     }
 
     /// Takes the next piece of work that never runs. An empty list frees its memory.
+    #[inline]
     pub(crate) fn next_rejected(&mut self) -> Option<Rejected<S>> {
+        // The rest is not compiled into the way of work that runs.
+        if self.rejected.is_empty() {
+            return None;
+        }
+        self.pop_rejected()
+    }
+
+    #[cold]
+    fn pop_rejected(&mut self) -> Option<Rejected<S>> {
         let rejected = self.rejected.pop_front()?;
         if self.rejected.is_empty() {
             self.rejected = VecDeque::new();
