@@ -30,15 +30,13 @@
 //! 6. The last worker and its replacement have one permit (see [`starts`](super::starts)). The one
 //!    that is first polled, or dropped, claims it. The other one touches nothing.
 
-mod spawn;
-
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{self, Poll, Waker};
 
 use pin_project_lite::pin_project;
 
-use super::item_slot::ItemSlot;
+use super::item_slot::{self, Boxed, Inline, ItemSlot};
 use super::items::SizeHint;
 use super::pulls::{PulledItem, Pulls};
 use super::starts::Place;
@@ -49,7 +47,7 @@ use crate::scheduler::job::poll_job;
 use crate::scheduler::source::{Completion, JobOutput, Outcome, Tag};
 use crate::scheduler::state::State;
 use crate::scheduler::worker_wakers::WakerKey;
-use crate::sync::Arc;
+use crate::sync::{Arc, Handle};
 
 pin_project! {
     struct OneItemWorker<S: Pulls, I: ItemSlot<S::Item>> {
@@ -332,21 +330,77 @@ impl Counted {
     }
 }
 
-/// Returns the permit of a worker that gets no item, for a pull that has found nothing.
-pub(super) fn return_unused<S: Pulls>(scheduler: &Arc<Scheduler<S>>) {
-    let ended = scheduler.ctx().is_done();
-    scheduler.with_effects(|state, effects| {
-        state.return_unused_permit(effects);
-        // A deadline that has passed notifies nothing, so the pulling may have to be stopped here.
-        state.reject_if_ended(ended, effects);
-    });
-}
+impl<S: Pulls> Scheduler<S> {
+    /// Spawns a worker for each item, if the iterator says that there are at most `most`, and as
+    /// far as there are permits. Returns whether it has spawned one.
+    pub(super) fn spawn_one_item_workers(self: &Arc<Self>, most: usize) -> bool {
+        let Some(runtime) = self.runtime() else {
+            return false;
+        };
+        let count = self.take_first_permits(most);
+        let Some(others) = count.checked_sub(1) else {
+            return false;
+        };
+        // A single worker has no other one that could replace it, and is pushed out of the slot.
+        let last = if others > 0 && self.slot().is_some() {
+            S::starts(&self.shared).expect(others);
+            Place::Last
+        } else {
+            Place::Other
+        };
+        for _ in 0..others {
+            self.spawn_one_item_worker(runtime, Place::Other);
+        }
+        self.spawn_one_item_worker(runtime, last);
+        if others == 0 {
+            self.flush_lifo_slot();
+        }
+        true
+    }
 
-/// Returns the permit of a worker that has found the iterator in use, and leaves (invariant 4).
-pub(super) fn leave_in_use<S: Pulls>(scheduler: &Arc<Scheduler<S>>) {
-    scheduler.with_effects(|state, effects| {
-        state.source.block();
-        state.return_unused_permit(effects);
-    });
-    S::look_again(scheduler);
+    /// Spawns a worker. A runtime that has shut down drops it here.
+    fn spawn_one_item_worker(self: &Arc<Self>, runtime: &Handle, place: Place) {
+        if const { item_slot::is_boxed::<S::Item>() } {
+            self.spawn_with_slot::<Boxed<S::Item>>(runtime, place);
+        } else {
+            self.spawn_with_slot::<Inline<S::Item>>(runtime, place);
+        }
+    }
+
+    fn spawn_with_slot<I>(self: &Arc<Self>, runtime: &Handle, place: Place)
+    where
+        I: ItemSlot<S::Item> + Send + 'static,
+    {
+        drop(runtime.spawn(OneItemWorker {
+            scheduler: self.clone(),
+            stage: Stage::HasPermit(place),
+            tag: None,
+            item: I::empty(),
+            waits: None,
+        }));
+    }
+
+    /// Notes that a worker starts. Returns false if it has no permit (invariant 6).
+    fn note_start(self: &Arc<Self>, place: Place) -> bool {
+        let starts = S::starts(&self.shared);
+        match place {
+            Place::Last => starts.claim_last(),
+            Place::Other => {
+                if starts.other_starts() {
+                    self.replace_last();
+                }
+                true
+            }
+        }
+    }
+
+    /// Spawns a replacement of the last worker, which may be in a LIFO slot.
+    #[cold]
+    fn replace_last(self: &Arc<Self>) {
+        if let Some(runtime) = self.runtime() {
+            self.spawn_one_item_worker(runtime, Place::Last);
+            // The caller is a worker that may block its thread.
+            self.flush_lifo_slot();
+        }
+    }
 }

@@ -7,6 +7,7 @@ use super::end::close;
 use super::{ItemSource, JobTag, Shared};
 use crate::fan_out::collect::Collector;
 use crate::fan_out::items::Next;
+use crate::fan_out::pulls::Pulls;
 use crate::scheduler::Scheduler;
 use crate::scheduler::source::Source;
 use crate::sync::Arc;
@@ -63,4 +64,24 @@ where
     if !is_open {
         close(core, core.shared.iter.take());
     }
+}
+
+/// Returns the permit of a worker of one item that gets none, for a pull that has found nothing.
+pub(super) fn return_unused<S: Pulls>(scheduler: &Arc<Scheduler<S>>) {
+    let ended = scheduler.ctx().is_done();
+    scheduler.with_effects(|state, effects| {
+        state.return_unused_permit(effects);
+        // A deadline that has passed notifies nothing, so the pulling may have to be stopped here.
+        state.reject_if_ended(ended, effects);
+    });
+}
+
+/// Returns the permit of a worker of one item that has found the iterator in use, and leaves.
+/// See invariant 4 of [`one_item`](crate::fan_out::one_item).
+pub(super) fn leave_in_use<S: Pulls>(scheduler: &Arc<Scheduler<S>>) {
+    scheduler.with_effects(|state, effects| {
+        state.source.block();
+        state.return_unused_permit(effects);
+    });
+    S::look_again(scheduler);
 }

@@ -5,13 +5,12 @@ use std::pin::Pin;
 use std::task::{self, Poll};
 
 use super::end::{close, exhaust, fail_pull};
-use super::in_use::{serve_wake_request, stop_waiting, wait};
+use super::in_use::{leave_in_use, return_unused, serve_wake_request, stop_waiting, wait};
 use super::look::{find_end, found_more, look_for_end};
 use super::{ItemSource, JobTag, Shared, TakenIter};
 use crate::fan_out::collect::Collector;
 use crate::fan_out::item_tag::ItemTag;
 use crate::fan_out::items::{Next, SizeHint, poll_pull};
-use crate::fan_out::one_item::{leave_in_use, return_unused};
 use crate::fan_out::parking::Parking;
 use crate::fan_out::pulls::{Pulled, PulledItem, Pulls};
 use crate::fan_out::starts::Starts;
