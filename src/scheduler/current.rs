@@ -149,11 +149,31 @@ fn swap(job: &mut Option<CurrentJob>) {
 #[inline]
 pub(crate) fn poll<T>(
     cx: &mut task::Context<'_>,
+    mut poll: impl FnMut(&mut task::Context<'_>) -> Poll<T>,
+) -> Poll<T> {
+    if has_noted() && !begin_poll(cx.waker()) {
+        return Poll::Pending;
+    }
+    let polled = poll(cx);
+    // One branch for all that follows, so that the output of other jobs is not moved once more. A
+    // move reads 16 bytes right after they were written as two words, for which the processor
+    // waits: a trivial item of a fan-out took 7 ns longer.
+    if has_noted() {
+        return probe_and_end(polled, cx, poll);
+    }
+    polled
+}
+
+/// Performs the rest of `poll` for a job that has waited.
+#[cold]
+fn probe_and_end<T>(
+    mut polled: Poll<T>,
+    cx: &mut task::Context<'_>,
     poll: impl FnMut(&mut task::Context<'_>) -> Poll<T>,
 ) -> Poll<T> {
-    let Some(polled) = poll_if_allowed(cx, poll) else {
-        return Poll::Pending;
-    };
+    if polled.is_pending() {
+        polled = probe(cx, poll);
+    }
     end_poll(polled.is_ready(), cx);
     polled
 }
