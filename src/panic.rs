@@ -66,19 +66,27 @@ pub(crate) fn discard<T>(value: T) {
 
 /// Combines the outcome of a piece of work with the outcome of dropping it afterwards. Of two
 /// panics, the first one wins.
+#[inline]
 pub(crate) fn first<T>(
     ended: Result<T, Payload>,
     dropped: Result<(), Payload>,
 ) -> Result<T, Payload> {
-    match (ended, dropped) {
-        (Ok(output), Ok(())) => Ok(output),
-        (Err(payload), dropped) => {
-            discard(dropped);
-            Err(payload)
-        }
-        (Ok(output), Err(payload)) => {
+    match dropped {
+        Ok(()) => ended,
+        Err(payload) => Err(first_of(ended, payload)),
+    }
+}
+
+#[cold]
+fn first_of<T>(ended: Result<T, Payload>, dropped: Payload) -> Payload {
+    match ended {
+        Ok(output) => {
             discard(output);
-            Err(payload)
+            dropped
+        }
+        Err(payload) => {
+            discard(dropped);
+            payload
         }
     }
 }
