@@ -160,14 +160,14 @@ fn pull_and_poll<S: Pulls>(
     mut item: Pin<&mut Option<S::Item>>,
     cx: &mut task::Context<'_>,
 ) -> Polled {
-    let Some(pulled) = S::pull_one(scheduler, item.as_mut(), cx) else {
+    let mut left = (0, None);
+    let Some(pulled) = S::pull_one(scheduler, item.as_mut(), &mut left, cx) else {
         // What a destructor may have awaited is no wait of a job.
         current::forget();
         return Polled::Left;
     };
     let PulledItem {
         tag: mut started,
-        left,
         may_be_last,
     } = pulled;
     started.started();

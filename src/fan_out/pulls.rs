@@ -54,17 +54,20 @@ pub(crate) trait Pulls: Source<Work = UnusedPermit> {
 
     /// Returns whether an item may still be pulled.
     fn may_pull(scheduler: &Arc<Scheduler<Self>>) -> bool;
-    /// Pulls an item with a permit, and puts its future into the slot.
+    /// Pulls an item with a permit, puts its future into the slot, and sets `left` to how many
+    /// items are left.
     fn pull(
         scheduler: &Arc<Scheduler<Self>>,
         taken: Option<Self::Taken>,
         slot: Pin<&mut Option<Self::Item>>,
+        left: &mut SizeHint,
         cx: &mut task::Context<'_>,
     ) -> Pulled<Self>;
     /// Pulls the next item of a batch, if there is one at once.
     fn pull_on(
         scheduler: &Arc<Scheduler<Self>>,
         slot: Pin<&mut Option<Self::Item>>,
+        left: &mut SizeHint,
         cx: &mut task::Context<'_>,
     ) -> Option<PulledItem<Self>>;
     /// Pulls the item of a worker that runs no other one. Returns `None` if it gets none; its
@@ -72,6 +75,7 @@ pub(crate) trait Pulls: Source<Work = UnusedPermit> {
     fn pull_one(
         scheduler: &Arc<Scheduler<Self>>,
         slot: Pin<&mut Option<Self::Item>>,
+        left: &mut SizeHint,
         cx: &mut task::Context<'_>,
     ) -> Option<PulledItem<Self>>;
     /// Looks whether there is another item after the last one that such a worker has pulled.
@@ -107,8 +111,6 @@ pub(crate) enum Pulled<S: Pulls> {
 /// An item, whose future is in the slot.
 pub(crate) struct PulledItem<S: Pulls> {
     pub(crate) tag: S::Tag,
-    /// How many items are left.
-    pub(crate) left: SizeHint,
     /// Whether there are no more items by the iterator's own count.
     pub(crate) may_be_last: bool,
 }

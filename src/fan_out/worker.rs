@@ -26,6 +26,7 @@ use pin_project_lite::pin_project;
 
 use super::backoff::Backoff;
 use super::batch::Batch;
+use super::items::SizeHint;
 use super::parking::ParkId;
 use super::pulls::{Pulled, PulledItem, Pulls, UnusedPermit};
 use crate::panic;
@@ -173,6 +174,7 @@ impl<S: Pulls> Future for Worker<S> {
             },
             tag: this.tag,
             item: this.item.as_mut(),
+            left: (0, None),
             batch: Batch::new(),
             completed: None,
             may_be_last: false,
@@ -189,6 +191,8 @@ struct Items<'a, S: Pulls> {
     taken: &'a mut Option<S::Taken>,
     tag: &'a mut Option<S::Tag>,
     item: Pin<&'a mut Option<S::Item>>,
+    /// How many items are left after the one that was pulled last.
+    left: SizeHint,
     budget: PollBudget,
     batch: Batch<S>,
     /// The last item that has finished, with the permit of the batch.
@@ -248,15 +252,18 @@ impl<S: Pulls> Items<'_, S> {
     /// now, or the worker has left, or it is to look again.
     fn begin(&mut self, next: Next<S>, cx: &mut task::Context<'_>) -> Poll<()> {
         match next {
-            Next::Pull(taken) => match S::pull(self.scheduler, taken, self.item.as_mut(), cx) {
-                Pulled::Item(item) => self.start(item),
-                Pulled::Nothing => {}
-                Pulled::Pending(taken) => {
-                    *self.taken = Some(taken);
-                    return Poll::Pending;
+            Next::Pull(taken) => {
+                let (slot, left) = (self.item.as_mut(), &mut self.left);
+                match S::pull(self.scheduler, taken, slot, left, cx) {
+                    Pulled::Item(item) => self.start(item),
+                    Pulled::Nothing => {}
+                    Pulled::Pending(taken) => {
+                        *self.taken = Some(taken);
+                        return Poll::Pending;
+                    }
+                    Pulled::InUse => return self.park(Found::InUse, cx),
                 }
-                Pulled::InUse => return self.park(Found::InUse, cx),
-            },
+            }
             Next::Dispose(rejected) => S::dispose(self.scheduler, rejected),
             Next::Report => S::report(self.scheduler),
             Next::Park => return self.park(Found::Nothing, cx),
@@ -305,10 +312,11 @@ impl<S: Pulls> Items<'_, S> {
         // A failure is completed at once, and so is an item whose permit may have been lent.
         let may_batch = S::BATCHES && value.is_some() && lender.is_none() && self.batch.has_room();
         if may_batch && !self.budget.is_used_up() {
-            if let Some(item) = S::pull_on(self.scheduler, self.item.as_mut(), cx) {
+            let (slot, left) = (self.item.as_mut(), &mut self.left);
+            if let Some(item) = S::pull_on(self.scheduler, slot, left, cx) {
                 if self.may_be_last {
                     // The one before was not the last: others may pull what is left.
-                    S::found_more(self.scheduler, item.left);
+                    S::found_more(self.scheduler, self.left);
                 }
                 self.start(item);
                 self.batch.add(tag, value);

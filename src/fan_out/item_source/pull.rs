@@ -9,7 +9,7 @@ use super::in_use::{leave_in_use, return_unused, serve_wake_request, stop_waitin
 use super::look::{find_end, found_more, look_for_end};
 use super::{ItemSource, JobTag, Shared, TakenIter};
 use crate::fan_out::collect::Collector;
-use crate::fan_out::item_tag::ItemTag;
+use crate::fan_out::item_tag::{ItemTag, Stopwatch};
 use crate::fan_out::items::{Next, SizeHint, poll_pull};
 use crate::fan_out::parking::Parking;
 use crate::fan_out::pulls::{Pulled, PulledItem, Pulls};
@@ -26,8 +26,8 @@ use crate::sync::Arc;
 
 /// The result of a pull from the shared iterator.
 pub(super) enum SharedPull<P> {
-    /// A job is in the slot: its number, and how many items are left.
-    Item(usize, SizeHint),
+    /// An item is in the slot: its number.
+    Item(usize),
     /// The stream has no item yet. It was taken out, for the worker to wait with.
     NotYet(Pin<Box<P>>),
     /// There are no more items, or there was a panic. It has been noted in the state.
@@ -36,10 +36,14 @@ pub(super) enum SharedPull<P> {
     InUse,
 }
 
-/// Pulls an item and puts its future into the slot.
+/// Pulls an item, puts its future into the slot, and sets `left` to how many items are left.
+///
+/// `left` is not part of the result. Each function that passes it on would copy it with a load of
+/// 16 bytes right after it was written as words, for which the processor waits.
 pub(super) fn pull<P, C, T, E>(
     core: &Arc<Scheduler<ItemSource<P, C, T, E>>>,
     slot: Pin<&mut Option<P::Future>>,
+    left: &mut SizeHint,
     cx: &mut task::Context<'_>,
 ) -> SharedPull<P>
 where
@@ -48,7 +52,7 @@ where
     C: Collector<T, E>,
 {
     let mut polled = None;
-    let pulled = pull_shared(core, slot, &mut polled, cx);
+    let pulled = pull_shared(core, slot, left, &mut polled, cx);
     // The stream may have awaited tasks of a group. What follows from that wakes other tasks, so it
     // is done when the iterator is free.
     match polled {
@@ -67,6 +71,7 @@ where
 fn pull_shared<P, C, T, E>(
     core: &Arc<Scheduler<ItemSource<P, C, T, E>>>,
     mut slot: Pin<&mut Option<P::Future>>,
+    left: &mut SizeHint,
     polled: &mut Option<Poll<()>>,
     cx: &mut task::Context<'_>,
 ) -> SharedPull<P>
@@ -88,9 +93,10 @@ where
         Poll::Pending => Poll::Pending,
     });
     match pulled.unwrap_or(Poll::Pending) {
-        Poll::Ready(Ok(Some(left))) => {
-            state.left = left;
-            SharedPull::Item(shared.iter.number(&mut state), left)
+        Poll::Ready(Ok(Some(now_left))) => {
+            state.left = now_left;
+            *left = now_left;
+            SharedPull::Item(shared.iter.number(&mut state))
         }
         Poll::Ready(Ok(None)) => {
             exhaust(core, state);
@@ -142,6 +148,21 @@ where
         state.call_searcher(effects);
         true
     })
+}
+
+impl<S: Pulls> PulledItem<S> {
+    /// An item that starts now. `left` items are left after it.
+    fn new<P, W>(shared: &Shared<P>, number: usize, left: SizeHint) -> Self
+    where
+        S: Source<Tag = JobTag<W>>,
+        P: Next,
+        W: Stopwatch,
+    {
+        PulledItem {
+            tag: JobTag::Item(ItemTag::started(number, &shared.call_site)),
+            may_be_last: shared.may_be_last(left),
+        }
+    }
 }
 
 impl<P, C, T, E> Pulls for ItemSource<P, C, T, E>
@@ -223,6 +244,7 @@ where
         core: &Arc<Scheduler<Self>>,
         taken: Option<TakenIter<P>>,
         mut slot: Pin<&mut Option<P::Future>>,
+        left: &mut SizeHint,
         cx: &mut task::Context<'_>,
     ) -> Pulled<Self> {
         if let Some(TakenIter(pull)) = taken {
@@ -244,20 +266,15 @@ where
                 return Pulled::Nothing;
             }
         }
-        match pull(core, slot.as_mut(), cx) {
+        match pull(core, slot.as_mut(), left, cx) {
             SharedPull::InUse => Pulled::InUse,
-            SharedPull::Item(number, left) => {
-                let tag = JobTag::Item(ItemTag::started(number, &core.shared.call_site));
-                if start(core, number, left) {
-                    let may_be_last = core.shared.may_be_last(left);
-                    return Pulled::Item(PulledItem {
-                        tag,
-                        left,
-                        may_be_last,
-                    });
+            SharedPull::Item(number) => {
+                let item = PulledItem::new(&core.shared, number, *left);
+                if start(core, number, *left) {
+                    return Pulled::Item(item);
                 }
                 let outcome = Outcome::of_drop(panic::catch(|| slot.set(None)));
-                core.complete_elsewhere(tag, outcome, None);
+                core.complete_elsewhere(item.tag, outcome, None);
                 close(core, core.shared.iter.take());
                 Pulled::Nothing
             }
@@ -279,17 +296,14 @@ where
     fn pull_on(
         core: &Arc<Scheduler<Self>>,
         slot: Pin<&mut Option<P::Future>>,
+        left: &mut SizeHint,
         cx: &mut task::Context<'_>,
     ) -> Option<PulledItem<Self>> {
         if !core.shared.keeps_permits || core.is_aborted() || core.ctx().is_done() {
             return None;
         }
-        let next = match pull(core, slot, cx) {
-            SharedPull::Item(number, left) => Some(PulledItem {
-                tag: JobTag::Item(ItemTag::started(number, &core.shared.call_site)),
-                left,
-                may_be_last: core.shared.may_be_last(left),
-            }),
+        let next = match pull(core, slot, left, cx) {
+            SharedPull::Item(number) => Some(PulledItem::new(&core.shared, number, *left)),
             SharedPull::NotYet(pull) => {
                 core.shared.iter.put_back(Some(pull));
                 None
@@ -305,22 +319,19 @@ where
     fn pull_one(
         core: &Arc<Scheduler<Self>>,
         slot: Pin<&mut Option<P::Future>>,
+        left: &mut SizeHint,
         cx: &mut task::Context<'_>,
     ) -> Option<PulledItem<Self>> {
         if core.is_aborted() || core.ctx().is_done() {
             return_unused(core);
             return None;
         }
-        match pull(core, slot, cx) {
-            SharedPull::Item(number, left) => {
+        match pull(core, slot, left, cx) {
+            SharedPull::Item(number) => {
                 if core.shared.iter.take_wake_request() {
                     serve_wake_request(core);
                 }
-                Some(PulledItem {
-                    tag: JobTag::Item(ItemTag::started(number, &core.shared.call_site)),
-                    left,
-                    may_be_last: core.shared.may_be_last(left),
-                })
+                Some(PulledItem::new(&core.shared, number, *left))
             }
             SharedPull::Nothing => {
                 return_unused(core);
