@@ -57,8 +57,8 @@ pin_project! {
         tag: Option<S::Tag>,
         #[pin]
         item: I,
-        // What the item has awaited, if it has; a box, so that what is spawned stays small.
-        waits: Option<Box<CurrentJob>>,
+        // What is on the thread while the worker is polled.
+        current: Option<CurrentJob>,
     }
 
     impl<S: Pulls, I: ItemSlot<S::Item>> PinnedDrop for OneItemWorker<S, I> {
@@ -73,9 +73,9 @@ pin_project! {
                     }
                 }
                 Stage::Pending(key) => {
-                    let waits = this.waits.take().map(|waits| *waits);
+                    let current = this.current.take();
                     let item = this.item.get();
-                    drop_item(this.scheduler, Counted::Yes(key), this.tag, item, waits);
+                    drop_item(this.scheduler, Counted::Yes(key), this.tag, item, current);
                 }
                 Stage::Left => {}
             }
@@ -123,13 +123,9 @@ impl<S: Pulls, I: ItemSlot<S::Item>> Future for OneItemWorker<S, I> {
                 return Poll::Ready(());
             }
         }
-        let mut current = Some(match this.waits.take() {
-            Some(waits) => *waits,
-            None => CurrentJob::new(scheduler.clone()),
-        });
         let mut item = this.item.get();
         let polled = {
-            let _on_thread = current::enter(&mut current, cx.waker());
+            let _on_thread = current::enter(this.current, cx.waker());
             match stage {
                 Stage::HasPermit(_) => pull_and_poll(scheduler, this.tag, item.as_mut(), cx),
                 Stage::Pending(key) => poll_again(scheduler, key, this.tag, item.as_mut(), cx),
@@ -139,13 +135,10 @@ impl<S: Pulls, I: ItemSlot<S::Item>> Future for OneItemWorker<S, I> {
         match polled {
             Polled::Pending(key) => {
                 *this.stage = Stage::Pending(key);
-                if current.as_ref().is_some_and(CurrentJob::has_noted) {
-                    *this.waits = current.map(Box::new);
-                }
                 return Poll::Pending;
             }
             Polled::Stopped(counted) => {
-                drop_item(scheduler, counted, this.tag, item, current);
+                drop_item(scheduler, counted, this.tag, item, this.current.take());
             }
             Polled::Left => {}
         }
@@ -376,7 +369,7 @@ impl<S: Pulls> Scheduler<S> {
             stage: Stage::HasPermit(place),
             tag: None,
             item: I::empty(),
-            waits: None,
+            current: Some(CurrentJob::new(self.clone())),
         }));
     }
 

@@ -41,7 +41,6 @@ pub(crate) struct CurrentJob {
     scheduler: Arc<dyn Lending>,
     /// Its id, from the first time that it waits.
     lender: Option<LenderId>,
-    polled: Polled,
     /// Whether it waits for its own scheduler in this poll.
     waits: bool,
     /// `None` for a job that does not wait for another scheduler.
@@ -84,13 +83,17 @@ thread_static! {
     // nothing else.
     static HAS_NOTED: Cell<bool> = Cell::new(false);
 }
+thread_static! {
+    // How that job is polled. As a field of the job it would be written right before the job is
+    // moved, and the processor would wait for it.
+    static POLLED: Cell<Polled> = Cell::new(Polled::Blocking);
+}
 
 impl CurrentJob {
     pub(crate) fn new(scheduler: Arc<dyn Lending>) -> CurrentJob {
         CurrentJob {
             scheduler,
             lender: None,
-            polled: Polled::Blocking,
             waits: false,
             abroad: None,
         }
@@ -106,6 +109,8 @@ impl CurrentJob {
 pub(crate) struct Entered<'a> {
     /// Holds the job that was on the thread before, if there was one.
     job: &'a mut Option<CurrentJob>,
+    /// How that one is polled.
+    polled_before: Polled,
 }
 
 /// Puts a job on the thread for one poll of a worker, whichever jobs the worker runs in that poll.
@@ -121,16 +126,15 @@ pub(crate) fn enter_blocking(job: &mut Option<CurrentJob>) -> Entered<'_> {
 
 #[inline]
 fn enter_as(job: &mut Option<CurrentJob>, polled: Polled) -> Entered<'_> {
-    if let Some(job) = job {
-        job.polled = polled;
-    }
+    let polled_before = POLLED.with(|it| it.replace(polled));
     swap(job);
-    Entered { job }
+    Entered { job, polled_before }
 }
 
 impl Drop for Entered<'_> {
     #[inline]
     fn drop(&mut self) {
+        POLLED.with(|it| it.set(self.polled_before));
         swap(self.job);
     }
 }
@@ -261,6 +265,11 @@ pub(crate) fn forget() {
             Some(())
         });
     }
+}
+
+/// Returns how the job on this thread is polled.
+fn how_polled() -> Polled {
+    POLLED.with(Cell::get)
 }
 
 /// Returns whether the job on this thread has waited. Most jobs have not, and cost no more than

@@ -1,6 +1,6 @@
 //! What a job waits for in other schedulers, and the tasks on whose behalf it waits.
 
-use super::{CurrentJob, Polled};
+use super::{CurrentJob, Polled, how_polled};
 use crate::scheduler::permits::lending::{
     ActsFor, Claimant, Edge, Lasts, LenderId, Lending, Target, all_asked, all_awaiters,
 };
@@ -126,7 +126,7 @@ impl CurrentJob {
             Some(known) => *known = edge,
             None => abroad.pending.push(edge),
         }
-        if self.polled == Polled::Blocking {
+        if how_polled() == Polled::Blocking {
             let lender = self.register_lender();
             if let Some(abroad) = &mut self.abroad {
                 abroad.publish(&self.scheduler, lender);

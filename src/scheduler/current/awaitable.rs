@@ -5,7 +5,7 @@
 use std::task::Waker;
 
 use super::abroad::Deferred;
-use super::{CurrentJob, Polled, WakerId, look};
+use super::{CurrentJob, Polled, WakerId, how_polled, look};
 use crate::scheduler::permits::Permits;
 use crate::scheduler::permits::lending::{
     Claimant, Edge, Lasts, LenderId, Lending, Part, SchedulerId, Target,
@@ -21,15 +21,16 @@ pub(crate) enum How {
     Blocking,
 }
 
-impl CurrentJob {
-    fn how(&self, waker: &Waker) -> How {
-        match self.polled {
-            Polled::Blocking => How::Blocking,
-            Polled::With(own) if own == WakerId::of(waker) => How::WithOwnWaker,
-            Polled::With(_) => How::InList,
-        }
+/// Returns how the job on this thread polls with this waker.
+fn how(waker: &Waker) -> How {
+    match how_polled() {
+        Polled::Blocking => How::Blocking,
+        Polled::With(own) if own == WakerId::of(waker) => How::WithOwnWaker,
+        Polled::With(_) => How::InList,
     }
+}
 
+impl CurrentJob {
     /// Returns whether this poll runs under the permit of that task of `scheduler`.
     fn is_polled_under(&self, scheduler: SchedulerId, lender: LenderId) -> bool {
         let is_own = self.scheduler.id() == scheduler && self.lender == Some(lender);
@@ -41,7 +42,7 @@ impl CurrentJob {
 /// Returns how the job on this thread polls with this waker, if it is a job of `scheduler`. Takes
 /// no lock.
 pub(crate) fn own_poll(scheduler: SchedulerId, waker: &Waker) -> Option<How> {
-    let how = look(|job| (job.scheduler.id() == scheduler).then(|| job.how(waker)));
+    let how = look(|job| (job.scheduler.id() == scheduler).then(|| how(waker)));
     how.filter(|_| !wakes_nothing(waker))
 }
 
@@ -53,7 +54,7 @@ pub(crate) fn is_job_of(scheduler: SchedulerId) -> bool {
 /// Registers the job on this thread as a lender. The permits are those of its scheduler. Called
 /// under the lock of the scheduler.
 pub(crate) fn register_own_lender(permits: &mut Permits) -> Option<LenderId> {
-    look(|job| Some(job.lender_or_register(|polled| polled.register_lender(permits))))
+    look(|job| Some(job.lender_or_register(|| how_polled().register_lender(permits))))
 }
 
 /// Returns the id of the job on this thread, if it is a job of `scheduler` and has waited.
@@ -66,7 +67,7 @@ pub(crate) fn own_lender(scheduler: SchedulerId) -> Option<LenderId> {
 pub(crate) fn claimant_abroad(scheduler: SchedulerId, waker: &Waker) -> Option<Claimant> {
     look(|job| {
         let is_abroad = job.scheduler.id() != scheduler && !wakes_nothing(waker);
-        if !is_abroad || job.polled == Polled::Blocking {
+        if !is_abroad || how_polled() == Polled::Blocking {
             return None;
         }
         Some(Claimant::Job(job.scheduler.id(), job.register_lender()))
@@ -82,7 +83,7 @@ pub(crate) fn defer(
 ) -> Result<(), Deferred> {
     let mut start = Some(start);
     look(|job| {
-        let is_polled = matches!(job.polled, Polled::With(_));
+        let is_polled = matches!(how_polled(), Polled::With(_));
         if is_polled && job.is_polled_under(scheduler, lender) {
             let abroad = job.abroad.get_or_insert_default();
             abroad.deferred.extend(start.take());
@@ -132,7 +133,7 @@ fn wait_for(
         if job.scheduler.id() == id || wakes_nothing(waker) {
             return None;
         }
-        let lasts = match job.how(waker) {
+        let lasts = match how(waker) {
             How::WithOwnWaker => Lasts::ThisPoll,
             How::InList | How::Blocking => Lasts::TheJob,
         };

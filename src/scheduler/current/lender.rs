@@ -2,7 +2,7 @@
 
 use std::task::Waker;
 
-use super::{CurrentJob, Polled};
+use super::{CurrentJob, Polled, how_polled};
 use crate::scheduler::permits::Permits;
 use crate::scheduler::permits::lending::{Claimant, Lasts, LenderId, Lending};
 use crate::scheduler::wakers::Wakers;
@@ -94,16 +94,16 @@ impl CurrentJob {
     /// Returns the id of the job. Registers it as a lender the first time.
     pub(super) fn register_lender(&mut self) -> LenderId {
         let scheduler = self.scheduler.clone();
-        self.lender_or_register(|polled| {
+        self.lender_or_register(|| {
             let mut lender = 0;
-            scheduler.read(&mut |permits| lender = polled.register_lender(permits));
+            scheduler.read(&mut |permits| lender = how_polled().register_lender(permits));
             lender
         })
     }
 
     /// Returns the id of the job. Calls `new` to register it the first time.
-    pub(super) fn lender_or_register(&mut self, new: impl FnOnce(Polled) -> LenderId) -> LenderId {
-        *self.lender.get_or_insert_with(|| new(self.polled))
+    pub(super) fn lender_or_register(&mut self, new: impl FnOnce() -> LenderId) -> LenderId {
+        *self.lender.get_or_insert_with(new)
     }
 
     /// Forgets what was pending in this poll, so that the next poll shows whether the job waits.
