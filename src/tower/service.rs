@@ -12,6 +12,7 @@ use super::body::{RequestBody, ResponseBody};
 use super::future::{DroppingFuture, ResponseFuture};
 use super::handlers::Answer;
 use super::layer::{ContextLayer, DropOnDisconnect, Linger};
+use crate::sync::Arc;
 
 impl<S, M> Layer<S> for ContextLayer<M> {
     type Service = ContextService<S, M>;
@@ -19,7 +20,7 @@ impl<S, M> Layer<S> for ContextLayer<M> {
     fn layer(&self, inner: S) -> ContextService<S, M> {
         ContextService {
             inner,
-            layer: self.clone(),
+            layer: Arc::new(self.clone()),
         }
     }
 }
@@ -28,7 +29,8 @@ impl<S, M> Layer<S> for ContextLayer<M> {
 #[derive(Debug)]
 pub struct ContextService<S, M = Linger> {
     inner: S,
-    layer: ContextLayer<M>,
+    /// Shared, because axum clones a service for each request.
+    layer: Arc<ContextLayer<M>>,
 }
 
 impl<S: Clone, M> Clone for ContextService<S, M> {
