@@ -166,7 +166,7 @@ fn pull_and_poll<S: Pulls>(
     started.started();
     let started = tag.insert(started);
     let counted = Counted::No(left);
-    // The function that has made the future may have taken long, or ended the context.
+    // The function that has made the future may have ended the context.
     if is_stopped(scheduler) {
         return Polled::Stopped(counted);
     }

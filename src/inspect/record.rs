@@ -17,9 +17,10 @@ use crate::registry::recording::Recording;
 ///
 /// A handler of a `ContextLayer` has these outcomes, too. It is one task from its request to its
 /// end, also if it goes on without its client. A response is no failure, even if it comes too late.
-/// Of the error of the service, which may be of any type, the text is not known. *Aborted* are a
-/// handler whose grace period was over, one of too many that linger, and one that was dropped with
-/// its connection: because the layer drops its handlers, or because it was never polled.
+/// Of the error of the service, which may be of any type, the text is not known. *Aborted* is a
+/// handler that was dropped before it had returned, and the text says why: its grace period was
+/// over, or in a layer that drops its handlers its deadline; too many handlers lingered; its
+/// connection, the server or the runtime was dropped.
 ///
 /// Each thread that runs tasks keeps its last `capacity` events in a ring of its own, so threads
 /// rarely meet. A new thread takes the ring of one that has ended. An event

@@ -42,12 +42,12 @@ impl Scope {
         cx: &mut task::Context<'_>,
     ) -> Poll<Left<F::Output>> {
         if self.wait.has_begun() && self.deadline.has_passed() {
-            self.end_wait(in_flight);
+            self.end_wait();
             return Poll::Ready(Left::Expired);
         }
         match in_flight.run(self, || handler.poll(cx)) {
             Poll::Ready(output) => {
-                self.end_wait(in_flight);
+                self.end_wait();
                 Poll::Ready(if self.deadline.has_passed() {
                     Left::TooLate(output)
                 } else {
@@ -73,8 +73,8 @@ impl Scope {
     }
 
     /// Removes the listener that waits for the end of the context.
-    pub(super) fn end_wait(&mut self, in_flight: &InFlight) {
-        self.wait.stop(&self.ctx, in_flight.aborted_by());
+    pub(super) fn end_wait(&mut self) {
+        self.wait.stop(&self.ctx);
     }
 
     /// Returns the instant at which the grace period of a handler ends whose context is done.

@@ -1,13 +1,14 @@
 //! What a handler that is pending waits for, besides its own work: the end of its context, and then
 //! the end of its grace period.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{self, Poll, ready};
 
 use tokio::time::{Instant, Sleep};
 
 use super::deadline::poll_timer;
-use crate::context::{Context, EndWatch};
+use crate::context::{Context, DoneOwned, EndWatch};
 
 pub(super) struct Wait {
     state: State,
@@ -19,8 +20,9 @@ enum State {
     /// The end of its context.
     ForEnd(EndWatch),
     /// The context was cancelled: the end of its grace period, or its deadline if that is earlier,
-    /// or an abort.
-    ForGrace(Pin<Box<Sleep>>, EndWatch),
+    /// or an abort. The listener in the layer's context is removed when this is dropped: the layer
+    /// may live much longer than a request.
+    ForGrace(Pin<Box<Sleep>>, Option<DoneOwned>),
 }
 
 impl Wait {
@@ -56,11 +58,13 @@ impl Wait {
                 return Poll::Ready(());
             }
             let timer = Box::pin(tokio::time::sleep_until(until()));
-            self.state = State::ForGrace(timer, EndWatch::new());
+            self.state = State::ForGrace(timer, aborted.map(Context::done_owned));
         }
-        if let State::ForGrace(timer, watch) = &mut self.state {
-            if aborted.is_some_and(|aborted| watch.poll(aborted, cx).is_ready()) {
-                return Poll::Ready(());
+        if let State::ForGrace(timer, aborted) = &mut self.state {
+            if let Some(aborted) = aborted {
+                if Pin::new(aborted).poll(cx).is_ready() {
+                    return Poll::Ready(());
+                }
             }
             // The clock is read, too: a handler that is always ready wakes itself before any timer.
             if Instant::now() < timer.deadline() {
@@ -71,12 +75,11 @@ impl Wait {
     }
 
     /// Removes the listener, which would wake the connection when the context is cancelled.
-    /// `aborted` is that of the last poll.
-    pub(super) fn stop(&mut self, ctx: &Context, aborted: Option<&Context>) {
-        match (&mut self.state, aborted) {
-            (State::ForEnd(watch), _) => watch.release(ctx),
-            (State::ForGrace(_, watch), Some(aborted)) => watch.release(aborted),
-            (State::NotYet, _) | (State::ForGrace(..), None) => {}
+    pub(super) fn stop(&mut self, ctx: &Context) {
+        match &mut self.state {
+            State::NotYet => {}
+            State::ForEnd(watch) => watch.release(ctx),
+            State::ForGrace(_, aborted) => *aborted = None,
         }
     }
 }

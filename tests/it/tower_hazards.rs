@@ -14,8 +14,10 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::{self, Instant};
 use tower::{Layer, ServiceExt, service_fn};
 
-use crate::support::{Drops, HOUR, OnDrop, PATIENCE, ms, state, tasks_end};
-use crate::tower_support::{GONE, Script, UPLOAD_BROKEN, context_of, get, ok, only, send};
+use crate::support::{Drops, HOUR, OnDrop, PATIENCE, ms, poll_with, state, tasks_end, waker};
+use crate::tower_support::{
+    GONE, Script, UPLOAD_BROKEN, context_of, get, ok, only, send, send_dropping,
+};
 
 type Answer = Result<Response<Script>, Infallible>;
 
@@ -378,4 +380,40 @@ async fn clones_of_a_layer_share_their_handlers() {
     assert!(first.poll().is_pending());
     assert_eq!(second.await.unwrap().status(), 504);
     assert_eq!(layer.handlers().lingering(), 1);
+}
+
+/// A layer lives as long as its server, so a listener that a request leaves there leaks.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_was_cancelled_leaves_no_waker_in_its_layer() {
+    let (lingering, _handlers) = layer();
+    let dropping = layer().0.drop_on_disconnect();
+    for grace_is_over in [true, false] {
+        let held = Arc::new(());
+        let holds = held.clone();
+        let waker = waker(move || _ = &holds);
+        let (outer, guard) = Context::background().with_cancel();
+        let mut request = [get(), get()];
+        request.iter_mut().for_each(|request| {
+            request.extensions_mut().insert(outer.clone());
+        });
+        let [first, second] = request;
+        let mut lingers = send(&lingering, first, |_| pending::<Answer>());
+        let mut drops = send_dropping(&dropping, second, |_| pending::<Answer>());
+        assert!(poll_with(&mut *lingers, &waker).is_pending());
+        assert!(poll_with(&mut *drops, &waker).is_pending());
+        guard.cancel();
+        assert!(poll_with(&mut *lingers, &waker).is_pending());
+        assert!(poll_with(&mut *drops, &waker).is_pending());
+        if grace_is_over {
+            time::sleep(ms(101)).await;
+            assert!(poll_with(&mut *lingers, &waker).is_ready());
+            assert!(poll_with(&mut *drops, &waker).is_ready());
+        }
+        drop((lingers, drops, outer, waker));
+        assert_eq!(
+            Arc::strong_count(&held),
+            1,
+            "grace is over: {grace_is_over}"
+        );
+    }
 }

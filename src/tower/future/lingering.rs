@@ -158,9 +158,7 @@ where
             return;
         }
         // The connection is not woken by what comes next.
-        if let Some(handler) = &self.handler {
-            scope.end_wait(&handler.in_flight);
-        }
+        scope.end_wait();
         scope.client_gone();
         // A handler that was never polled has not begun.
         if let Some(handler) = self.handler.take().filter(|_| scope.wait.has_begun()) {
