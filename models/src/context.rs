@@ -40,6 +40,23 @@ fn a_waiter_below_is_woken_by_an_end_further_up() {
 }
 
 #[test]
+fn a_waiter_far_below_is_woken_by_an_end_further_up() {
+    check(2, || {
+        let (top, guard) = Context::background().with_cancel();
+        let mut ctx = top;
+        let mut guards = Vec::new();
+        for _ in 0..4 {
+            let (child, guard) = ctx.with_cancel();
+            guards.push(guard);
+            ctx = child;
+        }
+        let cancels = thread::spawn(move || guard.cancel());
+        block_on(ctx.done());
+        cancels.join().unwrap();
+    });
+}
+
+#[test]
 fn when_cancel_returns_every_child_has_ended() {
     check(2, || {
         let (ctx, guard) = Context::background().with_cancel();
