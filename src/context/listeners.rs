@@ -23,7 +23,7 @@ pub(crate) trait CancelObserver: Send + Sync {
 
 enum Entry<C> {
     Used(Listener<C>),
-    /// Holds the index in `more` of the next free entry, or `NONE`.
+    /// Holds the index of the next free entry, or `NONE`.
     Free(usize),
 }
 
@@ -34,12 +34,7 @@ const NONE: usize = usize::MAX;
 ///
 /// A key from before the list was collected or replaced finds nothing.
 pub(crate) struct Listeners<C> {
-    /// The entries with the first keys. Most contexts have no more listeners than these, and so no
-    /// allocation for them: that of a request has the task of its connection and a fan-out.
-    first: [Entry<C>; FIRST],
-    /// The entries with the keys from `FIRST` on.
-    more: Vec<Entry<C>>,
-    /// The first free entry in `more`.
+    entries: Vec<Entry<C>>,
     free: usize,
     len: usize,
     /// Not an entry of the slab: it is looked up without a key, and cancelled after the wakers of
@@ -48,17 +43,13 @@ pub(crate) struct Listeners<C> {
     token: Option<tokio_util::sync::CancellationToken>,
 }
 
-/// How many entries need no allocation.
-const FIRST: usize = 2;
-
 /// The allocation is kept for reuse if it has room for no more entries than this.
 const KEPT: usize = 32;
 
 impl<C> Listeners<C> {
     pub(crate) const fn new() -> Listeners<C> {
         Listeners {
-            first: [const { Entry::Free(NONE) }; FIRST],
-            more: Vec::new(),
+            entries: Vec::new(),
             free: NONE,
             len: 0,
             #[cfg(feature = "tokio-util")]
@@ -78,62 +69,39 @@ impl<C> Listeners<C> {
     /// Adds a listener and returns its key.
     pub(crate) fn insert(&mut self, listener: Listener<C>) -> usize {
         self.len += 1;
-        for (key, entry) in self.first.iter_mut().enumerate() {
-            if let Entry::Free(_) = entry {
-                *entry = Entry::Used(listener);
-                return key;
-            }
-        }
-        let index = self.free;
-        match self.more.get_mut(index) {
+        let key = self.free;
+        match self.entries.get_mut(key) {
             Some(entry) => {
                 if let Entry::Free(next) = *entry {
                     self.free = next;
                 }
                 *entry = Entry::Used(listener);
-                FIRST + index
+                key
             }
             None => {
-                self.more.push(Entry::Used(listener));
-                FIRST + self.more.len() - 1
+                self.entries.push(Entry::Used(listener));
+                self.entries.len() - 1
             }
-        }
-    }
-
-    fn get(&self, key: usize) -> Option<&Entry<C>> {
-        match key.checked_sub(FIRST) {
-            None => self.first.get(key),
-            Some(index) => self.more.get(index),
-        }
-    }
-
-    fn get_mut(&mut self, key: usize) -> Option<&mut Entry<C>> {
-        match key.checked_sub(FIRST) {
-            None => self.first.get_mut(key),
-            Some(index) => self.more.get_mut(index),
         }
     }
 
     /// Removes the listener at `key` and returns it, so that it is dropped without the lock.
     /// Returns `None` for a listener that has been collected, or dropped with the whole list.
     pub(crate) fn remove(&mut self, key: usize) -> Option<Listener<C>> {
-        let free = self.free;
-        let entry = self.get_mut(key)?;
+        let entry = self.entries.get_mut(key)?;
         if let Entry::Free(_) = entry {
             return None;
         }
-        let Entry::Used(listener) = std::mem::replace(entry, Entry::Free(free)) else {
+        let Entry::Used(listener) = std::mem::replace(entry, Entry::Free(self.free)) else {
             return None;
         };
-        if let Some(index) = key.checked_sub(FIRST) {
-            self.free = index;
-        }
+        self.free = key;
         self.len -= 1;
         if self.len == 0 {
             self.free = NONE;
-            self.more.clear();
-            if self.more.capacity() > KEPT {
-                self.more = Vec::new();
+            self.entries.clear();
+            if self.entries.capacity() > KEPT {
+                self.entries = Vec::new();
             }
         }
         Some(listener)
@@ -142,7 +110,7 @@ impl<C> Listeners<C> {
     /// Returns true if the waker at `key` wakes the same task as `waker`, or if there is no waker
     /// any more: in both cases nothing needs to be replaced.
     pub(crate) fn will_wake(&self, key: usize, waker: &Waker) -> bool {
-        match self.get(key) {
+        match self.entries.get(key) {
             Some(Entry::Used(Listener::Waker(current))) => current.will_wake(waker),
             _ => true,
         }
@@ -151,7 +119,7 @@ impl<C> Listeners<C> {
     /// Replaces the waker at `key`, and returns the one that is not needed: the old one, or `waker`
     /// itself if the old one has been taken.
     pub(crate) fn replace_waker(&mut self, key: usize, waker: Waker) -> Waker {
-        match self.get_mut(key) {
+        match self.entries.get_mut(key) {
             Some(Entry::Used(Listener::Waker(current))) => std::mem::replace(current, waker),
             _ => waker,
         }
@@ -162,7 +130,7 @@ impl<C> Listeners<C> {
     /// them again.
     pub(crate) fn collect(&mut self, wakeups: &mut Vec<Wakeup>, children: &mut Vec<Arc<C>>) {
         let taken = || Entry::Free(NONE);
-        for entry in self.first.iter_mut().chain(&mut self.more) {
+        for entry in &mut self.entries {
             match entry {
                 Entry::Used(Listener::Child(child)) => children.extend(child.upgrade()),
                 Entry::Used(Listener::Waker(_) | Listener::Observer(_)) => {
