@@ -39,7 +39,8 @@
 //! 4. A node is linked when it does not have `UNLINKED`. The flag is cleared only when every
 //!    ancestor that can end is linked and has a listener for the node below it. When a cancel of an
 //!    ancestor returns, it has been propagated to every linked node. A node that is not linked
-//!    queries.
+//!    queries. A node that is about to be cancelled or dropped, and that nothing waits on or below,
+//!    may have been removed from the listeners above (`is_sole_owner`).
 //! 5. A listener is added only under the lock of `listeners`, with `HAS_LISTENERS` set and
 //!    `LATCHED` not set. So a canceller that does not see `HAS_LISTENERS` has nothing to notify,
 //!    and one that sees it finds every listener under the lock.

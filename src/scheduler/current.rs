@@ -100,7 +100,7 @@ impl CurrentJob {
     }
 
     /// Returns whether the job has waited.
-    pub(crate) fn has_noted(&self) -> bool {
+    fn has_noted(&self) -> bool {
         self.lender.is_some() || self.abroad.is_some()
     }
 }

@@ -8,6 +8,7 @@ use tokio::runtime::Builder;
 use tokio::task::yield_now;
 
 use crate::group_support::*;
+use crate::support::ms;
 
 both_flavours![
     the_iterator_is_dropped_when_the_last_item_is_pulled,
@@ -240,7 +241,7 @@ async fn items_of_size<const SIZE: usize>(end: End) {
             sized::<SIZE>(item, end, holds.clone(), gate.clone())
         });
         let time = match end {
-            End::IsDropped | End::PanicsWhenDropped => crate::support::ms(20),
+            End::IsDropped | End::PanicsWhenDropped => ms(20),
             End::Returns | End::Fails | End::Panics => PATIENCE,
         };
         tokio::time::timeout(time, all).await.map_err(|_| end)

@@ -1,5 +1,5 @@
 //! The iterator while one worker has it: that worker waits for the next item, or others have found
-//! the iterator in use.
+//! the iterator in use. Also how a worker of one item returns its permit when it has pulled none.
 
 use std::task;
 
