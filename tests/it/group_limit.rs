@@ -1,8 +1,11 @@
 //! The limit: at most `limit` tasks run at once, tasks start first in, first out, and the limit may
 //! change while they run.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
+
+use errgroup::Spawner;
 
 use crate::group_support::*;
 
@@ -261,24 +264,42 @@ async fn the_counts_come_back_to_zero() {
 }
 
 async fn ready_tasks_do_not_starve_the_runtime() {
+    const MOST: usize = 3_000_000;
     let g = limited(1);
-    let ended = Count::default();
-    for _ in 0..100_000 {
-        let ended = ended.clone();
-        g.go(async move {
-            ended.add();
-            Ok(())
-        });
+    let (started, other) = (Count::default(), Count::default());
+    for _ in 0..1_000 {
+        g.go(starts_one_more(
+            g.spawner(),
+            MOST,
+            started.clone(),
+            other.clone(),
+        ));
     }
-    // Two rounds of a scheduler that has only one other task to run.
-    let seen = ended.clone();
-    let when = tokio::spawn(async move {
+    let spawned = other.clone();
+    tokio::spawn(async move {
         tokio::task::yield_now().await;
-        seen.get()
+        spawned.add();
     });
-    assert!(when.await.unwrap() < 100_000);
     assert_eq!(g.wait().await, OK);
-    assert_eq!(ended.get(), 100_000);
+    assert!(started.get() < MOST);
+    assert_eq!(other.get(), 1);
+}
+
+/// Starts another task like itself until the other task has run: a fixed number of tasks may all
+/// end before a task on another thread has run.
+fn starts_one_more(
+    spawner: Spawner<String>,
+    most: usize,
+    started: Count,
+    other: Count,
+) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> {
+    Box::pin(async move {
+        started.add();
+        if other.get() == 0 && started.get() < most {
+            spawner.go(starts_one_more(spawner.clone(), most, started, other));
+        }
+        Ok(())
+    })
 }
 
 async fn set_limit_from_many_threads_at_once_is_safe() {
