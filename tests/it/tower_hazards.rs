@@ -417,3 +417,21 @@ async fn a_request_that_was_cancelled_leaves_no_waker_in_its_layer() {
         );
     }
 }
+
+#[test]
+fn a_request_that_is_refused_is_never_counted() {
+    let (layer, handlers) = layer();
+    tokio_test::block_on(handlers.clone().wait());
+    let refuse = move || {
+        for _ in 0..20_000 {
+            let mut call = send(&layer, get(), async |_| ok(Script::new()));
+            assert!(call.poll().is_ready());
+        }
+    };
+    // Several, so that the count is moved between processors in the middle of a request.
+    let threads: Vec<_> = (0..3).map(|_| std::thread::spawn(refuse.clone())).collect();
+    while !threads.iter().all(|it| it.is_finished()) {
+        assert_eq!(handlers.running(), 0);
+    }
+    threads.into_iter().for_each(|it| it.join().unwrap());
+}

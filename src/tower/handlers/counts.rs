@@ -56,12 +56,10 @@ impl Counts {
 
     /// Counts a handler that begins. Returns `false` if none may begin any more (invariant 2).
     pub(super) fn enter(&self) -> bool {
+        let add = |running| (running & CLOSED == 0).then_some(running + ONE);
         // `Relaxed`: every change of `running` is a read-modify-write, and they have one order.
-        let is_open = self.running.fetch_add(ONE, Ordering::Relaxed) & CLOSED == 0;
-        if !is_open {
-            self.subtract();
-        }
-        is_open
+        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+        self.running.fetch_update(set, fetch, add).is_ok()
     }
 
     /// Counts a handler that lingers. Returns `false`, and does not count it, if `most` do already.
