@@ -219,6 +219,14 @@ impl Steering {
         self.0.get()
     }
 
+    /// Returns a handle to the same limit.
+    #[cfg(feature = "inspect")]
+    pub(crate) fn handle(&self) -> LimitHandle {
+        LimitHandle {
+            shared: self.0.clone(),
+        }
+    }
+
     /// Sets the limit of the workers, and has every later change reach them.
     pub(crate) fn follow(&self, workers: Arc<dyn Lending>) {
         self.0.notify(Notified::Workers(Arc::downgrade(&workers)));

@@ -114,7 +114,10 @@ where
         let (limit, steering) = limit.into_run();
         let ctx = OwnedContext::child_of(parent);
         #[cfg(feature = "inspect")]
-        let inspected = inspected::register(ctx.get(), &call_site, limit);
+        let inspected = {
+            let steering = steering.as_ref().map(Steering::handle);
+            inspected::register(ctx.get(), &call_site, limit, steering, grace)
+        };
         LocalRun {
             #[cfg(feature = "inspect")]
             inspected,
