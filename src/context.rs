@@ -673,13 +673,14 @@ impl Context {
         self.node.ended_at()
     }
 
-    /// Returns the end of the context, if it is done, as the registry has it.
+    /// Returns the end of the context, if it is done, as the registry has it. Runs user code, so it
+    /// must be called without a lock.
     #[cfg(feature = "inspect")]
     pub(crate) fn end_in_registry(&self) -> Option<crate::registry::End> {
         let error = self.err()?;
         let cause = match error.cause() {
-            Some(cause) => cause.to_string(),
-            None => error.to_string(),
+            Some(cause) => crate::registry::text(cause),
+            None => crate::registry::text(&error),
         };
         let at = self.ended_at();
         Some(crate::registry::End { cause, at })
@@ -727,5 +728,12 @@ impl Default for Context {
 impl AsRef<Context> for Context {
     fn as_ref(&self) -> &Context {
         self
+    }
+}
+
+#[cfg(all(feature = "inspect", feature = "tower"))]
+impl crate::registry::HandlerContext for Context {
+    fn end(&self) -> Option<crate::registry::End> {
+        self.end_in_registry()
     }
 }

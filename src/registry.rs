@@ -24,6 +24,8 @@ mod entries;
 #[cfg(feature = "inspect")]
 mod groups;
 #[cfg(feature = "inspect")]
+mod handlers;
+#[cfg(feature = "inspect")]
 mod live;
 #[cfg(feature = "inspect")]
 pub(crate) mod recording;
@@ -34,10 +36,14 @@ mod table;
 #[cfg(feature = "inspect")]
 mod tasks;
 #[cfg(feature = "inspect")]
+mod text;
+#[cfg(feature = "inspect")]
 mod waits;
 
 #[cfg(feature = "inspect")]
-pub(crate) use {caller::*, entries::*, groups::*, live::*, tasks::*, waits::*};
+pub(crate) use {
+    caller::*, entries::*, groups::*, handlers::*, live::*, tasks::*, text::text, waits::*,
+};
 
 #[cfg(not(feature = "inspect"))]
 mod none {

@@ -8,6 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Group;
+#[cfg(feature = "tower")]
+use crate::context::Context;
 use crate::inspect::warn_stragglers;
 use crate::registry::GroupKind;
 #[cfg(feature = "tower")]
@@ -61,12 +63,20 @@ where
         self.scheduler.set_kind(kind);
     }
 
-    /// Enters a handler that runs inside its connection, as a task of the group.
+    /// Enters a handler that runs inside its connection, as a task of the group. `ctx` is the
+    /// handler's own context.
     #[cfg(feature = "tower")]
-    pub(crate) fn enter_handler(&self, name: String, site: &'static Location<'static>) -> Entry {
+    pub(crate) fn enter_handler(
+        &self,
+        name: String,
+        site: &'static Location<'static>,
+        ctx: &Context,
+    ) -> Entry {
+        // A snapshot says how long ago it has ended.
+        ctx.record_end_time();
         let group = self.scheduler.shared.span.caller();
         let entry = group.task(Some(&name.into()), site, TaskKind::Handler, First::Starts);
-        let _ = entry.started(Instant::now());
+        entry.handler_started(Instant::now(), Arc::new(ctx.clone()));
         entry
     }
 }

@@ -10,8 +10,13 @@ use super::snapshot::{
     WaitSnapshot,
 };
 use crate::registry::{
-    self, GroupEntry, GroupId, LiveTasks, Look, StopEntry, TaskEntry, WaitEntry,
+    self, End, GroupEntry, GroupId, HandlerContexts, LiveTasks, Look, StopEntry, TaskEntry,
+    WaitEntry,
 };
+
+/// How many groups are below each other in a tree. A reader of JSON allows 128 objects and arrays
+/// inside each other, of which a group and its task take four.
+const MOST_BELOW: usize = 30;
 
 /// Returns the id of the task in which the caller runs: of a group's task, of an item of a fan-out,
 /// or of a closure that the crate runs. `None` elsewhere, and inside `tokio::spawn`.
@@ -22,6 +27,9 @@ pub fn task_id() -> Option<TaskId> {
 }
 
 /// Returns all live groups, scopes, fan-outs and their tasks.
+///
+/// At most 30 groups are below each other. Those that are deeper are beside the others, each with
+/// the task in which it was made.
 ///
 /// A task that has started before the call and ends after it is in the snapshot; one that has ended
 /// before is not. Tasks that start or end meanwhile may be. The groups are looked at one after
@@ -49,10 +57,18 @@ struct Tree {
     waits: HashMap<registry::TaskId, Vec<WaitEntry>>,
     /// How the handles of some tasks have stopped them.
     stops: BTreeMap<registry::TaskId, StopEntry>,
+    contexts: HandlerContexts,
+    /// The groups that are too far below, each with the task in which it was made.
+    deeper: Vec<(registry::TaskId, Vec<GroupEntry>)>,
 }
 
 impl Tree {
-    fn new(now: Instant, tasks: LiveTasks, groups: Vec<GroupEntry>, waits: Vec<WaitEntry>) -> Tree {
+    fn new(
+        now: Instant,
+        mut tasks: LiveTasks,
+        groups: Vec<GroupEntry>,
+        waits: Vec<WaitEntry>,
+    ) -> Tree {
         let alive: HashSet<_> = tasks.entries.iter().map(|task| task.id).collect();
         let mut tree = Tree {
             now,
@@ -60,7 +76,9 @@ impl Tree {
             groups: HashMap::new(),
             roots: Vec::new(),
             waits: HashMap::new(),
-            stops: BTreeMap::new(),
+            stops: std::mem::take(&mut tasks.stops),
+            contexts: std::mem::take(&mut tasks.contexts),
+            deeper: Vec::new(),
         };
         for group in groups {
             match group.parent {
@@ -72,7 +90,6 @@ impl Tree {
                 _ => tree.roots.push(group),
             }
         }
-        tree.stops = tasks.stops;
         for task in tasks.entries {
             tree.tasks.entry(task.group).or_default().push(task);
         }
@@ -84,20 +101,29 @@ impl Tree {
 
     fn build(mut self) -> Snapshot {
         let roots = std::mem::take(&mut self.roots);
-        Snapshot {
-            groups: self.groups(roots),
+        let mut groups = self.groups(roots, 0);
+        // The stack of a thread is too small to build, write or drop a deep tree.
+        while let Some((task, entries)) = self.deeper.pop() {
+            let first = groups.len();
+            groups.extend(self.groups(entries, 0));
+            for group in &mut groups[first..] {
+                group.made_in = Some(TaskId(task));
+            }
         }
+        Snapshot { groups }
     }
 
-    fn groups(&mut self, entries: Vec<GroupEntry>) -> Vec<GroupSnapshot> {
-        let groups = entries.into_iter().filter_map(|entry| self.group(entry));
+    /// `above` is the number of groups above these.
+    fn groups(&mut self, entries: Vec<GroupEntry>, above: usize) -> Vec<GroupSnapshot> {
+        let groups = entries.into_iter();
+        let groups = groups.filter_map(|entry| self.group(entry, above));
         let mut groups: Vec<_> = groups.collect();
         groups.sort_by_key(|group| group.id);
         groups
     }
 
     /// Returns `None` for a group that is over. Its workers or its spawners may exist longer.
-    fn group(&mut self, entry: GroupEntry) -> Option<GroupSnapshot> {
+    fn group(&mut self, entry: GroupEntry, above: usize) -> Option<GroupSnapshot> {
         let look = match entry.group.upgrade() {
             Some(group) => group.look(),
             // It was dropped meanwhile.
@@ -111,7 +137,7 @@ impl Tree {
         let lent: BTreeMap<_, _> = look.lent.iter().copied().collect();
         let tasks: Vec<_> = tasks
             .into_iter()
-            .map(|task| self.task(task, &look, &lent))
+            .map(|task| self.task(task, &look, &lent, above))
             .collect();
         let started = || {
             let started = tasks.iter().filter(|task| task.state.has_started());
@@ -125,20 +151,26 @@ impl Tree {
             kind,
             name: look.name,
             site: entry.site.to_string(),
+            made_in: None,
             limit: look.limit,
             running: running.unwrap_or_else(started),
             queued: look.queued,
-            is_waited_for: look.is_waited_for,
+            // The connections wait for the handlers.
+            is_waited_for: look.is_waited_for || kind == GroupKind::Handlers,
             grace: look.grace,
             deadline_left: look
                 .deadline
                 .map(|deadline| deadline.saturating_duration_since(self.now)),
-            ended: look.end.map(|end| EndSnapshot {
-                cause: end.cause,
-                ago: end.at.map(|at| self.now.saturating_duration_since(at)),
-            }),
+            ended: look.end.map(|end| self.ended(end)),
             tasks,
         })
+    }
+
+    fn ended(&self, end: End) -> EndSnapshot {
+        EndSnapshot {
+            cause: end.cause.into(),
+            ago: end.at.map(|at| self.now.saturating_duration_since(at)),
+        }
     }
 
     fn task(
@@ -146,6 +178,7 @@ impl Tree {
         entry: TaskEntry,
         look: &Look,
         lent: &BTreeMap<registry::TaskId, Instant>,
+        above: usize,
     ) -> TaskSnapshot {
         let now = self.now;
         let since = |at: Instant| now.saturating_duration_since(at);
@@ -161,6 +194,7 @@ impl Tree {
             cause: stop.cause.into(),
             ago: Some(since(stop.at)),
         });
+        let end_of_handler = self.contexts.end_of(entry.id).map(|end| self.ended(end));
         let state = if !entry.has_started {
             TaskState::Queued
         } else if look.end.is_some() && entry.kind != registry::TaskKind::Cleanup {
@@ -168,6 +202,8 @@ impl Tree {
                 Some(grace) if grace < Duration::MAX => TaskState::InGrace,
                 _ => TaskState::Cancelled,
             }
+        } else if end_of_handler.is_some() {
+            TaskState::InGrace
         } else if stopped.is_some() {
             TaskState::Cancelled
         } else if lent.contains_key(&entry.id) {
@@ -178,7 +214,12 @@ impl Tree {
             TaskState::Running
         };
         let below = self.groups.remove(&entry.id).unwrap_or_default();
-        let groups = self.groups(below);
+        let groups = if below.is_empty() || above + 1 < MOST_BELOW {
+            self.groups(below, above + 1)
+        } else {
+            self.deeper.push((entry.id, below));
+            Vec::new()
+        };
         TaskSnapshot {
             id: TaskId(entry.id),
             kind: entry.kind.into(),
@@ -188,7 +229,7 @@ impl Tree {
             age,
             lent_for: lent.get(&entry.id).map(|at| since(*at)),
             waits_for,
-            stopped,
+            stopped: end_of_handler.or(stopped),
             groups,
         }
     }

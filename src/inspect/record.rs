@@ -23,9 +23,10 @@ use crate::registry::recording::Recording;
 /// connection, the server or the runtime was dropped.
 ///
 /// Each thread that runs tasks keeps its last `capacity` events in a ring of its own, so threads
-/// rarely meet. A new thread takes the ring of one that has ended. An event
-/// takes about 100 bytes, and the text of a failure or a cause at most 500 more. The rings grow to
-/// that size as they are filled.
+/// rarely meet. A new thread takes the ring of one that has ended. An event takes about 100 bytes,
+/// the name of its task as many as it has, and the text of a failure or a cause at most 500. Of the
+/// path of a request, at most 256 bytes are in a name. The rings grow to that size as they are
+/// filled.
 ///
 /// One recorder records at a time: the newest. An older one keeps what it has. A task that ends
 /// while recorders change may be missed.

@@ -26,7 +26,8 @@ impl fmt::Display for TaskId {
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// The groups that were made outside of any task that is still alive, oldest first.
+    /// The groups that were made outside of any task that is still alive, oldest first. Then those
+    /// that are too deep to be below their task: see [`made_in`](GroupSnapshot::made_in).
     pub groups: Vec<GroupSnapshot>,
 }
 
@@ -42,13 +43,16 @@ pub struct GroupSnapshot {
     pub name: Option<String>,
     /// Where it was made: file, line and column.
     pub site: String,
+    /// The task in which it was made, if it is not below that because it is too deep.
+    pub made_in: Option<TaskId>,
     /// The limit of tasks at once; `None` if there is none.
     pub limit: Option<usize>,
     /// How many permits are in use. Tasks without a permit (background, clean-up) are not counted.
     pub running: usize,
     /// How many tasks wait for a permit.
     pub queued: usize,
-    /// Whether a call waits for all its tasks. It is always true for a scope and a fan-out.
+    /// Whether a call waits for all its tasks. It is always true for a scope and a fan-out, and for
+    /// handlers, whose connections wait for them.
     pub is_waited_for: bool,
     /// How long its tasks may go on when its context is done.
     #[serde(rename = "grace_ms", serialize_with = "as_opt_ms")]
@@ -56,13 +60,15 @@ pub struct GroupSnapshot {
     /// The time until the deadline of its context; zero if that has passed.
     #[serde(rename = "deadline_left_ms", serialize_with = "as_opt_ms")]
     pub deadline_left: Option<Duration>,
-    /// How its context has ended; `None` while that is live.
+    /// How its context has ended; `None` while that is live. Each handler has a context of its own:
+    /// see [`stopped`](TaskSnapshot::stopped).
     pub ended: Option<EndSnapshot>,
     /// Its tasks, oldest first; items by their number.
     pub tasks: Vec<TaskSnapshot>,
 }
 
-/// How the context of a group has ended, or how a task was stopped through its handle.
+/// How the context of a group or of a handler has ended, or how a task was stopped through its
+/// handle.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct EndSnapshot {
@@ -95,7 +101,7 @@ pub struct TaskSnapshot {
     pub lent_for: Option<Duration>,
     /// What it waits for, by its own [`waiting`](super::waiting).
     pub waits_for: Vec<WaitSnapshot>,
-    /// How its handle has stopped it while it ran; `None` if it has not.
+    /// How its handle has stopped it while it ran. For a handler, how its own context has ended.
     pub stopped: Option<EndSnapshot>,
     /// The groups that were made inside it.
     pub groups: Vec<GroupSnapshot>,
@@ -168,7 +174,8 @@ pub enum TaskState {
     /// Its context is done or its handle has stopped it, and it still runs. No grace period limits
     /// that.
     Cancelled,
-    /// Its context is done, and it is aborted when the grace period is over.
+    /// Its context is done, and it is aborted when the grace period is over. All handlers whose
+    /// context is done are in this state.
     InGrace,
 }
 
@@ -180,8 +187,8 @@ pub struct Straggler<'a> {
     pub task: &'a TaskSnapshot,
     /// Its group.
     pub group: &'a GroupSnapshot,
-    /// How the context of the group has ended; if it is live, how the handle of the task has
-    /// stopped the task.
+    /// How the context of the group has ended; if it is live, or the task is a clean-up task, how
+    /// the task itself was [stopped](TaskSnapshot::stopped).
     pub ended: &'a EndSnapshot,
 }
 
@@ -189,6 +196,11 @@ impl TaskState {
     /// Returns whether the task has started.
     pub fn has_started(self) -> bool {
         self != TaskState::Queued
+    }
+
+    /// Returns whether the task still runs although it was asked to stop.
+    pub(super) fn is_late(self) -> bool {
+        matches!(self, TaskState::Cancelled | TaskState::InGrace)
     }
 }
 
@@ -199,9 +211,9 @@ impl Snapshot {
     pub fn stragglers(&self) -> Vec<Straggler<'_>> {
         let mut found = Vec::new();
         self.visit(&mut |group| {
-            let started = group.tasks.iter().filter(|task| task.state.has_started());
-            found.extend(started.filter_map(|task| {
-                let ended = group.ended.as_ref().or(task.stopped.as_ref())?;
+            let late = group.tasks.iter().filter(|task| task.state.is_late());
+            found.extend(late.filter_map(|task| {
+                let ended = task.end_of_group(group).or(task.stopped.as_ref())?;
                 Some(Straggler { task, group, ended })
             }));
         });
@@ -220,6 +232,15 @@ impl Snapshot {
             next.extend(below);
             next[at..].reverse();
         }
+    }
+}
+
+impl TaskSnapshot {
+    /// Returns how the context of the task's group has ended, if that concerns the task.
+    pub(super) fn end_of_group<'a>(&self, group: &'a GroupSnapshot) -> Option<&'a EndSnapshot> {
+        let ended = group.ended.as_ref();
+        // Its context is live when that of the group is done.
+        ended.filter(|_| self.kind != TaskKind::Cleanup)
     }
 }
 

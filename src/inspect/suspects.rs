@@ -61,7 +61,7 @@ fn is_forgotten(group: &GroupSnapshot) -> bool {
 
 fn is_long_cancelled(group: &GroupSnapshot) -> bool {
     let ended = group.ended.as_ref().and_then(|ended| ended.ago);
-    let runs = group.tasks.iter().any(|task| task.state.has_started());
+    let runs = group.tasks.iter().any(|task| task.state.is_late());
     runs && ended.is_some_and(|ago| ago > LONG)
 }
 

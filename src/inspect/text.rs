@@ -1,6 +1,6 @@
 //! The text of a snapshot: a tree that a person reads in a terminal.
 
-use std::fmt::{self, Display, Formatter};
+use std::fmt::{self, Display, Formatter, Write};
 use std::time::Duration;
 
 use super::snapshot::{
@@ -32,7 +32,7 @@ fn write_group(f: &mut Formatter<'_>, group: &GroupSnapshot, depth: usize) -> fm
     }
     for task in tasks.iter().take(MOST_TASKS) {
         write!(f, "{:1$}", "", 2 * depth + 2)?;
-        write_task(f, task, group.ended.as_ref())?;
+        write_task(f, task, task.end_of_group(group))?;
         f.write_str("\n")?;
         for below in &task.groups {
             write_group(f, below, depth + 2)?;
@@ -71,6 +71,9 @@ impl Display for GroupSnapshot {
             write!(f, " {name:?}")?;
         }
         write!(f, " at {}", self.site)?;
+        if let Some(task) = self.made_in {
+            write!(f, ", made in task #{task}")?;
+        }
         if let Some(ended) = &self.ended {
             write!(f, ", CANCELLED{ended}")?;
         }
@@ -97,7 +100,7 @@ impl Display for EndSnapshot {
         if let Some(ago) = self.ago {
             write!(f, " {} ago", Short(ago))?;
         }
-        write!(f, " ({})", self.cause)
+        write!(f, " ({})", OneLine(&self.cause))
     }
 }
 
@@ -120,7 +123,8 @@ fn write_task(
     match &task.name {
         // An item is called `item 3`.
         Some(name) if task.kind == TaskKind::Item => {
-            write!(f, " {}", name.strip_prefix("item ").unwrap_or(name))?;
+            let name = name.strip_prefix("item ").unwrap_or(name);
+            write!(f, " {}", OneLine(name))?;
         }
         Some(name) => write!(f, " {name:?}")?,
         None => {}
@@ -135,14 +139,20 @@ fn write_task(
         TaskState::Cancelled => write!(f, "STILL RUNNING, started {age} ago")?,
         TaskState::InGrace => write!(f, "STILL RUNNING in its grace period, started {age} ago")?,
     }
+    let is_handler = matches!(task.kind, TaskKind::Handler | TaskKind::Lingering);
     if let Some(stopped) = &task.stopped {
-        write!(f, ", stopped through its handle{stopped}")?;
+        f.write_str(if is_handler {
+            ", cancelled"
+        } else {
+            ", stopped through its handle"
+        })?;
+        write!(f, "{stopped}")?;
         // It is what a straggler of a live group has instead of the end of its context.
         if ended.is_some_and(|ended| std::ptr::eq(ended, stopped)) {
             ended = None;
         }
     }
-    if let (true, Some(ago)) = (task.state.has_started(), ended.and_then(|ended| ended.ago)) {
+    if let (true, Some(ago)) = (task.state.is_late(), ended.and_then(|ended| ended.ago)) {
         write!(f, ", cancelled {} ago", Short(ago))?;
     }
     for (at, wait) in task.waits_for.iter().enumerate() {
@@ -164,6 +174,19 @@ impl Display for Straggler<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write_task(f, self.task, Some(self.ended))?;
         write!(f, ", in {}", self.group)
+    }
+}
+
+/// A text without what would end its line or change the terminal. It may come from another program.
+struct OneLine<'a>(&'a str);
+
+impl Display for OneLine<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| match c {
+            // They would be escaped, too.
+            '"' | '\'' | '\\' => f.write_char(c),
+            c => write!(f, "{}", c.escape_debug()),
+        })
     }
 }
 

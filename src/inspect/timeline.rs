@@ -185,7 +185,7 @@ impl Read {
             let look = group.look();
             rows.name = look.name.or(rows.name.take());
             if let (false, None, Some(end)) = (look.is_over, &rows.cancelled, look.end) {
-                rows.cancelled = end.at.map(|at| (at, end.cause));
+                rows.cancelled = end.at.map(|at| (at, end.cause.into()));
             }
         }
     }

@@ -112,10 +112,10 @@ pub(crate) struct Look {
     pub(crate) lent: Vec<(TaskId, Instant)>,
 }
 
-/// How the context of a group has ended.
+/// How the context of a group or of a handler has ended.
 pub(crate) struct End {
-    /// The cause, or the reason if there is none.
-    pub(crate) cause: String,
+    /// The cause, or the reason if there is none. It is a [`text`](super::text).
+    pub(crate) cause: Box<str>,
     pub(crate) at: Option<Instant>,
 }
 
@@ -126,6 +126,16 @@ impl TaskEntry {
             name: self.name.take(),
             ..*self
         }
+    }
+
+    /// Returns whether something is kept of the task beside this entry: how it was stopped, or the
+    /// context of a handler.
+    pub(super) fn has_more(&self) -> bool {
+        #[cfg(feature = "tower")]
+        if matches!(self.kind, TaskKind::Handler | TaskKind::Lingering) {
+            return true;
+        }
+        self.is_stopped
     }
 
     /// Returns the name. An item is named by its number, and by the name of its fan-out.

@@ -67,7 +67,7 @@ impl Registered {
             return;
         }
         if let Some(end) = end() {
-            let cause = recording::text(&end.cause);
+            let cause = end.cause;
             recording::push_at(end.at, self.id(), What::Cancelled { cause }, group_info);
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::entries::{GroupEntry, StopEntry, TaskEntry, TaskId, WaitEntry};
+use super::handlers::HandlerContexts;
 use super::shards::{SHARDS, TABLES, lock};
 
 /// The tasks that are alive.
@@ -10,6 +11,8 @@ pub(crate) struct LiveTasks {
     pub(crate) entries: Vec<TaskEntry>,
     /// How the handles of some of them have stopped them.
     pub(crate) stops: BTreeMap<TaskId, StopEntry>,
+    /// The contexts of the handlers among them.
+    pub(crate) contexts: HandlerContexts,
     /// How many tasks each shard had entered.
     counts: [u64; SHARDS],
 }
@@ -19,6 +22,7 @@ impl LiveTasks {
         let mut read = LiveTasks {
             entries: Vec::new(),
             stops: BTreeMap::new(),
+            contexts: HandlerContexts::new(),
             counts: [0; SHARDS],
         };
         for (shard, count) in TABLES.iter().zip(&mut read.counts) {
@@ -27,6 +31,7 @@ impl LiveTasks {
             read.entries.extend(tasks.entries.iter().cloned());
             let stops = tasks.stops.iter().map(|(id, stop)| (*id, stop.clone()));
             read.stops.extend(stops);
+            read.contexts.add_all(&tasks.contexts);
         }
         read
     }

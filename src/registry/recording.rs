@@ -12,7 +12,6 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::fmt::{self, Display, Write};
 use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -225,41 +224,5 @@ impl OwnRing {
         events.push_back(event);
         drop(events);
         drop(oldest);
-    }
-}
-
-/// Writes what is recorded of an error, of a panic or of a cause. The user's `Display` may panic.
-pub(super) fn text(of: &dyn Display) -> Box<str> {
-    let mut text = Bounded(String::new());
-    let written = panic::catch(|| write!(text, "{of:#}"));
-    if let Err(payload) = written {
-        panic::discard(payload);
-        return "displaying it panicked".into();
-    }
-    text.0.into_boxed_str()
-}
-
-/// A text that ends at a length that a ring can keep many of.
-struct Bounded(String);
-
-/// The most bytes of a text that are kept.
-const MOST: usize = 500;
-/// Ends a text of which more was not kept.
-const CUT: char = '…';
-
-impl Write for Bounded {
-    fn write_str(&mut self, more: &str) -> fmt::Result {
-        let mut end = more.len().min(MOST.saturating_sub(self.0.len()));
-        while !more.is_char_boundary(end) {
-            end -= 1;
-        }
-        self.0.push_str(&more[..end]);
-        if end == more.len() {
-            return Ok(());
-        }
-        if !self.0.ends_with(CUT) {
-            self.0.push(CUT);
-        }
-        Err(fmt::Error)
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::entries::{GroupEntry, GroupId, StopEntry, TaskEntry, TaskId, WaitEntry};
+use super::handlers::HandlerContexts;
 use super::recording::GroupInfo;
 use super::table::Table;
 
@@ -33,6 +34,7 @@ pub(super) struct Tasks {
     pub(super) count: u64,
     /// The few that their handles have stopped.
     pub(super) stops: BTreeMap<TaskId, StopEntry>,
+    pub(super) contexts: HandlerContexts,
 }
 
 impl Shard {
@@ -42,6 +44,7 @@ impl Shard {
                 entries: Table::new(),
                 count: 0,
                 stops: BTreeMap::new(),
+                contexts: HandlerContexts::new(),
             }),
             groups: Mutex::new(BTreeMap::new()),
             waits: Mutex::new(Table::new()),

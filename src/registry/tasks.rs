@@ -2,14 +2,21 @@
 
 use std::fmt::Display;
 use std::num::NonZeroU64;
+#[cfg(feature = "tower")]
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
 #[cfg(feature = "tower")]
 use super::TaskKind;
-use super::entries::{FailureKind, StopEntry, TaskEntry, TaskRef};
+use super::entries::{FailureKind, StopEntry, TaskEntry, TaskId, TaskRef};
+#[cfg(feature = "tower")]
+use super::handlers::HandlerContext;
 use super::recording::{self, What};
-use super::shards::{OWNS_PLACE, SHARD_BITS, SHARDS, TABLES, group_info, lock, own_shard, place};
+use super::shards::{
+    OWNS_PLACE, SHARD_BITS, SHARDS, TABLES, Tasks, group_info, lock, own_shard, place,
+};
+use super::text::text as bounded;
 use crate::tracing;
 
 // So that the memory of a task stays within its budget: with its `TaskEntry`, 64 bytes.
@@ -74,6 +81,23 @@ impl Entry {
         Some(TaskRef { key: self.0, id })
     }
 
+    /// Notes that the handler has started. Its context is kept as long as its entry.
+    #[cfg(feature = "tower")]
+    pub(crate) fn handler_started(&self, at: Instant, ctx: Arc<dyn HandlerContext>) {
+        if !self.owns_place() {
+            return;
+        }
+        let (shard, index) = self.place();
+        let mut tasks = lock(&TABLES[shard].tasks);
+        if let Some(entry) = tasks.entries.get_mut(index) {
+            entry.has_started = true;
+            entry.since = Some(at);
+            let id = entry.id;
+            // Its id is new, so nothing is replaced.
+            tasks.contexts.insert(id, ctx);
+        }
+    }
+
     /// Notes that the handler runs on without its client from now on.
     #[cfg(feature = "tower")]
     pub(crate) fn lingers(&self) {
@@ -110,7 +134,7 @@ impl Entry {
                 (FailureKind::Aborted, cause.unwrap_or(reason))
             }
         };
-        let text = recording::text(text);
+        let text = bounded(text);
         let (shard, index) = self.place();
         let mut tasks = lock(&TABLES[shard].tasks);
         let entry = tasks.entries.get_mut(index);
@@ -133,12 +157,12 @@ impl Entry {
             self.0 = 0;
             let mut tasks = lock(&TABLES[shard].tasks);
             let removed = tasks.entries.remove_with(index, |entry| {
-                (entry.name.take(), entry.is_stopped.then_some(entry.id))
+                (entry.name.take(), entry.has_more().then_some(entry.id))
             });
-            let stop = removed.as_ref().and_then(|(_, stopped)| *stopped);
-            let stop = stop.and_then(|id| tasks.stops.remove(&id));
+            let has_more = removed.as_ref().and_then(|(_, has_more)| *has_more);
+            let more = has_more.map(|id| tasks.take_more(id));
             drop(tasks);
-            drop((removed, stop));
+            drop((removed, more));
         }
     }
 
@@ -148,10 +172,10 @@ impl Entry {
         self.0 = 0;
         let mut tasks = lock(&TABLES[shard].tasks);
         let removed = tasks.entries.remove_with(index, TaskEntry::take);
-        let stopped = removed.as_ref().filter(|entry| entry.is_stopped);
-        let stop = stopped.and_then(|entry| tasks.stops.remove(&entry.id));
+        let has_more = removed.as_ref().filter(|entry| entry.has_more());
+        let more = has_more.map(|entry| tasks.take_more(entry.id));
         drop(tasks);
-        drop(stop);
+        drop(more);
         if let Some(entry) = removed {
             recording::push(entry.group, What::Ended(entry), group_info);
         }
@@ -163,12 +187,20 @@ impl Entry {
     }
 }
 
+impl Tasks {
+    /// Takes what is kept of a task beside its entry. It must be dropped without the lock.
+    #[cold]
+    fn take_more(&mut self, id: TaskId) -> impl Sized + use<> {
+        (self.stops.remove(&id), self.contexts.take(id))
+    }
+}
+
 impl TaskRef {
     /// Notes that the handle of the task has stopped it, unless the task has ended or was stopped
     /// before. Runs user code, so it must be called without a lock.
     #[cold]
     pub(crate) fn stopped(self, cause: &dyn Display) {
-        let cause = recording::text(cause);
+        let cause = bounded(cause);
         let at = Instant::now();
         let (shard, index) = place(self.key);
         let mut tasks = lock(&TABLES[shard].tasks);

@@ -90,12 +90,12 @@ impl Shared {
     }
 
     /// Enters a handler that begins as a task of the group.
-    fn enter(&self, line: &RequestLine) -> Entry {
+    fn enter(&self, line: &RequestLine, ctx: &Context) -> Entry {
         #[cfg(feature = "inspect")]
-        return self.group.enter_handler(line.to_string(), self.site);
+        return self.group.enter_handler(line.name(), self.site, ctx);
         #[cfg(not(feature = "inspect"))]
         {
-            let _ = line;
+            let _ = (line, ctx);
             Entry::none()
         }
     }
@@ -130,11 +130,15 @@ pub(super) struct Rest<F: Future> {
 
 impl InFlight {
     /// Counts a handler that begins, or returns `None` if [`Handlers::wait`] was called.
-    pub(super) fn begin(shared: &Arc<Shared>, line: &RequestLine) -> Option<InFlight> {
+    pub(super) fn begin(
+        shared: &Arc<Shared>,
+        line: &RequestLine,
+        ctx: &Context,
+    ) -> Option<InFlight> {
         shared.counts.enter().then(|| InFlight {
             shared: Some(shared.clone()),
             ended: Ended::Otherwise,
-            entry: shared.enter(line),
+            entry: shared.enter(line, ctx),
         })
     }
 
@@ -209,7 +213,7 @@ impl InFlight {
         }
         let entry = std::mem::replace(&mut self.entry, Entry::none());
         entry.lingers();
-        let task = shared.group.named(rest.line.to_string());
+        let task = shared.group.named(rest.line.name());
         #[cfg(feature = "inspect")]
         let task = task.without_entry();
         task.go(Lingering::new(

@@ -1,6 +1,5 @@
 //! The method and path of a request, for reports and events.
 
-use std::fmt;
 use std::time::Duration;
 
 use http::Method;
@@ -9,6 +8,9 @@ use http::uri::PathAndQuery;
 
 use crate::span::{self, Span};
 use crate::tracing::{self, RequestEvent};
+
+/// How many bytes of a path are in a name. Its length is up to the client.
+const MOST_OF_PATH: usize = 256;
 
 /// The method and path of a request. It shares the bytes of the request, so it is cheap to make.
 #[derive(Debug, Clone)]
@@ -26,13 +28,20 @@ impl RequestLine {
         }
     }
 
-    pub(super) fn method(&self) -> &Method {
-        &self.method
-    }
-
     /// Returns the path, without the query.
     pub(super) fn path(&self) -> &str {
         self.target.as_ref().map_or("", PathAndQuery::path)
+    }
+
+    /// Returns the name of the handler as a task, such as `POST /orders`. Of a long path, only the
+    /// beginning is kept.
+    pub(super) fn name(&self) -> String {
+        let path = self.path();
+        let mut end = path.len().min(MOST_OF_PATH);
+        while !path.is_char_boundary(end) {
+            end -= 1;
+        }
+        format!("{} {}", self.method, &path[..end])
     }
 
     /// Emits an event of the request, in its span.
@@ -44,11 +53,5 @@ impl RequestLine {
     /// Emits the event for a handler that was aborted.
     pub(super) fn emit_abort(&self, span: &Span, elapsed: Duration, reason: &'static str) {
         self.emit(span, RequestEvent::Aborted { elapsed, reason });
-    }
-}
-
-impl fmt::Display for RequestLine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.method, self.path())
     }
 }

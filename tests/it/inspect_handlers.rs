@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{self, Poll};
 use std::time::Duration;
 
-use errgroup::inspect::{self, GroupSnapshot, TaskKind, TaskSnapshot};
+use errgroup::inspect::{self, GroupSnapshot, TaskKind, TaskSnapshot, TaskState};
 use errgroup::tower::{ContextLayer, RequestBody, ResponseBody};
 use errgroup::{Context, Group};
 use futures::FutureExt;
@@ -400,4 +400,129 @@ async fn it_has_left_the_tree_when_a_wait_is_told() {
         assert_eq!(*seen.lock().unwrap(), Some(false), "{name}");
         assert!(wait.as_mut().poll(cx).is_ready());
     }
+}
+
+/// What the stragglers say of the handler at this path.
+fn straggler(name: &str) -> Option<(TaskState, String, Option<Duration>, String)> {
+    let name = format!("GET /record/{name}");
+    let tree = inspect::snapshot();
+    let late = tree.stragglers();
+    let late = late
+        .iter()
+        .find(|it| it.task.name.as_ref() == Some(&name))?;
+    let ended = late.ended;
+    Some((
+        late.task.state,
+        ended.cause.clone(),
+        ended.ago,
+        late.task.to_string(),
+    ))
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_ignores_the_end_of_its_context_is_a_straggler() {
+    let layer = layer();
+    // Its client has disconnected.
+    linger(&layer, "client", async |_| pending().await).await;
+    sleep(ms(50)).await;
+    let (state, cause, ago, line) = straggler("client/Lingers").unwrap();
+    assert_eq!(
+        (state, &*cause, ago),
+        (TaskState::InGrace, GONE, Some(ms(50)))
+    );
+    let said = ": STILL RUNNING in its grace period, started 90 ms ago, cancelled 50 ms ago \
+                (client disconnected)";
+    assert!(line.ends_with(said), "{line}");
+    sleep(ms(100)).await;
+    assert_eq!(straggler("client/Lingers"), None);
+
+    for mode in BOTH {
+        // The server stops.
+        let (server, guard) = Context::background().with_cancel();
+        let below = ContextLayer::new(&server).grace(ms(100));
+        let name = format!("server/{mode:?}");
+        let mut call = call(mode, &below, get("server", mode), async |_| pending().await);
+        assert!(call.poll().is_pending());
+        assert_eq!(straggler(&name), None);
+        sleep(ms(10)).await;
+        guard.cancel_with("the server restarts");
+        // It is so before the handler is polled again, and after.
+        for _ in 0..2 {
+            sleep(ms(20)).await;
+            let (state, cause, ago, _) = straggler(&name).unwrap();
+            assert_eq!(
+                (state, &*cause),
+                (TaskState::InGrace, "the server restarts")
+            );
+            assert!(ago.is_some());
+            assert!(call.poll().is_pending());
+        }
+        let (group, _) = in_tree(&name).unwrap();
+        assert!(group.ended.is_none() && group.is_waited_for);
+        assert!(!group.to_string().contains("not waited for"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_blocks_its_thread_is_a_straggler() {
+    let (server, guard) = Context::background().with_cancel();
+    let layer = ContextLayer::new(&server).grace(ms(100));
+    let stop = guard.disarm();
+    let seen = Arc::new(Mutex::new(None));
+    let saw = seen.clone();
+    let mut call = call(
+        Mode::Lingers,
+        &layer,
+        get("blocks", Mode::Lingers),
+        move |_| {
+            let (saw, stop) = (saw.clone(), stop.clone());
+            async move {
+                // In its first poll.
+                stop.cancel();
+                block_for(30);
+                *saw.lock().unwrap() = straggler("blocks/Lingers");
+                ok()
+            }
+        },
+    );
+    assert!(call.poll().is_ready());
+    let (state, cause, ago, _) = seen.lock().unwrap().take().unwrap();
+    assert_eq!((state, &*cause), (TaskState::InGrace, "context cancelled"));
+    assert_eq!(ago, Some(ms(30)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_does_not_choose_how_much_of_its_path_is_kept() {
+    let records = record(1_000);
+    let layer = layer();
+    let long = "long".repeat(10_000);
+    let path = format!("{long}/{:?}", Mode::Lingers);
+    linger(&layer, &long, async |_| pending().await).await;
+    let tree = serde_json::to_string(&inspect::snapshot()).unwrap();
+    assert!(tree.contains(&path[..200]) && !tree.contains(&path[..300]));
+    sleep(ms(200)).await;
+    let trace = records.recorder().to_chrome_json();
+    assert!(trace.contains(&path[..200]) && !trace.contains(&path[..300]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_of_the_context_may_panic_when_it_is_dropped() {
+    struct Bomb(#[expect(dead_code, reason = "held for its destructor")] OnDrop<fn()>);
+    let layer = layer();
+    let bomb = Arc::new(Bomb(OnDrop(|| panic!("a bug in a value"))));
+    let with_bomb = Context::background().with_value(bomb);
+    let mut request = get("value", Mode::Lingers);
+    request.extensions_mut().insert(with_bomb);
+    let mut call = call(Mode::Lingers, &layer, request, |request| {
+        // Only the registry has the context at the end.
+        drop(request);
+        async {
+            sleep(ms(50)).await;
+            ok()
+        }
+    });
+    assert!(call.poll().is_pending());
+    drop(call);
+    let waited = time::timeout(ms(10_000), layer.handlers().wait()).await;
+    assert_eq!(waited.unwrap().phases()[0].left_running(), 0);
 }

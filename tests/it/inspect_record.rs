@@ -4,8 +4,8 @@
 //! that it has named.
 
 use std::collections::HashMap;
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
 use std::thread;
 
 use errgroup::inspect;
@@ -500,6 +500,55 @@ async fn a_failure_of_any_text_is_recorded() {
     assert_eq!(marks[1].0, "long failed");
     assert!(marks[1].1.ends_with('…') && marks[1].1.len() <= 503);
     assert!(marks[1].1.starts_with("ä€ä€"));
+}
+
+/// A cause that cannot be displayed.
+#[derive(Debug)]
+struct BadCause;
+
+impl std::fmt::Display for BadCause {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic!("no text");
+    }
+}
+
+impl std::error::Error for BadCause {}
+
+#[tokio::test(start_paused = true)]
+async fn a_cause_that_cannot_be_displayed_hangs_nothing() {
+    let records = record(1_000);
+    let deaf = |_, _| std::future::pending::<Result<(), errgroup::ContextError>>();
+
+    let (parent, guard) = Context::background().with_cancel();
+    let items = fan_out(&parent, 0..3, deaf).named("bad cause");
+    let mut items = Box::pin(items.for_each());
+    assert!(futures::poll!(&mut items).is_pending());
+    guard.cancel_with(BadCause);
+    assert!(items.await.unwrap_err().is_cancelled());
+
+    // A task that fails because of the cause, and one that is aborted.
+    let (parent, guard) = Context::background().with_cancel();
+    let (g, ctx) = Group::<errgroup::ContextError>::with_context(&parent);
+    g.set_name("bad cause of a group");
+    let waits = ctx.clone();
+    g.go(async move { Err(waits.done().await) });
+    let alive = Arc::new(());
+    let held = alive.clone();
+    g.go(async move {
+        let _held = held;
+        std::future::pending().await
+    });
+    tokio::task::yield_now().await;
+    guard.cancel_with(BadCause);
+    tokio::task::yield_now().await;
+    drop(g);
+    tokio::task::yield_now().await;
+    assert_eq!(Arc::strong_count(&alive), 1);
+    let marks = records.trace().marks("group \"bad cause of a group\"");
+    assert!(
+        marks.contains(&mark("cancelled", "displaying it panicked")),
+        "{marks:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -362,6 +362,7 @@ async fn the_json_has_the_documented_fields() {
         "kind": "group",
         "name": "json",
         "site": made,
+        "made_in": null,
         "limit": null,
         "running": 1,
         "queued": 0,
@@ -490,4 +491,214 @@ async fn a_wait_that_is_dropped_leaves_no_note() {
         |_, n| async move { Ok::<_, String>(n) },
     );
     assert_eq!(waiting("a call", calls).await, Ok(vec![1]));
+}
+
+/// A cause that cannot be displayed.
+#[derive(Debug)]
+enum Bad {
+    Fails,
+    Panics,
+}
+
+impl std::fmt::Display for Bad {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Bad::Fails => Err(std::fmt::Error),
+            Bad::Panics => panic!("no text"),
+        }
+    }
+}
+
+impl std::error::Error for Bad {}
+
+#[tokio::test(start_paused = true)]
+async fn a_cause_that_cannot_be_displayed_is_shown_as_that() {
+    for (cause, text) in [
+        (Bad::Fails, "displaying it failed"),
+        (Bad::Panics, "displaying it panicked"),
+    ] {
+        let (g, _ctx) = group();
+        g.set_name("bad cause");
+        g.go(std::future::pending());
+        g.cancel_with(cause);
+        assert_eq!(group_of("bad cause").ended.unwrap().cause, text);
+        let ctx = background();
+        let (ctx, guard) = ctx.with_cancel();
+        let mut local = fan_out(&ctx, 0..1, |_, _| {
+            std::future::pending::<Result<(), String>>()
+        })
+        .named("bad local cause")
+        .grace(ms(10))
+        .local()
+        .stream();
+        assert!(futures::poll!(local.next()).is_pending());
+        guard.cancel_with(if text.ends_with("failed") {
+            Bad::Fails
+        } else {
+            Bad::Panics
+        });
+        assert_eq!(group_of("bad local cause").ended.unwrap().cause, text);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cause_is_shown_with_its_sources() {
+    let (g, _ctx) = group();
+    g.set_name("sources");
+    g.go(std::future::pending());
+    g.cancel_with(anyhow::anyhow!("disk full").context("cannot save"));
+    assert_eq!(
+        group_of("sources").ended.unwrap().cause,
+        "cannot save: disk full"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clean_up_task_is_no_straggler_of_a_group_that_is_done() {
+    let (g, _ctx) = group();
+    g.set_name("cleans up");
+    g.named("deaf").go(sleep(ms(10_000)).map_ok());
+    g.cancel_with("over");
+    g.named("gives back")
+        .cleanup(ms(300_000))
+        .go(sleep(ms(200_000)).map_ok());
+    sleep(ms(5_000)).await;
+    let tree = tree_of("cleans up");
+    let late = tree.stragglers();
+    let names: Vec<_> = late.iter().map(|it| it.task.name.as_deref()).collect();
+    assert_eq!(names, [Some("deaf")]);
+    let text = tree.to_string();
+    let line = text.lines().find(|line| line.contains("gives back"));
+    let line = line.unwrap();
+    assert!(line.ends_with(": running for 5.0 s"), "{line}");
+
+    // It does not make the group suspect, either.
+    sleep(ms(100_000)).await;
+    let tree = tree_of("cleans up");
+    assert_eq!(
+        (tree.groups[0].tasks.len(), tree.stragglers().len()),
+        (1, 0)
+    );
+    let suspects: Vec<_> = tree.suspects().iter().map(|it| it.kind).collect();
+    assert_eq!(suspects, [SuspectKind::NotWaitedFor]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_grace_period_and_the_limit_of_a_fan_out_are_shown() {
+    let (ctx, guard) = background().with_cancel();
+    let item = |_, _| std::future::pending::<Result<(), String>>();
+    let fan_out = |name: &'static str| {
+        let fan_out = fan_out(&ctx, 0..9, item).named(name).limit(8);
+        fan_out.grace(ms(10_000)).limit_handle()
+    };
+    let ((local, local_limit), (spawned, spawned_limit)) = (fan_out("own"), fan_out("spawned"));
+    let (mut local, mut spawned) = (local.local().stream(), spawned.stream());
+    assert!(futures::poll!(local.next()).is_pending());
+    assert!(futures::poll!(spawned.next()).is_pending());
+    tokio::task::yield_now().await;
+    for name in ["own", "spawned"] {
+        let group = group_of(name);
+        assert_eq!((group.limit, group.running), (Some(8), 8), "{name}");
+    }
+    local_limit.set_limit(2);
+    spawned_limit.set_limit(2);
+    guard.cancel();
+    for name in ["own", "spawned"] {
+        let group = group_of(name);
+        assert_eq!(group.limit, Some(2), "{name}");
+        assert_eq!(group.grace, Some(ms(10_000)), "{name}");
+        let mut tasks = group.tasks.iter();
+        assert!(tasks.all(|task| task.state == TaskState::InGrace), "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_text_of_another_program_stays_on_its_line() {
+    let (g, _ctx) = group();
+    g.set_name("forged\n\u{1b}[2J");
+    g.named("forged\n\u{1b}[2J")
+        .go(waiting("a\nb", sleep(ms(9_000))).map_ok());
+    let items = fan_out(&background(), 0..1, |_, _| {
+        std::future::pending::<Result<(), String>>()
+    });
+    let mut items = items
+        .named("forged \"item\"\n\u{1b}[2J\u{202e}")
+        .local()
+        .stream();
+    assert!(futures::poll!(items.next()).is_pending());
+    g.cancel_with("it's \"x\")\n  task \"fake\" #1 at a.rs:1:1: running\u{1b}[2J");
+    sleep(ms(10)).await;
+    let tree = snapshot();
+    let text = tree.to_string();
+    let is_plain = |c: char| c == '\n' || !c.is_control() && c != '\u{202e}';
+    assert!(text.chars().all(is_plain), "{text}");
+    let lines = text.lines().filter(|line| line.contains("forged")).count();
+    assert_eq!(lines, 4, "{text}");
+    let cause = r#"(it's "x")\n  task "fake" #1 at a.rs:1:1: running\u{1b}[2J)"#;
+    assert!(text.contains(cause), "{text}");
+    let late = tree.stragglers();
+    let late = late
+        .iter()
+        .find(|it| it.task.name.as_deref() == Some("forged\n\u{1b}[2J"));
+    assert_eq!(late.unwrap().to_string().lines().count(), 1);
+}
+
+/// How many groups are below each other.
+const LEVELS: usize = 400;
+
+/// Opens a group in a task of a group, and so on.
+fn level(
+    number: usize,
+    gate: Gate,
+) -> std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + Send>> {
+    Box::pin(async move {
+        let ctx = background();
+        Group::<String>::scope(&ctx, async |g, _| {
+            g.set_name(format!("level {number}"));
+            g.go(async move {
+                if number < LEVELS {
+                    level(number + 1, gate).await
+                } else {
+                    gate.pass().await;
+                    OK
+                }
+            });
+            OK
+        })
+        .await
+    })
+}
+
+#[tokio::test]
+async fn a_deep_tree_is_cut_and_no_group_is_lost() {
+    let gate = Gate::new();
+    let levels = tokio::spawn(level(1, gate.clone()));
+    until(|| !tree_of(&format!("level {LEVELS}")).groups.is_empty()).await;
+    // On a thread with half of the stack of a worker.
+    let small = std::thread::Builder::new().stack_size(1024 * 1024);
+    let looks = small.spawn(|| {
+        let tree = snapshot();
+        let text = tree.to_string();
+        let page = tree.to_html();
+        let json = serde_json::to_string(&tree).unwrap();
+        drop(tree);
+        (text, page, json)
+    });
+    let (text, page, json) = looks.unwrap().join().unwrap();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    for number in 1..=LEVELS {
+        let name = format!("\"level {number}\"");
+        assert_eq!(text.matches(&name).count(), 1, "{name}");
+        assert_eq!(page.matches(&name).count(), 1, "{name}");
+    }
+    let groups = json["groups"].as_array().unwrap();
+    let groups = groups.iter().filter(|group| !group["made_in"].is_null());
+    let tops: Vec<_> = groups.collect();
+    assert_eq!(tops.len(), LEVELS / 30);
+    // A group that is too deep names the task in which it was made.
+    let task = &tops.last().unwrap()["made_in"];
+    assert_eq!(text.matches(&format!(" #{task} at ")).count(), 1);
+    assert_eq!(text.matches(&format!(", made in task #{task}:")).count(), 1);
+    gate.open();
+    assert_eq!(levels.await.unwrap(), OK);
 }

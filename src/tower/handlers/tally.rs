@@ -11,21 +11,13 @@ use crate::tower::request_line::RequestLine;
 /// How many aborts from before the shutdown are kept, and how many panics.
 const MOST_KEPT: usize = 1_024;
 
-/// How many bytes of a path are kept. Its length is up to the client.
-const MOST_OF_PATH: usize = 256;
-
 /// Returns the entry of a handler in the report. Its site is that of the layer.
 pub(super) fn entry(
     line: &RequestLine,
     elapsed: Duration,
     site: &'static Location<'static>,
 ) -> DrainedTask {
-    let path = line.path();
-    let mut end = path.len().min(MOST_OF_PATH);
-    while !path.is_char_boundary(end) {
-        end -= 1;
-    }
-    let name = Some(format!("{} {}", line.method(), &path[..end]).into());
+    let name = Some(line.name().into());
     DrainedTask::of_handler(Label { name, site }, elapsed)
 }
 

@@ -28,7 +28,7 @@ impl<M> ContextLayer<M> {
         let in_flight = if is_late {
             None
         } else {
-            InFlight::begin(&self.shared, &scope.line)
+            InFlight::begin(&self.shared, &scope.line, &scope.ctx)
         };
         (scope, in_flight)
     }
