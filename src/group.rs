@@ -206,8 +206,9 @@ where
     /// without a context.
     ///
     /// [`wait`](Group::wait) waits for all tasks and returns the first error. The group has a
-    /// context, but no failure and no panic cancels it: only [`cancel`](Group::cancel),
-    /// [`abort`](Group::abort), the end of `wait`, and dropping the group do.
+    /// context, but no failure and no panic cancels it, except of a task that is
+    /// [essential](TaskBuilder::essential). [`cancel`](Group::cancel), [`abort`](Group::abort), a
+    /// drain, `wait` when the tasks have finished, and dropping the group do.
     #[doc(alias("supervisorScope", "SupervisorJob"))]
     #[track_caller]
     pub fn new() -> Group<E> {
@@ -274,7 +275,8 @@ where
     ///
     /// # Panics
     ///
-    /// Panics outside a tokio runtime. All tasks of a group run on the runtime of the first.
+    /// Panics outside a tokio runtime, unless a task of the group was started before: all run on
+    /// the runtime of the first.
     ///
     /// # If it does not compile
     ///
@@ -362,8 +364,8 @@ where
     /// # Errors
     ///
     /// Returns [`TryGoError::Full`] if no permit is free or other tasks are queued for one, and
-    /// [`TryGoError::Ended`] if the group's context is done. Neither counts as a failure of the
-    /// group.
+    /// [`TryGoError::Ended`] if the group's context is done or the group was closed. Neither counts
+    /// as a failure of the group.
     ///
     /// # Panics
     ///
@@ -643,7 +645,7 @@ where
     /// # Errors
     ///
     /// Returns the [`ContextError`] if the group's context is done, also if a deadline passes while
-    /// it waits, or if the group was dropped or `wait` has returned.
+    /// it waits, or if the group was closed or dropped or `wait` has returned.
     ///
     /// # Panics
     ///

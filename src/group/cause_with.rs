@@ -20,7 +20,8 @@ where
     /// value, so the function clones it, or the part that the cause needs.
     ///
     /// It is called when a task has failed with an error, in the thread that ran the task, and not
-    /// for a panic, nor in a group from [`new`](Group::new), whose context no failure cancels. It
+    /// for a panic. In a group from [`new`](Group::new) it is called only for a task that is
+    /// [essential](crate::TaskBuilder::essential), since no other failure cancels the context. It
     /// may be set at any time, and holds for the failures that come after that. If it panics, the
     /// cause is a text that says so.
     ///

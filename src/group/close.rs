@@ -9,16 +9,16 @@ impl<E> Group<E>
 where
     E: GroupError,
 {
-    /// Waits until no task is running or queued, and changes nothing.
+    /// Waits until no task is running or queued, and no reserved [`Permit`](crate::Permit) is out.
+    /// It changes nothing.
     ///
     /// The group stays open, its context stays live, and failures stay where they are, for a later
     /// [`wait`](Group::wait). So this is how to wait with a timeout: `timeout(d, g.wait())` aborts
     /// every task at the timeout, and `timeout(d, g.idle())` aborts none.
     ///
-    /// It returns when there was a moment at which nothing was running or queued. If tasks are
-    /// started meanwhile, some may be running when it returns, unless the group was
-    /// [closed](Group::close). Background tasks are not waited for. Any number of callers may wait
-    /// at the same time.
+    /// It returns when there was a moment at which that was so. If tasks are started meanwhile,
+    /// some may be running when it returns, unless the group was [closed](Group::close). Background
+    /// tasks are not waited for. Any number of callers may wait at the same time.
     ///
     /// A task of the group must not await it: the task would wait for its own end.
     ///
@@ -53,10 +53,12 @@ where
 
     /// Closes the group: it accepts no more tasks. Those that are queued still run.
     ///
-    /// A task that is started after this is refused, as it is after the end of the context: its
-    /// future is dropped, its [`Admission`](crate::Admission) says that it was not started, and it
-    /// counts as failed with a [`ContextError`](crate::ContextError) whose cause is `the group is
-    /// closed`. Such a failure does not cancel the context, so it stops no other task.
+    /// It still accepts clean-up tasks, tracked futures, and tasks that are started with a
+    /// [`Permit`](crate::Permit) that was reserved before. Every other task is refused, as it is
+    /// after the end of the context: its future is dropped, its [`Admission`](crate::Admission)
+    /// says that it was not started, and it counts as failed with a
+    /// [`ContextError`](crate::ContextError) whose cause is `the group is closed`. Such a failure
+    /// does not cancel the context, so it stops no other task.
     ///
     /// A second call has no effect.
     ///
@@ -88,7 +90,8 @@ where
     /// get `Ok`.
     ///
     /// From the call on, tasks that are started are refused, as after [`close`](Group::close). What
-    /// is queued still runs.
+    /// is queued still runs. Unlike `wait`, it also waits until each reserved
+    /// [`Permit`](crate::Permit) has been used or dropped.
     ///
     /// A task of the group must not await it: the task would wait for its own end.
     ///

@@ -57,12 +57,14 @@ type Trigger = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// A shutdown of several groups, and of the handlers of a server, in one time budget.
 ///
 /// The phases run one after another, in the order in which they were added. Add first the part that
-/// accepts work, and last the part that the others use. Each phase is closed, so that it accepts no
-/// more tasks. It may finish by itself for a while, is then cancelled with the cause `shutting
-/// down`, winds down, and is aborted when its time is over.
+/// accepts work, and last the part that the others use. Each phase is
+/// [closed](crate::Group::close), so that it accepts no more tasks. It may finish by itself for a
+/// while, is then cancelled with the cause `shutting down`, winds down, and is aborted when its
+/// time is over.
 ///
 /// - A phase that is done early leaves its time to the later ones, and an idle one takes none. Each
-///   later phase keeps at least a tenth of the budget, whatever the earlier ones do.
+///   later phase keeps at least a tenth of the budget, whatever the earlier ones do. Of more than
+///   ten phases, each keeps an equal share.
 /// - The budget is measured on tokio's clock, from the first poll of [`run`](Drain::run).
 /// - The report, [`Drained`], has each task once. A panic is one of its entries.
 ///

@@ -68,9 +68,10 @@ pub struct Admitted {
 impl Admitted {
     /// Returns `true` if the task has started.
     ///
-    /// If it has not, it never will: the group's context was done first, or the group was dropped.
-    /// The task was dropped without being polled, and counts as failed with the
-    /// [`ContextError`](crate::ContextError).
+    /// If it has not, it never will: the group's context was done first, or the group was closed or
+    /// dropped. The task was dropped without being polled. It counts as failed with the
+    /// [`ContextError`](crate::ContextError), unless the group was dropped or its `wait` has
+    /// returned.
     #[must_use]
     pub fn is_started(&self) -> bool {
         self.started

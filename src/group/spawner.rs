@@ -31,7 +31,7 @@ use crate::sync::{Arc, Weak};
 /// A spawner is weak: it does not keep the group alive, and it cannot wait for the tasks. Once the
 /// group was dropped, or its `wait` has returned, nothing starts any more: futures and closures are
 /// dropped, admissions say that the task was not started, [`try_go`](Spawner::try_go) returns the
-/// future, the handle of [`spawn`](Spawner::spawn) resolves to `None`, and
+/// future, the handle of [`spawn`](Spawner::spawn) resolves to an error, and
 /// [`start`](Spawner::start) fails.
 ///
 /// # If it does not compile
@@ -107,7 +107,8 @@ where
     ///
     /// # Panics
     ///
-    /// Panics outside a tokio runtime. All tasks of a group run on the runtime of the first.
+    /// Panics outside a tokio runtime, unless a task of the group was started before: all run on
+    /// the runtime of the first.
     #[track_caller]
     pub fn go<F>(&self, future: F) -> Admission
     where
@@ -150,8 +151,8 @@ where
     /// # Errors
     ///
     /// Returns [`TryGoError::Full`] if no permit is free or other tasks are queued for one, and
-    /// [`TryGoError::Ended`] if the group's context is done or the group was dropped. Neither
-    /// counts as a failure of the group.
+    /// [`TryGoError::Ended`] if the group's context is done, or the group was closed or dropped.
+    /// Neither counts as a failure of the group.
     ///
     /// # Panics
     ///
@@ -361,7 +362,7 @@ where
     /// # Errors
     ///
     /// Returns the [`ContextError`] if the group's context is done, also if a deadline passes while
-    /// it waits, or if the group was dropped or its `wait` has returned.
+    /// it waits, or if the group was closed or dropped or its `wait` has returned.
     ///
     /// # Panics
     ///

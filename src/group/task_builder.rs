@@ -187,7 +187,8 @@ where
     ///
     /// # Panics
     ///
-    /// Panics outside a tokio runtime. All tasks of a group run on the runtime of the first.
+    /// Panics outside a tokio runtime, unless a task of the group was started before: all run on
+    /// the runtime of the first.
     #[track_caller]
     pub fn go<F>(self, future: F) -> Admission
     where
@@ -226,8 +227,8 @@ where
     /// # Errors
     ///
     /// Returns [`TryGoError::Full`] if no permit is free or other tasks are queued for one, and
-    /// [`TryGoError::Ended`] if the group's context is done or the group was dropped. Neither
-    /// counts as a failure of the group.
+    /// [`TryGoError::Ended`] if the group's context is done, or the group was closed or dropped.
+    /// Neither counts as a failure of the group.
     ///
     /// # Panics
     ///

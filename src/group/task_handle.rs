@@ -156,7 +156,8 @@ impl<T> TaskHandle<T> {
 
     /// Takes the value, if the task has returned `Ok` and the value was not taken before.
     ///
-    /// It never waits. After `wait` has returned `Ok`, the value is there.
+    /// It never waits. After `wait` has returned `Ok`, the value is there, unless this handle has
+    /// stopped the task, or it is a background task that failed when all others had finished.
     #[must_use]
     pub fn take(&self) -> Option<T> {
         self.slot.state.lock().value.take()
@@ -175,8 +176,9 @@ impl<T> TaskHandle<T> {
     /// A task of [`spawn_with`](crate::Group::spawn_with) or
     /// [`spawn_blocking`](crate::Group::spawn_blocking) has a context of its own, which is
     /// cancelled: the task observes that and returns in its own time. A task of
-    /// [`spawn`](crate::Group::spawn) has none, and is dropped at its next await. A task that is
-    /// queued never runs.
+    /// [`spawn`](crate::Group::spawn) has none, and is dropped at its next await. So is a
+    /// [clean-up](crate::TaskBuilder::cleanup) task that is no closure. A task that is queued never
+    /// runs.
     ///
     /// It has no effect on a task that has finished. Other tasks of the group are not affected:
     /// see [the type](TaskHandle#stopping-one-task).

@@ -1,5 +1,5 @@
-//! The contexts of the handlers of a `ContextLayer`. Each handler has one of its own, so the entry of
-//! its group does not say whether it is to stop.
+//! The contexts of the handlers of a `ContextLayer`. Each handler has one of its own, so the entry
+//! of its group does not say whether it is to stop.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
