@@ -153,7 +153,8 @@ async fn a_queued_task_that_never_starts_counts_as_stopped() {
         g.go(async { OK });
     }
     g.go_blocking(|_| OK);
-    let report = g.drain(ms(20)).await;
+    let drain = Drain::within(s(20)).phase("queue", g).finish_for(ms(10));
+    let report = drain.run().await;
     assert_eq!(counts(only(&report)), (0, 4, 0, 0, 0));
 }
 
@@ -212,7 +213,9 @@ async fn a_task_that_is_aborted_is_dropped_when_the_drain_returns() {
         g.go(probe.wrap(std::future::pending()));
     }
     until(|| probe.polled() == 20).await;
-    let report = g.drain(ms(20)).await;
+    // The budget is long, so that the drain waits for busy threads.
+    let drain = Drain::within(s(20)).phase("deaf", g);
+    let report = drain.abort_on(sleep(ms(20))).run().await;
     probe.assert_all_dropped();
     assert_eq!(counts(only(&report)), (0, 0, 20, 0, 0));
 }
@@ -474,7 +477,8 @@ fn a_closure_that_blocks_is_named_and_not_waited_for() {
             while begins.try_recv().is_err() {
                 tokio::task::yield_now().await;
             }
-            let drain = tokio::spawn(g.drain(ms(200)));
+            let drain = Drain::within(s(20)).phase("imports", g);
+            let drain = tokio::spawn(drain.abort_on(sleep(ms(200))).run());
             // While a closure runs, a paused clock does not advance by itself.
             while !drain.is_finished() {
                 tokio::task::yield_now().await;
@@ -536,12 +540,15 @@ fn report_in_the_middle_of_an_end(start: fn(&G, mpsc::Receiver<()>)) -> Drained 
         assert!(poll_with(&mut done, &blocks).is_pending());
         start(&g, ends);
         // Polled here first: what has ended before the first poll is in no report.
-        let mut drain = Box::pin(g.drain(ms(200)));
+        let (gives_up, given_up) = tokio::sync::oneshot::channel::<()>();
+        let drain = Drain::within(s(20)).phase("group", g).abort_on(given_up);
+        let mut drain = Box::pin(drain.run());
         assert!(futures::poll!(&mut drain).is_pending());
         let drain = tokio::spawn(drain);
         end.send(()).unwrap();
         until(|| reached.get() == 1).await;
-        drain.await.unwrap()
+        gives_up.send(()).unwrap();
+        in_time(drain).await.unwrap()
     });
     drop(send);
     report

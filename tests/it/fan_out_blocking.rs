@@ -306,7 +306,8 @@ async fn a_cancelled_end_waits_for_the_calls_that_run_and_keeps_their_results() 
 async fn a_deadline_is_noticed_and_running_calls_are_awaited() {
     let (held, begun) = (Held::new(), Count::default());
     let (holds, begins) = (held.clone(), begun.clone());
-    let ctx = background().with_timeout(ms(20));
+    // Long enough that two threads have begun, also on a busy machine.
+    let ctx = background().with_timeout(ms(1_000));
     let settle = fan_out_blocking(&ctx, 0..20, move |ctx, item| {
         begins.add();
         while !ctx.is_done() {
@@ -319,8 +320,8 @@ async fn a_deadline_is_noticed_and_running_calls_are_awaited() {
     until(|| begun.get() == 2).await;
     // A clock that is paused does not advance by itself while a closure runs.
     match Handle::current().metrics().num_workers() {
-        1 => tokio::time::advance(ms(25)).await,
-        _ => sleep(ms(25)).await,
+        1 => tokio::time::advance(ms(1_005)).await,
+        _ => sleep(ms(1_005)).await,
     }
     held.run(2).await;
     held.let_go(2);

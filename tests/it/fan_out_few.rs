@@ -22,22 +22,24 @@ both_flavours![
 
 /// Runs `body` in a task of a runtime with this many threads.
 #[track_caller]
-fn on_threads<F>(threads: usize, body: F)
+fn on_threads<F>(threads: usize, body: impl Fn() -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(threads)
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async { in_time(tokio::spawn(body)).await.unwrap() });
+    one_of_three(|| {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(threads)
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async { in_time(tokio::spawn(body())).await.unwrap() });
+    });
 }
 
 #[test]
 fn few_items_run_while_their_caller_computes() {
     for (threads, items) in [(2, 1), (2, 2), (2, 3), (2, 8), (8, 1), (8, 2), (8, 8)] {
-        on_threads(threads, async move {
+        on_threads(threads, || async move {
             let (says, said) = channel();
             let ctx = Context::background();
             let all = fetch_all(&ctx, items, 0..items, move |_, item| {
@@ -48,7 +50,7 @@ fn few_items_run_while_their_caller_computes() {
                 }
             });
             let computes = async move {
-                (0..items).for_each(|_| _ = said.recv_timeout(PATIENCE / 4).unwrap());
+                (0..items).for_each(|_| _ = said.recv_timeout(PATIENCE / 12).unwrap());
             };
             let (all, ()) = tokio::join!(all, computes);
             assert!(all.unwrap().into_iter().eq(0..items));
@@ -56,21 +58,31 @@ fn few_items_run_while_their_caller_computes() {
     }
 }
 
+/// Blocks the thread until this many have begun.
+fn block_until_all(begun: &Count, all: usize) {
+    begun.add();
+    let start = std::time::Instant::now();
+    while begun.get() < all {
+        assert!(start.elapsed() < PATIENCE / 12, "not all have begun");
+        std::thread::sleep(ms(1));
+    }
+}
+
 /// Each item blocks its thread until all have begun, and so does the caller.
 #[test]
 fn few_items_that_block_begin_while_their_caller_blocks() {
     for items in [2, 3] {
-        on_threads(items + 1, async move {
-            let barrier = Arc::new(std::sync::Barrier::new(items + 1));
-            let (waits, ctx) = (barrier.clone(), Context::background());
+        on_threads(items + 1, || async move {
+            let (begun, ctx) = (Count::default(), Context::background());
+            let begins = begun.clone();
             let all = fan_out(&ctx, 0..items, move |_, _| {
-                let barrier = waits.clone();
+                let begun = begins.clone();
                 async move {
-                    barrier.wait();
+                    block_until_all(&begun, items + 1);
                     Ok::<_, String>(())
                 }
             });
-            let blocks = async move { _ = barrier.wait() };
+            let blocks = async move { block_until_all(&begun, items + 1) };
             let (all, ()) = tokio::join!(all.for_each(), blocks);
             assert_eq!(all, Ok(()));
         });

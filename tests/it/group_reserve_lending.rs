@@ -142,7 +142,10 @@ async fn the_started_task_runs_after_the_poll_of_its_starter() {
 async fn it_goes_on_with_that_permit_as_its_own() {
     let (g, gate, seen) = (limited(1), Gate::new(), Count::default());
     let (spawner, gated, sees) = (g.spawner(), gate.clone(), seen.clone());
+    let begin = Gate::new();
+    let begins = begin.clone();
     g.go(async move {
+        begins.pass().await;
         let permit = reserve(&spawner).await;
         for _ in 0..10 {
             sees.add();
@@ -154,6 +157,7 @@ async fn it_goes_on_with_that_permit_as_its_own() {
         Ok(())
     });
     let queued = g.go(async { Ok(()) });
+    begin.open();
     until(|| seen.get() == 10).await;
     assert_eq!(g.running(), 1);
     // The other task was queued before the reservation.
@@ -593,10 +597,9 @@ async fn an_abort_in_the_poll_refuses_what_was_started_in_it() {
 }
 
 async fn the_end_of_the_context_wakes_a_lender() {
-    let (ctx, kept) = (
-        Context::background().with_timeout(Duration::from_millis(20)),
-        Log::new(),
-    );
+    // Long enough that the task has begun, also on a busy machine.
+    let ctx = Context::background().with_timeout(Duration::from_secs(1));
+    let kept = Log::new();
     let (g, _) = G::with_context(&ctx);
     g.set_limit(1);
     let (spawner, log) = (g.spawner(), kept.clone());

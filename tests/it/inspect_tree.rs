@@ -14,6 +14,13 @@ use crate::fan_out_support::background;
 use crate::group_support::*;
 use crate::support::ms;
 
+/// Returns the name with the number of threads of the runtime: both flavours of a test may run at
+/// the same time, and a snapshot has the groups of both.
+fn of_flavour(name: &str) -> String {
+    let workers = tokio::runtime::Handle::current().metrics().num_workers();
+    format!("{name} {workers}")
+}
+
 /// Returns the tree of the group with this name, of all groups of the test process.
 fn tree_of(name: &str) -> Snapshot {
     let mut tree = snapshot();
@@ -239,7 +246,8 @@ async fn each_kind_of_task_is_in_the_tree_under_its_own_id() {
 
 async fn a_queue_a_lender_and_a_grace_period_are_shown() {
     let (g, _ctx) = group();
-    g.set_name("states");
+    let states = &of_flavour("states");
+    g.set_name(states.clone());
     g.set_limit(1);
     g.set_grace(Some(ms(1_000)));
     let gate = Gate::new();
@@ -252,22 +260,22 @@ async fn a_queue_a_lender_and_a_grace_period_are_shown() {
         let _ = answer.await;
         std::future::pending().await
     });
-    let state = |name: &str| task_of(&group_of("states"), name).state;
-    until(|| tree_has("states", "answer")).await;
+    let state = |name: &str| task_of(&group_of(states), name).state;
+    until(|| tree_has(states, "answer")).await;
     until(|| state("lender") == TaskState::Lent && state("answer") == TaskState::Running).await;
     g.named("last").go(async { OK });
-    let tree = group_of("states");
+    let tree = group_of(states);
     assert_eq!(task_of(&tree, "last").state, TaskState::Queued);
     assert_eq!((tree.limit, tree.running, tree.queued), (Some(1), 1, 1));
     assert!(task_of(&tree, "lender").lent_for.is_some());
     gate.open();
-    until(|| state("lender") == TaskState::Running && !tree_has("states", "answer")).await;
+    until(|| state("lender") == TaskState::Running && !tree_has(states, "answer")).await;
     assert_eq!(state("last"), TaskState::Queued);
     g.cancel_with("over");
     assert_eq!(state("lender"), TaskState::InGrace);
     let _ = g.wait().await;
     assert!(
-        tree_of("states").groups.is_empty(),
+        tree_of(states).groups.is_empty(),
         "the group has an entry after its end"
     );
 }
@@ -281,54 +289,56 @@ fn tree_has(group: &str, task: &str) -> bool {
 
 async fn what_is_made_inside_a_task_is_below_that_task() {
     let gate = Gate::new();
+    let [nested, outer, inner] = ["nested", "pages", "inner"].map(of_flavour);
+    let (set_nested, set_pages, set_inner) = (nested.clone(), outer.clone(), inner.clone());
     let ctx = background();
     let passes = gate.clone();
     let work = Group::<String>::scope(&ctx, async |g, ctx| {
-        g.set_name("nested");
+        g.set_name(set_nested);
         g.named("parent").go(async move {
             let item = move |ctx: Context, number: usize| {
-                let gate = passes.clone();
+                let (gate, name) = (passes.clone(), set_inner.clone());
                 async move {
                     let below = fan_out(&ctx, [number], |_, _| gate.pass().map_ok()).local();
-                    below.named("inner").for_each().await
+                    below.named(name).for_each().await
                 }
             };
-            fan_out(&ctx, 0..2, item).named("pages").for_each().await
+            fan_out(&ctx, 0..2, item).named(set_pages).for_each().await
         });
         OK
     });
     let looks = async {
-        let inner = |tree: &GroupSnapshot| {
+        let items_of = |tree: &GroupSnapshot| {
             let pages = tree.tasks.first()?.groups.first()?;
             let below = pages.tasks.iter().filter_map(|page| page.groups.first());
             let items: Vec<_> = below.flat_map(|inner| &inner.tasks).collect();
             (items.len() == 2).then(|| {
                 items
                     .iter()
-                    .all(|item| item.name.as_deref() == Some("inner[0]"))
+                    .all(|item| item.name.as_deref() == Some(&*format!("{inner}[0]")))
             })
         };
-        until(|| tree_of("nested").groups.first().and_then(inner).is_some()).await;
-        let tree = group_of("nested");
+        until(|| tree_of(&nested).groups.first().and_then(items_of).is_some()).await;
+        let tree = group_of(&nested);
         assert_eq!(tree.kind, GroupKind::Scope);
-        assert_eq!(inner(&tree), Some(true));
+        assert_eq!(items_of(&tree), Some(true));
         let pages = &task_of(&tree, "parent").groups[0];
         assert_eq!(
             (pages.kind, pages.name.as_deref()),
-            (GroupKind::FanOut, Some("pages"))
+            (GroupKind::FanOut, Some(&*outer))
         );
         let names: Vec<_> = pages
             .tasks
             .iter()
             .map(|page| page.name.clone().unwrap())
             .collect();
-        assert_eq!(names, ["pages[0]", "pages[1]"]);
-        assert!(tree_of("inner").groups[0].is_waited_for);
+        assert_eq!(names, [format!("{outer}[0]"), format!("{outer}[1]")]);
+        assert!(tree_of(&inner).groups[0].is_waited_for);
         gate.open();
     };
     let (work, ()) = futures::future::join(work, looks).await;
     assert_eq!(work, OK);
-    assert!(tree_of("nested").groups.is_empty() && tree_of("pages").groups.is_empty());
+    assert!(tree_of(&nested).groups.is_empty() && tree_of(&outer).groups.is_empty());
 }
 
 both_flavours![

@@ -22,12 +22,14 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     for workers in [2, 8] {
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(workers)
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async { in_time(tokio::spawn(body())).await.unwrap() });
+        one_of_three(|| {
+            let runtime = Builder::new_multi_thread()
+                .worker_threads(workers)
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async { in_time(tokio::spawn(body())).await.unwrap() });
+        });
     }
 }
 
@@ -69,7 +71,7 @@ fn dropped_task(g: &G) -> Receiver<()> {
 /// Blocks the thread, as a computation would.
 #[track_caller]
 fn block_until(said: &Receiver<()>) {
-    said.recv_timeout(PATIENCE / 4)
+    said.recv_timeout(PATIENCE / 12)
         .expect("another thread does it meanwhile");
 }
 
