@@ -153,6 +153,104 @@ fn local_tasks_dropped_while_queued_keep_nothing() {
     }
 }
 
+/// The bytes that a queue with a few tasks that wait may keep of the others.
+const SHORT_QUEUE: i64 = 32 * 1024;
+
+/// Queues this many reservations. Each is dropped when the next one is queued, so it is in the
+/// middle of the queue.
+async fn reservations_that_go(g: &G, reservations: usize) {
+    let mut last = Box::pin(g.reserve());
+    assert!(poll!(&mut last).is_pending());
+    for _ in 0..reservations {
+        let mut next = Box::pin(g.reserve());
+        assert!(poll!(&mut next).is_pending());
+        last = next;
+    }
+    assert_eq!(g.queued(), 2);
+    drop(last);
+}
+
+/// The same of tasks that their handle stops.
+async fn tasks_that_are_stopped(g: &G, tasks: usize) {
+    let mut last = g.spawn(pending::<Result<(), String>>());
+    for _ in 0..tasks {
+        let next = g.spawn(pending());
+        last.abort();
+        last = next;
+        yield_now().await;
+    }
+    assert_eq!(g.queued(), 2);
+    last.abort();
+    yield_now().await;
+}
+
+/// The same of local tasks, whose `LocalSet` is dropped.
+async fn local_tasks_in_the_middle(g: &G, tasks: usize) {
+    let queue_one = || {
+        let set = LocalSet::new();
+        let inside = set.enter();
+        drop(g.go_local(pending()));
+        drop(inside);
+        set
+    };
+    let mut last = queue_one();
+    for _ in 0..tasks {
+        last = queue_one();
+    }
+    assert_eq!(g.queued(), 2);
+    drop(last);
+}
+
+/// Measures how many bytes there are at most while many leave the middle of a queue whose first
+/// task stays.
+fn assert_queue_stays_short(what: &str, many: impl AsyncFn(&G, usize)) {
+    let (runtime, g) = (runtime(), G::new());
+    g.set_limit(0);
+    let _inside = runtime.enter();
+    g.go(pending());
+    // The local tasks have failed, and failures are counted once there are many.
+    runtime.block_on(many(&g, 2_000));
+    let most = measure(|| runtime.block_on(many(&g, BURST))).bytes_max as i64;
+    assert!(most < SHORT_QUEUE, "{most} bytes at most for {what}");
+    assert_eq!(g.queued(), 1, "{what}");
+}
+
+#[test]
+fn what_leaves_the_middle_of_a_queue_keeps_nothing() {
+    assert_queue_stays_short("reservations", reservations_that_go);
+    assert_queue_stays_short("tasks", tasks_that_are_stopped);
+    assert_queue_stays_short("local tasks", local_tasks_in_the_middle);
+}
+
+/// A queue that was long keeps no memory for that when a few of its tasks still wait.
+#[test]
+fn a_queue_that_has_become_short_keeps_little() {
+    type Nth = fn(usize) -> usize;
+    let orders: [(&str, Nth); 3] = [
+        ("first to last", |at| at),
+        ("last to first", |at| BURST - 1 - at),
+        // 7 has no factor in common with the number of tasks.
+        ("here and there", |at| at * 7 % BURST),
+    ];
+    for (order, nth) in orders {
+        let (runtime, g) = (runtime(), G::new());
+        g.set_limit(0);
+        let _inside = runtime.enter();
+        g.go(pending());
+        let kept = bytes_kept(&runtime, async {
+            let mut waits: Vec<_> = (0..BURST).map(|_| Some(Box::pin(g.reserve()))).collect();
+            for wait in waits.iter_mut().flatten() {
+                assert!(poll!(wait).is_pending());
+            }
+            for at in 0..BURST {
+                waits[nth(at)] = None;
+            }
+        });
+        assert!(kept < 8 * SHORT_QUEUE, "{order}: {kept} bytes");
+        assert_eq!(g.queued(), 1);
+    }
+}
+
 /// Lets a task that takes a permit of `rounds` for each of its rounds run this many, and waits
 /// until it has finished the last one.
 async fn run_rounds(rounds: &Semaphore, times: usize) {

@@ -16,9 +16,20 @@
 //!
 //! A local task may be dropped while it is queued, together with its `LocalSet`, and a reservation
 //! at any time. So these are decided by their [`PermitWait`], and their number says only where they
-//! are in the queue. When one is dropped, its position becomes a gap, since the numbers behind it
-//! must not change. A gap is removed when it is the first or the last position. The number of a
-//! last one is then used again.
+//! are in the queue. When one is dropped, or a task is stopped by its handle, its position becomes
+//! a gap: to remove it at once would move all positions behind it.
+//!
+//! # Invariants
+//!
+//! 1. The numbers in `waiting` grow from one position to the next. `head` is not above the first of
+//!    them, and every number below `head` is decided. A new position gets the number after the last
+//!    one, or `head` if there is none.
+//! 2. When a gap is removed, its number is left out, so a position is found by a binary search. The
+//!    number of a gap that was removed from the end is used again.
+//! 3. After each section that makes a gap or starts a task, the first and the last position are no
+//!    gaps, and at most half of the positions are gaps, or [`FEW`]. So the memory is bounded by the
+//!    tasks that wait. All gaps are removed when they are more. That looks at fewer than two
+//!    positions for each gap, so a gap costs the same however long the queue is.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -35,12 +46,16 @@ use crate::scheduler::permits::lending::{Claimant, ReservedId, Waiter};
 use crate::scheduler::worker_wakers::WorkerWakers;
 use crate::sync::Arc;
 
+/// How many gaps are not worth removing.
+const FEW: usize = 32;
+
 pub(crate) struct Queue<E> {
     /// Tasks that have a permit and wait for a worker.
     pub(crate) ready: VecDeque<Entry<E>>,
     /// Tasks that wait for a permit.
     pub(crate) waiting: VecDeque<Position<E>>,
-    /// The number of the first position in `waiting`. If that is empty, the next number to be used.
+    /// Every lower number is decided: the number after that of the last task that has left at the
+    /// front. If `waiting` is empty, it is the next number to be used.
     pub(crate) head: Number,
     /// Whether the context is done, so that `head` has stopped.
     pub(crate) closed: bool,
@@ -80,16 +95,6 @@ pub(crate) enum Queued<E> {
     Gap,
 }
 
-impl<E> Position<E> {
-    pub(crate) fn new(queued: Queued<E>) -> Position<E> {
-        Position {
-            queued,
-            waiter: None,
-            job: None,
-        }
-    }
-}
-
 impl<E> Queued<E> {
     /// Returns the id of the permit that a reservation gets.
     pub(crate) fn reserved(&self) -> Option<ReservedId> {
@@ -102,6 +107,7 @@ impl<E> Queued<E> {
 
 /// A position in the queue, which has a number.
 pub(crate) struct Position<E> {
+    pub(super) number: Number,
     pub(crate) queued: Queued<E>,
     /// The task that awaits the admission or the reservation, if one does.
     pub(crate) waiter: Option<Waiter>,
@@ -141,8 +147,21 @@ impl<E> Queue<E> {
         self.waiting.len() - self.gaps
     }
 
+    /// Puts this at the end of the queue, and returns its number.
+    pub(super) fn push(&mut self, queued: Queued<E>) -> Number {
+        let last = self.waiting.back();
+        let number = last.map_or(self.head, |position| position.number + 1);
+        self.waiting.push_back(Position {
+            number,
+            queued,
+            waiter: None,
+            job: None,
+        });
+        number
+    }
+
     /// Removes a local task or a reservation that was dropped while it was queued. Its `PermitWait`
-    /// knows its number, so that no search is needed.
+    /// knows its number.
     pub(crate) fn forget(
         &mut self,
         wait: &Arc<PermitWait>,
@@ -189,7 +208,7 @@ impl<E> Queue<E> {
         }
     }
 
-    /// Removes the gaps at both ends.
+    /// Removes the gaps at both ends, and all gaps if they are too many (invariant 3).
     pub(super) fn trim(&mut self) {
         let is_gap = |end: Option<&Position<E>>| {
             end.is_some_and(|position| matches!(position.queued, Queued::Gap))
@@ -199,11 +218,16 @@ impl<E> Queue<E> {
             self.gaps -= 1;
         }
         while is_gap(self.waiting.front()) {
-            self.waiting.pop_front();
-            self.head += 1;
+            let gap = self.waiting.pop_front();
+            self.head = gap.map_or(self.head, |gap| gap.number + 1);
             self.gaps -= 1;
         }
-        shrink_if_empty(&mut self.waiting);
+        if self.gaps > FEW && self.gaps > self.waiting.len() / 2 {
+            self.waiting
+                .retain(|position| !matches!(position.queued, Queued::Gap));
+            self.gaps = 0;
+        }
+        shrink(&mut self.waiting);
     }
 
     /// Returns whether the task with this number starts, if that is decided. The number must not be
@@ -222,14 +246,23 @@ impl<E> Queue<E> {
     }
 
     pub(super) fn position_at(&mut self, number: Number) -> Option<&mut Position<E>> {
-        let at = usize::try_from(number.checked_sub(self.head)?).ok()?;
+        let is_it = |position: &Position<E>| position.number == number;
+        let first = self.waiting.front()?.number;
+        let mut at = usize::try_from(number.checked_sub(first)?).ok()?;
+        // Mostly no gap was removed in front of it.
+        if !self.waiting.get(at).is_some_and(is_it) {
+            let found = self
+                .waiting
+                .binary_search_by_key(&number, |position| position.number);
+            at = found.ok()?;
+        }
         self.waiting.get_mut(at)
     }
 
     /// The next job that has a permit.
     pub(crate) fn pop_ready(&mut self) -> Option<Entry<E>> {
         let entry = self.ready.pop_front();
-        shrink_if_empty(&mut self.ready);
+        shrink(&mut self.ready);
         entry
     }
 
@@ -250,9 +283,11 @@ impl<E> Queue<E> {
     }
 }
 
-/// Frees the memory of an empty queue that a burst has made large.
-fn shrink_if_empty<T>(queue: &mut VecDeque<T>) {
-    if queue.is_empty() && queue.capacity() > 1024 {
-        *queue = VecDeque::new();
+/// Frees memory of a queue that a burst has made large, when three quarters of it are unused. What
+/// is left is moved, which is less than what was taken out since the queue was that full.
+fn shrink<T>(queue: &mut VecDeque<T>) {
+    let capacity = queue.capacity();
+    if capacity > 1024 && queue.len() <= capacity / 4 {
+        queue.shrink_to(2 * queue.len());
     }
 }

@@ -21,7 +21,7 @@ use tokio::task::coop;
 use super::error::{GROUP_DROPPED, stopped};
 use super::permit::Permit;
 use super::permit_wait::{PermitWait, Stage};
-use super::queue::{Position, Queue, Queued};
+use super::queue::{Queue, Queued};
 use crate::context::{ContextError, StaticCause};
 use crate::scheduler::Scheduler;
 use crate::scheduler::current;
@@ -117,8 +117,8 @@ where
                     state.permits.attach(lender, wait.reserved_id());
                 }
             } else {
-                let position = Position::new(Queued::Reserved(wait.clone()));
-                wait.set_number(scheduler.queue_up(position, state, effects));
+                let queued = Queued::Reserved(wait.clone());
+                wait.set_number(scheduler.queue_up(queued, state, effects));
             }
         });
         Waiting {

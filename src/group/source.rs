@@ -77,11 +77,12 @@ where
                 return;
             };
             let Position {
+                number,
                 queued,
                 waiter,
                 job,
             } = position;
-            self.head += 1;
+            self.head = number + 1;
             let reserved = queued.reserved();
             if self.begin(queued, effects) {
                 permits.take();
@@ -106,7 +107,7 @@ where
 
     fn ready(&self) -> usize {
         // A task that waits starts as soon as one that is ready has ended.
-        self.ready.len() + self.waiting.len()
+        self.ready.len() + self.waiting()
     }
 
     fn has_unstarted(&self) -> bool {

@@ -5,7 +5,7 @@ use tokio::task::AbortHandle;
 use super::decide_admission::LocalDecider;
 use super::handle::{Admission, Number};
 use super::permit_wait::PermitWait;
-use super::queue::{Local, Position, Queue, Queued};
+use super::queue::{Local, Queue, Queued};
 use super::task::LocalId;
 use super::task::{BlockingJob, Entry, Task, Work};
 use crate::group::error::TryGoError;
@@ -165,7 +165,7 @@ where
                 Queued::Local(wait) => Some(wait.clone()),
                 Queued::Entry(_) | Queued::Reserved(_) | Queued::Gap => None,
             };
-            let number = self.queue_up(Position::new(queued), state, effects);
+            let number = self.queue_up(queued, state, effects);
             match local {
                 Some(wait) => {
                     wait.set_number(number);
@@ -192,15 +192,14 @@ where
         }
     }
 
-    /// Puts a position at the end of the queue, and returns its number.
+    /// Puts this at the end of the queue, and returns its number.
     pub(super) fn queue_up(
         &self,
-        position: Position<E>,
+        queued: Queued<E>,
         state: &mut State<Queue<E>>,
         effects: &mut Effects,
     ) -> Number {
-        let number = state.source.head + state.source.waiting.len() as Number;
-        state.source.waiting.push_back(position);
+        let number = state.source.push(queued);
         state.call_searcher_for_start(|| self.slot(), effects);
         // The permit that it waits for may be with a worker in this thread's LIFO slot.
         effects.flush |= state.source.burst.take_may_be_in_slot();

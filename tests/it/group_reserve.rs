@@ -50,6 +50,7 @@ both_flavours![
     a_reservation_may_be_polled_by_another_task,
     a_try_go_does_not_overtake_it,
     it_makes_the_loop_yield,
+    what_leaves_a_long_queue_changes_no_order,
 ];
 
 #[track_caller]
@@ -658,6 +659,84 @@ async fn it_makes_the_loop_yield() {
     }
     assert_eq!(g.wait().await, OK);
     assert_eq!(ended.wait().await, OK);
+}
+
+/// What has a position in the queue, on its way.
+enum Queued {
+    /// A task that was started, whose admission is awaited.
+    Task(tokio::task::JoinHandle<errgroup::Admitted>),
+    Handle(errgroup::TaskHandle<()>),
+    Reservation(tokio::task::JoinHandle<()>),
+}
+
+/// Most of a long queue is dropped or stopped, in any order. What stays is still found by those who
+/// await it, and starts in its order.
+async fn what_leaves_a_long_queue_changes_no_order() {
+    let mut random = Random::new();
+    for _ in 0..20 {
+        let (g, order) = (std::sync::Arc::new(limited(0)), Log::new());
+        let length = 1 + random.below(400);
+        let mut queue = Vec::new();
+        for number in 0..length {
+            let order = order.clone();
+            let runs = async move {
+                order.add(number);
+                Ok(())
+            };
+            queue.push((
+                number,
+                match random.below(5) {
+                    0 => Queued::Task(tokio::spawn(g.go(runs))),
+                    1 | 2 => Queued::Handle(g.spawn(runs)),
+                    _ => {
+                        let reserve = g.reserve();
+                        Queued::Reservation(tokio::spawn(
+                            async move { reserve.await.unwrap().go(runs) },
+                        ))
+                    }
+                },
+            ));
+            until(|| g.queued() == number + 1).await;
+        }
+        let stays = random.below(100);
+        for _ in 0..2 * length {
+            let at = random.below(queue.len());
+            match &queue[at].1 {
+                Queued::Task(_) => {}
+                _ if number_stays(queue[at].0, stays) => {}
+                Queued::Handle(handle) => {
+                    handle.abort();
+                    queue.swap_remove(at);
+                }
+                Queued::Reservation(reservation) => {
+                    reservation.abort();
+                    queue.swap_remove(at);
+                }
+            }
+            if queue.is_empty() {
+                break;
+            }
+        }
+        until(|| g.queued() == queue.len()).await;
+        g.set_limit(1);
+        let mut expected: Vec<_> = queue.iter().map(|(number, _)| *number).collect();
+        expected.sort_unstable();
+        for (_, queued) in queue {
+            match queued {
+                Queued::Task(admission) => assert!(admission.await.unwrap().is_started()),
+                Queued::Handle(handle) => handle.await.unwrap(),
+                Queued::Reservation(reservation) => reservation.await.unwrap(),
+            }
+        }
+        let g = until_alone(g).await;
+        assert_eq!(g.wait().await, OK);
+        assert_eq!(order.get(), expected);
+    }
+}
+
+/// Whether this percentage of the numbers, in no pattern, has this one.
+fn number_stays(number: usize, percentage: usize) -> bool {
+    number * 7919 % 101 < percentage
 }
 
 #[test]
