@@ -1,5 +1,6 @@
 //! The public type [`Group`]: starts tasks, limits them, cancels them and waits for them.
 
+mod background;
 mod blocking;
 mod burst;
 mod cause_with;

@@ -20,6 +20,7 @@
 //! 4. An abort does not wait for a thread of the pool: what it removes counts as ended at once. The
 //!    closure is dropped later, when the pool has a thread for it.
 
+use super::background;
 use super::queue::Queue;
 use super::task::{BlockingJob, Place, Task};
 use crate::panic;
@@ -29,6 +30,7 @@ use crate::scheduler::current::{self, CurrentJob};
 use crate::scheduler::error::TaskErrorKind;
 use crate::scheduler::group_error::GroupError;
 use crate::scheduler::parcel;
+use crate::scheduler::permits::lending::Lending;
 use crate::scheduler::source::{HadPermit, Outcome, Tag};
 use crate::span;
 use crate::sync::Arc;
@@ -140,7 +142,9 @@ where
         let lends = task.policy.takes_permit();
         let mut current = lends.then(|| CurrentJob::new(self.scheduler.clone()));
         let on_thread = current::enter_blocking(&mut current);
+        let in_background = background::enter(task.policy, Lending::id(&*self.scheduler));
         let ended = panic::catch(|| job(ctx));
+        drop(in_background);
         drop(on_thread);
         drop(entered);
         let lender = current.as_mut().and_then(CurrentJob::renew);

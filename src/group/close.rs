@@ -90,8 +90,10 @@ where
     /// get `Ok`.
     ///
     /// From the call on, tasks that are started are refused, as after [`close`](Group::close). What
-    /// is queued still runs. Unlike `wait`, it also waits until each reserved
-    /// [`Permit`](crate::Permit) has been used or dropped.
+    /// is queued still runs. A permit that was [reserved](Group::reserve) before can still be used,
+    /// and the call waits until it is used or dropped. It does not wait for permits that a
+    /// [background](crate::TaskBuilder::background) task has reserved itself: when nothing else is
+    /// left, the context is cancelled, and the task can drop them.
     ///
     /// A task of the group must not await it: the task would wait for its own end.
     ///

@@ -10,6 +10,7 @@ use std::task::{self, Poll, ready};
 
 use pin_project_lite::pin_project;
 
+use super::background;
 use super::handle::Admission;
 use super::permit_wait::{PermitWait, Stage};
 use super::queue::Queue;
@@ -21,7 +22,7 @@ use crate::scheduler::current::{self, CurrentJob};
 use crate::scheduler::error::TaskErrorKind;
 use crate::scheduler::group_error::GroupError;
 use crate::scheduler::job::poll_job;
-use crate::scheduler::permits::lending::LenderId;
+use crate::scheduler::permits::lending::{LenderId, Lending};
 use crate::scheduler::source::{Outcome, Tag};
 use crate::sync::Arc;
 
@@ -70,6 +71,9 @@ where
                 }
                 let span = this.task.as_ref().and_then(Tag::span);
                 let _on_thread = current::enter(this.current, cx.waker());
+                let policy = this.task.as_ref().map(|task| task.policy);
+                let id = Lending::id(&**this.scheduler);
+                let _in_background = policy.and_then(|policy| background::enter(policy, id));
                 Outcome::of_poll(ready!(poll_job(&mut this.future, span, cx)))
             }
             _ => Outcome::of_drop(panic::catch(|| this.future.set(None))),

@@ -10,6 +10,8 @@
 //!    section that counts the task. So a wait that has seen no open task is not followed by one.
 //! 2. `State::background` counts the background tasks among the open ones. A task is counted there
 //!    when it is counted in `open`, and leaves both when it has ended.
+//! 3. While a background task is polled, and while its closure runs, it is on the thread
+//!    ([`background`](super::background)), so what it reserves is known as its own.
 
 use tokio::task::AbortHandle;
 

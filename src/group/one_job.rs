@@ -23,12 +23,14 @@ use std::task::{self, Poll, Waker};
 
 use pin_project_lite::pin_project;
 
+use super::background;
 use super::queue::Queue;
 use super::task::Task;
 use crate::scheduler::Scheduler;
 use crate::scheduler::current::{self, CurrentJob};
 use crate::scheduler::group_error::GroupError;
 use crate::scheduler::job::{ErasedJob, JobResult, poll_job};
+use crate::scheduler::permits::lending::Lending;
 use crate::scheduler::source::{Completion, Outcome, Source, Tag};
 use crate::scheduler::worker_wakers::WakerKey;
 use crate::sync::Arc;
@@ -109,6 +111,9 @@ where
                 self.stage = Stage::Started;
             }
             let _on_thread = current::enter(&mut self.current, cx.waker());
+            let policy = self.task.as_ref().map(|task| task.policy);
+            let id = Lending::id(&*self.scheduler);
+            let _in_background = policy.and_then(|policy| background::enter(policy, id));
             let span = self.task.as_ref().and_then(Tag::span);
             match poll_job(job, span, cx) {
                 Poll::Ready(ended) => {

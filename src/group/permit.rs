@@ -25,11 +25,12 @@ use crate::sync::Arc;
 /// Dropping a permit gives it back, and the next queued task starts. That is not a failure.
 ///
 /// A permit counts in [`running`](crate::Group::running) and against the limit. It does not keep
-/// the group alive, and [`wait`](crate::Group::wait) does not wait for it;
-/// [`idle`](crate::Group::idle) and [`close_and_wait`](crate::Group::close_and_wait) do. Once the
-/// group's context is done it starts nothing: what it was given is dropped and counts as failed
-/// with the [`ContextError`](crate::ContextError), as with [`go`](crate::Group::go). After `wait`
-/// has returned it is dropped and does not count.
+/// the group alive, and [`wait`](crate::Group::wait) does not wait for it.
+/// [`idle`](crate::Group::idle) and [`close_and_wait`](crate::Group::close_and_wait) do.
+///
+/// Once the group's context is done it starts nothing: what it was given is dropped and counts as
+/// failed with the [`ContextError`](crate::ContextError), as with [`go`](crate::Group::go). After
+/// `wait` has returned it is dropped and does not count.
 ///
 /// tokio's `mpsc::Permit` is the same for a place in a channel, and its `OwnedSemaphorePermit` is a
 /// permit that the caller holds until it drops it. This one is passed to a task.
@@ -279,13 +280,12 @@ where
         let lender = scheduler.with_permits(|permits| permits.attached_to(id));
         let entry = Entry { task, work };
         let Some(lender) = lender else {
-            scheduler.submit_reserved(id, entry);
+            scheduler.submit_reserved(&wait, entry);
             return;
         };
         let scheduler_id = Lending::id(&*scheduler);
         let start = Box::new(move || {
-            scheduler.submit_reserved(id, entry);
-            drop(wait);
+            scheduler.submit_reserved(&wait, entry);
         });
         if let Err(start) = current::defer(scheduler_id, lender, start) {
             start();
@@ -299,7 +299,7 @@ where
 {
     fn drop(&mut self) {
         if let Some(Reserved { scheduler, wait }) = self.reserved.take() {
-            scheduler.give_back(wait.reserved_id());
+            scheduler.give_back(&wait);
         }
     }
 }

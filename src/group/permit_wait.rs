@@ -12,7 +12,11 @@ use crate::sync::{Arc, Mutex};
 /// Neither has a job that a worker could run, and both may be dropped while they wait.
 ///
 /// Its lock may be taken while the scheduler's lock is held. No lock is taken while it is held.
-pub(crate) struct PermitWait(Mutex<WaitState>);
+pub(crate) struct PermitWait {
+    state: Mutex<WaitState>,
+    /// Whether it is a reservation that a background task of the group has made.
+    by_background: bool,
+}
 
 struct WaitState {
     stage: Stage,
@@ -44,12 +48,24 @@ pub(super) enum Stage {
 
 impl PermitWait {
     pub(super) fn new() -> Arc<PermitWait> {
-        Arc::new(PermitWait(Mutex::new(WaitState {
-            stage: Stage::New,
-            waker: None,
-            number: None,
-            decision: None,
-        })))
+        PermitWait::of_reservation(false)
+    }
+
+    /// Returns the wait of a reservation, which a background task of the group may have made.
+    pub(super) fn of_reservation(by_background: bool) -> Arc<PermitWait> {
+        Arc::new(PermitWait {
+            state: Mutex::new(WaitState {
+                stage: Stage::New,
+                waker: None,
+                number: None,
+                decision: None,
+            }),
+            by_background,
+        })
+    }
+
+    pub(super) fn is_by_background(&self) -> bool {
+        self.by_background
     }
 
     /// Returns the id of the permit that a reservation gets: no other wait has it while this one
@@ -61,7 +77,7 @@ impl PermitWait {
     /// Begins to wait. Returns `false` if the task was dropped already, because its `LocalSet` was
     /// being dropped when it was spawned.
     pub(crate) fn begin(&self) -> bool {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         let new = state.stage == Stage::New;
         if new {
             state.stage = Stage::Waiting;
@@ -85,7 +101,7 @@ impl PermitWait {
     }
 
     fn decide(&self, stage: Stage, effects: &mut Effects) -> bool {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         let waits = state.stage == Stage::Waiting;
         state.decision = Some(waits && stage == Stage::Admitted);
         if !waits {
@@ -98,31 +114,31 @@ impl PermitWait {
 
     /// Notes the number in the queue. A local task may have been dropped already.
     pub(crate) fn set_number(&self, number: Number) {
-        self.0.lock().number = Some(number);
+        self.state.lock().number = Some(number);
     }
 
     pub(crate) fn number(&self) -> Option<Number> {
-        self.0.lock().number
+        self.state.lock().number
     }
 
     /// Notes that it was dropped in the queue: unless it was decided before, it gets no permit.
     pub(crate) fn forget(&self) {
-        self.0.lock().decision.get_or_insert(false);
+        self.state.lock().decision.get_or_insert(false);
     }
 
     /// Returns whether it gets its permit, if that is decided.
     pub(crate) fn decision(&self) -> Option<bool> {
-        self.0.lock().decision
+        self.state.lock().decision
     }
 
     /// Returns whether it gets its permit, if that is decided. It is for `Debug` and never blocks.
     pub(crate) fn try_decision(&self) -> Option<bool> {
-        self.0.try_lock().and_then(|state| state.decision)
+        self.state.try_lock().and_then(|state| state.decision)
     }
 
     pub(super) fn poll(&self, cx: &mut task::Context<'_>) -> Poll<Stage> {
         let waker = cx.waker().clone();
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         if !matches!(state.stage, Stage::New | Stage::Waiting) {
             let stage = state.stage;
             drop(state);
@@ -135,7 +151,7 @@ impl PermitWait {
     }
 
     pub(super) fn leave(&self) -> Stage {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         let waker = state.waker.take();
         let stage = std::mem::replace(&mut state.stage, Stage::Left);
         drop(state);

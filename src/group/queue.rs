@@ -65,6 +65,9 @@ pub(crate) struct Queue<E> {
     pub(crate) on_pool: OnPool,
     /// How many positions in `waiting` are gaps.
     pub(super) gaps: usize,
+    /// How many reservations that background tasks have made wait, or have a permit that is neither
+    /// used nor given back.
+    by_background: usize,
     pub(crate) burst: Burst,
     /// Whether an admission was awaited since a worker last looked twice in vain while no task
     /// waited for a permit. The task that awaited it may start as many tasks as there are permits,
@@ -126,11 +129,28 @@ impl<E> Queue<E> {
             locals: BTreeMap::new(),
             on_pool: OnPool::new(),
             gaps: 0,
+            by_background: 0,
             burst: Burst::new(),
             expects_more: false,
             worker_wakers: WorkerWakers::new(),
             cleanup_wakers: WorkerWakers::new(),
         }
+    }
+
+    /// Counts a new reservation.
+    pub(super) fn begin_reservation(&mut self, wait: &PermitWait) {
+        self.by_background += usize::from(wait.is_by_background());
+    }
+
+    /// Counts a reservation out: it was dropped or refused, or its permit is used or given back.
+    pub(super) fn end_reservation(&mut self, wait: &PermitWait) {
+        self.by_background -= usize::from(wait.is_by_background());
+    }
+
+    /// Returns whether something else than the background tasks, which are all that is open, waits
+    /// for a permit or has one.
+    pub(super) fn has_reservations(&self, permits: &Permits) -> bool {
+        permits.running() + self.waiting() > self.by_background
     }
 
     /// The wakers of the workers that run clean-up tasks, or of the others.

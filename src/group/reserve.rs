@@ -3,14 +3,17 @@
 //! # Invariants
 //!
 //! 1. A reservation that has to wait has a position in the group's queue like any task, and is
-//!    decided like a local task, by its [`PermitWait`]. It is not counted as open: a wait of the
+//!    decided like a local task, by its [`PermitWait`]. It is not counted as open: a join of the
 //!    group waits neither for a reservation nor for its permit, and refuses what still waits when
-//!    it is over.
+//!    it is over. `idle` and `close_and_wait` wait for both.
 //! 2. From the grant on, the permit is counted as in use, whether its owner has been polled or not.
 //!    It is passed to a [`Permit`], or given back when the reservation is dropped. The lock of the
 //!    scheduler decides which comes first, the grant or the drop.
 //! 3. A reservation that is polled after the context is done resolves to the error of the context,
 //!    also if its permit was granted before.
+//! 4. Of what a background task has reserved, `Queue` counts how much waits or is out. If no more
+//!    than that keeps `close_and_wait` waiting, the context is cancelled: the task may keep its
+//!    permit until then. What anything else has reserved is used or dropped first.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -18,6 +21,7 @@ use std::task::{self, Poll, Waker, ready};
 
 use tokio::task::coop;
 
+use super::background;
 use super::error::{GROUP_DROPPED, stopped};
 use super::permit::Permit;
 use super::permit_wait::{PermitWait, Stage};
@@ -104,11 +108,13 @@ where
 {
     /// Takes a permit if one is free, or a position in the queue.
     fn enter(scheduler: Arc<Scheduler<Queue<E>>>) -> Waiting<E> {
-        let wait = PermitWait::new();
+        let id = Lending::id(&*scheduler);
+        let wait = PermitWait::of_reservation(background::is_polled(id));
         wait.begin();
         let ended = scheduler.ctx().is_done();
-        let lender = current::own_lender(Lending::id(&*scheduler));
+        let lender = current::own_lender(id);
         scheduler.with_effects(|state, effects| {
+            state.source.begin_reservation(&wait);
             if ended || !state.takes_new() {
                 wait.refuse(effects);
             } else if state.source.waiting() == 0 && state.permits.take() {
@@ -152,6 +158,9 @@ where
                 }
                 effects.stale_wakers.extend(new.take());
                 wait.leave();
+                if !granted {
+                    queue.end_reservation(wait);
+                }
                 return Poll::Ready(granted);
             }
             let (lent, is_free) = lease.wait(how, permits);
@@ -198,7 +207,11 @@ where
         let ended = scheduler.ctx().is_done();
         scheduler.with_effects(|state, effects| {
             let is_decided = wait.decision().is_some();
-            let is_free = match wait.leave() {
+            let stage = wait.leave();
+            if stage != Stage::Left {
+                state.source.end_reservation(wait);
+            }
+            let is_free = match stage {
                 Stage::Waiting => {
                     let number = wait.number();
                     let position = number.and_then(|number| state.source.position_at(number));

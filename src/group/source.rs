@@ -119,6 +119,10 @@ where
         false
     }
 
+    fn has_reservations(&self, permits: &Permits) -> bool {
+        Queue::has_reservations(self, permits)
+    }
+
     fn accept(&mut self, task: Task, _: Option<()>, _: &mut Effects) -> Option<Arc<dyn Observer>> {
         match task.place {
             Place::Worker => {}

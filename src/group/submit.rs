@@ -15,7 +15,7 @@ use crate::scheduler::current;
 use crate::scheduler::effects::Effects;
 use crate::scheduler::group_error::GroupError;
 use crate::scheduler::job::{Job, JobResult};
-use crate::scheduler::permits::lending::{Lending, ReservedId};
+use crate::scheduler::permits::lending::Lending;
 use crate::scheduler::source::HadPermit;
 use crate::scheduler::state::State;
 use crate::sync::Arc;
@@ -326,13 +326,14 @@ where
 
     /// Starts a task with a permit that was reserved. If the context is done, gives the permit back
     /// and refuses the task.
-    pub(super) fn submit_reserved(self: &Arc<Self>, permit: ReservedId, entry: Entry<E>) {
+    pub(super) fn submit_reserved(self: &Arc<Self>, wait: &PermitWait, entry: Entry<E>) {
         let ended = self.ctx().is_done();
         let decision = self.with_effects(|state, effects| {
             if ended || !state.takes_reserved() {
                 return Decision::Refused(Queued::Entry(entry));
             }
-            state.permits.use_reserved(permit);
+            state.permits.use_reserved(wait.reserved_id());
+            state.source.end_reservation(wait);
             state.count_in(1);
             state.watch_grace(effects);
             self.start_entry(entry, state, effects)
@@ -340,7 +341,7 @@ where
         match decision {
             Decision::GetsWorker(task, job) => self.spawn_with_job(task, job),
             Decision::Refused(queued) => {
-                self.give_back(permit);
+                self.give_back(wait);
                 self.refuse(queued);
             }
             _ => {}
@@ -348,10 +349,11 @@ where
     }
 
     /// Takes back a permit that was reserved and not used.
-    pub(super) fn give_back(self: &Arc<Self>, permit: ReservedId) {
+    pub(super) fn give_back(self: &Arc<Self>, wait: &PermitWait) {
         let ended = self.ctx().is_done();
         self.with_effects(|state, effects| {
-            if state.permits.give_back(permit) {
+            state.source.end_reservation(wait);
+            if state.permits.give_back(wait.reserved_id()) {
                 state.start_ready(ended, effects);
             }
             // A call of `idle` may wait for this permit alone.

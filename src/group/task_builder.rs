@@ -115,7 +115,8 @@ where
     /// the group is waited for, the group's context is done with the cause `all tasks have
     /// finished`, and [`wait`](crate::Group::wait) returns when the background tasks have ended,
     /// too. So the task must observe the context, or be a
-    /// [`go_cancellable`](TaskBuilder::go_cancellable) task.
+    /// [`go_cancellable`](TaskBuilder::go_cancellable) task. It may keep a permit that it has
+    /// reserved until then, such as the one for the next connection that a server accepts.
     ///
     /// What it returns after that moment is not a failure of the group (with feature `tracing`, it
     /// is an event). What it returns before is. A panic always is.

@@ -76,6 +76,11 @@ pub(crate) trait Source: Send + Sized + 'static {
     fn has_uncounted(&self) -> bool {
         self.has_unstarted()
     }
+    /// Returns whether a permit is out or waited for, when only background tasks are open and may
+    /// have reserved some themselves.
+    fn has_reservations(&self, _: &Permits) -> bool {
+        false
+    }
     /// Keeps the value of a job. Returns the observer that is notified before the job is counted as
     /// completed.
     fn accept(

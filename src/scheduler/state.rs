@@ -114,10 +114,14 @@ impl<S: Source> State<S> {
         self.open += jobs;
     }
 
-    /// Cancels the context if only background tasks are left and a call waits for all jobs.
+    /// Cancels the context if only background tasks are left and a call waits for all jobs. A call
+    /// that waits until the scheduler is idle waits for reservations, too, and a join does not.
     pub(crate) fn end_background(&mut self, effects: &mut Effects) {
         let has_only_background = self.background > 0 && self.open == self.background;
-        if has_only_background && !self.all_finished && self.is_waited_for() {
+        if !has_only_background || self.all_finished || !self.is_waited_for() {
+            return;
+        }
+        if self.is_joined || !self.source.has_reservations(&self.permits) {
             self.all_finished = true;
             // No task starts between this section and the end of the context.
             self.ended_by_failure = true;

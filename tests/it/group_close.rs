@@ -36,6 +36,14 @@ both_flavours! {
     a_wait_after_close_and_wait_is_ok,
     a_failure_of_start_that_nobody_takes_is_returned,
     a_group_that_is_waited_for_says_so,
+    a_permit_that_is_out_keeps_background_tasks_alive,
+    a_permit_that_is_given_back_ends_background_tasks,
+    a_reservation_in_the_queue_keeps_background_tasks_alive,
+    a_background_task_that_reserves_does_not_keep_itself_alive,
+    what_a_background_task_had_reserved_does_not_count_later,
+    a_task_polled_inside_a_background_task_reserves_for_itself,
+    a_background_acceptor_starts_tasks_until_the_close,
+    wait_and_drain_wait_for_no_permit_beside_a_background_task,
 }
 
 fn gated(g: &G, gate: &Gate) {
@@ -435,4 +443,248 @@ async fn the_error_of_a_refused_task_has_its_cause() {
     let error = g.close_and_wait().await.unwrap_err();
     let source: &dyn Error = error.source().unwrap();
     assert_eq!(source.to_string(), "the group is closed");
+}
+
+/// A group with a background task that ends with the context.
+fn with_background(limit: usize) -> (G, Context) {
+    let (g, ctx) = group();
+    g.set_limit(limit);
+    g.task().background().go_with(async |ctx| {
+        ctx.done().await;
+        OK
+    });
+    (g, ctx)
+}
+
+async fn a_permit_that_is_out_keeps_background_tasks_alive() {
+    let ((g, ctx), ran) = (with_background(2), Count::default());
+    let permit = g.reserve().await.unwrap();
+    let mut end = Box::pin(g.close_and_wait());
+    assert!(futures::poll!(&mut end).is_pending());
+    yields(10).await;
+    assert!(!ctx.is_done());
+    let counted = ran.clone();
+    permit.go(async move {
+        yields(3).await;
+        counted.add();
+        OK
+    });
+    assert_eq!(end.await, OK);
+    assert_eq!(ran.get(), 1);
+    let cause = ctx.cause().unwrap().to_string();
+    assert_eq!(cause, "all tasks have finished");
+}
+
+async fn a_permit_that_is_given_back_ends_background_tasks() {
+    let (g, ctx) = with_background(2);
+    let permit = g.reserve().await.unwrap();
+    let mut end = Box::pin(g.close_and_wait());
+    assert!(futures::poll!(&mut end).is_pending());
+    assert!(!ctx.is_done());
+    drop(permit);
+    assert!(ctx.is_done());
+    assert_eq!(end.await, OK);
+}
+
+async fn a_reservation_in_the_queue_keeps_background_tasks_alive() {
+    for is_dropped in [false, true] {
+        let (g, ctx) = with_background(1);
+        let permit = g.reserve().await.unwrap();
+        let mut waits = Box::pin(g.reserve());
+        assert!(futures::poll!(&mut waits).is_pending());
+        let mut end = Box::pin(g.close_and_wait());
+        assert!(futures::poll!(&mut end).is_pending());
+        drop(permit);
+        assert!(!ctx.is_done());
+        if is_dropped {
+            // Its permit was granted and not taken.
+            drop(waits);
+            assert!(ctx.is_done());
+        } else {
+            let handle = waits.await.unwrap().spawn(async { Ok(7) });
+            assert_eq!(handle.await.unwrap(), 7);
+        }
+        assert_eq!(end.await, OK);
+    }
+}
+
+/// A background task that reserved a permit, or waits for one, is cancelled when only it is left.
+async fn a_background_task_that_reserves_does_not_keep_itself_alive() {
+    for limit in [0, 1] {
+        for kind in 0..3 {
+            let (g, ctx) = group();
+            g.set_limit(limit);
+            let (spawner, reserved) = (g.spawner(), Count::default());
+            let counted = reserved.clone();
+            let reserves = async move |ctx: Context| {
+                let reserve = spawner.reserve();
+                counted.add();
+                let permit = ctx.run(reserve).await;
+                ctx.done().await;
+                drop(permit);
+                OK
+            };
+            let set = tokio::task::LocalSet::new();
+            match kind {
+                0 => drop(g.task().background().go_with(reserves)),
+                1 => drop(g.task().background().go_blocking(move |ctx| {
+                    tokio::runtime::Handle::current().block_on(reserves(ctx))
+                })),
+                _ => {
+                    let inside = set.enter();
+                    let own = ctx.clone();
+                    drop(
+                        g.task()
+                            .background()
+                            .go_local(async move { reserves(own).await }),
+                    );
+                    drop(inside);
+                }
+            }
+            let end = set.run_until(async {
+                until(|| reserved.get() == 1 && g.running() + g.queued() > 0).await;
+                g.close_and_wait().await
+            });
+            assert_eq!(end.await, OK, "limit {limit}, kind {kind}");
+            assert!(ctx.is_done());
+        }
+    }
+}
+
+/// A background task that accepts connections has a permit for the next one.
+async fn a_background_acceptor_starts_tasks_until_the_close() {
+    let (g, ran) = (limited(2), Count::default());
+    let (spawner, counted) = (g.spawner(), ran.clone());
+    let (connect, mut connections) = tokio::sync::mpsc::channel::<Gate>(8);
+    g.task().background().go_cancellable(async move {
+        while let Ok(permit) = spawner.reserve().await {
+            let Some(gate) = connections.recv().await else {
+                break;
+            };
+            let ran = counted.clone();
+            permit.go(async move {
+                gate.pass().await;
+                ran.add();
+                OK
+            });
+        }
+        OK
+    });
+    let gate = Gate::new();
+    connect.send(gate.clone()).await.unwrap();
+    until(|| g.running() == 2).await;
+    let mut end = Box::pin(g.close_and_wait());
+    assert!(futures::poll!(&mut end).is_pending());
+    // It has its permit from before the close.
+    connect.send(gate.clone()).await.unwrap();
+    until(|| connect.capacity() == 8).await;
+    gate.open();
+    assert_eq!(end.await, OK);
+    assert_eq!(ran.get(), 2);
+    assert!(connect.is_closed());
+}
+
+async fn wait_and_drain_wait_for_no_permit_beside_a_background_task() {
+    let (g, ctx) = with_background(1);
+    let permit = g.reserve().await.unwrap();
+    assert_eq!(g.wait().await, OK);
+    assert!(ctx.is_done());
+    drop(permit);
+
+    let (g, ctx) = with_background(1);
+    let permit = g.reserve().await.unwrap();
+    let drained = g.drain(ms(60_000)).await;
+    assert_eq!(drained.aborted().count(), 0, "{drained:?}");
+    assert!(ctx.is_done());
+    drop(permit);
+}
+
+async fn what_a_background_task_had_reserved_does_not_count_later() {
+    let (g, ctx) = group();
+    g.set_limit(2);
+    let (spawner, rounds) = (g.spawner(), Gate::new());
+    let (passes, done) = (rounds.clone(), Count::default());
+    let counted = done.clone();
+    g.task().background().go_with(async move |ctx| {
+        let is_granted = || matches!(spawner.reserve().now_or_never(), Some(Ok(_)));
+        // Given back, used, granted and not taken, dropped in the queue.
+        assert!(is_granted());
+        spawner
+            .reserve()
+            .await
+            .unwrap()
+            .spawn(async { Ok(()) })
+            .await
+            .unwrap();
+        counted.add();
+        passes.pass().await;
+        let mut waits = Box::pin(spawner.reserve());
+        assert!(futures::poll!(&mut waits).is_pending());
+        counted.add();
+        passes.pass().await;
+        drop(waits);
+        assert!(!is_granted());
+        counted.add();
+        passes.pass().await;
+        // Refused by the closed group.
+        assert!(spawner.reserve().await.is_err());
+        counted.add();
+        ctx.done().await;
+        OK
+    });
+    until(|| done.get() == 1).await;
+    let (first, second) = (g.reserve().await.unwrap(), g.reserve().await.unwrap());
+    rounds.let_one_through();
+    until(|| done.get() == 2).await;
+    drop(first);
+    let first = tokio::spawn(g.reserve());
+    until(|| g.queued() == 1).await;
+    rounds.let_one_through();
+    let first = first.await.unwrap().unwrap();
+    until(|| done.get() == 3).await;
+    let mut end = Box::pin(g.close_and_wait());
+    assert!(futures::poll!(&mut end).is_pending());
+    rounds.open();
+    until(|| done.get() == 4).await;
+    drop(first);
+    yields(10).await;
+    assert!(futures::poll!(&mut end).is_pending() && !ctx.is_done());
+    drop(second);
+    assert_eq!(end.await, OK);
+}
+
+async fn a_task_polled_inside_a_background_task_reserves_for_itself() {
+    let (g, ctx) = group();
+    g.set_limit(3);
+    let (spawner, permits) = (g.spawner(), Log::<usize>::new());
+    let (send, receive) = tokio::sync::oneshot::channel();
+    let outer = tokio::task::LocalSet::new();
+    let (inside, log) = (outer.enter(), permits.clone());
+    g.task().background().go_local(async move {
+        let ctx = spawner.context();
+        let (set, reserves) = (tokio::task::LocalSet::new(), spawner.clone());
+        let entered = set.enter();
+        spawner.go_local(async move {
+            let permit = reserves.reserve().await.unwrap();
+            log.add(1);
+            let _ = send.send(permit);
+            OK
+        });
+        drop(entered);
+        set.run_until(ctx.done()).await;
+        OK
+    });
+    drop(inside);
+    let ends = async {
+        let permit = receive.await.unwrap();
+        until(|| g.running() == 1).await;
+        let mut end = Box::pin(g.close_and_wait());
+        assert!(futures::poll!(&mut end).is_pending());
+        yields(10).await;
+        assert!(!ctx.is_done());
+        drop(permit);
+        end.await
+    };
+    assert_eq!(outer.run_until(ends).await, OK);
+    assert_eq!(permits.get(), [1]);
 }
