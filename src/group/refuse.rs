@@ -2,11 +2,13 @@
 
 use super::blocking;
 use super::handle::Number;
+use super::name::{GROUP_CLOSED, WAIT_ENDED, why};
 use super::permit_wait::PermitWait;
 use super::policy::Policy;
 use super::queue::{Queue, Queued};
 use super::task::{Entry, Work};
 use super::task_handle::StopQueued;
+use crate::context::ContextError;
 use crate::panic;
 use crate::scheduler::Scheduler;
 use crate::scheduler::group_error::GroupError;
@@ -48,8 +50,24 @@ where
         let Entry { task, work } = entry;
         work.discard();
         if let Some(observer) = task.observer {
+            observer.failed(self.why_refused(), false);
             observer.ended(&**self, false);
         }
+    }
+
+    /// Returns the error of what the group refuses now.
+    pub(super) fn why_refused(self: &Arc<Self>) -> ContextError {
+        let why_shut = || {
+            // The context ends a moment after the wait that does it.
+            let has_ended = self.read(|state| state.is_concluded());
+            let reason = if has_ended {
+                &WAIT_ENDED
+            } else {
+                &GROUP_CLOSED
+            };
+            ContextError::cancelled(Some(why(self, reason)))
+        };
+        self.ctx().err().unwrap_or_else(why_shut)
     }
 
     /// Drops a task that was refused, and counts it as ended. A closure is dropped on the pool.

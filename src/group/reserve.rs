@@ -26,15 +26,13 @@ use super::error::{GROUP_DROPPED, stopped};
 use super::permit::Permit;
 use super::permit_wait::{PermitWait, Stage};
 use super::queue::{Queue, Queued};
-use crate::context::{ContextError, StaticCause};
+use crate::context::ContextError;
 use crate::scheduler::Scheduler;
 use crate::scheduler::current;
 use crate::scheduler::group_error::GroupError;
 use crate::scheduler::lease::Lease;
 use crate::scheduler::permits::lending::{Lending, Waiter};
 use crate::sync::Arc;
-
-static WAIT_ENDED: StaticCause = StaticCause("the group's wait has finished");
 
 /// The future of [`reserve`](crate::Group::reserve).
 pub(super) struct Reserve<E>
@@ -187,8 +185,7 @@ where
             Some(permit) if !ended => Ok(permit),
             permit => {
                 drop(permit);
-                let ended = scheduler.ctx().err();
-                Err(ended.unwrap_or_else(|| stopped(&WAIT_ENDED)))
+                Err(scheduler.why_refused())
             }
         })
     }

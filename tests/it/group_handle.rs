@@ -18,6 +18,9 @@ both_flavours![
     the_error_of_a_task_that_never_started_has_the_cause,
     the_error_of_an_aborted_group_is_the_cancellation,
     a_value_that_was_taken_leaves_an_error,
+    the_error_of_a_spawn_after_the_wait_says_so,
+    the_error_of_a_spawn_through_a_permit_after_the_wait_says_so,
+    a_spawn_after_an_abort_or_a_close_has_that_cause,
     abort_drops_the_task_at_its_await,
     abort_wakes_a_task_that_waits_for_nothing,
     cancel_of_spawn_drops_the_task_with_its_cause,
@@ -490,4 +493,64 @@ async fn many_handles_stop_while_their_tasks_end() {
         assert!(stopped <= 7);
         assert_eq!(g.wait().await, OK);
     }
+}
+
+/// The text of an error that is a cancellation, with its cause.
+fn cancelled<T: std::fmt::Debug>(handled: Result<T, ContextError>) -> String {
+    let error = handled.unwrap_err();
+    assert!(error.is_cancelled(), "{}", chain(&error));
+    chain(&error)
+}
+
+const WAIT_ENDED: &str = "context cancelled: the group's wait has finished";
+
+async fn the_error_of_a_spawn_after_the_wait_says_so() {
+    for limit in [0, 1, 1_000] {
+        let g = limited(limit);
+        assert_eq!(g.close_and_wait().await, OK);
+        let permitless = || [g.task().background(), g.task().cleanup(ms(1))];
+        let plain = [g.spawn(async { Ok(1) }), g.spawn_with(|_| async { Ok(1) })];
+        let others = permitless().map(|task| task.spawn(async { Ok(1) }));
+        let closures = permitless().map(|task| task.spawn_blocking(|_| Ok(1)));
+        let closure = g.spawn_blocking(|_| Ok(1));
+        for handle in plain
+            .into_iter()
+            .chain(others)
+            .chain(closures)
+            .chain([closure])
+        {
+            assert_eq!(cancelled(handle.await), WAIT_ENDED);
+        }
+        g.set_name("ingest");
+        assert_eq!(cancelled(g.spawn(async { Ok(1) }).await), WAIT_ENDED);
+    }
+}
+
+/// A permit keeps the scheduler of its group.
+async fn the_error_of_a_spawn_through_a_permit_after_the_wait_says_so() {
+    let g = limited(4);
+    let (spawner, kept) = (g.spawner(), g.reserve().await.unwrap());
+    let permits = [g.reserve().await.unwrap(), g.reserve().await.unwrap()];
+    assert_eq!(g.wait().await, OK);
+    let [first, second] = permits;
+    let handles = [
+        first.spawn(async { Ok(1) }),
+        second.spawn_blocking(|_| Ok(1)),
+        spawner.spawn(async { Ok(1) }),
+        spawner.spawn_blocking(|_| Ok(1)),
+    ];
+    for handle in handles {
+        assert_eq!(cancelled(handle.await), WAIT_ENDED);
+    }
+    drop(kept);
+}
+
+async fn a_spawn_after_an_abort_or_a_close_has_that_cause() {
+    let g = G::new();
+    g.close();
+    let closed = cancelled(g.spawn(async { Ok(1) }).await);
+    assert_eq!(closed, "context cancelled: the group is closed");
+    g.abort();
+    let aborted = cancelled(g.spawn(async { Ok(1) }).await);
+    assert_eq!(aborted, "context cancelled: the group was aborted");
 }

@@ -51,6 +51,7 @@ both_flavours![
     a_try_go_does_not_overtake_it,
     it_makes_the_loop_yield,
     what_leaves_a_long_queue_changes_no_order,
+    its_error_says_whether_the_group_is_closed_or_has_ended,
 ];
 
 #[track_caller]
@@ -737,6 +738,33 @@ async fn what_leaves_a_long_queue_changes_no_order() {
 /// Whether this percentage of the numbers, in no pattern, has this one.
 fn number_stays(number: usize, percentage: usize) -> bool {
     number * 7919 % 101 < percentage
+}
+
+async fn its_error_says_whether_the_group_is_closed_or_has_ended() {
+    for name in [None, Some("ingest")] {
+        let g = limited(1);
+        name.into_iter().for_each(|name| g.set_name(name));
+        let permit = g.reserve().await.unwrap();
+        let mut waits = Box::pin(g.reserve());
+        assert!(futures::poll!(&mut waits).is_pending());
+        g.close();
+        let closed = cause(&g.reserve().await.unwrap_err());
+        let spawner = g.spawner();
+        let through_spawner = cause(&spawner.reserve().await.unwrap_err());
+        assert_eq!(g.wait().await, OK);
+        let while_it_waited = cause(&waits.await.unwrap_err());
+        let later = cause(&spawner.reserve().await.unwrap_err());
+        drop(permit);
+        let (is_closed, has_ended) = match name {
+            None => ("the group is closed", "the group's wait has finished"),
+            Some(_) => (
+                "group \"ingest\" is closed",
+                "the wait of group \"ingest\" has finished",
+            ),
+        };
+        assert_eq!([closed, through_spawner], [is_closed; 2]);
+        assert_eq!([while_it_waited, later], [has_ended; 2]);
+    }
 }
 
 #[test]
