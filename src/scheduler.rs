@@ -87,7 +87,7 @@ use permits::Permits;
 use permits::lending::{Lending, SchedulerId};
 use source::Source;
 use state::State;
-use wakers::Wakers;
+use wakers::Taken;
 
 /// How many workers may have left before one of them joins those.
 const LEFT_UNJOINED: usize = 4;
@@ -432,10 +432,10 @@ impl<S: Source> Lending for Scheduler<S> {
         section(&mut self.state.lock().permits);
     }
 
-    fn update(self: Arc<Self>, section: &mut dyn FnMut(&mut Permits, &mut Wakers) -> bool) {
+    fn update(self: Arc<Self>, section: &mut dyn FnMut(&mut Permits, &mut Taken<'_>) -> bool) {
         let ended = self.ctx.is_done();
         self.with_effects(|state, effects| {
-            if section(&mut state.permits, &mut effects.stale_wakers) {
+            if section(&mut state.permits, &mut effects.wakers()) {
                 state.start_ready(ended, effects);
             }
         });

@@ -107,7 +107,7 @@ where
         let poll = self.with_effects(|state, effects| {
             let permits = &mut state.permits;
             if let Some(started) = asked.decision(&state.source) {
-                let resumes = lease.resume(permits, &mut new, &mut effects.stale_wakers);
+                let resumes = lease.resume(permits, &mut new, &mut effects.wakers());
                 effects.stale_wakers.extend(new.take());
                 return if resumes {
                     Poll::Ready(started)
@@ -115,7 +115,7 @@ where
                     Poll::Pending
                 };
             }
-            let (lent, is_free) = lease.wait(how, permits);
+            let (lent, is_free) = lease.wait(how, permits, &mut effects.wakers());
             let waiter = new.take().map(|waker| Waiter { waker, lent });
             if let Some(slot) = asked.waiter(&mut state.source) {
                 let old = std::mem::replace(slot, waiter);
@@ -141,7 +141,7 @@ where
             if let Some(waiter) = asked.waiter(&mut state.source).and_then(Option::take) {
                 effects.stale_wakers.push(waiter.waker);
             }
-            lease.end(is_decided, &mut state.permits, &mut effects.stale_wakers);
+            lease.end(is_decided, &mut state.permits, &mut effects.wakers());
         });
     }
 }

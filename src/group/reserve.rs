@@ -149,9 +149,9 @@ where
                 if granted {
                     // A blocking closure has its own permit back, beyond the limit if none is free:
                     // it cannot run on this one, whose use it could not outlast.
-                    lease.end(true, permits, &mut effects.stale_wakers);
+                    lease.end(true, permits, &mut effects.wakers());
                     permits.take_granted(wait.reserved_id());
-                } else if !lease.resume(permits, &mut new, &mut effects.stale_wakers) {
+                } else if !lease.resume(permits, &mut new, &mut effects.wakers()) {
                     return Poll::Pending;
                 }
                 effects.stale_wakers.extend(new.take());
@@ -161,7 +161,7 @@ where
                 }
                 return Poll::Ready(granted);
             }
-            let (lent, is_free) = lease.wait(how, permits);
+            let (lent, is_free) = lease.wait(how, permits, &mut effects.wakers());
             let position = wait.number().and_then(|number| queue.position_at(number));
             if let Some(position) = position {
                 let waiter = new.take().map(|waker| Waiter { waker, lent });
@@ -222,7 +222,7 @@ where
                 Stage::Admitted => state.permits.give_back(wait.reserved_id()),
                 Stage::New | Stage::Refused | Stage::Dismissed | Stage::Left => false,
             };
-            lease.end(is_decided, &mut state.permits, &mut effects.stale_wakers);
+            lease.end(is_decided, &mut state.permits, &mut effects.wakers());
             if is_free {
                 state.start_ready(ended, effects);
             }

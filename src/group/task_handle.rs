@@ -12,10 +12,11 @@ use tokio::task::coop;
 use super::error::{GROUP_DROPPED, stopped};
 use super::handle::{Admission, Number};
 use crate::context::{CancelHandle, Cause, ContextError, StaticCause};
+use crate::panic;
 use crate::scheduler::current;
 use crate::scheduler::lease::Lease;
 use crate::scheduler::permits::lending::{Lending, Waiter};
-use crate::scheduler::wakers::Wakers;
+use crate::scheduler::wakers::{Taken, Wakers};
 use crate::sync::{Arc, Weak};
 pub(crate) use slot::Slot;
 use slot::Stop;
@@ -250,11 +251,15 @@ impl<T> Future for TaskHandle<T> {
             .as_ref()
             .and_then(|scheduler| current::own_poll(scheduler.id(), cx.waker()));
         let mut waker = Some(cx.waker().clone());
-        let mut unneeded = Wakers::default();
+        let (mut wake, mut unneeded) = (Wakers::default(), Wakers::default());
+        let mut wakers = Taken {
+            wake: &mut wake,
+            unneeded: &mut unneeded,
+        };
         let lease = &mut this.lease;
         let mut state = this.slot.state.lock();
         let is_ready =
-            state.ended && lease.resume_in(scheduler.as_deref(), &mut waker, &mut unneeded);
+            state.ended && lease.resume_in(scheduler.as_deref(), &mut waker, &mut wakers);
         let mut is_free = false;
         let output = if is_ready {
             let value = state.value.take();
@@ -263,7 +268,7 @@ impl<T> Future for TaskHandle<T> {
         } else {
             if !state.ended {
                 let lent;
-                (lent, is_free) = lease.wait_in(how, scheduler.as_deref());
+                (lent, is_free) = lease.wait_in(how, scheduler.as_deref(), &mut wakers);
                 let waiter = waker.take().map(|waker| Waiter { waker, lent });
                 let old = std::mem::replace(&mut state.waiter, waiter);
                 unneeded.extend(old.map(|old| old.waker));
@@ -271,6 +276,7 @@ impl<T> Future for TaskHandle<T> {
             None
         };
         drop(state);
+        wake.for_each(panic::wake);
         drop((unneeded, waker));
         if let Some(output) = output {
             budget.made_progress();
@@ -293,15 +299,20 @@ fn value_taken() -> ContextError {
 impl<T> Drop for TaskHandle<T> {
     fn drop(&mut self) {
         let scheduler = self.scheduler();
-        let mut unneeded = Wakers::default();
+        let (mut wake, mut unneeded) = (Wakers::default(), Wakers::default());
+        let mut wakers = Taken {
+            wake: &mut wake,
+            unneeded: &mut unneeded,
+        };
         let mut state = self.slot.state.lock();
         state.abandoned = true;
         let left = (state.waiter.take(), state.value.take());
         if let (Some(scheduler), false) = (&scheduler, self.lease.is_none()) {
             let (lease, ended) = (&mut self.lease, state.ended);
-            scheduler.read(&mut |permits| lease.end(ended, permits, &mut unneeded));
+            scheduler.read(&mut |permits| lease.end(ended, permits, &mut wakers));
         }
         drop(state);
+        wake.for_each(panic::wake);
         drop((left, unneeded));
     }
 }

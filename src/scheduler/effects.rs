@@ -4,7 +4,7 @@ use std::any::Any;
 
 use super::calls::CallId;
 use super::permits::lending::Lending;
-use super::wakers::Wakers;
+use super::wakers::{Taken, Wakers};
 use crate::context::{ContextError, StaticCause};
 use crate::registry::TaskRef;
 use crate::sync::Arc;
@@ -41,6 +41,14 @@ impl Effects {
             && self.stale_wakers.is_empty()
             && self.observers.is_empty()
             && self.drop_later.is_empty()
+    }
+
+    /// Returns the lists for wakers.
+    pub(crate) fn wakers(&mut self) -> Taken<'_> {
+        Taken {
+            wake: &mut self.wake,
+            unneeded: &mut self.stale_wakers,
+        }
     }
 
     /// Has the unstarted work rejected if the context is done. A deadline that passes notifies

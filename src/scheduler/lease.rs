@@ -7,7 +7,7 @@ use super::current::{self, How};
 use super::permits::Permits;
 use super::permits::lending::Lending;
 use super::permits::lending::{Claimant, LenderId, Lent, Through};
-use super::wakers::Wakers;
+use super::wakers::Taken;
 
 /// The state of an awaitable's wait from one poll to the next.
 pub(crate) enum Lease {
@@ -22,7 +22,12 @@ impl Lease {
     /// Handles a poll of an undecided awaitable. `how` says in which way a job of its scheduler
     /// polls it, if one does; that job then waits for it. Returns what the waiter has to know about
     /// the task, and whether a permit became free. Called under the lock of the scheduler.
-    pub(crate) fn wait(&mut self, how: Option<How>, permits: &mut Permits) -> (Option<Lent>, bool) {
+    pub(crate) fn wait(
+        &mut self,
+        how: Option<How>,
+        permits: &mut Permits,
+        wakers: &mut Taken<'_>,
+    ) -> (Option<Lent>, bool) {
         let lender = how.and_then(|how| Some((how, current::register_own_lender(permits)?)));
         let Some((how, lender)) = lender else {
             self.unlist(permits, None);
@@ -42,11 +47,13 @@ impl Lease {
                 }
                 Through::List
             }
-            How::Blocking => {
-                if let Lease::None = self {
-                    *self = Lease::Blocking(Box::new((lender, permits.claimant())));
-                }
-                return (None, permits.lend(lender));
+            How::Blocking(waker) => {
+                let blocking = match self {
+                    Lease::Blocking(blocking) => **blocking,
+                    Lease::None | Lease::Listed(_) => (lender, permits.claimant()),
+                };
+                *self = Lease::Blocking(Box::new(blocking));
+                return (None, permits.lend_in_closure(blocking, waker, wakers));
             }
         };
         (Some(Lent { lender, through }), false)
@@ -58,11 +65,13 @@ impl Lease {
         &mut self,
         how: Option<How>,
         scheduler: Option<&dyn Lending>,
+        wakers: &mut Taken<'_>,
     ) -> (Option<Lent>, bool) {
         let mut waits = (None, false);
         let is_elsewhere = how.is_none() && self.is_none();
         if let Some(scheduler) = scheduler.filter(|_| !is_elsewhere) {
-            scheduler.read(&mut |permits| waits = self.wait(how, permits));
+            let mut how = how;
+            scheduler.read(&mut |permits| waits = self.wait(how.take(), permits, wakers));
         }
         waits
     }
@@ -85,13 +94,14 @@ impl Lease {
         &mut self,
         permits: &mut Permits,
         waker: &mut Option<Waker>,
-        unneeded: &mut Wakers,
+        wakers: &mut Taken<'_>,
     ) -> bool {
         if let Lease::Blocking(blocking) = self {
             let (lender, claimant) = **blocking;
+            permits.end_await(lender, claimant, wakers);
             let reserved = waker
                 .take()
-                .is_none_or(|waker| permits.reserve(lender, claimant, waker, unneeded));
+                .is_none_or(|waker| permits.reserve(lender, claimant, waker, wakers));
             if !reserved {
                 return false;
             }
@@ -107,22 +117,22 @@ impl Lease {
         &mut self,
         scheduler: Option<&dyn Lending>,
         waker: &mut Option<Waker>,
-        unneeded: &mut Wakers,
+        wakers: &mut Taken<'_>,
     ) -> bool {
         let Some(scheduler) = scheduler.filter(|_| !self.is_none()) else {
             return true;
         };
         let mut resumes = false;
-        scheduler.read(&mut |permits| resumes = self.resume(permits, waker, unneeded));
+        scheduler.read(&mut |permits| resumes = self.resume(permits, waker, wakers));
         resumes
     }
 
     /// Handles that the awaitable is dropped. Called under the lock of the scheduler.
-    pub(crate) fn end(&mut self, is_decided: bool, permits: &mut Permits, unneeded: &mut Wakers) {
+    pub(crate) fn end(&mut self, is_decided: bool, permits: &mut Permits, wakers: &mut Taken<'_>) {
         match std::mem::replace(self, Lease::None) {
             Lease::Listed(lender) if !is_decided => permits.unlist(lender),
             Lease::Listed(_) | Lease::None => {}
-            Lease::Blocking(blocking) => permits.retake(blocking.0, blocking.1, unneeded),
+            Lease::Blocking(blocking) => permits.retake(blocking.0, blocking.1, wakers),
         }
     }
 

@@ -33,6 +33,14 @@ impl Wakers {
     }
 }
 
+/// The lists for the wakers that a critical section takes out of the bookkeeping.
+pub(crate) struct Taken<'a> {
+    /// They are woken when the lock is released.
+    pub(crate) wake: &'a mut Wakers,
+    /// They are dropped then. What they would wake has ended, or has another waker.
+    pub(crate) unneeded: &'a mut Wakers,
+}
+
 impl Extend<Waker> for Wakers {
     fn extend<I: IntoIterator<Item = Waker>>(&mut self, wakers: I) {
         wakers.into_iter().for_each(|waker| self.push(waker));

@@ -11,6 +11,7 @@
 
 mod group_lending;
 mod group_lending_faults;
+mod group_lending_wakes;
 mod group_limit;
 mod group_programs;
 mod group_reserve_lending;

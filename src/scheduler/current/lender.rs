@@ -159,9 +159,9 @@ fn reserve(
 ) -> bool {
     let mut waker = Some(waker.clone());
     let mut is_reserved = false;
-    scheduler.clone().update(&mut |permits, unneeded| {
+    scheduler.clone().update(&mut |permits, wakers| {
         if let Some(waker) = waker.take() {
-            is_reserved = permits.reserve(lender, claimant, waker, unneeded);
+            is_reserved = permits.reserve(lender, claimant, waker, wakers);
         }
         if is_reserved {
             then(permits);

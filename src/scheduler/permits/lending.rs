@@ -34,6 +34,11 @@
 //! 6. A permit that was reserved counts as in use from its grant until a job has started with it or
 //!    it is given back. A task that has lent its own permit and gets the reserved one runs on that:
 //!    it is *attached* to the task. See [`reserved`].
+//! 7. A claimant that does not give up is woken when its claim ends, in whichever way that happens:
+//!    the permit is granted, or the task takes it back at once. Nothing else would wake it, since a
+//!    claim takes the place of the waker that a decision wakes.
+//! 8. When a blocking closure holds its permit again, or a poll under it ends, all its pending
+//!    awaitables are woken: see [`blocking`].
 //!
 //! What is kept for each task is in [`lenders`], and invariant 2 in [`abroad`].
 
@@ -45,7 +50,7 @@ mod reserved;
 use std::task::Waker;
 
 use super::Permits;
-use crate::scheduler::wakers::Wakers;
+use crate::scheduler::wakers::{Taken, Wakers};
 use crate::sync::Arc;
 pub(crate) use abroad::{ActsFor, Edge, Lasts, Part, Target, all_asked, all_awaiters};
 pub(crate) use lenders::LazyLenders;
@@ -59,9 +64,9 @@ pub(crate) trait Lending: Send + Sync {
     fn is_aborted(&self) -> bool;
     /// Runs `section` under the lock. The section must have no effects.
     fn read(&self, section: &mut dyn FnMut(&mut Permits));
-    /// Runs `section` under the lock. The section adds the wakers that are not needed any more, and
-    /// returns whether a permit has become free. A free permit is given to the next claim or job.
-    fn update(self: Arc<Self>, section: &mut dyn FnMut(&mut Permits, &mut Wakers) -> bool);
+    /// Runs `section` under the lock. The section adds the wakers that it takes out, and returns
+    /// whether a permit has become free. A free permit is given to the next claim or job.
+    fn update(self: Arc<Self>, section: &mut dyn FnMut(&mut Permits, &mut Taken<'_>) -> bool);
 }
 
 /// The id of a job that waits, within its scheduler. It is never reused, so a stale id finds
@@ -134,24 +139,25 @@ impl Permits {
         id: LenderId,
         claimant: Claimant,
         waker: Waker,
-        unneeded: &mut Wakers,
+        wakers: &mut Taken<'_>,
     ) -> bool {
         self.attach_granted(id, claimant);
         let may_take = self.running < self.limit.max(1) && !self.lenders.has_claims();
         let Some(lender) = self.lenders.tasks.get_mut(&id) else {
-            unneeded.push(waker);
+            wakers.unneeded.push(waker);
             return true;
         };
         if lender.permit == TaskPermit::Lent && lender.attached == 0 && may_take {
-            lender.permit = TaskPermit::Held;
+            lender.hold(wakers.wake);
             self.running += 1;
         }
         if lender.has_permit() {
             lender.reserved.insert(claimant);
-            unneeded.push(waker);
+            wakers.unneeded.push(waker);
             return true;
         }
-        unneeded.extend(lender.claimants.insert(claimant, waker));
+        let old = lender.claimants.insert(claimant, waker);
+        wakers.unneeded.extend(old);
         self.claim(id);
         false
     }
@@ -183,9 +189,10 @@ impl Permits {
     }
 
     /// Ends a poll of a job on the task's behalf. Returns whether the permit became free.
-    pub(crate) fn end_poll_for(&mut self, id: LenderId) -> bool {
+    pub(crate) fn end_poll_for(&mut self, id: LenderId, wakers: &mut Taken<'_>) -> bool {
         if let Some(lender) = self.lenders.tasks.get_mut(&id) {
             lender.polls -= 1;
+            lender.wake_awaits(wakers.wake);
         }
         self.lend_if_waiting(id)
     }
@@ -222,13 +229,15 @@ impl Permits {
         &mut self,
         id: LenderId,
         claimant: Claimant,
-        unneeded: &mut Wakers,
+        wakers: &mut Taken<'_>,
     ) -> bool {
         let Some(lender) = self.lenders.tasks.get_mut(&id) else {
             return false;
         };
-        lender.reserved.remove(&claimant);
-        unneeded.extend(lender.claimants.remove(&claimant));
+        if lender.reserved.remove(&claimant) {
+            lender.wake_awaits(wakers.wake);
+        }
+        wakers.unneeded.extend(lender.claimants.remove(&claimant));
         if lender.claimants.is_empty() {
             if let TaskPermit::Claimed(claim) = lender.permit {
                 lender.permit = TaskPermit::Lent;
@@ -319,12 +328,8 @@ impl Permits {
                 return;
             };
             if let Some(lender) = self.lenders.tasks.get_mut(&id) {
-                lender.permit = TaskPermit::Held;
+                lender.hold(wake);
                 self.running += 1;
-                for (claimant, waker) in std::mem::take(&mut lender.claimants) {
-                    lender.reserved.insert(claimant);
-                    wake.push(waker);
-                }
             }
         }
     }
@@ -346,6 +351,7 @@ impl Permits {
     fn forget(&mut self, id: LenderId, unneeded: &mut Wakers) -> Option<TaskPermit> {
         let lender = self.lenders.tasks.remove(&id)?;
         unneeded.extend(lender.claimants.into_values());
+        unneeded.extend(lender.awaited.into_values());
         unneeded.extend(lender.waker);
         for scheduler in lender.abroad {
             self.count_out_abroad(scheduler);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::{Claimant, LenderId, Lending, SchedulerId};
 use crate::scheduler::permits::Permits;
-use crate::scheduler::wakers::Wakers;
+use crate::scheduler::wakers::Taken;
 use crate::sync::{Arc, Weak};
 
 /// A wait of a job for another scheduler.
@@ -135,18 +135,18 @@ impl ActsFor {
 
     /// Ends a poll under the task's permit, and lends the permit if the task waits.
     pub(crate) fn end_poll(&self) {
-        self.free(&mut |permits, _| permits.end_poll_for(self.lender));
+        self.free(&mut |permits, wakers| permits.end_poll_for(self.lender, wakers));
     }
 
     /// Removes a claimant that will not poll.
     pub(crate) fn abandon(&self, claimant: Claimant) {
-        self.free(&mut |permits, unneeded| permits.abandon(self.lender, claimant, unneeded));
+        self.free(&mut |permits, wakers| permits.abandon(self.lender, claimant, wakers));
     }
 
-    fn free(&self, section: &mut dyn FnMut(&mut Permits, &mut Wakers) -> bool) {
+    fn free(&self, section: &mut dyn FnMut(&mut Permits, &mut Taken<'_>) -> bool) {
         let mut lent = false;
-        self.scheduler.clone().update(&mut |permits, unneeded| {
-            lent = section(permits, unneeded);
+        self.scheduler.clone().update(&mut |permits, wakers| {
+            lent = section(permits, wakers);
             lent
         });
         if !lent {

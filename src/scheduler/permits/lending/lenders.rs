@@ -7,6 +7,7 @@ use std::task::Waker;
 use super::abroad::{Awaiter, Target};
 use super::reserved::Reserved;
 use super::{Claimant, LenderId, Lending};
+use crate::scheduler::wakers::Wakers;
 use crate::sync::Weak;
 
 /// The permit of a task, and how the task waits.
@@ -19,8 +20,11 @@ pub(crate) struct Lender {
     pub(super) polls: usize,
     /// The claimants that were woken and have the permit for their next poll.
     pub(super) reserved: BTreeSet<Claimant>,
-    /// The claimants that are woken when the permit is granted.
+    /// The claimants that are woken when the task has a permit.
     pub(super) claimants: BTreeMap<Claimant, Waker>,
+    /// The pending awaitables of a blocking closure, which are woken when it holds its permit
+    /// again.
+    pub(super) awaited: BTreeMap<Claimant, Waker>,
     /// Whether the task waited for its own scheduler when its last poll ended.
     pub(super) waits: bool,
     /// The number of undecided awaitables of its own scheduler that the task has polled through a
@@ -56,6 +60,7 @@ impl Lender {
             polls,
             reserved: BTreeSet::new(),
             claimants: BTreeMap::new(),
+            awaited: BTreeMap::new(),
             waits: false,
             listed: 0,
             is_woken: false,
@@ -66,6 +71,28 @@ impl Lender {
             #[cfg(feature = "inspect")]
             lent_at: None,
         }
+    }
+
+    /// Notes that the task holds its permit, which it had lent, and reserves that for the
+    /// claimants.
+    pub(super) fn hold(&mut self, wake: &mut Wakers) {
+        self.permit = TaskPermit::Held;
+        self.reserve_for_claimants(wake);
+        self.wake_awaits(wake);
+    }
+
+    /// Reserves the permit that the task has for all claimants, and wakes them.
+    pub(super) fn reserve_for_claimants(&mut self, wake: &mut Wakers) {
+        for (claimant, waker) in std::mem::take(&mut self.claimants) {
+            self.reserved.insert(claimant);
+            wake.push(waker);
+        }
+    }
+
+    /// Wakes the pending awaitables of a blocking closure: those that it waits for are polled
+    /// again, and lend the permit again.
+    pub(super) fn wake_awaits(&mut self, wake: &mut Wakers) {
+        wake.extend(std::mem::take(&mut self.awaited).into_values());
     }
 
     /// Returns whether the task has a permit under which it may be polled.

@@ -189,10 +189,7 @@ impl Permits {
             };
             lender.permit = TaskPermit::Lent;
             lenders.claims.remove(&claim);
-            for (claimant, waker) in std::mem::take(&mut lender.claimants) {
-                lender.reserved.insert(claimant);
-                wake.push(waker);
-            }
+            lender.reserve_for_claimants(wake);
         }
     }
 }
