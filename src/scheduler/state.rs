@@ -278,7 +278,7 @@ impl<S: Source> State<S> {
 
     /// Releases a permit with which no job was started.
     pub(crate) fn return_permit(&mut self, effects: &mut Effects) {
-        self.permits.release(None, &mut effects.stale_wakers);
+        self.permits.release(None, &mut effects.wakers());
         self.count_out(true, effects);
     }
 
@@ -286,7 +286,7 @@ impl<S: Source> State<S> {
     pub(crate) fn complete(&mut self, completion: Completion<S>, effects: &mut Effects) {
         if completion.tag.takes_permit() {
             self.permits
-                .release(completion.lender, &mut effects.stale_wakers);
+                .release(completion.lender, &mut effects.wakers());
         }
         self.end(completion.tag, completion.value, effects);
     }

@@ -1,6 +1,8 @@
 //! Claims on a lent permit that end in an unusual way, and permits that become free in one: what
 //! waits for the permit is woken all the same.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use errgroup::Spawner;
@@ -19,6 +21,9 @@ both_flavours![
     an_await_of_a_closure_beside_a_granted_one_that_is_left_alone,
     an_await_of_a_closure_on_whose_behalf_a_job_is_polled,
     an_await_of_a_closure_whose_other_handle_is_dropped_elsewhere,
+    a_job_elsewhere_whose_task_is_dropped_with_its_group,
+    a_job_elsewhere_whose_closure_ends,
+    a_clone_outside_of_what_a_closure_has_claimed_for,
 ];
 
 /// Awaits `future`, and counts its polls.
@@ -246,6 +251,100 @@ async fn an_await_of_a_closure_whose_other_handle_is_dropped_elsewhere() {
     until(|| runs.get() == 1).await;
     drop(passed_on);
     yields(20).await;
+    held.open();
+    assert_eq!(g.wait().await, OK);
+}
+
+/// A job of `elsewhere` that awaits a task of `s`, behind which another one takes the permit for
+/// good. When the job is woken, it claims the permit of a task of `s` that awaits the job.
+fn waits_for_a_task_of(
+    s: Spawner<String>,
+    runs: &Count,
+    held: &Gate,
+) -> impl Future<Output = Result<(), String>> + use<> {
+    let holds = holds_until(held, runs);
+    async move {
+        let awaited = s.spawn(async { Ok(()) });
+        drop(s.spawn(holds));
+        drop(s);
+        awaited.await.map_err(|why| why.to_string())
+    }
+}
+
+async fn a_job_elsewhere_whose_task_is_dropped_with_its_group() {
+    let (g, elsewhere) = (limited(1), limited(1));
+    let (runs, held) = (Count::default(), Gate::new());
+    let (s, waits) = (
+        elsewhere.spawner(),
+        waits_for_a_task_of(g.spawner(), &runs, &held),
+    );
+    g.go(async move { s.spawn(waits).await.map_err(|why| why.to_string()) });
+    until(|| runs.get() == 1).await;
+    yields(20).await;
+    drop(g);
+    assert_eq!(elsewhere.wait().await, OK);
+}
+
+async fn a_job_elsewhere_whose_closure_ends() {
+    let (g, elsewhere) = (limited(1), limited(1));
+    let (runs, held, ends) = (Count::default(), Gate::new(), Gate::new());
+    let (s, waits) = (
+        elsewhere.spawner(),
+        waits_for_a_task_of(g.spawner(), &runs, &held),
+    );
+    let ended = ends.clone();
+    let has_ended = Arc::new(AtomicBool::new(false));
+    let sets = has_ended.clone();
+    g.go_blocking(move |_| {
+        let job = s.spawn(waits);
+        Handle::current().block_on(async {
+            tokio::select! {
+                _ = job => {}
+                () = ended.pass() => {}
+            }
+        });
+        sets.store(true, Ordering::SeqCst);
+        OK
+    });
+    until(|| runs.get() == 1).await;
+    yields(20).await;
+    ends.open();
+    // The job goes on although the permit is held.
+    assert_eq!(elsewhere.wait().await, OK);
+    until(|| has_ended.load(Ordering::SeqCst)).await;
+    held.open();
+    assert_eq!(g.wait().await, OK);
+}
+
+/// A shared future has one waker of its own, for the closure and for the clone outside.
+async fn a_clone_outside_of_what_a_closure_has_claimed_for() {
+    let g = limited(1);
+    let (s, held, ends) = (g.spawner(), Gate::new(), Gate::new());
+    let (runs, polls) = (Count::default(), Count::default());
+    let (holds, ended, polled) = (holds_until(&held, &runs), ends.clone(), polls.clone());
+    let (send, receive) = oneshot::channel();
+    g.go_blocking(move |_| {
+        let shared = s.spawn(async { Ok(2) }).shared();
+        assert!(send.send(shared.clone()).is_ok());
+        drop(s.spawn(holds));
+        let awaits = async {
+            tokio::select! {
+                biased;
+                () = ended.pass() => {}
+                _ = shared => {}
+            }
+        };
+        let waits_for_the_task = async { block_until(|| runs.get() == 1) };
+        let both = async { futures::join!(awaits, waits_for_the_task) };
+        Handle::current().block_on(counted(polled, both));
+        OK
+    });
+    let outside = receive.await.unwrap();
+    until(|| polls.get() >= 2).await;
+    let awaits = tokio::spawn(outside);
+    yields(20).await;
+    ends.open();
+    assert_eq!(awaits.await.unwrap().unwrap(), 2);
     held.open();
     assert_eq!(g.wait().await, OK);
 }

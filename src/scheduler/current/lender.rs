@@ -5,7 +5,6 @@ use std::task::Waker;
 use super::{CurrentJob, Polled, how_polled};
 use crate::scheduler::permits::Permits;
 use crate::scheduler::permits::lending::{Claimant, Lasts, LenderId, Lending};
-use crate::scheduler::wakers::Wakers;
 use crate::sync::Arc;
 
 impl CurrentJob {
@@ -85,9 +84,10 @@ impl CurrentJob {
     /// Prepares for the next job if the last one has no permit to release.
     pub(crate) fn forget(&mut self) {
         if let Some(lender) = self.renew() {
-            let mut unneeded = Wakers::default();
-            self.scheduler
-                .read(&mut |permits| permits.forget_waits(lender, &mut unneeded));
+            self.scheduler.clone().update(&mut |permits, wakers| {
+                permits.forget_waits(lender, wakers);
+                false
+            });
         }
     }
 

@@ -35,8 +35,8 @@
 //!    it is given back. A task that has lent its own permit and gets the reserved one runs on that:
 //!    it is *attached* to the task. See [`reserved`].
 //! 7. A claimant that does not give up is woken when its claim ends, in whichever way that happens:
-//!    the permit is granted, or the task takes it back at once. Nothing else would wake it, since a
-//!    claim takes the place of the waker that a decision wakes.
+//!    the permit is granted, the task takes it back at once, or the task has ended. Nothing else
+//!    would wake it, since a claim takes the place of the waker that a decision wakes.
 //! 8. When a blocking closure holds its permit again, or a poll under it ends, all its pending
 //!    awaitables are woken: see [`blocking`].
 //!
@@ -335,8 +335,8 @@ impl Permits {
     }
 
     /// Releases the permit of a task that has finished.
-    pub(crate) fn release(&mut self, lender: Option<LenderId>, unneeded: &mut Wakers) {
-        match lender.and_then(|id| self.forget(id, unneeded)) {
+    pub(crate) fn release(&mut self, lender: Option<LenderId>, wakers: &mut Taken<'_>) {
+        match lender.and_then(|id| self.forget(id, wakers)) {
             None | Some(TaskPermit::Held) => self.running -= 1,
             Some(TaskPermit::Lent) => {}
             Some(TaskPermit::Claimed(claim)) => _ = self.lenders.claims.remove(&claim),
@@ -344,15 +344,21 @@ impl Permits {
     }
 
     /// Forgets the waits of a job that holds its permit.
-    pub(crate) fn forget_waits(&mut self, id: LenderId, unneeded: &mut Wakers) {
-        self.forget(id, unneeded);
+    pub(crate) fn forget_waits(&mut self, id: LenderId, wakers: &mut Taken<'_>) {
+        self.forget(id, wakers);
     }
 
-    fn forget(&mut self, id: LenderId, unneeded: &mut Wakers) -> Option<TaskPermit> {
+    fn forget(&mut self, id: LenderId, wakers: &mut Taken<'_>) -> Option<TaskPermit> {
         let lender = self.lenders.tasks.remove(&id)?;
-        unneeded.extend(lender.claimants.into_values());
-        unneeded.extend(lender.awaited.into_values());
-        unneeded.extend(lender.waker);
+        for (claimant, waker) in lender.claimants {
+            match claimant {
+                Claimant::Task => wakers.unneeded.push(waker),
+                // They need no permit of this task any more.
+                Claimant::Job(..) | Claimant::Blocking(_) => wakers.wake.push(waker),
+            }
+        }
+        wakers.unneeded.extend(lender.awaited.into_values());
+        wakers.unneeded.extend(lender.waker);
         for scheduler in lender.abroad {
             self.count_out_abroad(scheduler);
         }
