@@ -28,6 +28,9 @@
 //!    to a claim.
 //! 3. No permit is given to a job that has not started while a claim waits: the claims of lenders
 //!    come first.
+//!    A section that releases a permit grants it to a claim, if there is one, before it ends. A
+//!    worker that releases a permit may look for no other job, as after an abort, and a blocking
+//!    closure continues even then.
 //! 4. Which tasks have lent their permit, and how they claim it back: see
 //!    [`lending`](lending).
 //! 5. A *searching worker*, or *searcher*, is a worker that was spawned or woken and has not looked

@@ -282,11 +282,14 @@ impl<S: Source> State<S> {
         self.count_out(true, effects);
     }
 
-    /// Releases the permit of a job that has finished, and keeps its value.
+    /// Releases the permit of a job that has finished, and keeps its value. A claim may get the
+    /// permit at once: whatever the caller does next, such as to drop work that never runs, may
+    /// take long, and may be the end of its worker.
     pub(crate) fn complete(&mut self, completion: Completion<S>, effects: &mut Effects) {
         if completion.tag.takes_permit() {
             self.permits
                 .release(completion.lender, &mut effects.wakers());
+            self.permits.grant(&mut effects.wake);
         }
         self.end(completion.tag, completion.value, effects);
     }

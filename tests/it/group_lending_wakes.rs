@@ -24,6 +24,8 @@ both_flavours![
     a_job_elsewhere_whose_task_is_dropped_with_its_group,
     a_job_elsewhere_whose_closure_ends,
     a_clone_outside_of_what_a_closure_has_claimed_for,
+    a_closure_that_claims_during_the_last_poll_before_an_abort,
+    a_closure_that_claims_while_refused_work_is_dropped,
 ];
 
 /// Awaits `future`, and counts its polls.
@@ -347,4 +349,58 @@ async fn a_clone_outside_of_what_a_closure_has_claimed_for() {
     assert_eq!(awaits.await.unwrap().unwrap(), 2);
     held.open();
     assert_eq!(g.wait().await, OK);
+}
+
+/// The abort comes during the poll in which the task ends that has the closure's permit.
+async fn a_closure_that_claims_during_the_last_poll_before_an_abort() {
+    let g = Arc::new(limited(1));
+    let (s, aborts, gate, polls) = (g.spawner(), g.clone(), Gate::new(), Count::default());
+    let (gated, polled) = (gate.clone(), polls.clone());
+    let is_started = Arc::new(AtomicBool::new(false));
+    let started = is_started.clone();
+    g.go_blocking(move |_| {
+        let admission = s.go(async move {
+            gated.pass().await;
+            aborts.abort();
+            OK
+        });
+        let admission = Handle::current().block_on(counted(polled, admission));
+        started.store(admission.is_started(), Ordering::SeqCst);
+        OK
+    });
+    // In the second poll it finds the decision.
+    until(|| polls.get() == 2).await;
+    gate.open();
+    assert_eq!(g.close_and_wait().await, OK);
+    assert!(is_started.load(Ordering::SeqCst));
+}
+
+/// The destructor of work that never runs waits until the closure has continued.
+async fn a_closure_that_claims_while_refused_work_is_dropped() {
+    let g = limited(1);
+    let (s, gate, polls) = (g.spawner(), Gate::new(), Count::default());
+    let (gated, polled) = (gate.clone(), polls.clone());
+    let [continues, in_time] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+    let (continued, was_in_time) = (continues.clone(), in_time.clone());
+    g.go_blocking(move |_| {
+        let admission = s.go(async move {
+            gated.pass().await;
+            Err("the cause".to_owned())
+        });
+        let waits = OnDrop(move || {
+            let in_time = block_until(|| continued.load(Ordering::SeqCst));
+            was_in_time.store(in_time, Ordering::SeqCst);
+        });
+        drop(s.go(async move {
+            let _waits = waits;
+            OK
+        }));
+        Handle::current().block_on(counted(polled, admission));
+        continues.store(true, Ordering::SeqCst);
+        OK
+    });
+    until(|| polls.get() == 2).await;
+    gate.open();
+    assert_eq!(g.wait().await, Err("the cause".to_owned()));
+    assert!(in_time.load(Ordering::SeqCst));
 }
