@@ -232,9 +232,10 @@ pub(crate) fn end_poll(is_ready: bool, cx: &mut task::Context<'_>) {
 
 #[cold]
 fn end_noted_poll(is_ready: bool, waker: &Waker) {
-    let deferred = look(|job| Some(std::mem::take(&mut job.abroad.as_mut()?.deferred)));
-    for start in deferred.unwrap_or_default() {
-        start();
+    // A start that is refused drops its future here, whose destructor may start another job, which
+    // is deferred, too. Ends when no destructor does.
+    while let Some(deferred) = look(CurrentJob::take_deferred) {
+        deferred.into_iter().for_each(|start| start());
     }
     look(|job| {
         if is_ready {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use errgroup::Spawner;
+use errgroup::{Permit, Spawner};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use tokio::runtime::Handle;
@@ -26,6 +26,7 @@ both_flavours![
     a_clone_outside_of_what_a_closure_has_claimed_for,
     a_closure_that_claims_during_the_last_poll_before_an_abort,
     a_closure_that_claims_while_refused_work_is_dropped,
+    a_start_that_is_deferred_by_a_deferred_start,
 ];
 
 /// Awaits `future`, and counts its polls.
@@ -403,4 +404,51 @@ async fn a_closure_that_claims_while_refused_work_is_dropped() {
     gate.open();
     assert_eq!(g.wait().await, Err("the cause".to_owned()));
     assert!(in_time.load(Ordering::SeqCst));
+}
+
+struct StartsOnDrop(Option<Permit<String>>, Count);
+
+impl Drop for StartsOnDrop {
+    fn drop(&mut self) {
+        let dropped = OnDrop({
+            let count = self.1.clone();
+            move || _ = count.add()
+        });
+        if let Some(permit) = self.0.take() {
+            permit.go(async move {
+                let _dropped = dropped;
+                OK
+            });
+        }
+    }
+}
+
+/// The task runs on two reserved permits. In its last poll it starts a task with each: the second
+/// one in the destructor of the first one, which is refused.
+async fn a_start_that_is_deferred_by_a_deferred_start() {
+    let g = limited(2);
+    let (s, held) = (g.spawner(), Gate::new());
+    let (runs, dropped) = (Count::default(), Count::default());
+    let counted = dropped.clone();
+    g.go(holds_until(&held, &runs).map(|ended| ended.map(drop)));
+    until(|| runs.get() == 1).await;
+    let reserved = Count::default();
+    let reserves = reserved.clone();
+    g.go(async move {
+        let reserve = || s.reserve().inspect(|_| _ = reserves.add());
+        let (first, second) = futures::join!(reserve(), reserve());
+        let (first, second) = (first.unwrap(), second.unwrap());
+        s.cancel();
+        let starts = StartsOnDrop(Some(second), counted);
+        first.go(async move {
+            let _starts = starts;
+            OK
+        });
+        OK
+    });
+    until(|| reserved.get() == 1).await;
+    held.open();
+    g.idle().await;
+    assert_eq!((g.running(), dropped.get()), (0, 1));
+    assert!(g.close_and_wait().await.is_err());
 }

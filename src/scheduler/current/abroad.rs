@@ -135,6 +135,12 @@ impl CurrentJob {
         }
     }
 
+    /// Takes the starts that wait for the end of the poll. Returns `None` if there are none.
+    pub(super) fn take_deferred(&mut self) -> Option<Vec<Deferred>> {
+        let deferred = std::mem::take(&mut self.abroad.as_mut()?.deferred);
+        (!deferred.is_empty()).then_some(deferred)
+    }
+
     /// Removes the edges to other schedulers. Returns the tasks on whose behalf the job waited.
     pub(super) fn leave_abroad(&mut self) -> Vec<ActsFor> {
         let Some(mut abroad) = self.abroad.take() else {
