@@ -828,7 +828,9 @@ where
     ///   to `tokio::spawn`, and those of `block_on` inside `block_in_place`. The task keeps its
     ///   permit, so such a wait may never finish.
     /// - A blocking closure cannot be held back. If its wait for a sibling ends early, by a timeout
-    ///   for example, it runs on at once, and counts on top of the limit until a permit is free.
+    ///   for example, it runs on at once, and counts on top of the limit until a permit is free. If
+    ///   it has waited for a nested group whose tasks await its siblings, it runs on without being
+    ///   counted.
     ///
     /// # Examples
     ///
