@@ -14,7 +14,7 @@ use crate::proto::node_client::NodeClient;
 /// A peer that is silent this long gets a ping.
 pub(crate) const PING: Duration = Duration::from_millis(500);
 /// If it does not answer for this long, it is disconnected.
-pub(crate) const PONG: Duration = Duration::from_secs(3);
+pub(crate) const PONG: Duration = Duration::from_secs(5);
 
 /// A client whose calls belong to the context in their extensions.
 pub(crate) type Client = NodeClient<PropagateService<Channel>>;
@@ -56,9 +56,6 @@ pub(crate) struct Options {
     /// How many milliseconds each shard takes
     #[arg(long)]
     millis: u64,
-    /// The call that fails
-    #[arg(long, default_value = "")]
-    fail: String,
 }
 
 /// Makes the call, and prints the reply.
@@ -68,7 +65,6 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let call = CallRequest {
         path: "gateway".into(),
         millis: options.millis,
-        fail: options.fail,
     };
     let mut gateway = connect([options.gateway.as_str()].into_iter())?;
     let reply = gateway.call(request(&ctx, call)).await?.into_inner();
