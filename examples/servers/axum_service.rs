@@ -6,6 +6,7 @@
 //! ```
 
 use std::env;
+use std::io::{self, Write};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -44,6 +45,7 @@ async fn main() -> anyhow::Result<()> {
 
     let address = env::args().nth(1).context("usage: axum_service ADDRESS")?;
     let listener = TcpListener::bind(address).await?;
+    writeln!(io::stdout(), "listening on {}", listener.local_addr()?)?;
     let end = signal.done_owned();
     let serve = axum::serve(listener, app).with_graceful_shutdown(async { drop(end.await) });
     let budget = async {
