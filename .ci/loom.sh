@@ -16,11 +16,18 @@ mkdir -p "$copy"
 cp -R Cargo.toml src tests benches examples models "$copy"
 cd "$copy/models"
 
-# Quiet: a mutant prints a lot when it is found.
-models() {
-    timeout 600 cargo test --release --quiet "$@"
+# compile OPTIONS..: outside of the time limit of the models, since a busy machine may need long.
+compile() {
+    cargo test --release --quiet "$@" --no-run
 }
 
+# models OPTIONS..: runs what is compiled. Quiet: a mutant prints a lot when it is found. A model
+# that hangs fails with status 124.
+models() {
+    timeout 1800 cargo test --release --quiet "$@"
+}
+
+compile
 models -- --test-threads 2
 
 # A mutant changes a few lines, so it is compiled incrementally and with fewer optimizations. Its
@@ -37,13 +44,18 @@ found=0
 for mutant in models/mutants/*.patch; do
     git apply "$mutant"
     # Its warnings mean nothing, because a mutant leaves something out on purpose.
-    if ! (cd models && models "${quickly[@]}" --no-run) >"$log" 2>&1; then
+    if ! (cd models && compile "${quickly[@]}") >"$log" 2>&1; then
         cat "$log" >&2
         exit 1
     fi
     for model in $(sed -n 's/^Model: //p' "$mutant"); do
-        if (cd models && models "${quickly[@]}" -- --exact "$model") >"$log" 2>&1; then
+        status=0
+        (cd models && models "${quickly[@]}" -- --exact "$model") >"$log" 2>&1 || status=$?
+        if ((status == 0)); then
             echo "loom: $model does not find $mutant" >&2
+            exit 1
+        elif ((status == 124)); then
+            echo "loom: $model hangs with $mutant" >&2
             exit 1
         # A deadlock ends the process, and its threads hold guards.
         elif ! grep -q '^running 1 test' "$log" || ! grep -q 'panicked at' "$log"; then
