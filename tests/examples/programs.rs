@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::support::{Scratch, count, fails, has, millis, number, prints};
+use crate::support::{Scratch, count, fails, has, millis, number, prints, program};
 
 fn fetch_all(arguments: &[&str], pages: u64, limit: u64) {
     let out = prints("fetch_all", arguments);
@@ -211,6 +211,7 @@ fn dashboard() {
 
 #[test]
 fn dependent_operations() {
+    program("dependent_operations"); // the first call builds all examples
     let start = Instant::now();
     let out = prints("dependent_operations", &[]);
     has(&out, &["second: stopped after ", ", because: out of stock"]);
@@ -251,6 +252,7 @@ fn process_stream_loses_no_job() {
 
 #[test]
 fn computation_stops_at_its_deadline() {
+    program("computation"); // the first call builds all examples
     let start = Instant::now();
     let out = prints("computation", &[]);
     has(
