@@ -15,10 +15,11 @@ use anyhow::bail;
 use errgroup::{Context, fan_out};
 use tokio::time::sleep;
 
-#[tokio::main]
+// One thread polls all calls one after another, so the order is that of the latencies.
+#[tokio::main(flavor = "current_thread")]
 async fn main() {
     let ctx = Context::background();
-    write(&ctx, [after(90), DEAD, after(10), SLOW, after(50)]).await;
+    write(&ctx, [after(600), DEAD, after(10), SLOW, after(300)]).await;
     write(&ctx, [SLOW, DEAD, DEAD, SLOW, DEAD]).await;
 }
 
