@@ -831,6 +831,9 @@ where
     ///   for example, it runs on at once, and counts on top of the limit until a permit is free. If
     ///   it has waited for a nested group whose tasks await its siblings, it runs on without being
     ///   counted.
+    /// - A blocking closure lends its permit when it polls a pending handle or admission. If it
+    ///   drops one of several, or gets the value of one through a `FuturesUnordered`, it has its
+    ///   permit again, and waits with it until it polls another one.
     ///
     /// # Examples
     ///

@@ -115,7 +115,7 @@ where
                     Poll::Pending
                 };
             }
-            let (lent, is_free) = lease.wait(how, permits, &mut effects.wakers());
+            let (lent, is_free) = lease.wait(how, permits);
             let waiter = new.take().map(|waker| Waiter { waker, lent });
             if let Some(slot) = asked.waiter(&mut state.source) {
                 let old = std::mem::replace(slot, waiter);

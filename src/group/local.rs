@@ -70,10 +70,12 @@ where
                     this.task.iter_mut().for_each(Tag::started);
                 }
                 let span = this.task.as_ref().and_then(Tag::span);
+                // A background task takes no permit, so it is no current job.
+                let takes_none = this.task.as_ref().filter(|_| this.current.is_none());
+                let _in_background = takes_none.and_then(|task| {
+                    background::enter(task.policy, Lending::id(&**this.scheduler))
+                });
                 let _on_thread = current::enter(this.current, cx.waker());
-                let policy = this.task.as_ref().map(|task| task.policy);
-                let id = Lending::id(&**this.scheduler);
-                let _in_background = policy.and_then(|policy| background::enter(policy, id));
                 Outcome::of_poll(ready!(poll_job(&mut this.future, span, cx)))
             }
             _ => Outcome::of_drop(panic::catch(|| this.future.set(None))),

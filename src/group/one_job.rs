@@ -110,10 +110,11 @@ where
                 self.task.iter_mut().for_each(Tag::started);
                 self.stage = Stage::Started;
             }
+            // A background task takes no permit, so it is no current job.
+            let takes_none = self.task.as_ref().filter(|_| self.current.is_none());
+            let _in_background = takes_none
+                .and_then(|task| background::enter(task.policy, Lending::id(&*self.scheduler)));
             let _on_thread = current::enter(&mut self.current, cx.waker());
-            let policy = self.task.as_ref().map(|task| task.policy);
-            let id = Lending::id(&*self.scheduler);
-            let _in_background = policy.and_then(|policy| background::enter(policy, id));
             let span = self.task.as_ref().and_then(Tag::span);
             match poll_job(job, span, cx) {
                 Poll::Ready(ended) => {

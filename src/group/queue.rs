@@ -65,8 +65,7 @@ pub(crate) struct Queue<E> {
     pub(crate) on_pool: OnPool,
     /// How many positions in `waiting` are gaps.
     pub(super) gaps: usize,
-    /// How many reservations that background tasks have made wait, or have a permit that is neither
-    /// used nor given back.
+    /// How many permits that background tasks have reserved are neither used nor given back.
     by_background: usize,
     pub(crate) burst: Burst,
     /// Whether an admission was awaited since a worker last looked twice in vain while no task
@@ -137,20 +136,26 @@ impl<E> Queue<E> {
         }
     }
 
-    /// Counts a new reservation.
-    pub(super) fn begin_reservation(&mut self, wait: &PermitWait) {
-        self.by_background += usize::from(wait.is_by_background());
+    /// Grants a local task or a reservation its permit. Returns whether it takes the permit: it may
+    /// have been dropped meanwhile.
+    pub(super) fn admit(&mut self, wait: &PermitWait, effects: &mut Effects) -> bool {
+        let is_admitted = wait.admit(effects);
+        if is_admitted {
+            self.by_background += usize::from(wait.is_by_background());
+        }
+        is_admitted
     }
 
-    /// Counts a reservation out: it was dropped or refused, or its permit is used or given back.
+    /// Notes that the permit of a reservation is used or given back.
     pub(super) fn end_reservation(&mut self, wait: &PermitWait) {
         self.by_background -= usize::from(wait.is_by_background());
     }
 
-    /// Returns whether something else than the background tasks, which are all that is open, waits
-    /// for a permit or has one.
+    /// Returns whether a permit is out that no background task has reserved. Only background tasks
+    /// are open, and these take no permits. A reservation that waits when there is no such permit
+    /// waits for those of the background tasks.
     pub(super) fn has_reservations(&self, permits: &Permits) -> bool {
-        permits.running() + self.waiting() > self.by_background
+        permits.running() > self.by_background
     }
 
     /// The wakers of the workers that run clean-up tasks, or of the others.
@@ -294,7 +299,7 @@ impl<E> Queue<E> {
                 self.ready.push_back(entry);
                 true
             }
-            Queued::Local(wait) | Queued::Reserved(wait) => wait.admit(effects),
+            Queued::Local(wait) | Queued::Reserved(wait) => self.admit(&wait, effects),
             Queued::Gap => {
                 self.gaps -= 1;
                 false

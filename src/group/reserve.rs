@@ -112,11 +112,10 @@ where
         let ended = scheduler.ctx().is_done();
         let lender = current::own_lender(id);
         scheduler.with_effects(|state, effects| {
-            state.source.begin_reservation(&wait);
             if ended || !state.takes_new() {
                 wait.refuse(effects);
             } else if state.source.waiting() == 0 && state.permits.take() {
-                wait.admit(effects);
+                state.source.admit(&wait, effects);
                 if let Some(lender) = lender {
                     state.permits.attach(lender, wait.reserved_id());
                 }
@@ -156,12 +155,9 @@ where
                 }
                 effects.stale_wakers.extend(new.take());
                 wait.leave();
-                if !granted {
-                    queue.end_reservation(wait);
-                }
                 return Poll::Ready(granted);
             }
-            let (lent, is_free) = lease.wait(how, permits, &mut effects.wakers());
+            let (lent, is_free) = lease.wait(how, permits);
             let position = wait.number().and_then(|number| queue.position_at(number));
             if let Some(position) = position {
                 let waiter = new.take().map(|waker| Waiter { waker, lent });
@@ -204,11 +200,7 @@ where
         let ended = scheduler.ctx().is_done();
         scheduler.with_effects(|state, effects| {
             let is_decided = wait.decision().is_some();
-            let stage = wait.leave();
-            if stage != Stage::Left {
-                state.source.end_reservation(wait);
-            }
-            let is_free = match stage {
+            let is_free = match wait.leave() {
                 Stage::Waiting => {
                     let number = wait.number();
                     let position = number.and_then(|number| state.source.position_at(number));
@@ -219,7 +211,10 @@ where
                     state.source.forget(wait, &mut state.permits, effects);
                     false
                 }
-                Stage::Admitted => state.permits.give_back(wait.reserved_id()),
+                Stage::Admitted => {
+                    state.source.end_reservation(wait);
+                    state.permits.give_back(wait.reserved_id())
+                }
                 Stage::New | Stage::Refused | Stage::Dismissed | Stage::Left => false,
             };
             lease.end(is_decided, &mut state.permits, &mut effects.wakers());

@@ -268,7 +268,7 @@ impl<T> Future for TaskHandle<T> {
         } else {
             if !state.ended {
                 let lent;
-                (lent, is_free) = lease.wait_in(how, scheduler.as_deref(), &mut wakers);
+                (lent, is_free) = lease.wait_in(how, scheduler.as_deref());
                 let waiter = waker.take().map(|waker| Waiter { waker, lent });
                 let old = std::mem::replace(&mut state.waiter, waiter);
                 unneeded.extend(old.map(|old| old.waker));

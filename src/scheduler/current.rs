@@ -232,11 +232,7 @@ pub(crate) fn end_poll(is_ready: bool, cx: &mut task::Context<'_>) {
 
 #[cold]
 fn end_noted_poll(is_ready: bool, waker: &Waker) {
-    // A start that is refused drops its future here, whose destructor may start another job, which
-    // is deferred, too. Ends when no destructor does.
-    while let Some(deferred) = look(CurrentJob::take_deferred) {
-        deferred.into_iter().for_each(|start| start());
-    }
+    start_deferred();
     look(|job| {
         if is_ready {
             job.end_last_poll();
@@ -248,10 +244,20 @@ fn end_noted_poll(is_ready: bool, waker: &Waker) {
     });
 }
 
+/// Starts what was deferred to the end of the poll. A start that is refused drops its future here,
+/// whose destructor may start another job, which is deferred, too. Ends when no destructor does.
+fn start_deferred() {
+    while let Some(deferred) = look(CurrentJob::take_deferred) {
+        deferred.into_iter().for_each(|start| start());
+    }
+}
+
 /// Prepares for the next job on this thread. Returns the id of the last job, if it has waited.
 #[inline]
 pub(crate) fn renew() -> Option<LenderId> {
     if has_noted() {
+        // Since the end of the last poll, user code has run: it has told of the outcome.
+        start_deferred();
         return look(CurrentJob::renew);
     }
     None

@@ -22,12 +22,7 @@ impl Lease {
     /// Handles a poll of an undecided awaitable. `how` says in which way a job of its scheduler
     /// polls it, if one does; that job then waits for it. Returns what the waiter has to know about
     /// the task, and whether a permit became free. Called under the lock of the scheduler.
-    pub(crate) fn wait(
-        &mut self,
-        how: Option<How>,
-        permits: &mut Permits,
-        wakers: &mut Taken<'_>,
-    ) -> (Option<Lent>, bool) {
+    pub(crate) fn wait(&mut self, how: Option<How>, permits: &mut Permits) -> (Option<Lent>, bool) {
         let lender = how.and_then(|how| Some((how, current::register_own_lender(permits)?)));
         let Some((how, lender)) = lender else {
             self.unlist(permits, None);
@@ -47,13 +42,11 @@ impl Lease {
                 }
                 Through::List
             }
-            How::Blocking(waker) => {
-                let blocking = match self {
-                    Lease::Blocking(blocking) => **blocking,
-                    Lease::None | Lease::Listed(_) => (lender, permits.claimant()),
-                };
-                *self = Lease::Blocking(Box::new(blocking));
-                return (None, permits.lend_in_closure(blocking, waker, wakers));
+            How::Blocking => {
+                if let Lease::None = self {
+                    *self = Lease::Blocking(Box::new((lender, permits.claimant())));
+                }
+                return (None, permits.lend(lender));
             }
         };
         (Some(Lent { lender, through }), false)
@@ -65,13 +58,11 @@ impl Lease {
         &mut self,
         how: Option<How>,
         scheduler: Option<&dyn Lending>,
-        wakers: &mut Taken<'_>,
     ) -> (Option<Lent>, bool) {
         let mut waits = (None, false);
         let is_elsewhere = how.is_none() && self.is_none();
         if let Some(scheduler) = scheduler.filter(|_| !is_elsewhere) {
-            let mut how = how;
-            scheduler.read(&mut |permits| waits = self.wait(how.take(), permits, wakers));
+            scheduler.read(&mut |permits| waits = self.wait(how, permits));
         }
         waits
     }
@@ -98,7 +89,6 @@ impl Lease {
     ) -> bool {
         if let Lease::Blocking(blocking) = self {
             let (lender, claimant) = **blocking;
-            permits.end_await(lender, claimant, wakers);
             let reserved = waker
                 .take()
                 .is_none_or(|waker| permits.reserve(lender, claimant, waker, wakers));

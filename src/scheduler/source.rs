@@ -76,8 +76,8 @@ pub(crate) trait Source: Send + Sized + 'static {
     fn has_uncounted(&self) -> bool {
         self.has_unstarted()
     }
-    /// Returns whether a permit is out or waited for, when only background tasks are open and may
-    /// have reserved some themselves.
+    /// Returns whether a permit is out that no background task has reserved, when only background
+    /// tasks are open.
     fn has_reservations(&self, _: &Permits) -> bool {
         false
     }

@@ -115,7 +115,7 @@ impl<S: Source> State<S> {
     }
 
     /// Cancels the context if only background tasks are left and a call waits for all jobs. A call
-    /// that waits until the scheduler is idle waits for reservations, too, and a join does not.
+    /// that waits until the scheduler is idle waits for reserved permits, too, and a join does not.
     pub(crate) fn end_background(&mut self, effects: &mut Effects) {
         let has_only_background = self.background > 0 && self.open == self.background;
         if !has_only_background || self.all_finished || !self.is_waited_for() {

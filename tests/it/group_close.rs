@@ -39,6 +39,7 @@ both_flavours! {
     a_permit_that_is_out_keeps_background_tasks_alive,
     a_permit_that_is_given_back_ends_background_tasks,
     a_reservation_in_the_queue_keeps_background_tasks_alive,
+    a_reservation_behind_one_of_a_background_task_keeps_nothing_alive,
     a_background_task_that_reserves_does_not_keep_itself_alive,
     what_a_background_task_had_reserved_does_not_count_later,
     a_task_polled_inside_a_background_task_reserves_for_itself,
@@ -506,6 +507,27 @@ async fn a_reservation_in_the_queue_keeps_background_tasks_alive() {
         }
         assert_eq!(end.await, OK);
     }
+}
+
+/// Such a reservation would wait for the background task, and that for the end of the context.
+async fn a_reservation_behind_one_of_a_background_task_keeps_nothing_alive() {
+    let (g, ctx) = group();
+    g.set_limit(1);
+    let (spawner, has) = (g.spawner(), Count::default());
+    let counted = has.clone();
+    g.task().background().go_with(async move |ctx| {
+        let permit = spawner.reserve().await.unwrap();
+        counted.add();
+        ctx.done().await;
+        drop(permit);
+        OK
+    });
+    until(|| has.get() == 1).await;
+    let mut waits = Box::pin(g.reserve());
+    assert!(futures::poll!(&mut waits).is_pending());
+    assert_eq!(in_time(g.close_and_wait()).await, OK);
+    assert!(ctx.is_done());
+    assert!(in_time(waits).await.is_err());
 }
 
 /// A background task that reserved a permit, or waits for one, is cancelled when only it is left.

@@ -15,12 +15,7 @@ use crate::group_support::*;
 
 both_flavours![
     a_claim_of_a_closure_that_drops_another_awaitable,
-    an_await_of_a_closure_that_drops_another_awaitable,
-    a_list_of_a_closure_that_drops_another_awaitable,
-    a_list_of_a_closure_of_which_one_is_decided,
-    an_await_of_a_closure_beside_a_granted_one_that_is_left_alone,
     an_await_of_a_closure_on_whose_behalf_a_job_is_polled,
-    an_await_of_a_closure_whose_other_handle_is_dropped_elsewhere,
     a_job_elsewhere_whose_task_is_dropped_with_its_group,
     a_job_elsewhere_whose_closure_ends,
     a_clone_outside_of_what_a_closure_has_claimed_for,
@@ -99,109 +94,6 @@ async fn a_claim_of_a_closure_that_drops_another_awaitable() {
     assert_eq!(g.wait().await, OK);
 }
 
-/// Drops one awaitable while it awaits another one, whose task needs the permit.
-async fn drops_one_and_awaits<A>(awaits: impl FnOnce(Spawner<String>) -> A + Send + 'static)
-where
-    A: Future<Output = usize>,
-{
-    let g = limited(1);
-    let (s, held, drops) = (g.spawner(), Gate::new(), Gate::new());
-    let (runs, dropped) = (Count::default(), Count::default());
-    let (holds, is_dropped) = (holds_until(&held, &runs), drops.clone());
-    let counted = dropped.clone();
-    g.go_blocking(move |_| {
-        let handle = s.spawn(holds);
-        let drops = async {
-            tokio::select! {
-                _ = handle => {}
-                () = is_dropped.pass() => {}
-            }
-            counted.add();
-        };
-        let awaits = awaits(s.clone());
-        let (awaited, ()) = Handle::current().block_on(async { futures::join!(awaits, drops) });
-        assert_eq!(awaited, 3);
-        OK
-    });
-    until(|| runs.get() == 1).await;
-    drops.open();
-    until(|| dropped.get() == 1).await;
-    held.open();
-    assert_eq!(g.wait().await, OK);
-}
-
-async fn an_await_of_a_closure_that_drops_another_awaitable() {
-    drops_one_and_awaits(|s| s.spawn(async { Ok(3) }).map(Result::unwrap)).await;
-}
-
-/// The list polls the handle only if the waker of its own is woken.
-async fn a_list_of_a_closure_that_drops_another_awaitable() {
-    drops_one_and_awaits(|s| async move {
-        let mut list: FuturesUnordered<_> = [s.spawn(async { Ok(3) })].into_iter().collect();
-        list.next().await.unwrap().unwrap()
-    })
-    .await;
-}
-
-/// The closure has its permit again for the first handle of the list. The second one's task is
-/// queued, and needs it.
-async fn a_list_of_a_closure_of_which_one_is_decided() {
-    let g = limited(1);
-    let (s, held) = (g.spawner(), Gate::new());
-    let (runs, polls) = (Count::default(), Count::default());
-    let (holds, polled) = (holds_until(&held, &runs), polls.clone());
-    g.go_blocking(move |_| {
-        let mut list = FuturesUnordered::new();
-        list.push(s.spawn(async { OK }));
-        drop(s.spawn(holds));
-        list.push(s.spawn(async { OK }));
-        let waits_for_the_task = async { block_until(|| runs.get() == 1) };
-        let both = async { futures::join!(list.next(), waits_for_the_task) };
-        Handle::current().block_on(counted(polled, both));
-        assert!(Handle::current().block_on(list.next()).is_some());
-        OK
-    });
-    // In the second poll it finds the decision, and claims the permit.
-    until(|| polls.get() >= 2).await;
-    yields(20).await;
-    held.open();
-    assert_eq!(g.wait().await, OK);
-}
-
-/// The closure has claimed the permit for a handle, and then awaits another one instead.
-async fn an_await_of_a_closure_beside_a_granted_one_that_is_left_alone() {
-    let g = limited(1);
-    let (s, held, goes_on) = (g.spawner(), Gate::new(), Gate::new());
-    let (runs, polls, left) = (Count::default(), Count::default(), Count::default());
-    let (holds, polled, gate) = (holds_until(&held, &runs), polls.clone(), goes_on.clone());
-    let leaves = left.clone();
-    g.go_blocking(move |_| {
-        let mut decided = s.spawn(async { Ok(2) });
-        drop(s.spawn(holds));
-        let awaits = async {
-            tokio::select! {
-                _ = &mut decided => {}
-                () = gate.pass() => {}
-            }
-        };
-        let waits_for_the_task = async { block_until(|| runs.get() == 1) };
-        let both = async { futures::join!(awaits, waits_for_the_task) };
-        Handle::current().block_on(counted(polled, both));
-        let mut list: FuturesUnordered<_> = [s.spawn(async { Ok(3) })].into_iter().collect();
-        leaves.add();
-        let third = Handle::current().block_on(list.next());
-        assert_eq!(third.unwrap().unwrap(), 3);
-        assert_eq!(Handle::current().block_on(decided).unwrap(), 2);
-        OK
-    });
-    until(|| polls.get() >= 2).await;
-    goes_on.open();
-    until(|| left.get() == 1).await;
-    yields(20).await;
-    held.open();
-    assert_eq!(g.wait().await, OK);
-}
-
 /// The job elsewhere is polled under the closure's permit while the closure begins to await a task.
 async fn an_await_of_a_closure_on_whose_behalf_a_job_is_polled() {
     let (g, elsewhere) = (limited(1), limited(1));
@@ -230,32 +122,6 @@ async fn an_await_of_a_closure_on_whose_behalf_a_job_is_polled() {
     });
     assert_eq!(g.wait().await, OK);
     assert_eq!(elsewhere.wait().await, OK);
-}
-
-/// The closure passes a handle on that it has polled, and awaits another one.
-async fn an_await_of_a_closure_whose_other_handle_is_dropped_elsewhere() {
-    let g = limited(1);
-    let (s, held) = (g.spawner(), Gate::new());
-    let runs = Count::default();
-    let holds = holds_until(&held, &runs);
-    let (send, receive) = oneshot::channel();
-    g.go_blocking(move |_| {
-        let mut passed_on = s.spawn(holds);
-        assert!((&mut passed_on).now_or_never().is_none());
-        let awaited = s.spawn(async { Ok(3) });
-        Handle::current().block_on(async {
-            assert!(futures::poll!(&mut passed_on).is_pending());
-            assert!(send.send(passed_on).is_ok());
-            assert_eq!(awaited.await.unwrap(), 3);
-        });
-        OK
-    });
-    let passed_on = receive.await.unwrap();
-    until(|| runs.get() == 1).await;
-    drop(passed_on);
-    yields(20).await;
-    held.open();
-    assert_eq!(g.wait().await, OK);
 }
 
 /// A job of `elsewhere` that awaits a task of `s`, behind which another one takes the permit for

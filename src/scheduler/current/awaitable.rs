@@ -13,19 +13,18 @@ use crate::scheduler::permits::lending::{
 use crate::sync::{Arc, Weak};
 
 /// How a job polls an awaitable.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum How {
     WithOwnWaker,
     /// With the waker of a list, which polls it only when that waker was woken.
     InList,
-    /// With this waker, in a blocking closure.
-    Blocking(Waker),
+    Blocking,
 }
 
-/// Returns how the job on this thread polls with this waker. Clones the waker, so it must not be
-/// called while the job is looked at, or under a lock.
+/// Returns how the job on this thread polls with this waker.
 fn how(waker: &Waker) -> How {
     match how_polled() {
-        Polled::Blocking => How::Blocking(waker.clone()),
+        Polled::Blocking => How::Blocking,
         Polled::With(own) if own == WakerId::of(waker) => How::WithOwnWaker,
         Polled::With(_) => How::InList,
     }
@@ -43,7 +42,8 @@ impl CurrentJob {
 /// Returns how the job on this thread polls with this waker, if it is a job of `scheduler`. Takes
 /// no lock.
 pub(crate) fn own_poll(scheduler: SchedulerId, waker: &Waker) -> Option<How> {
-    (is_job_of(scheduler) && !wakes_nothing(waker)).then(|| how(waker))
+    let how = look(|job| (job.scheduler.id() == scheduler).then(|| how(waker)));
+    how.filter(|_| !wakes_nothing(waker))
 }
 
 /// Returns whether a job of that scheduler runs on this thread.
@@ -133,9 +133,9 @@ fn wait_for(
         if job.scheduler.id() == id || wakes_nothing(waker) {
             return None;
         }
-        let lasts = match how_polled() {
-            Polled::With(own) if own == WakerId::of(waker) => Lasts::ThisPoll,
-            Polled::With(_) | Polled::Blocking => Lasts::TheJob,
+        let lasts = match how(waker) {
+            How::WithOwnWaker => Lasts::ThisPoll,
+            How::InList | How::Blocking => Lasts::TheJob,
         };
         let target = Target {
             scheduler: id,

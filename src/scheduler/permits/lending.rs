@@ -37,8 +37,6 @@
 //! 7. A claimant that does not give up is woken when its claim ends, in whichever way that happens:
 //!    the permit is granted, the task takes it back at once, or the task has ended. Nothing else
 //!    would wake it, since a claim takes the place of the waker that a decision wakes.
-//! 8. When a blocking closure holds its permit again, or a poll under it ends, all its pending
-//!    awaitables are woken: see [`blocking`].
 //!
 //! What is kept for each task is in [`lenders`], and invariant 2 in [`abroad`].
 
@@ -189,10 +187,9 @@ impl Permits {
     }
 
     /// Ends a poll of a job on the task's behalf. Returns whether the permit became free.
-    pub(crate) fn end_poll_for(&mut self, id: LenderId, wakers: &mut Taken<'_>) -> bool {
+    pub(crate) fn end_poll_for(&mut self, id: LenderId) -> bool {
         if let Some(lender) = self.lenders.tasks.get_mut(&id) {
             lender.polls -= 1;
-            lender.wake_awaits(wakers.wake);
         }
         self.lend_if_waiting(id)
     }
@@ -234,9 +231,7 @@ impl Permits {
         let Some(lender) = self.lenders.tasks.get_mut(&id) else {
             return false;
         };
-        if lender.reserved.remove(&claimant) {
-            lender.wake_awaits(wakers.wake);
-        }
+        lender.reserved.remove(&claimant);
         wakers.unneeded.extend(lender.claimants.remove(&claimant));
         if lender.claimants.is_empty() {
             if let TaskPermit::Claimed(claim) = lender.permit {
@@ -318,10 +313,15 @@ impl Permits {
     }
 
     /// Grants free permits to claims, oldest first.
+    #[inline]
     pub(crate) fn grant(&mut self, wake: &mut Wakers) {
         if self.lenders.has_claims() {
-            self.withdraw_claims(wake);
+            self.grant_claims(wake);
         }
+    }
+
+    fn grant_claims(&mut self, wake: &mut Wakers) {
+        self.withdraw_claims(wake);
         // At limit 0, no job starts, but jobs that have started continue, one at a time.
         while self.lenders.has_claims() && self.running < self.limit.max(1) {
             let Some((_, id)) = self.lenders.claims.pop_first() else {
@@ -357,7 +357,6 @@ impl Permits {
                 Claimant::Job(..) | Claimant::Blocking(_) => wakers.wake.push(waker),
             }
         }
-        wakers.unneeded.extend(lender.awaited.into_values());
         wakers.unneeded.extend(lender.waker);
         for scheduler in lender.abroad {
             self.count_out_abroad(scheduler);

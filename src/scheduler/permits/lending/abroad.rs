@@ -135,7 +135,7 @@ impl ActsFor {
 
     /// Ends a poll under the task's permit, and lends the permit if the task waits.
     pub(crate) fn end_poll(&self) {
-        self.free(&mut |permits, wakers| permits.end_poll_for(self.lender, wakers));
+        self.free(&mut |permits, _| permits.end_poll_for(self.lender));
     }
 
     /// Removes a claimant that will not poll.

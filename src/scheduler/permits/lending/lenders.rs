@@ -22,9 +22,6 @@ pub(crate) struct Lender {
     pub(super) reserved: BTreeSet<Claimant>,
     /// The claimants that are woken when the task has a permit.
     pub(super) claimants: BTreeMap<Claimant, Waker>,
-    /// The pending awaitables of a blocking closure, which are woken when it holds its permit
-    /// again.
-    pub(super) awaited: BTreeMap<Claimant, Waker>,
     /// Whether the task waited for its own scheduler when its last poll ended.
     pub(super) waits: bool,
     /// The number of undecided awaitables of its own scheduler that the task has polled through a
@@ -60,7 +57,6 @@ impl Lender {
             polls,
             reserved: BTreeSet::new(),
             claimants: BTreeMap::new(),
-            awaited: BTreeMap::new(),
             waits: false,
             listed: 0,
             is_woken: false,
@@ -78,7 +74,6 @@ impl Lender {
     pub(super) fn hold(&mut self, wake: &mut Wakers) {
         self.permit = TaskPermit::Held;
         self.reserve_for_claimants(wake);
-        self.wake_awaits(wake);
     }
 
     /// Reserves the permit that the task has for all claimants, and wakes them.
@@ -87,12 +82,6 @@ impl Lender {
             self.reserved.insert(claimant);
             wake.push(waker);
         }
-    }
-
-    /// Wakes the pending awaitables of a blocking closure: those that it waits for are polled
-    /// again, and lend the permit again.
-    pub(super) fn wake_awaits(&mut self, wake: &mut Wakers) {
-        wake.extend(std::mem::take(&mut self.awaited).into_values());
     }
 
     /// Returns whether the task has a permit under which it may be polled.
