@@ -93,7 +93,9 @@ where
     /// is queued still runs. A permit that was [reserved](Group::reserve) before can still be used,
     /// and the call waits until it is used or dropped. It does not wait for permits that a
     /// [background](crate::TaskBuilder::background) task has reserved itself: when nothing else is
-    /// left, the context is cancelled, and the task can drop them.
+    /// left, the context is cancelled, and the task can drop them. A reservation that waits behind
+    /// these is refused then. What such a task reserves elsewhere, in a `tokio::spawn` for example,
+    /// is not known as its own.
     ///
     /// A task of the group must not await it: the task would wait for its own end.
     ///

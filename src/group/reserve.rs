@@ -11,9 +11,10 @@
 //!    scheduler decides which comes first, the grant or the drop.
 //! 3. A reservation that is polled after the context is done resolves to the error of the context,
 //!    also if its permit was granted before.
-//! 4. Of what a background task has reserved, `Queue` counts how much waits or is out. If no more
-//!    than that keeps `close_and_wait` waiting, the context is cancelled: the task may keep its
-//!    permit until then. What anything else has reserved is used or dropped first.
+//! 4. `Queue` counts the permits that background tasks have reserved and that are out. If no other
+//!    permit keeps `close_and_wait` waiting, the context is cancelled: the task may keep its permit
+//!    until then, and a reservation that waits behind it is refused. A permit that anything else
+//!    has reserved is used or dropped first.
 
 use std::future::Future;
 use std::pin::Pin;

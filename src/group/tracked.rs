@@ -17,6 +17,7 @@ use std::task::{self, Poll, ready};
 use pin_project_lite::pin_project;
 use tokio::task::coop;
 
+use super::background;
 use super::policy::Policy;
 use super::queue::Queue;
 use super::task::Task;
@@ -26,6 +27,7 @@ use crate::scheduler::Scheduler;
 use crate::scheduler::error::Label;
 use crate::scheduler::group_error::GroupError;
 use crate::scheduler::job::{self, poll_to_end};
+use crate::scheduler::permits::lending::{Lending, SchedulerId};
 use crate::scheduler::source::{Outcome, Tag};
 use crate::span;
 use crate::sync::Arc;
@@ -77,6 +79,7 @@ struct Counted<O> {
 
 /// A group's scheduler, as a future with output `O` sees it.
 trait Track<O>: Send + Sync {
+    fn id(&self) -> SchedulerId;
     /// Records how a tracked future has ended, and counts it out. Without an output it was dropped.
     fn end(self: Arc<Self>, task: Task, ended: Result<Option<O>, Payload>);
 }
@@ -91,6 +94,10 @@ impl<E> Track<Result<(), E>> for Scheduler<Queue<E>>
 where
     E: GroupError,
 {
+    fn id(&self) -> SchedulerId {
+        Lending::id(self)
+    }
+
     fn end(self: Arc<Self>, task: Task, ended: Result<Option<Result<(), E>>, Payload>) {
         let outcome = match ended {
             Ok(output) => Outcome::Returned(job::result(output.unwrap_or(Ok(())))),
@@ -146,6 +153,7 @@ where
         let mut this = self.project();
         match this.counted {
             Some(counted) => {
+                let _in_background = background::enter(counted.task.policy, counted.group.id());
                 let entered = span::enter(counted.task.span());
                 let ended = ready!(poll_to_end(this.future.as_mut(), cx));
                 drop(entered);

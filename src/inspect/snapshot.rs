@@ -72,7 +72,8 @@ pub struct GroupSnapshot {
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct EndSnapshot {
-    /// The text of the cause, or of the error if there is no cause.
+    /// The text of the cause with its sources, or of the error if there is no cause; at most 500
+    /// bytes.
     pub cause: String,
     /// How long ago that was.
     #[serde(rename = "ago_ms", serialize_with = "as_opt_ms")]

@@ -177,15 +177,20 @@ impl Display for Straggler<'_> {
     }
 }
 
+/// The characters that end a line or change the direction of a text and are no control characters.
+const MOVES: [char; 11] = [
+    '\u{2028}', '\u{2029}', '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}', '\u{2066}',
+    '\u{2067}', '\u{2068}', '\u{2069}',
+];
+
 /// A text without what would end its line or change the terminal. It may come from another program.
 struct OneLine<'a>(&'a str);
 
 impl Display for OneLine<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         self.0.chars().try_for_each(|c| match c {
-            // They would be escaped, too.
-            '"' | '\'' | '\\' => f.write_char(c),
-            c => write!(f, "{}", c.escape_debug()),
+            c if c.is_control() || MOVES.contains(&c) => write!(f, "{}", c.escape_default()),
+            c => f.write_char(c),
         })
     }
 }

@@ -533,7 +533,7 @@ async fn a_reservation_behind_one_of_a_background_task_keeps_nothing_alive() {
 /// A background task that reserved a permit, or waits for one, is cancelled when only it is left.
 async fn a_background_task_that_reserves_does_not_keep_itself_alive() {
     for limit in [0, 1] {
-        for kind in 0..3 {
+        for kind in 0..4 {
             let (g, ctx) = group();
             g.set_limit(limit);
             let (spawner, reserved) = (g.spawner(), Count::default());
@@ -549,6 +549,11 @@ async fn a_background_task_that_reserves_does_not_keep_itself_alive() {
             let set = tokio::task::LocalSet::new();
             match kind {
                 0 => drop(g.task().background().go_with(reserves)),
+                3 => {
+                    let own = ctx.clone();
+                    let tracked = async move { reserves(own).await };
+                    drop(tokio::spawn(g.task().background().track(tracked)));
+                }
                 1 => drop(g.task().background().go_blocking(move |ctx| {
                     tokio::runtime::Handle::current().block_on(reserves(ctx))
                 })),

@@ -56,6 +56,9 @@ pub(crate) struct Options {
     /// How many milliseconds each shard takes
     #[arg(long)]
     millis: u64,
+    /// The call that fails
+    #[arg(long, default_value = "")]
+    fail: String,
 }
 
 /// Makes the call, and prints the reply.
@@ -65,6 +68,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let call = CallRequest {
         path: "gateway".into(),
         millis: options.millis,
+        fail: options.fail,
     };
     let mut gateway = connect([options.gateway.as_str()].into_iter())?;
     let reply = gateway.call(request(&ctx, call)).await?.into_inner();

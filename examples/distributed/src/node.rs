@@ -7,20 +7,21 @@ use errgroup::tower::{ContextLayer, grpc_code_of};
 use errgroup::{Context, ContextError, fan_out};
 use futures_util::FutureExt;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status};
 
 use crate::client::{self, Client, PING, PONG};
 use crate::proto::node_server::{Node, NodeServer};
-use crate::proto::{CallReply, CallRequest, CountRequest, Counts, FailReply, FailRequest};
+use crate::proto::{CallReply, CallRequest, CountRequest, Counts};
 use crate::tally::Tally;
 
 /// No call may take longer, whatever its header says.
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long calls may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_millis(500);
+/// When a call fails that is to fail: the others run by then, also on a busy machine.
+const FAIL_AFTER: Duration = Duration::from_secs(2);
 
 /// A service.
 #[derive(clap::Args)]
@@ -47,7 +48,6 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         below: below.collect::<anyhow::Result<_>>()?,
         calls: options.calls,
         tally: Tally::default(),
-        broken: watch::Sender::default(),
     };
     let listener = TcpListener::bind(options.listen).await?;
     println!("{}", listener.local_addr()?);
@@ -98,8 +98,6 @@ struct Service {
     below: Vec<Client>,
     calls: usize,
     tally: Tally,
-    /// The path of the call that is to fail.
-    broken: watch::Sender<String>,
 }
 
 #[tonic::async_trait]
@@ -110,7 +108,7 @@ impl Node for Service {
         let mut running = self.tally.begin(&ctx);
         let request = request.into_inner();
         let reply = if self.below.is_empty() {
-            self.leaf(&ctx, &request).await
+            leaf(&ctx, &request).await
         } else {
             self.ask_below(&ctx, &request).await
         };
@@ -129,11 +127,6 @@ impl Node for Service {
 
     async fn count(&self, _: Request<CountRequest>) -> Result<Response<Counts>, Status> {
         Ok(Response::new(self.tally.change(|_| ())))
-    }
-
-    async fn fail(&self, request: Request<FailRequest>) -> Result<Response<FailReply>, Status> {
-        self.broken.send_replace(request.into_inner().path);
-        Ok(Response::new(FailReply {}))
     }
 }
 
@@ -161,16 +154,13 @@ impl Service {
         let leaves = replies.all().await?.into_iter().sum();
         Ok(CallReply { leaves })
     }
+}
 
-    /// Waits for the time of the call, unless it is to fail.
-    async fn leaf(&self, ctx: &Context, call: &CallRequest) -> Result<CallReply, Failure> {
-        let mut broken = self.broken.subscribe();
-        tokio::select! {
-            slept = ctx.sleep(Duration::from_millis(call.millis)) => slept?,
-            _ = broken.wait_for(|path| *path == call.path) => {
-                return Err(Failure::Broken(call.path.clone()));
-            }
-        }
-        Ok(CallReply { leaves: 1 })
+async fn leaf(ctx: &Context, call: &CallRequest) -> Result<CallReply, Failure> {
+    if call.path == call.fail {
+        ctx.sleep(FAIL_AFTER).await?;
+        return Err(Failure::Broken(call.path.clone()));
     }
+    ctx.sleep(Duration::from_millis(call.millis)).await?;
+    Ok(CallReply { leaves: 1 })
 }

@@ -24,8 +24,7 @@ fn without_a_fault_every_call_succeeds() {
 #[test]
 fn the_first_error_reaches_the_client_and_ends_all_calls() {
     let counts = "0 calls are done, 3 have failed, 25 were cancelled\n";
-    let texts = ["28 calls run", "gateway/1/3 is broken", counts];
-    assert_prints(&["--fault", "fail"], &texts);
+    assert_prints(&["--fault", "fail"], &["gateway/1/3 is broken", counts]);
 }
 
 #[test]

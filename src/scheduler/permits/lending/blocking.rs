@@ -36,8 +36,12 @@ impl Permits {
             lenders.claims.remove(&claim);
         }
         if lender.permit != TaskPermit::Held {
-            lender.hold(wakers.wake);
+            lender.permit = TaskPermit::Held;
             self.running += 1;
+            // Other awaitables of the closure may have claimed the permit. It is not reserved for
+            // them: the closure runs on, and may never poll them. Those that it polls claim again.
+            let claimants = std::mem::take(&mut lender.claimants);
+            wakers.wake.extend(claimants.into_values());
         }
     }
 }
