@@ -15,7 +15,6 @@ use crate::group_support::*;
 
 both_flavours![
     a_claim_of_a_closure_that_drops_another_awaitable,
-    a_claim_of_a_closure_that_is_left_alone_after_a_drop,
     an_await_of_a_closure_on_whose_behalf_a_job_is_polled,
     a_job_elsewhere_whose_task_is_dropped_with_its_group,
     a_job_elsewhere_whose_closure_ends,
@@ -93,44 +92,6 @@ async fn a_claim_of_a_closure_that_drops_another_awaitable() {
     until(|| continues.get() == 1).await;
     held.open();
     assert_eq!(g.wait().await, OK);
-}
-
-/// The closure has its permit again because it has dropped one awaitable. It leaves another one
-/// alone, whose claim that was, and awaits a third one.
-async fn a_claim_of_a_closure_that_is_left_alone_after_a_drop() {
-    let g = limited(1);
-    let (s, held, drops) = (g.spawner(), Gate::new(), Gate::new());
-    let (runs, polls, dropped) = (Count::default(), Count::default(), Count::default());
-    let (holds, polled) = (holds_until(&held, &runs), polls.clone());
-    let (is_dropped, counted_drop) = (drops.clone(), dropped.clone());
-    g.go_blocking(move |_| {
-        let mut kept = s.spawn(async { Ok(2) });
-        let leaves = s.spawn(holds);
-        let drops_one = async {
-            tokio::select! {
-                _ = leaves => {}
-                () = is_dropped.pass() => {}
-            }
-        };
-        let both = async {
-            tokio::select! {
-                biased;
-                () = drops_one => {}
-                _ = &mut kept => {}
-            }
-        };
-        Handle::current().block_on(counted(polled, both));
-        counted_drop.add();
-        let third = Handle::current().block_on(s.spawn(async { Ok(3) }));
-        assert_eq!(third.unwrap(), 3);
-        assert_eq!(Handle::current().block_on(kept).unwrap(), 2);
-        OK
-    });
-    until(|| runs.get() == 1 && polls.get() >= 2).await;
-    drops.open();
-    until(|| dropped.get() == 1).await;
-    held.open();
-    assert_eq!(in_time(g.wait()).await, OK);
 }
 
 /// The job elsewhere is polled under the closure's permit while the closure begins to await a task.
