@@ -54,8 +54,8 @@ pub(crate) struct Queue<E> {
     pub(crate) ready: VecDeque<Entry<E>>,
     /// Tasks that wait for a permit.
     pub(crate) waiting: VecDeque<Position<E>>,
-    /// Every lower number is decided: the number after that of the last task that has left at the
-    /// front. If `waiting` is empty, it is the next number to be used.
+    /// One more than the number of the last position that was removed at the front, so every lower
+    /// number is decided. If `waiting` is empty, it is the next number to be used.
     pub(crate) head: Number,
     /// Whether the context is done, so that `head` has stopped.
     pub(crate) closed: bool,

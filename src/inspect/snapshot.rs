@@ -240,7 +240,7 @@ impl TaskSnapshot {
     /// Returns how the context of the task's group has ended, if that concerns the task.
     pub(super) fn end_of_group<'a>(&self, group: &'a GroupSnapshot) -> Option<&'a EndSnapshot> {
         let ended = group.ended.as_ref();
-        // Its context is live when that of the group is done.
+        // The context of a clean-up task is live when that of the group is done.
         ended.filter(|_| self.kind != TaskKind::Cleanup)
     }
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use errgroup::{Context, fan_out, fetch_all};
-use tokio::runtime::Builder;
 use tokio::task::yield_now;
 
 use crate::group_support::*;
@@ -19,22 +18,6 @@ both_flavours![
     a_child_of_the_items_context_sees_its_end,
     items_in_a_box_end_like_those_in_their_task,
 ];
-
-/// Runs `body` in a task of a runtime with this many threads.
-#[track_caller]
-fn on_threads<F>(threads: usize, body: impl Fn() -> F)
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    one_of_three(|| {
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(threads)
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async { in_time(tokio::spawn(body())).await.unwrap() });
-    });
-}
 
 #[test]
 fn few_items_run_while_their_caller_computes() {

@@ -81,13 +81,30 @@ pub(crate) const MOST_LATE: usize = 3;
 /// Runs a test in which tasks block threads up to three times, and passes if one run does. tokio
 /// may leave a task waiting: see [`MOST_LATE`].
 #[track_caller]
-pub(crate) fn one_of_three(run: impl Fn()) {
+fn one_of_three(run: impl Fn()) {
     for _ in 0..2 {
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(&run)).is_ok() {
             return;
         }
     }
     run();
+}
+
+/// Runs `body` in a task of a runtime with this many threads, up to three times: see
+/// [`one_of_three`].
+#[track_caller]
+pub(crate) fn on_threads<F>(threads: usize, body: impl Fn() -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    one_of_three(|| {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(threads)
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async { in_time(tokio::spawn(body())).await.unwrap() });
+    });
 }
 
 /// Yields until `condition` is true, and panics after `PATIENCE`.

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use errgroup::{Context, Spawner, fan_out, fetch_all};
 use futures::StreamExt;
-use tokio::runtime::Builder;
 use tokio::task::yield_now;
 
 use crate::group_support::*;
@@ -22,14 +21,7 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     for workers in [2, 8] {
-        one_of_three(|| {
-            let runtime = Builder::new_multi_thread()
-                .worker_threads(workers)
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(async { in_time(tokio::spawn(body())).await.unwrap() });
-        });
+        on_threads(workers, &body);
     }
 }
 
